@@ -1,13 +1,13 @@
 # The image for amd64 and arm64: docker buildx build --platform linux/amd64,linux/arm64 .
-# Everything is compiled on the architecture of the machine that builds. Nothing of the build gets into the image but the
-# folder that scripts/image-root.sh fills, the same that the tests start their Pods from.
+# The compiler runs on the architecture of the build machine. The image contains only the folder that
+# scripts/image-root.sh creates, which the tests use for their Pods, too.
 ARG RUST_VERSION=1.95.0
 FROM --platform=$BUILDPLATFORM rust:${RUST_VERSION}-slim-bookworm AS build
 ARG BUILDARCH
 ARG TARGETARCH
-# What `portico version` says it was built from.
+# The commit that `portico version` prints.
 ARG PORTICO_COMMIT
-# Not a name that any path in the program has, since scripts/image-root.sh looks there for that of its folder.
+# scripts/image-root.sh searches the program for this path, so it must not match another string.
 WORKDIR /portico-checkout
 COPY . .
 RUN bash scripts/setup.sh image "$TARGETARCH"

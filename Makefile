@@ -1,41 +1,41 @@
-# Portico's developer manual. `make help` prints it: the text after ## says what a target does, ##@ starts a group.
+# Targets for developers. `make help` prints them: the text after ## describes a target, ##@ starts a group.
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-# rustup's folder, for shells whose profile has not been read.
+# rustup's folder, for shells that have not read the profile.
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
-# What `make run` hands to `portico run`; for example: make run ARGS="--manifests my-folder --echo 127.0.0.1:9000"
+# Arguments of `portico run` in `make run`; for example: make run ARGS="--manifests my-folder --echo 127.0.0.1:9000"
 ARGS ?= --manifests examples/quickstart --echo 127.0.0.1:9000
 
 ##@ Try
 
 .PHONY: run
-run: setup ## Build and start the quickstart in the foreground (Ctrl-C ends it; other flags with ARGS="...")
-	@cargo build --locked
+run: setup ## Build and start the quickstart in the foreground (Ctrl-C stops it; other flags with ARGS="...")
+	@cargo build --locked --workspace --bin portico
 	@exec target/debug/portico run $(ARGS)
 
 ##@ Develop
 
 .PHONY: setup
-setup: ## Install what is missing on a fresh Debian (run, check and test do this themselves)
+setup: ## Install missing packages on a fresh Debian (run, check and test do this themselves)
 	@bash scripts/setup.sh
 
 .PHONY: check
-check: setup ## Format, lints, documentation, house rules and dependencies: what a change must pass first
+check: setup ## Static checks that every change must pass: format, lints, documentation, house rules and dependencies
 	@bash scripts/test.sh check
 
 .PHONY: test
-test: ## Everything: check, then every test; ends with a table and "N passed, N failed"
+test: ## Run check, then every test; ends with a table and "N passed, N failed"
 	@bash scripts/setup.sh $(if $(filter off,$(E2E)),test,e2e)
 	@bash scripts/test.sh all
 
 .PHONY: audit
-audit: setup ## Compare the dependencies with the advisory database (needs the network)
+audit: setup ## Check the dependencies against the advisory database (needs the network)
 	@bash scripts/audit.sh
 
 .PHONY: docs
-docs: setup ## Build the book of docs/ into target/docs (the first time that takes a minute more, for mdBook)
+docs: setup ## Build the book of docs/ into target/docs (the first build takes a minute longer, for mdBook)
 	@bash scripts/docs.sh
 
 ##@ Cluster
@@ -45,42 +45,43 @@ CHANNEL ?= standard
 
 # With PORTICO_E2E_KUBECONFIG=FILE, Portico runs against that cluster instead.
 .PHONY: e2e-up
-e2e-up: ## Start a Kubernetes cluster without containers, and Portico on it, and print its KUBECONFIG (as root)
+e2e-up: ## Start a Kubernetes cluster without containers, with Portico on it, and print its KUBECONFIG (as root)
 	@bash scripts/setup.sh e2e
 	@cargo build --locked --workspace --bins
 	@target/debug/portico-e2e up --portico --channel $(CHANNEL)
 
 .PHONY: e2e-down
-e2e-down: ## End it and remove every trace, also of what crashed
+e2e-down: ## Stop the cluster and remove everything that belongs to it, including leftovers of crashes
 	@cargo build --locked --quiet --workspace --bins
 	@target/debug/portico-e2e down
 
 .PHONY: conformance
-conformance: ## Gateway API conformance suite on both channels, each on a new cluster; reports go to target/conformance (as root)
+conformance: ## Run the Gateway API conformance suite for both channels; reports in target/conformance (as root)
 	@bash scripts/setup.sh e2e
 	@bash scripts/conformance.sh
 
 ##@ Measure
 
 .PHONY: bench
-bench: setup ## Portico beside nginx, floods, instructions, plugins, edits, routes and consumers (twenty minutes on a quiet machine)
+bench: setup ## Compare with nginx, measure floods, instructions, plugins, edits, routes, consumers (20 minutes, idle machine)
 	@bash scripts/bench.sh
 
-# What `make bench-cluster` hands to `portico-e2e bench`; for example: make bench-cluster BENCH="propagation --one-host"
+# Arguments of `portico-e2e bench` in `make bench-cluster`; for example: make bench-cluster BENCH="propagation
+# --one-host"
 BENCH ?=
 
 .PHONY: bench-cluster
-bench-cluster: ## Portico on a cluster: how soon a new route answers, writes of statuses, memory and CPU (as root; ten minutes)
+bench-cluster: ## Measure Portico on a cluster: propagation of new routes, status writes, memory and CPU (as root; 10 minutes)
 	@bash scripts/setup.sh e2e
 	@bash scripts/bench.sh cluster $(BENCH)
 
 .PHONY: soak
-soak: setup ## A minute at 2,000 requests per second while everything is edited: none may fail or go wrong
+soak: setup ## Send 2,000 requests per second for a minute while all objects are edited: every response must be right
 	@bash scripts/soak.sh
 
 ##@ Release
 
-# amd64 or arm64; without it, the machine's own.
+# amd64 or arm64; the default is the machine's architecture.
 ARCH ?=
 
 .PHONY: image-root
@@ -88,8 +89,12 @@ image-root: setup ## Build target/image-root, the image's root folder: static bi
 	@bash scripts/setup.sh image $(ARCH)
 	@bash scripts/image-root.sh $(ARCH)
 
+.PHONY: image-root-test
+image-root-test: setup ## The same, compiled quickly, for scenarios of a deployed Portico: target/image-root-test
+	@bash scripts/image-root.sh --for-tests
+
 .PHONY: image-reproducible
-image-reproducible: setup ## Build it in two folders from the last commit and compare: both must be the same to the byte
+image-reproducible: setup ## Build the image root twice from the last commit, in two folders: both must be byte-identical
 	@bash scripts/image-reproducible.sh
 
 .PHONY: sbom
@@ -99,7 +104,7 @@ sbom: setup ## Write target/sbom/portico-ARCH.cdx.json: every crate in the binar
 ##@ Manual
 
 .PHONY: help
-help: ## Show this manual
+help: ## Show this help
 	@awk 'BEGIN { FS = ":.*## "; print "Usage: make TARGET" } \
 	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	  /^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))

@@ -1,10 +1,11 @@
-//! How long a changed file takes to change answers, and what memory that needs, at several numbers of routes.
+//! Latency from an edited file to changed responses, and memory, at several numbers of routes.
 //!
-//! `make bench` runs it: the release binary, a folder of one route per file, an edit of one of them by rename, and a client
-//! that asks until the answer is another one. Figures of one machine compare only with figures of the same run.
+//! Run by `make bench`: the release binary, a folder with one route per file, an edit of one file by rename, and a
+//! client
+//! that polls until the response changes. Figures are comparable only within one run on one machine.
 
-#![expect(clippy::unwrap_used, reason = "a measurement that cannot go on has failed")]
-#![expect(clippy::disallowed_methods, reason = "wall time is what is measured here")]
+#![expect(clippy::unwrap_used, reason = "a panic fails the benchmark")]
+#![expect(clippy::disallowed_methods, reason = "wall time is measured")]
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
 use std::fmt::Write as _;
@@ -16,10 +17,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const EDITS: usize = 50;
-const PATIENCE: Duration = Duration::from_secs(120);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(120);
 
 fn main() {
-    println!("routes  start ms   idle MiB  edit to answer ms: median     p90     max   of which reload ms  compile ms");
+    println!(
+        "routes  start ms   idle MiB  edit to response ms: median     p90     max   of which reload ms  compile ms"
+    );
     for routes in [0, 100, 3_000, 5_000] {
         measure(routes);
     }
@@ -63,20 +66,20 @@ fn measure(routes: usize) {
     );
 }
 
-/// A route whose redirect tells its revision. Every tenth has a hostname of its own.
+/// Writes a route whose redirect contains its revision. Every tenth route has its own hostname.
 fn write_route(folder: &Path, index: usize, revision: usize) {
     let mut text = format!(
-        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata:\n  name: route-{index}\nspec:\n  parentRefs:\n  \
-         - name: web\n"
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata:\n  name: route-{index}\nspec:\n  \
+         parentRefs:\n  - name: web\n"
     );
     if index % 10 == 9 {
         writeln!(text, "  hostnames: [host-{index}.example.com]").unwrap();
     }
     write!(
         text,
-        "  rules:\n  - matches:\n    - path:\n        type: PathPrefix\n        value: /route-{index}\n    filters:\n    - type: \
-         RequestRedirect\n      requestRedirect:\n        path:\n          type: ReplaceFullPath\n          \
-         replaceFullPath: /revision-{revision}\n"
+        "  rules:\n  - matches:\n    - path:\n        type: PathPrefix\n        value: /route-{index}\n    \
+         filters:\n    - type: RequestRedirect\n      requestRedirect:\n        path:\n          \
+         type: ReplaceFullPath\n          replaceFullPath: /revision-{revision}\n"
     )
     .unwrap();
     let target = folder.join(format!("route-{index}.yaml"));
@@ -87,9 +90,10 @@ fn write_route(folder: &Path, index: usize, revision: usize) {
 
 fn gateway(port: u16) -> String {
     format!(
-        "apiVersion: gateway.networking.k8s.io/v1\nkind: GatewayClass\nmetadata:\n  name: portico\nspec:\n  controllerName: \
-         portico.dev/gateway-controller\n---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata:\n  name: web\n\
-         spec:\n  gatewayClassName: portico\n  listeners:\n  - name: http\n    port: {port}\n    protocol: HTTP\n"
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: GatewayClass\nmetadata:\n  name: portico\nspec:\n  \
+         controllerName: portico.dev/gateway-controller\n---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\n\
+         metadata:\n  name: web\nspec:\n  gatewayClassName: portico\n  listeners:\n  - name: http\n    \
+         port: {port}\n    protocol: HTTP\n"
     )
 }
 
@@ -122,7 +126,7 @@ impl Portico {
         line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
     }
 
-    /// The sum of a histogram of seconds.
+    /// Sum of a histogram, in seconds.
     fn seconds(&self, status: u16, family: &str) -> f64 {
         let mut stream = TcpStream::connect(("127.0.0.1", status)).unwrap();
         stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
@@ -141,7 +145,7 @@ impl Drop for Portico {
     }
 }
 
-/// One connection, kept alive.
+/// One keep-alive connection.
 struct Client {
     address: SocketAddr,
     stream: Option<BufReader<TcpStream>>,
@@ -152,14 +156,14 @@ impl Client {
         Client { address, stream: None }
     }
 
-    /// Asks until the answer redirects to `wanted`.
+    /// Polls until the response redirects to `wanted`.
     fn wait_for(&mut self, path: &str, wanted: &str) {
         let begin = Instant::now();
         loop {
             if self.location(path).is_some_and(|location| location.ends_with(wanted)) {
                 return;
             }
-            assert!(begin.elapsed() < PATIENCE, "{path} never led to {wanted}");
+            assert!(begin.elapsed() < RESPONSE_TIMEOUT, "{path} was never redirected to {wanted}");
         }
     }
 
@@ -174,7 +178,7 @@ impl Client {
         let number = path.trim_start_matches("/route-").parse::<usize>().unwrap();
         let host = if number % 10 == 9 { format!("host-{number}.example.com") } else { "localhost".to_owned() };
         let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
-        let answer = stream.get_mut().write_all(request.as_bytes()).ok().and_then(|()| read_answer(stream));
+        let answer = stream.get_mut().write_all(request.as_bytes()).ok().and_then(|()| read_location(stream));
         if answer.is_none() {
             self.stream = None;
         }
@@ -182,9 +186,9 @@ impl Client {
     }
 }
 
-/// The Location of an answer; None inside if it has none, None outside if the connection is over.
+/// Reads a response. The inner `None` means no Location header, the outer one a closed connection.
 #[expect(clippy::option_option, reason = "the two absences differ")]
-fn read_answer(stream: &mut BufReader<TcpStream>) -> Option<Option<String>> {
+fn read_location(stream: &mut BufReader<TcpStream>) -> Option<Option<String>> {
     let mut location = None;
     let mut length = 0;
     loop {

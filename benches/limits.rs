@@ -1,10 +1,10 @@
-//! What a local decision of rate-limiting costs on one core and on two at once, for one client and for different ones.
+//! CPU cost of a local rate-limiting decision on one core and on two at once, for one client and for different clients.
 //!
-//! `make bench` runs it. Beside it stands the same decision behind a lock that all threads share, to see what that would
-//! cost here. What two threads cost each other shows only while both have a core.
+//! Run by `make bench`. For comparison, the same decision is measured behind a lock shared by all threads. Contention
+//! between two threads shows only if both have a core.
 
-#![expect(clippy::unwrap_used, reason = "a measurement that cannot go on has failed")]
-#![expect(clippy::disallowed_methods, reason = "wall time is part of what is measured here")]
+#![expect(clippy::unwrap_used, reason = "a panic fails the benchmark")]
+#![expect(clippy::disallowed_methods, reason = "wall time is part of the measurement")]
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
 use std::fs;
@@ -16,18 +16,18 @@ use std::time::{Instant, SystemTime};
 use futures_util::FutureExt as _;
 use http::{HeaderValue, Request};
 use parking_lot::Mutex;
-use portico::plugin::chain::{Ask, Passage, Spoken};
-use portico::plugin::{Chain, Client, Directory, Framing, Scheme, testing};
+use portico::plugin_api::chain::{ChainRequest, ChainState, RequestProtocol};
+use portico::plugin_api::{Chain, ClientInfo, ConsumerDirectory, Framing, Scheme, testing};
 use portico::plugins::REGISTRY;
 use serde_json::json;
 
-/// That of the release.
+/// The allocator of releases.
 #[cfg(feature = "alloc-jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const ROUNDS: usize = 15;
-/// Of each thread in each round.
+/// Per thread and round.
 const DECISIONS: u64 = 300_000;
 
 fn main() {
@@ -54,10 +54,10 @@ fn main() {
         "                                   CPU ns/decision (least–most)   ratio to one thread   waits per million"
     );
     for (case, costs) in cases.iter().zip(&rounds) {
-        let cpu = Spread::of(costs.iter().map(|cost| cost.cpu));
-        let ratio = Spread::of(costs.iter().zip(&rounds[0]).map(|(cost, alone)| cost.cpu / alone.cpu));
-        let waits = Spread::of(costs.iter().map(|cost| cost.waits));
-        let cores = Spread::of(costs.iter().map(|cost| cost.cores));
+        let cpu = Spread::from_values(costs.iter().map(|cost| cost.cpu));
+        let ratio = Spread::from_values(costs.iter().zip(&rounds[0]).map(|(cost, alone)| cost.cpu / alone.cpu));
+        let waits = Spread::from_values(costs.iter().map(|cost| cost.waits));
+        let cores = Spread::from_values(costs.iter().map(|cost| cost.cores));
         println!(
             "{:<34} {:>8.0} ({:>4.0}–{:<4.0}) {:>15.2} ({:.2}–{:.2}) {:>14.0} ({:.0}–{:.0}) {:>10.1}",
             case.name,
@@ -84,18 +84,17 @@ struct Case<'l> {
 
 #[derive(Clone, Copy)]
 enum Clients {
-    /// All threads decide about one client, and so write one counter.
+    /// All threads decide for one client and therefore update one counter.
     One,
     OneEach,
 }
 
-/// Of one decision: a thread's own processor time in nanoseconds, and how often a million of them had to wait for another
-/// thread.
+/// Cost of one decision: CPU time of the thread in nanoseconds, and waits for another thread per million decisions.
 #[derive(Clone, Copy)]
 struct Cost {
     cpu: f64,
     waits: f64,
-    /// How many of the threads had a core at a time.
+    /// Average number of threads that had a core.
     cores: f64,
 }
 
@@ -107,12 +106,12 @@ fn run(chain: &Arc<Chain>, case: &Case<'_>) -> Cost {
                 let begin = &begin;
                 scope.spawn(move || {
                     let client = if matches!(case.clients, Clients::One) { 0 } else { number };
-                    // Whoever comes often is found without the lock of those who come for the first time.
+                    // Known clients are found without the lock that protects the insertion of new ones.
                     decide(chain, client, 1000, None);
                     begin.wait();
-                    let (start, before) = (Instant::now(), spent());
+                    let (start, before) = (Instant::now(), thread_cost());
                     decide(chain, client, DECISIONS, case.lock);
-                    let (after, took) = (spent(), start.elapsed());
+                    let (after, took) = (thread_cost(), start.elapsed());
                     [after.0 - before.0, after.1 - before.1, u64::try_from(took.as_nanos()).unwrap()]
                 })
             })
@@ -128,16 +127,16 @@ fn run(chain: &Arc<Chain>, case: &Case<'_>) -> Cost {
 fn decide(chain: &Chain, client: u8, times: u64, lock: Option<&Mutex<()>>) {
     let (mut head, ()) = Request::get("/").body(()).unwrap().into_parts();
     let id = HeaderValue::from_static("0123456789abcdef0123456789abcdef");
-    let consumers = Directory::default();
+    let consumers = ConsumerDirectory::default();
     let address = IpAddr::from([192, 0, 2, client]);
     let now = SystemTime::now();
     for _ in 0..times {
-        let mut passage = Passage::default();
-        let ask = Ask {
+        let mut passage = ChainState::default();
+        let ask = ChainRequest {
             head: &mut head,
             path: "/",
             query: None,
-            client: Client {
+            client: ClientInfo {
                 address,
                 port: 40_000,
                 peer: address,
@@ -150,17 +149,17 @@ fn decide(chain: &Chain, client: u8, times: u64, lock: Option<&Mutex<()>>) {
             body: None,
             consumers: &consumers,
             now,
-            spoken: Spoken { secure: false, grpc: false },
+            protocol: RequestProtocol { secure: false, grpc: false },
         };
         let held = lock.map(Mutex::lock);
-        let reply = chain.access(ask, &mut passage).now_or_never().expect("a local decision waits for nothing");
+        let reply = chain.access(ask, &mut passage).now_or_never().expect("a local decision never waits");
         drop(held);
-        assert!(reply.is_none(), "nobody is refused");
+        assert!(reply.is_none(), "no request is rejected");
     }
 }
 
-/// Nanoseconds on a core, and how often this thread gave its core away to wait.
-fn spent() -> (u64, u64) {
+/// CPU time in nanoseconds, and the number of voluntary context switches.
+fn thread_cost() -> (u64, u64) {
     let schedstat = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     let status = fs::read_to_string("/proc/thread-self/status").unwrap();
     let waits = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
@@ -174,7 +173,7 @@ struct Spread {
 }
 
 impl Spread {
-    fn of(values: impl Iterator<Item = f64>) -> Self {
+    fn from_values(values: impl Iterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.collect();
         values.sort_by(f64::total_cmp);
         Spread { least: values[0], median: values[values.len() / 2], most: values[values.len() - 1] }

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Compares the locked dependencies with the advisory database, which has to be fetched first.
+# Fetches the advisory database and checks the locked dependencies against it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 if ! bash scripts/deny.sh fetch db; then
-    echo "audit: the advisory database cannot be reached from here, so the dependencies were NOT compared with it" >&2
+    echo "audit: cannot fetch the advisory database, so the dependencies were NOT checked" >&2
     exit 1
 fi
 bash scripts/deny.sh check --disable-fetch advisories

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Measures: Portico beside nginx, memory during floods, instructions per request, what plugins cost, how long an edit takes and
-# what routes and consumers cost.
+# Benchmarks: Portico compared with nginx, memory during floods, instructions per request, and the cost of plugins,
+# edits, routes and consumers.
 #
 #   scripts/bench.sh [all|compare|floods|instructions|plugins|limits|control|consumers]
 #   scripts/bench.sh compare|floods|plugins [their options, such as --rounds 9]
 #   scripts/bench.sh cluster [what and options of `portico-e2e bench`, such as propagation --one-host]
 #
-# nginx is Debian's and is installed here only, as root; BENCH_NGINX=off leaves it out. Nothing here is a test: figures of
-# one run compare with each other and with nothing else. Figures also go to target/bench/compare.json.
+# nginx is Debian's package, which only this script installs, as root; BENCH_NGINX=off skips it. These are no tests:
+# results are comparable only within one run. They are also written to target/bench/compare.json.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 
-# The servers get one core and everything else another, so that neither is in the other's way.
+# The servers run on one core and everything else on another, so that they do not compete.
 server_core=${BENCH_SERVER_CORE:-0}
 load_core=${BENCH_LOAD_CORE:-1}
 
@@ -25,14 +25,14 @@ main() {
     esac
     need taskset util-linux
     if [ "$(nproc)" -lt 2 ]; then
-        echo "bench: one core is not enough: the load would take the time of what it measures" >&2
+        echo "bench: two cores are needed, so that the load generator does not compete with the servers" >&2
         exit 1
     fi
-    # As it is released.
-    cargo build --locked --release --workspace --bins --features alloc-jemalloc
+    # With the features of a release: portico-e2e would enable features of dependencies that only tests need.
+    cargo build --locked --release -p portico -p portico-load --bins --features alloc-jemalloc
     describe_machine
     mkdir -p target/bench
-    # A machine allows few open files by default, and every request takes two sockets.
+    # The default limit of open files is low, and every request needs two sockets.
     ulimit -n "$(ulimit -H -n)"
     case "$what" in
         all)
@@ -65,7 +65,7 @@ floods() {
     taskset -c "$load_core" target/release/portico-load floods --portico target/release/portico --core "$server_core" "$@"
 }
 
-# Time, and then what does not depend on the machine.
+# Measures time, and then instructions, which do not depend on the machine.
 plugins() {
     local arguments=(plugins --portico target/release/portico --core "$server_core")
     taskset -c "$load_core" target/release/portico-load "${arguments[@]}" "$@"
@@ -79,7 +79,7 @@ limits() {
 }
 
 consumers() {
-    printf '\nConsumers with a key each, from objects to the snapshot that is served\n'
+    printf '\nConsumers with a key each, from objects to the served snapshot\n'
     cargo bench --locked --features alloc-jemalloc --bench consumers
 }
 
@@ -88,14 +88,15 @@ control() {
     cargo bench --locked --features alloc-jemalloc --bench control
 }
 
-# Not among `all`: it takes root, and a control plane that is built the first time.
+# Not part of `all`: it needs root, and builds a control plane the first time.
 cluster() {
+    cargo build --locked --release -p portico-e2e --bins
     target/release/portico-e2e bench "$@"
 }
 
 instructions() {
     need valgrind valgrind
-    printf '\nInstructions per request, without those of the kernel\n'
+    printf '\nInstructions per request, without the kernel\n'
     local arguments=(--portico target/release/portico)
     if [ "${BENCH_NGINX:-on}" != off ]; then
         need nginx nginx-light
@@ -108,7 +109,7 @@ describe_machine() {
     echo "bench: $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) cores," \
         "load average $(cut -d' ' -f1-3 /proc/loadavg), Linux $(uname -r), $(rustc --version)"
     if awk '{ exit !($1 > 0.5) }' /proc/loadavg; then
-        echo "bench: the machine is doing something else too; figures will be worse and less steady than they could be"
+        echo "bench: the machine is busy, so results will be worse and vary more"
     fi
 }
 
@@ -122,7 +123,7 @@ need() {
     echo "bench: installing $2"
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq </dev/null
-    # A Debian package starts its service when it is installed; this one is not to serve anything here.
+    # Debian packages start their services when they are installed, which this prevents.
     [ -e /usr/sbin/policy-rc.d ] || {
         printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
         chmod +x /usr/sbin/policy-rc.d

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Runs the Gateway API conformance suite as `make test` does, and says what passed: profiles, tests, features. The exit
-# code is the suite's, and tells too whether every feature that Portico promises was tested.
+# Runs the Gateway API conformance suite as `make test` does, and prints the passed profiles, tests and features. The
+# exit code is that of the test, which also fails if a feature that Portico claims was not tested.
 #
 # Building the suite and the control plane takes about ten minutes, once.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 
-# Left out on purpose is not passed.
+# The suite must not be skipped here.
 unset E2E
 
 if [ -n "${PORTICO_E2E_KUBECONFIG:-}" ]; then
-    echo "conformance: not run: PORTICO_E2E_KUBECONFIG names a cluster, and the suite's Pods need a node of our own" >&2
+    echo "conformance: not run: PORTICO_E2E_KUBECONFIG is set, but the suite needs a new cluster with a node" >&2
     exit 2
 fi
 
@@ -26,11 +26,11 @@ main() {
         if [ -e "target/conformance/$name-report.yaml" ]; then
             target/debug/portico-e2e report "target/conformance/$name-report.yaml"
         else
-            echo "$name: there is no report"
+            echo "$name: no report"
         fi
     done
     if [ "$code" != 0 ]; then
-        echo "conformance: failed; what the suite said is in target/conformance, what Portico said in target/e2e" >&2
+        echo "conformance: failed; the suite's log is in target/conformance, Portico's log in target/e2e" >&2
         exit "$code"
     fi
     echo "conformance: passed; reports are in target/conformance"

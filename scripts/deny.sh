@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs cargo-deny with the given arguments, in the version named here.
+# Runs a pinned version of cargo-deny with the given arguments.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Builds the book of docs/ into target/docs and prints where it begins. Its table of contents is docs/SUMMARY.md.
+# Builds the book of docs/ into target/docs and prints the path of its first page. Its table of contents is
+# docs/SUMMARY.md.
 #
-# mdBook takes pages from below one folder only, and ours link files all over the repository, so those files are copied
-# beside the pages: every link that works in the repository works in the book. tests/book.rs follows them all.
+# mdBook reads pages from one folder only, but pages link files of the whole repository. Those files are copied next to
+# the pages, so that all links of the repository work in the book; tests/book.rs checks them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
@@ -13,7 +14,7 @@ book=target/docs
 
 main() {
     local mdbook
-    # Neither search nor a server, which take longer to build than all the rest.
+    # Without search and server, which take longer to build than everything else.
     mdbook=$(bash scripts/cargo-tool.sh mdbook "$version" --no-default-features)
     rm -rf "$source" "$book"
     mkdir -p "$source" "$book"
@@ -23,13 +24,13 @@ main() {
     pages | while read -r page; do
         [ -f "$page" ] || fail "docs/SUMMARY.md lists $page, which does not exist"
         mkdir -p "$source/$(dirname "$page")"
-        # A README becomes the index of its folder, and mdBook leaves links to it as they are.
+        # mdBook turns README.md into index.html, but does not rewrite links to it.
         sed 's#\(](\([^):]*/\)\{0,1\}\)README\.md#\1index.md#g' "$page" >"$source/$page"
         linked "$page" | while read -r file; do
             if [ -d "$file" ]; then
                 [ -f "$file/README.md" ] || folder "$file"
             elif [ -f "$file" ] && [ "${file##*.}" != md ]; then
-                # Pages are copied as pages, whether the link or the page is met first.
+                # Linked pages are not copied here, because the loop copies all pages.
                 cp --parents "$file" "$source"
             fi
         done
@@ -39,7 +40,7 @@ main() {
     echo "$book/index.html"
 }
 
-# docs/SUMMARY.md as seen from the root, with the pages of each folder below the README that introduces them.
+# docs/SUMMARY.md with paths relative to the root, and the pages of each folder below its README.
 contents() {
     local line page name
     sed -e 's#](\.\./#](/#' -e 's#](\([^/]\)#](docs/\1#' -e 's#](/#](#' docs/SUMMARY.md | while IFS= read -r line; do
@@ -65,7 +66,7 @@ pages() {
     sed -n 's/^.*](\(.*\))$/\1/p' "$source/SUMMARY.md"
 }
 
-# The files that a page links, by their paths from the root.
+# The files that a page links, as paths relative to the root.
 linked() {
     local folder link
     folder=$(dirname "$1")
@@ -74,7 +75,7 @@ linked() {
     done
 }
 
-# A folder with its files and a list of them, as a site for code shows it.
+# Copies a folder's files and writes an index page of them.
 folder() {
     local file name
     mkdir -p "$source/$1"

@@ -1,21 +1,26 @@
 #!/usr/bin/env bash
-# Builds target/image-root: everything the container image holds, as a folder. A static binary needs no base image, so
-# there is no shell, no package and no library in it that could be out of date.
+# Builds target/image-root, the root folder of the container image. The binary is static and needs no base image, so the
+# image has no shell, package or library that could be outdated.
 #
-#   scripts/image-root.sh                  for the machine's own architecture
-#   scripts/image-root.sh amd64|arm64      for that one, by the names that images use; into target/image-root-arm64 where it
-#                                          is not the machine's own
+#   scripts/image-root.sh                  for the machine's architecture
+#   scripts/image-root.sh amd64|arm64      for this architecture; into target/image-root-ARCH if it is not the machine's
+#   scripts/image-root.sh --for-tests      for the machine's architecture with the profile image-test of Cargo.toml, which
+#                                          compiles in a third of the time; into target/image-root-test
 #
 # The same sources, toolchain and CA roots give the same bytes in every folder: the last line is the checksum of all.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 
-user=65532 # The number that images without a distribution use for "nonroot".
+user=65532 # The user ID of "nonroot" in distroless images.
 roots=/etc/ssl/certs/ca-certificates.crt
 
 main() {
-    local own architecture target root binary tools=""
+    local own architecture target root binary tools="" profile=release
+    if [ "${1:-}" = --for-tests ]; then
+        profile=image-test
+        shift
+    fi
     own=$(architecture_of "$(rustc -vV | sed -n 's/^host: //p')")
     architecture=${1:-$own}
     target=$(target_of "$architecture")
@@ -25,11 +30,12 @@ main() {
         tools=${target%%-*}-linux-gnu-
         prepare_cross "$architecture" "$target" "$tools"
     fi
+    [ "$profile" = release ] || root+=-test
 
-    build "$target"
-    binary="target/$target/release/portico"
+    build "$target" "$profile"
+    binary="target/$target/$profile/portico"
     if readelf --program-headers "$binary" | grep -q INTERP; then
-        fail "$binary asks for a dynamic loader, so it would not start in an empty image"
+        fail "$binary needs a dynamic loader, so it would not start in an empty image"
     fi
     fill "$root" "$binary" "${tools}strip"
     forbid_paths "$root/usr/bin/portico"
@@ -39,12 +45,12 @@ main() {
     echo "image-root: sha256 $(checksum "$root")"
 }
 
-# Of a Rust target, or nothing that could go into an image.
+# The image architecture of a Rust target; fails for other targets.
 architecture_of() {
     case "$1" in
         x86_64-unknown-linux-gnu) echo amd64 ;;
         aarch64-unknown-linux-gnu) echo arm64 ;;
-        *) fail "an image needs a Linux binary, and this toolchain builds for $1" ;;
+        *) fail "images need a Linux binary for amd64 or arm64, but this toolchain builds for $1" ;;
     esac
 }
 
@@ -52,11 +58,11 @@ target_of() {
     case "$1" in
         amd64) echo x86_64-unknown-linux-gnu ;;
         arm64) echo aarch64-unknown-linux-gnu ;;
-        *) fail "there are images for amd64 and arm64, and not for $1" ;;
+        *) fail "unknown architecture $1: images are built for amd64 and arm64" ;;
     esac
 }
 
-# What building for another architecture takes: its part of the Rust toolchain, and a C compiler for it.
+# Prepares a build for another architecture: its Rust target, and a C cross compiler.
 prepare_cross() {
     local architecture=$1 target=$2 tools=$3 variable
     if ! command -v "${tools}gcc" >/dev/null; then
@@ -68,20 +74,20 @@ prepare_cross() {
 }
 
 build() {
-    local target=$1 cargo_home rust_home maps
+    local target=$1 profile=$2 cargo_home rust_home maps
     cargo_home=${CARGO_HOME:-$HOME/.cargo}
     rust_home=$(rustc --print sysroot)
-    # Where things lie on this machine must not show in the program.
+    # Paths of this machine must not be in the program.
     maps=("$PWD=/portico" "$cargo_home=/cargo" "$rust_home=/rust")
-    # With --target, the flags hold for the program and not for build scripts and macros, which cannot be static.
+    # With --target, the flags apply to the program, but not to build scripts and macros, which cannot be static.
     RUSTFLAGS="-C target-feature=+crt-static ${maps[*]/#/--remap-path-prefix=}"
     export RUSTFLAGS
     export "CFLAGS_${target//-/_}=${maps[*]/#/-ffile-prefix-map=}"
-    # What C code calls the time of its build.
+    # The build time in C code.
     export SOURCE_DATE_EPOCH=0
-    # Kernels for arm64 have pages of 4, 16 or 64 KiB; jemalloc works with those up to the size that it is built for.
+    # Kernels for arm64 have pages of 4, 16 or 64 KiB; jemalloc supports pages up to the size that it is built for.
     case "$target" in aarch64-*) export JEMALLOC_SYS_WITH_LG_PAGE=16 ;; esac
-    cargo build --locked --release --bin portico --features alloc-jemalloc --target "$target"
+    cargo build --locked --profile "$profile" --bin portico --features alloc-jemalloc --target "$target"
 }
 
 fill() {
@@ -90,7 +96,7 @@ fill() {
     install -d -m 0755 "$root" "$root/etc" "$root/etc/ssl" "$root/etc/ssl/certs" "$root/usr" "$root/usr/bin"
     install -d -m 1777 "$root/tmp"
     install -m 0755 "$binary" "$root/usr/bin/portico"
-    # Three quarters of it are line numbers. Names of functions stay, for backtraces.
+    # Line numbers are three quarters of the binary. Function names are kept for backtraces.
     "$strip" --strip-debug "$root/usr/bin/portico"
     install -m 0644 "$roots" "$root/etc/ssl/certs/ca-certificates.crt"
     install -m 0644 LICENSE "$root/LICENSE"
@@ -99,23 +105,23 @@ fill() {
     chmod 0644 "$root/etc/passwd" "$root/etc/group"
 }
 
-# A path of this machine in the program makes it another program on the next machine.
+# Fails if the program contains a path of this machine, because then builds on other machines differ.
 forbid_paths() {
     local path pattern
     for path in "$PWD" "${CARGO_HOME:-$HOME/.cargo}"; do
         pattern=$(LC_ALL=C sed 's/[^[:alnum:]/_^-]/[&]/g; s/\^/\\^/g' <<<"$path")
-        # A folder of one name, such as /app, is the beginning of innocent words, such as /apps. A longer one is not, and counts
-        # whatever follows: strings of a program stand side by side.
+        # A path with one component, such as /app, may be a prefix of unrelated strings, such as /apps. Longer paths are
+        # not, and match with any suffix, because strings in a program are adjacent.
         if [[ $path != /*/* ]]; then pattern+='([^[:alnum:]_.-]|$)'; fi
         if LC_ALL=C grep -aqE -e "$pattern" "$1"; then
-            echo "image-root: $1 names $path, so that it would differ where it is built elsewhere; for example:" >&2
+            echo "image-root: $1 contains the path $path, so builds on other machines would differ; for example:" >&2
             LC_ALL=C strings -n 4 "$1" | LC_ALL=C grep -E -e "$pattern" | head -3 >&2
             exit 1
         fi
     done
 }
 
-# Of names, modes and contents, whenever and by whomever they were written.
+# The checksum of names, modes and contents, regardless of times and owners.
 checksum() {
     (cd "$1" && find . -print0 | LC_ALL=C sort -z |
         tar --null --no-recursion --files-from - --format=ustar --owner=0 --group=0 --numeric-owner --mtime=@0 --create) |

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Lists the topics and traps of docs/kong-compatibility.md that no test is marked with. What is not here needs none, but its
-# row has to say so.
+# Lists the topics and traps of docs/kong-compatibility.md without a test. A comment `kong-compat §N.N` in a test refers
+# to row N.N of that page. Rows that say "not here" need no test.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,8 +17,8 @@ while IFS='|' read -r _ section topic here _; do
     echo "§$section:${topic% }"
     if [[ $section == 7.* ]]; then traps=$((traps + 1)); else topics=$((topics + 1)); fi
 done < <(grep -E '^\| [0-9]+\.[0-9]+ \|' docs/kong-compatibility.md)
-# A mark that no row knows is a slip of the pen.
+# Every comment must refer to an existing row.
 for mark in $marks; do
-    grep -qE "^\| ${mark//./\\.} \|" docs/kong-compatibility.md || echo "§$mark: a test has this mark, and the page has no such row"
+    grep -qE "^\| ${mark//./\\.} \|" docs/kong-compatibility.md || echo "§$mark: a test refers to a row that does not exist"
 done
-echo "kong-marks: without a marked test: $topics topics, $traps traps; not here, as the page says: $elsewhere"
+echo "kong-marks: without a test: $topics topics, $traps traps; not here, according to the page: $elsewhere"

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Installs what a fresh Debian lacks to build and test Portico. Does nothing, quickly, where nothing is missing.
+# Installs missing packages to build and test Portico on a fresh Debian. Returns quickly if nothing is missing.
 #
-#   scripts/setup.sh               what building takes
-#   scripts/setup.sh test          that, and the servers that tests talk to
-#   scripts/setup.sh e2e           that, and what a control plane of our own takes
-#   scripts/setup.sh image [ARCH]  what an image for amd64 or arm64 takes; for the machine's own if none is named
+#   scripts/setup.sh               for building
+#   scripts/setup.sh test          also for tests: servers that they connect to
+#   scripts/setup.sh e2e           also for tests with a control plane
+#   scripts/setup.sh image [ARCH]  for an image for amd64 or arm64; the default is the machine's architecture
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
@@ -14,7 +14,7 @@ main() {
     require_rust "$@"
 }
 
-# Pairs of "what must be there" and "the Debian package that brings it".
+# Prints the Debian packages of missing programs and files.
 missing_packages() {
     command -v cc >/dev/null || echo gcc
     [ -e /usr/include/stdlib.h ] || echo libc6-dev
@@ -30,33 +30,33 @@ missing_packages() {
             ;;
         *) return 0 ;;
     esac
-    # Started by tests on ports of their own. The package brings redis-cli along.
+    # Tests start it on their own ports. The package includes redis-cli.
     installed redis-server || echo redis-server
-    # Alerts and dashboards are held to it, and its promtool.
+    # Alerts and dashboards are tested with it and its promtool.
     installed prometheus && installed promtool || echo prometheus
     [ "$1" = e2e ] || return 0
-    # Network namespaces, the balancer of LoadBalancer Services, and the Python environment that Go comes in.
+    # Network namespaces, the load balancer for LoadBalancer Services, and the Python environment for the Go package.
     installed ip || echo iproute2
     installed nft || echo nftables
-    # What a Pod's program may do.
+    # Capabilities of Pods.
     installed capsh || echo libcap2-bin
     python3 -c "import ensurepip, venv" 2>/dev/null || echo python3-venv
 }
 
-# Debian's C compiler and library for an architecture, by the name that images use; nothing for the machine's own.
+# Prints Debian's C cross compiler and library for an architecture; nothing for the machine's own.
 cross_compiler() {
     local machine
     case "$1" in
         "" | "$(dpkg --print-architecture)") return 0 ;;
         amd64) machine=x86_64 ;;
         arm64) machine=aarch64 ;;
-        *) fail "there are images for amd64 and arm64, and not for $1" ;;
+        *) fail "unknown architecture $1: images are built for amd64 and arm64" ;;
     esac
     command -v "$machine-linux-gnu-gcc" >/dev/null || echo "gcc-${machine//_/-}-linux-gnu"
     [ -e "/usr/$machine-linux-gnu/include/stdlib.h" ] || echo "libc6-dev-$1-cross"
 }
 
-# A program, also where users other than root do not look.
+# Whether a program is installed, also in folders that only root has in PATH.
 installed() {
     PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null
 }
@@ -67,10 +67,10 @@ install_packages() {
     missing=${missing% }
     [ -n "$missing" ] || return 0
     if ! command -v apt-get >/dev/null; then
-        fail "these Debian packages, or what they are called on this system, are needed: $missing"
+        fail "these Debian packages, or their equivalents on this system, are needed: $missing"
     fi
     if [ "$(id -u)" != 0 ]; then
-        fail "these packages are missing and only root can install them: sudo apt-get install $missing"
+        fail "these packages are missing, and root must install them: sudo apt-get install $missing"
     fi
     say "Installing $missing"
     export DEBIAN_FRONTEND=noninteractive
@@ -79,14 +79,14 @@ install_packages() {
     apt-get install -y -qq --no-install-recommends $missing </dev/null >/dev/null
 }
 
-# rustup reads rust-toolchain.toml and fetches that toolchain at its first use.
+# rustup reads rust-toolchain.toml and fetches that toolchain on first use.
 require_rust() {
     local wanted found
     if ! command -v cargo >/dev/null; then
         fail "Rust is missing: install rustup (https://rustup.rs), then run this again"
     fi
     wanted=$(sed -n 's/^channel = "\(.*\)"$/\1/p' rust-toolchain.toml)
-    # Where this toolchain is not there yet, rustup may fetch it now or ask for it.
+    # If this toolchain is missing, rustup either fetches it now or fails.
     if ! found=$(rustc --version); then
         say "Fetching the Rust toolchain $wanted"
         rustup toolchain install "$wanted" --profile default --no-self-update </dev/null
@@ -94,7 +94,7 @@ require_rust() {
     fi
     case "$found" in
         "rustc $wanted "*) ;;
-        *) fail "Rust $wanted is needed and this is $found: run \`rustup toolchain install $wanted\`" ;;
+        *) fail "Rust $wanted is needed, but $found is installed: run \`rustup toolchain install $wanted\`" ;;
     esac
     [ "${1:-}" != image ] || return 0
     for tool in rustfmt clippy; do

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Runs the suites one after another and ends with a table. A suite that fails does not stop the others, but the exit
-# code tells. The last line is "N passed, N failed", alone, for programs.
+# Runs the test suites one after another and prints a table. A failing suite does not stop the others, but the exit code
+# reports it. The last line is "N passed, N failed", for programs.
 #
-#   scripts/test.sh check    what a change must pass first
-#   scripts/test.sh all      that, and every test
+#   scripts/test.sh check    static checks that every change must pass
+#   scripts/test.sh all      static checks and all tests
 #
-# E2E=off leaves out what needs a network namespace, where neither root nor user namespaces can be had, and what needs
-# a control plane, which takes root.
-# PORTICO_E2E_KUBECONFIG names a cluster to use in place of one of our own, as far as that goes: CONTRIBUTING.md.
-# GATEWAY_CRDS=off leaves out what needs the CRDs of the Gateway API release, where they cannot be fetched.
+# E2E=off skips tests that need network namespaces, for machines without root and user namespaces, and tests with a
+# control plane, which need root. PORTICO_E2E_KUBECONFIG names an existing cluster to use instead of new ones where
+# possible: see CONTRIBUTING.md. GATEWAY_CRDS=off skips tests that need the CRDs of the Gateway API release, for
+# machines that cannot fetch them.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
@@ -25,6 +25,7 @@ main() {
     case "${1:-all}" in
         check) check_suites ;;
         all)
+            start_control_plane_build
             check_suites
             test_suites
             ;;
@@ -32,6 +33,15 @@ main() {
     esac
     summary $((SECONDS - started))
     [ "$failed" = 0 ]
+}
+
+# The programs of the control plane take longest on a new machine, and neither they nor the Rust compiler use both cores
+# all the time. They are compiled at the lowest priority while everything else runs; the suite e2e-programs waits for
+# the end.
+start_control_plane_build() {
+    [ "${E2E:-on}" != off ] || return 0
+    cargo build --locked --workspace --bin portico-e2e || return 0
+    nice -n 19 target/debug/portico-e2e build </dev/null >"$logs/control-plane-build.log" 2>&1 &
 }
 
 check_suites() {
@@ -44,8 +54,8 @@ check_suites() {
 }
 
 test_suites() {
-    # One build for all test programs, so that the time of each suite below is the time of its tests. All are of the whole
-    # workspace: for one package alone, crates would have other features and be built once more.
+    # One build for all test programs, so that the times of the suites below do not include it. All commands build the
+    # whole workspace: for a single package, crates would have other features and be built again.
     suite build cargo test --locked --workspace --all-targets --no-run
     suite unit cargo test --locked --workspace --lib --bins --no-fail-fast
     local file name
@@ -54,7 +64,7 @@ test_suites() {
         name=${name%/main.rs}
         name=${name%.rs}
         case "$name" in
-            tidy) ;; # Ran with the checks.
+            tidy) ;; # Part of the static checks.
             gateway_crds)
                 if [ "${GATEWAY_CRDS:-on}" = off ]; then
                     rows+=("$name|0|0|0|not run: GATEWAY_CRDS=off")
@@ -74,8 +84,8 @@ test_suites() {
     cluster_suites
 }
 
-# What needs a control plane, last, because it takes minutes. Its programs come first, so that nobody takes building them
-# for a test that hangs, and each test says what it is doing.
+# Tests with a control plane run last, because they take minutes. Its programs are built separately, so that the build
+# does not look like a hanging test, and each test prints its progress.
 cluster_suites() {
     local file name
     if [ "${E2E:-on}" = off ]; then
@@ -83,38 +93,40 @@ cluster_suites() {
         return
     fi
     suite e2e-programs target/debug/portico-e2e build
-    # What Portico's own Pods consist of. Built again only where something has changed.
-    suite image-root bash scripts/image-root.sh
+    # The image of Portico's Pods. Only changes are built again.
+    suite image-root bash scripts/image-root.sh --for-tests
     for file in e2e/tests/*.rs; do
         name=$(basename "$file" .rs)
         suite "e2e-$name" cargo test --locked --workspace --test "$name" -- --nocapture
     done
 }
 
-# Our reading of the Gateway API against the CRDs of its release, which are fetched and not kept in the tree.
+# Compares Portico's validation with the CRDs of the Gateway API release, which are fetched and not part of the
+# repository.
 gateway_crds() {
     local folder
     if ! folder=$(bash scripts/gateway-crds.sh); then
-        echo "The CRDs of the Gateway API release could not be fetched, so nothing was compared with them." >&2
-        echo "Where that cannot be helped, GATEWAY_CRDS=off leaves this out, and the summary says so." >&2
+        echo "Cannot fetch the CRDs of the Gateway API release, so nothing was compared with them." >&2
+        echo "On machines without access, skip this suite with GATEWAY_CRDS=off; the summary shows it." >&2
         return 1
     fi
     PORTICO_GATEWAY_CRDS=$folder cargo test --locked --workspace --test gateway_crds
 }
 
-# What a newcomer runs first has to be free of remarks.
+# The examples must have no diagnostics, because new users run them first.
 check_examples() {
     local folder strict
     for folder in examples/*/; do
         echo "portico check $folder"
         strict=(--warnings-as-errors)
-        # Its cors is read otherwise by Kong, which is remarked on purpose; tests/examples.rs knows that remark and no other.
+        # Kong interprets its cors configuration differently, which is an intended warning; tests/examples.rs allows
+        # only this one.
         if [ "$folder" = examples/kong/ ]; then strict=(); fi
         target/debug/portico check "${strict[@]}" "$folder" || return 1
     done
 }
 
-# Runs one suite under a name, shows its output, keeps it, and counts: the tests it reports, else the suite as one.
+# Runs a suite, shows and logs its output, and counts the tests that it reports, or the suite as one test.
 suite() {
     local name=$1 log="$logs/$1.log" started=$SECONDS code counts left_out note=""
     shift
@@ -137,7 +149,7 @@ suite() {
     if [ "$1" = 0 ] && [ "$code" = 0 ]; then
         good=1
     elif [ "$code" != 0 ] && [ "$bad" = 0 ]; then
-        # It failed outside of any test: it did not compile, or a process died.
+        # The failure is outside of any test: a compile error, or a crash.
         bad=1
     fi
     passed=$((passed + good))

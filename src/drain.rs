@@ -1,4 +1,4 @@
-//! Stopping as values: signals become phases that anybody can read or wait for.
+//! Graceful shutdown: signals advance a phase that every task can read or wait for.
 //!
 //! ```text
 //!   Serving ──signal──▶ Leaving ──delay──▶ Draining ──timeout──▶ Over
@@ -13,101 +13,102 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
-/// How far stopping has come. Phases only ever advance.
+/// Progress of the shutdown. Phases only ever advance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
-    /// Nobody asked us to stop.
+pub enum DrainPhase {
+    /// No stop was requested.
     Serving,
-    /// Not ready any more, but still serving like before: those who send requests have not all heard of it.
+    /// Not ready any more but still serving: load balancers may not have noticed yet.
     Leaving,
-    /// Requests may finish until this moment; connections are closed as soon as they are idle.
+    /// Requests may finish until this moment; idle connections are closed.
     Draining { until: Instant },
-    /// Whatever still runs is cut off.
-    Over,
+    /// Everything still running is aborted.
+    Ended,
 }
 
-/// Reads the phase and waits for it. Clones speak of the same thing.
+/// Reads the phase and waits for it. Clones share one phase.
 #[derive(Clone, Debug)]
 pub struct Drain {
-    phase: watch::Receiver<Phase>,
+    phase: watch::Receiver<DrainPhase>,
 }
 
 impl Drain {
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> DrainPhase {
         *self.phase.borrow()
     }
 
-    /// Until we should no longer count as ready.
+    /// Waits until readiness should be withdrawn.
     pub async fn leaving(&self) {
-        self.reached(|phase| phase >= Phase::Leaving).await;
+        self.wait_for(|phase| phase >= DrainPhase::Leaving).await;
     }
 
-    /// Until nothing new should begin; says by when all has to be finished. At once over is by now.
+    /// Waits until no new work should start. Returns the deadline of running work, which is now if the shutdown has
+    /// ended.
     pub async fn draining(&self) -> Instant {
-        match self.reached(|phase| phase > Phase::Leaving).await {
-            Phase::Draining { until } => until,
-            Phase::Serving | Phase::Leaving | Phase::Over => Instant::now(),
+        match self.wait_for(|phase| phase > DrainPhase::Leaving).await {
+            DrainPhase::Draining { until } => until,
+            DrainPhase::Serving | DrainPhase::Leaving | DrainPhase::Ended => Instant::now(),
         }
     }
 
-    /// Until whatever still runs has to be cut off.
-    pub async fn over(&self) {
-        self.reached(|phase| phase == Phase::Over).await;
+    /// Waits until everything still running has to be aborted.
+    pub async fn ended(&self) {
+        self.wait_for(|phase| phase == DrainPhase::Ended).await;
     }
 
-    /// The phase that is or will be reached. Without a conductor there is nobody left to finish for, so it is over.
-    async fn reached(&self, wanted: impl Fn(Phase) -> bool) -> Phase {
+    /// Waits for a matching phase. A dropped [`DrainController`] counts as [`DrainPhase::Ended`].
+    async fn wait_for(&self, wanted: impl Fn(DrainPhase) -> bool) -> DrainPhase {
         let mut phase = self.phase.clone();
-        phase.wait_for(|phase| wanted(*phase)).await.map_or(Phase::Over, |phase| *phase)
+        phase.wait_for(|phase| wanted(*phase)).await.map_or(DrainPhase::Ended, |phase| *phase)
     }
 }
 
-/// Leads through the phases; `run` has to be polled for that, and dropping it means that it is over.
+/// Advances the phases while `run` is polled; dropping it ends the shutdown at once.
 #[derive(Debug)]
-pub struct Conductor<S> {
-    stops: S,
+pub struct DrainController<S> {
+    stop_source: S,
     delay: Duration,
     timeout: Duration,
-    phase: watch::Sender<Phase>,
+    phase: watch::Sender<DrainPhase>,
 }
 
-/// Where the wish to stop comes from.
-pub trait Stops: Send {
-    /// Waits for the next wish, and says what it was: `SIGTERM`.
+/// Source of stop requests.
+pub trait StopSource: Send {
+    /// Waits for the next stop request and returns its name, for example `SIGTERM`.
     fn next(&mut self) -> impl Future<Output = &'static str> + Send;
 }
 
-/// `delay` is how long `Leaving` takes, `timeout` how long `Draining` does.
-pub fn conductor<S: Stops>(stops: S, delay: Duration, timeout: Duration) -> (Conductor<S>, Drain) {
-    let (phase, receiver) = watch::channel(Phase::Serving);
-    (Conductor { stops, delay, timeout, phase }, Drain { phase: receiver })
+/// `delay` is the duration of `Leaving`, `timeout` that of `Draining`.
+pub fn drain_controller<S: StopSource>(stops: S, delay: Duration, timeout: Duration) -> (DrainController<S>, Drain) {
+    let (phase, receiver) = watch::channel(DrainPhase::Serving);
+    (DrainController { stop_source: stops, delay, timeout, phase }, Drain { phase: receiver })
 }
 
-impl<S: Stops> Conductor<S> {
-    /// Waits for the first wish to stop, leads through the phases, and returns when it is over.
+impl<S: StopSource> DrainController<S> {
+    /// Waits for the first stop request, advances through the phases and returns at the end.
     pub async fn run(mut self) {
-        let signal = self.stops.next().await;
+        let signal = self.stop_source.next().await;
         info!(signal, delay = ?self.delay, timeout = ?self.timeout, "Stopping; a second signal ends at once");
         let phase = &self.phase;
         let phases = async {
-            // Even without a delay, so that whoever waits for this phase sees it.
-            phase.send_replace(Phase::Leaving);
+            // Sent even without a delay because tasks wait for this phase.
+            phase.send_replace(DrainPhase::Leaving);
             sleep(self.delay).await;
             let until = Instant::now() + self.timeout;
-            phase.send_replace(Phase::Draining { until });
+            phase.send_replace(DrainPhase::Draining { until });
             sleep_until(until).await;
         };
         tokio::select! {
-            // The end of the phases first, so that a signal at the very end is not reported as a reason.
+            // The phases are polled first, so that a signal at the very end is not logged as the reason.
             biased;
             () = phases => {}
-            signal = self.stops.next() => warn!(signal, "Stopping at once"),
+            signal = self.stop_source.next() => warn!(signal, "Stopping at once"),
         }
-        phase.send_replace(Phase::Over);
+        phase.send_replace(DrainPhase::Ended);
     }
 }
 
-/// SIGTERM, as Kubernetes stops a Pod, and SIGINT, as a person does.
+/// SIGTERM, sent by Kubernetes, and SIGINT, sent by Ctrl-C.
 #[derive(Debug)]
 pub struct StopSignals {
     terminate: Signal,
@@ -115,13 +116,13 @@ pub struct StopSignals {
 }
 
 impl StopSignals {
-    /// From here on these signals no longer end the process by themselves. Needs a runtime.
+    /// Replaces the default action of these signals, which ends the process. Needs a runtime.
     pub fn listen() -> io::Result<Self> {
         Ok(StopSignals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 }
 
-impl Stops for StopSignals {
+impl StopSource for StopSignals {
     async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
@@ -130,17 +131,17 @@ impl Stops for StopSignals {
     }
 }
 
-/// SIGHUP: log files have been moved away and should be opened anew.
+/// SIGHUP: log files were rotated and have to be reopened.
 #[derive(Debug)]
-pub struct Hangups(Signal);
+pub struct HangupSignals(Signal);
 
-impl Hangups {
-    /// From here on the signal no longer ends the process. Needs a runtime.
+impl HangupSignals {
+    /// Replaces the default action of the signal, which ends the process. Needs a runtime.
     pub fn listen() -> io::Result<Self> {
-        signal(SignalKind::hangup()).map(Hangups)
+        signal(SignalKind::hangup()).map(HangupSignals)
     }
 
-    /// Waits for the next one. Several before it is asked for count as one.
+    /// Waits for the next signal. Several signals between two calls count as one.
     pub async fn next(&mut self) {
         self.0.recv().await;
     }
@@ -152,9 +153,9 @@ mod tests {
 
     use super::*;
 
-    struct Wishes(mpsc::Receiver<&'static str>);
+    struct ScriptedStops(mpsc::Receiver<&'static str>);
 
-    impl Stops for Wishes {
+    impl StopSource for ScriptedStops {
         async fn next(&mut self) -> &'static str {
             match self.0.recv().await {
                 Some(wish) => wish,
@@ -168,28 +169,28 @@ mod tests {
 
     fn start(delay: Duration) -> (mpsc::Sender<&'static str>, Drain, tokio::task::JoinHandle<()>) {
         let (sender, receiver) = mpsc::channel(2);
-        let (conductor, drain) = conductor(Wishes(receiver), delay, TIMEOUT);
+        let (conductor, drain) = drain_controller(ScriptedStops(receiver), delay, TIMEOUT);
         (sender, drain, tokio::spawn(conductor.run()))
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_signal_leads_through_all_phases() {
+    async fn one_signal_runs_all_phases() {
         let (stop, drain, conducting) = start(DELAY);
-        assert_eq!(drain.phase(), Phase::Serving);
+        assert_eq!(drain.phase(), DrainPhase::Serving);
         let begin = Instant::now();
         stop.send("SIGTERM").await.unwrap();
         drain.leaving().await;
-        assert_eq!((drain.phase(), begin.elapsed()), (Phase::Leaving, Duration::ZERO));
+        assert_eq!((drain.phase(), begin.elapsed()), (DrainPhase::Leaving, Duration::ZERO));
         let until = drain.draining().await;
         assert_eq!((begin.elapsed(), until), (DELAY, begin + DELAY + TIMEOUT));
-        drain.over().await;
+        drain.ended().await;
         assert_eq!(begin.elapsed(), DELAY + TIMEOUT);
         conducting.await.unwrap();
-        assert_eq!(drain.phase(), Phase::Over);
+        assert_eq!(drain.phase(), DrainPhase::Ended);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_second_signal_ends_at_once() {
+    async fn second_signal_ends_immediately() {
         for wait in [Duration::ZERO, DELAY + Duration::from_secs(1)] {
             let (stop, drain, conducting) = start(DELAY);
             let begin = Instant::now();
@@ -198,33 +199,33 @@ mod tests {
             sleep(wait).await;
             stop.send("SIGINT").await.unwrap();
             conducting.await.unwrap();
-            assert_eq!((drain.phase(), begin.elapsed()), (Phase::Over, wait));
+            assert_eq!((drain.phase(), begin.elapsed()), (DrainPhase::Ended, wait));
             assert_eq!(drain.draining().await, Instant::now());
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_a_delay_draining_begins_at_once() {
+    async fn no_delay_drains_immediately() {
         let (stop, drain, _conducting) = start(Duration::ZERO);
         stop.send("SIGTERM").await.unwrap();
         let begin = Instant::now();
         drain.leaving().await;
         assert_eq!(drain.draining().await, begin + TIMEOUT);
-        // Only the timer's resolution may pass.
+        // Only the resolution of the timer may pass.
         assert!(begin.elapsed() <= Duration::from_millis(1));
     }
 
     #[tokio::test]
-    async fn without_a_conductor_it_is_over() {
-        let (conductor, drain) = conductor(Wishes(mpsc::channel(1).1), DELAY, TIMEOUT);
+    async fn dropped_controller_ends_drain() {
+        let (conductor, drain) = drain_controller(ScriptedStops(mpsc::channel(1).1), DELAY, TIMEOUT);
         drop(conductor);
-        drain.over().await;
+        drain.ended().await;
         drain.leaving().await;
     }
 
     #[tokio::test]
-    async fn a_hangup_does_not_end_the_process_and_is_told() {
-        let mut hangups = Hangups::listen().unwrap();
+    async fn hangup_is_reported_and_process_survives() {
+        let mut hangups = HangupSignals::listen().unwrap();
         let process = std::process::id().to_string();
         let kill = std::process::Command::new("kill").args(["-s", "HUP", &process]).status().unwrap();
         assert!(kill.success());

@@ -1,4 +1,4 @@
-//! A backend for trying things out: it answers every request with what it received, as JSON.
+//! Test backend that responds to every request with a JSON description of the request.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -14,29 +14,29 @@ use hyper::body::Incoming;
 use serde::Serialize;
 use tokio::net::TcpListener;
 
-use crate::http_server::{self, Ends, Limits, WhenFull};
+use crate::http_server::{self, ConnectionAddresses, ServerLimits, WhenFull};
 use crate::quantity::duration;
 
-/// Answers on `listener` until `shutdown` is over.
+/// Serves `listener` until `shutdown` completes.
 ///
-/// The query may ask for another answer: `?status=503` for its status code, `?delay=500ms` to wait before it.
+/// The query selects the response: `?status=503` sets its status code, `?delay=500ms` delays it.
 pub async fn serve(listener: TcpListener, shutdown: impl Future<Output = ()>) {
-    http_server::serve(listener, LIMITS, |ends| move |request| answer(request, ends), shutdown).await;
+    http_server::serve(listener, LIMITS, |ends| move |request| respond(request, ends), shutdown).await;
 }
 
-/// What was received.
+/// The received request.
 #[derive(Serialize)]
-struct Echo<'a> {
+struct EchoBody<'a> {
     method: &'a str,
     path: &'a str,
     query: &'a str,
     host: String,
     headers: BTreeMap<&'a str, Vec<String>>,
     body: String,
-    /// Only when the body is not text.
+    /// Present only if the body is not text.
     #[serde(skip_serializing_if = "Option::is_none")]
     body_encoding: Option<&'static str>,
-    /// Only when the body was longer than what is shown of it.
+    /// Present only if the body is longer than the part in `body`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     body_truncated: bool,
     body_bytes: u64,
@@ -44,13 +44,13 @@ struct Echo<'a> {
     server: String,
 }
 
-async fn answer(request: Request<Incoming>, ends: Ends) -> Response<Full<Bytes>> {
+async fn respond(request: Request<Incoming>, ends: ConnectionAddresses) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
-    let wish = match Wish::read(head.uri.query().unwrap_or_default()) {
+    let wish = match ResponseOptions::parse(head.uri.query().unwrap_or_default()) {
         Ok(wish) => wish,
         Err(message) => return json(StatusCode::BAD_REQUEST, &serde_json::json!({ "message": message })),
     };
-    let Ok(received) = receive(body).await else {
+    let Ok(received) = read_body(body).await else {
         let message = "the body of the request ended early";
         return json(StatusCode::BAD_REQUEST, &serde_json::json!({ "message": message }));
     };
@@ -58,14 +58,14 @@ async fn answer(request: Request<Incoming>, ends: Ends) -> Response<Full<Bytes>>
     let body_truncated = (received.start.len() as u64) < received.bytes;
     let (body, body_encoding) = match std::str::from_utf8(&received.start) {
         Ok(text) => (text.to_owned(), None),
-        // The cut may have gone through the middle of a character; that alone does not make it binary.
+        // Truncation may have split a character; that alone does not make the body binary.
         Err(error) if body_truncated && error.error_len().is_none() => {
             (String::from_utf8_lossy(&received.start[..error.valid_up_to()]).into_owned(), None)
         }
         Err(_) => (BASE64_STANDARD.encode(&received.start), Some("base64")),
     };
     let host = head.headers.get(HOST).map(text).or_else(|| head.uri.authority().map(ToString::to_string));
-    let echo = Echo {
+    let echo = EchoBody {
         method: head.method.as_str(),
         path: head.uri.path(),
         query: head.uri.query().unwrap_or_default(),
@@ -81,20 +81,20 @@ async fn answer(request: Request<Incoming>, ends: Ends) -> Response<Full<Bytes>>
     json(wish.status, &echo)
 }
 
-/// How the client wants to be answered.
+/// Response options from the query.
 #[derive(Debug, PartialEq)]
-struct Wish {
+struct ResponseOptions {
     status: StatusCode,
     delay: Duration,
 }
 
-impl Wish {
-    fn read(query: &str) -> Result<Self, String> {
-        let mut wish = Wish { status: StatusCode::OK, delay: Duration::ZERO };
+impl ResponseOptions {
+    fn parse(query: &str) -> Result<Self, String> {
+        let mut wish = ResponseOptions { status: StatusCode::OK, delay: Duration::ZERO };
         for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
             match name {
                 "status" => {
-                    // An interim (1xx) answer would not be the answer, and hyper refuses to send one.
+                    // An interim (1xx) status is not a final response, and hyper refuses to send one.
                     let status = value.parse().ok().filter(|status| (200..=599).contains(status));
                     wish.status = status
                         .and_then(|status: u16| StatusCode::from_u16(status).ok())
@@ -113,14 +113,14 @@ impl Wish {
     }
 }
 
-struct Received {
+struct ReceivedBody {
     start: BytesMut,
     bytes: u64,
 }
 
-/// Reads the whole body, so that the client can send it all, and keeps the start of it.
-async fn receive(mut body: Incoming) -> Result<Received, hyper::Error> {
-    let mut received = Received { start: BytesMut::new(), bytes: 0 };
+/// Reads the whole body, so that the client can send all of it, and keeps its start.
+async fn read_body(mut body: Incoming) -> Result<ReceivedBody, hyper::Error> {
+    let mut received = ReceivedBody { start: BytesMut::new(), bytes: 0 };
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame?.into_data() {
             received.bytes += data.len() as u64;
@@ -152,14 +152,15 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
     response
 }
 
-/// Wider than what a proxy in front lets through, so that an answer is the echo's and not a refusal of its own; idle for
-/// longer than a proxy keeps a connection for reuse, so that it is not us who close under a request on its way. A proxy reads as
-/// fast as its client does.
-const LIMITS: Limits = Limits {
+/// Larger than the limits of a proxy in front, so that an error comes from the proxy's limit and not from this server.
+/// The idle timeout exceeds a proxy's keep-alive, so that this side does not close under a request in flight. Writes
+/// may
+/// stall because a proxy reads only as fast as its client.
+const LIMITS: ServerLimits = ServerLimits {
     connections: 4096,
     when_full: WhenFull::Wait,
-    idle: Duration::from_secs(120),
-    stuck: Duration::from_secs(120),
+    idle_timeout: Duration::from_secs(120),
+    write_timeout: Duration::from_secs(120),
     header_bytes: 2 << 20,
     header_count: 20_000,
 };
@@ -173,13 +174,13 @@ mod tests {
     use super::*;
     use crate::http_server::testing;
 
-    /// The status code and the JSON that answer `request`.
-    async fn ask(request: &str) -> (u16, Value) {
+    /// Returns the status code and the JSON body of the response to `request`.
+    async fn send(request: &str) -> (u16, Value) {
         let (listener, address) = testing::listener().await;
         let server = tokio::spawn(serve(listener, std::future::pending()));
-        let answer = testing::exchange(address, request).await;
+        let response = testing::roundtrip(address, request).await;
         server.abort();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let (head, body) = response.split_once("\r\n\r\n").unwrap();
         let mut body: Value = serde_json::from_str(body).unwrap();
         // Ports differ from run to run.
         if let Some(client) = body.get_mut("client") {
@@ -191,7 +192,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn says_what_it_received() {
+    async fn response_describes_the_request() {
         let request = "POST /a%2Fb?x=1&y HTTP/1.1\r\nHost: web.example:80\r\nX-Twice: 1\r\nx-twice: 2\r\n\
                        Connection: close\r\nContent-Length: 5\r\n\r\nhello";
         let expected = json!({
@@ -210,35 +211,35 @@ mod tests {
             "client": null,
             "server": null,
         });
-        assert_eq!(ask(request).await, (200, expected));
+        assert_eq!(send(request).await, (200, expected));
     }
 
     #[tokio::test]
-    async fn bytes_that_are_not_text_come_as_base64() {
+    async fn binary_body_is_base64() {
         let head = "PUT / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
-        // U+0080 is two bytes in UTF-8; cut after the first it is no text.
+        // U+0080 is two bytes in UTF-8; its first byte alone is not valid text.
         let (listener, address) = testing::listener().await;
         let server = tokio::spawn(serve(listener, std::future::pending()));
         let mut request = head.as_bytes().to_vec();
         request.extend_from_slice(b"2\r\n\xc2a\r\n0\r\n\r\n");
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
         tokio::io::AsyncWriteExt::write_all(&mut stream, &request).await.unwrap();
-        let mut answer = String::new();
-        tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut answer).await.unwrap();
+        let mut response = String::new();
+        tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut response).await.unwrap();
         server.abort();
-        let body: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+        let body: Value = serde_json::from_str(response.split_once("\r\n\r\n").unwrap().1).unwrap();
         assert_eq!((&body["body"], &body["body_encoding"]), (&json!("wmE="), &json!("base64")));
     }
 
     #[tokio::test]
-    async fn a_long_body_is_read_to_its_end_and_shown_in_part() {
+    async fn long_body_is_read_fully_and_shown_truncated() {
         let length = SHOWN_BODY + 70_000;
         let request = format!(
             "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{}",
-            // Three bytes each, so that the cut goes through one of them.
+            // Three bytes each, so that the truncation splits a character.
             "€".repeat(length / 3) + &"x".repeat(length % 3)
         );
-        let (status, body) = ask(&request).await;
+        let (status, body) = send(&request).await;
         assert_eq!(status, 200);
         assert_eq!(body["body_bytes"], json!(length));
         assert_eq!(body["body_truncated"], json!(true));
@@ -247,31 +248,31 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_query_asks_for_another_status() {
-        let (status, body) = ask("GET /?status=503 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+    async fn query_sets_the_status() {
+        let (status, body) = send("GET /?status=503 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
         assert_eq!((status, &body["query"]), (503, &json!("status=503")));
-        let (status, body) = ask("GET /?status=9000 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+        let (status, body) = send("GET /?status=9000 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
         let message = "status=9000: not a status code; write a number from 200 to 599";
         assert_eq!((status, body), (400, json!({ "message": message })));
     }
 
     #[tokio::test]
-    async fn statuses_that_have_no_body_have_none() {
+    async fn bodyless_statuses_have_no_body() {
         let (listener, address) = testing::listener().await;
         let server = tokio::spawn(serve(listener, std::future::pending()));
         for (status, has_body) in [(204, false), (304, false), (205, true), (200, true), (599, true)] {
             let request = format!("GET /?status={status} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
-            let answer = testing::exchange(address, &request).await;
-            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
-            assert_eq!(!answer.ends_with("\r\n\r\n"), has_body, "{answer}");
+            let response = testing::roundtrip(address, &request).await;
+            assert!(response.starts_with(&format!("HTTP/1.1 {status}")), "{response}");
+            assert_eq!(!response.ends_with("\r\n\r\n"), has_body, "{response}");
         }
         server.abort();
     }
 
     #[test]
-    fn wishes() {
+    fn query_options_are_parsed() {
         let wish = |status: u16, delay| {
-            Ok(Wish { status: StatusCode::from_u16(status).unwrap(), delay: Duration::from_millis(delay) })
+            Ok(ResponseOptions { status: StatusCode::from_u16(status).unwrap(), delay: Duration::from_millis(delay) })
         };
         let cases = [
             ("", wish(200, 0)),
@@ -284,7 +285,7 @@ mod tests {
             ("status=", Err("status=: not a status code; write a number from 200 to 599".to_owned())),
         ];
         for (query, expected) in cases {
-            assert_eq!(Wish::read(query), expected, "{query:?}");
+            assert_eq!(ResponseOptions::parse(query), expected, "{query:?}");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! A small HTTP/1.1 server for what stands beside the proxy: echo, status and admin. Strangers may reach it, so everything
-//! about a connection has a limit.
+//! A small HTTP/1.1 server for everything except the proxy: echo, status and admin. Untrusted clients may reach it, so
+//! every connection has limits.
 
-mod moves;
+mod activity;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -27,144 +27,147 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use moves::{Moved, Watched};
+use activity::{LastActivity, MonitoredStream};
 
-/// The two ends of a connection.
+/// The two addresses of a connection.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ends {
+pub(crate) struct ConnectionAddresses {
     pub(crate) client: SocketAddr,
     pub(crate) server: SocketAddr,
 }
 
-/// What strangers may cost us.
+/// Limits on what untrusted clients may use.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
+pub(crate) struct ServerLimits {
     pub(crate) connections: usize,
     pub(crate) when_full: WhenFull,
-    /// How long a request may take to arrive, from the end of the last answer.
-    pub(crate) idle: Duration,
-    /// How long an answer may wait for its reader to take any of it.
-    pub(crate) stuck: Duration,
-    /// Of the request line and all fields together.
+    /// Time for the next request to arrive, from the end of the previous response.
+    pub(crate) idle_timeout: Duration,
+    /// Time without write progress after which the connection is closed.
+    pub(crate) write_timeout: Duration,
+    /// Limit of the request line and all header fields together.
     pub(crate) header_bytes: usize,
     pub(crate) header_count: usize,
 }
 
-/// What becomes of connections beyond the limit.
+/// Handling of connections beyond the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WhenFull {
-    /// They wait in the kernel's queue until another one closes.
+    /// New connections wait in the kernel's accept queue until another connection closes.
     Wait,
-    /// The one on which nothing moved for longest is closed for a new one, so that nobody keeps others out by staying.
-    CloseLongestStill,
+    /// The connection with the oldest activity is closed for the new one, so that idle clients cannot block others.
+    CloseLongestIdle,
 }
 
-/// Answers requests on `listener` until `shutdown` is over; requests being answered then get a moment to finish. `welcome` gives
-/// each connection what answers its requests.
+/// Serves `listener` until `shutdown` completes; running requests then get a short grace period. `welcome` creates the
+/// request handler of each connection.
 pub(crate) async fn serve<W, H, F>(
     listener: TcpListener,
-    limits: Limits,
+    limits: ServerLimits,
     welcome: W,
     shutdown: impl Future<Output = ()>,
 ) where
-    W: Fn(Ends) -> H,
+    W: Fn(ConnectionAddresses) -> H,
     H: Fn(Request<Incoming>) -> F + Send + 'static,
     F: Future<Output = Response<Full<Bytes>>> + Send,
 {
     let stop = CancellationToken::new();
-    let mut connections = Connections::default();
+    let mut connections = OpenConnections::default();
     let mut shutdown = pin!(shutdown);
     loop {
-        let takes_one_more = connections.len() < limits.connections || limits.when_full == WhenFull::CloseLongestStill;
+        let takes_one_more = connections.len() < limits.connections || limits.when_full == WhenFull::CloseLongestIdle;
         let accepted = tokio::select! {
             () = &mut shutdown => break,
             accepted = listener.accept(), if takes_one_more => accepted,
-            () = connections.one_ends() => continue,
+            () = connections.join_next() => continue,
         };
-        match accepted.and_then(|(stream, client)| Ok((Ends { client, server: stream.local_addr()? }, stream))) {
+        match accepted
+            .and_then(|(stream, client)| Ok((ConnectionAddresses { client, server: stream.local_addr()? }, stream)))
+        {
             Ok((ends, stream)) => {
-                // An answer in two packets would otherwise wait for the acknowledgment of the first.
+                // Without TCP_NODELAY, the second packet of a response waits for the acknowledgment of the first.
                 stream.set_nodelay(true).ok();
                 if connections.len() >= limits.connections {
-                    connections.close_longest_still().await;
+                    connections.close_longest_idle().await;
                 }
-                let moved = Arc::new(Moved::now());
-                let stream = Watched::new(stream, Arc::clone(&moved), limits.stuck);
+                let moved = Arc::new(LastActivity::now());
+                let stream = MonitoredStream::new(stream, Arc::clone(&moved), limits.write_timeout);
                 let (handler, stop) = (welcome(ends), stop.clone());
                 connections.add(moved, async move { connection(stream, ends.client, limits, handler, stop).await });
             }
-            Err(error) => after_refused_accept(&error, &listener).await,
+            Err(error) => handle_accept_error(&error, &listener).await,
         }
     }
     drop(listener);
     stop.cancel();
     let finished = async {
         while connections.len() > 0 {
-            connections.one_ends().await;
+            connections.join_next().await;
         }
     };
-    // Whoever is still not done is cut off when the set is dropped.
-    tokio::time::timeout(LAST_WORDS, finished).await.ok();
+    // Connections that are still open are aborted when the set is dropped.
+    tokio::time::timeout(SHUTDOWN_GRACE, finished).await.ok();
 }
 
-/// Those that are open.
+/// Tasks of the open connections.
 #[derive(Default)]
-struct Connections {
+struct OpenConnections {
     tasks: JoinSet<()>,
-    open: HashMap<Id, (Arc<Moved>, AbortHandle)>,
+    open: HashMap<Id, (Arc<LastActivity>, AbortHandle)>,
 }
 
-impl Connections {
+impl OpenConnections {
     fn len(&self) -> usize {
         self.open.len()
     }
 
-    fn add(&mut self, moved: Arc<Moved>, connection: impl Future<Output = ()> + Send + 'static) {
+    fn add(&mut self, moved: Arc<LastActivity>, connection: impl Future<Output = ()> + Send + 'static) {
         let task = self.tasks.spawn(connection);
         self.open.insert(task.id(), (moved, task));
     }
 
-    /// Waits until one of them has ended, for ever if there is none.
-    async fn one_ends(&mut self) {
+    /// Waits until a connection ends; pends forever if none is open.
+    async fn join_next(&mut self) {
         match self.tasks.join_next_with_id().await {
             Some(ended) => drop(self.open.remove(&ended.map_or_else(|error: JoinError| error.id(), |(id, ())| id))),
             None => std::future::pending().await,
         }
     }
 
-    /// Closes the one on which nothing moved for longest, and waits until one has ended, so that there never are more.
-    async fn close_longest_still(&mut self) {
-        let longest_still = self.open.values().min_by_key(|(moved, _)| moved.last());
+    /// Closes the connection with the oldest activity and waits until one has ended, so that the limit is never
+    /// exceeded.
+    async fn close_longest_idle(&mut self) {
+        let longest_still = self.open.values().min_by_key(|(moved, _)| moved.get());
         if let Some((_, task)) = longest_still {
             task.abort();
-            self.one_ends().await;
+            self.join_next().await;
         }
     }
 }
 
-async fn connection<S, H, F>(stream: S, client: SocketAddr, limits: Limits, handler: H, stop: CancellationToken)
+async fn connection<S, H, F>(stream: S, client: SocketAddr, limits: ServerLimits, handler: H, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin,
     H: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<Full<Bytes>>>,
 {
-    let retire = Instant::now() + LIFETIME;
+    let retire = Instant::now() + MAX_CONNECTION_AGE;
     let service = service_fn(move |request| {
-        let answering = handler(request);
+        let responding = handler(request);
         async move {
-            let mut answer = answering.await;
+            let mut response = responding.await;
             if Instant::now() >= retire {
-                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok::<_, Infallible>(answer)
+            Ok::<_, Infallible>(response)
         }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.idle)
+        .header_read_timeout(limits.idle_timeout)
         .max_headers(limits.header_count)
         .max_header_size(limits.header_bytes)
-        // What is read ahead of a body fits too.
+        // Leaves room for body bytes that are read together with the header.
         .max_buf_size(limits.header_bytes * 2)
         .serve_connection(TokioIo::new(stream), service);
     let mut serving = pin!(serving);
@@ -174,16 +177,17 @@ where
             serving.as_mut().graceful_shutdown();
             serving.await
         }
-        // It reads a byte now and then, or sends for ever; dropping it is all that is left.
-        () = tokio::time::sleep(LIFETIME + limits.idle + LAST_WORDS) => return,
+        // The client reads a byte now and then or never stops sending; dropping the connection is the only way to end
+        // it.
+        () = tokio::time::sleep(MAX_CONNECTION_AGE + limits.idle_timeout + SHUTDOWN_GRACE) => return,
     };
     if let Err(error) = ended {
         debug!(%client, %error, "Connection ended early");
     }
 }
 
-/// Without a pause, a lack of file descriptors would become a busy loop.
-async fn after_refused_accept(error: &io::Error, listener: &TcpListener) {
+/// The pause keeps a lack of file descriptors from causing a busy loop.
+async fn handle_accept_error(error: &io::Error, listener: &TcpListener) {
     let is_of_one_connection =
         matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset);
     if !is_of_one_connection {
@@ -193,15 +197,15 @@ async fn after_refused_accept(error: &io::Error, listener: &TcpListener) {
     }
 }
 
-/// After this an answer says that it is the connection's last, so that none holds its slot for good.
-const LIFETIME: Duration = Duration::from_secs(600);
-/// For requests that are being answered when we stop.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// Age after which a response closes its connection, so that no client keeps a slot forever.
+const MAX_CONNECTION_AGE: Duration = Duration::from_secs(600);
+/// Grace period for running requests during shutdown.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 pub(crate) mod testing {
-    //! A server on a port of its own, and plain bytes to ask it with.
+    //! A listener on a free port and raw requests to it.
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
@@ -214,13 +218,13 @@ pub(crate) mod testing {
         (listener, address)
     }
 
-    /// Sends `request` as it is and reads until the server closes.
-    pub(crate) async fn exchange(address: SocketAddr, request: &str) -> String {
+    /// Sends `request` unchanged and reads until the server closes the connection.
+    pub(crate) async fn roundtrip(address: SocketAddr, request: &str) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.unwrap();
-        String::from_utf8(answer).unwrap()
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response).await.unwrap();
+        String::from_utf8(response).unwrap()
     }
 }
 
@@ -236,11 +240,11 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits = Limits {
+    const LIMITS: ServerLimits = ServerLimits {
         connections: 4,
         when_full: WhenFull::Wait,
-        idle: Duration::from_secs(20),
-        stuck: Duration::from_secs(10),
+        idle_timeout: Duration::from_secs(20),
+        write_timeout: Duration::from_secs(10),
         header_bytes: 16 << 10,
         header_count: 100,
     };
@@ -251,7 +255,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn stops_when_told_and_closes_idle_connections() {
+    async fn shutdown_closes_idle_connections() {
         let (listener, address) = testing::listener().await;
         let (stop, stopped) = oneshot::channel::<()>();
         let server = tokio::spawn(serve(listener, LIMITS, |_| hello, async { stopped.await.unwrap() }));
@@ -267,7 +271,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connections_beyond_the_limit_wait_for_a_slot() {
+    async fn connections_beyond_limit_wait() {
         let (listener, address) = testing::listener().await;
         let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let handler = {
@@ -276,7 +280,7 @@ mod tests {
                 let (now, most) = (now.clone(), most.clone());
                 async move {
                     most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                    // Room for the others to come in, if anything lets them.
+                    // Gives other connections the chance to be accepted if nothing prevents it.
                     for _ in 0..200 {
                         tokio::task::yield_now().await;
                     }
@@ -285,61 +289,61 @@ mod tests {
                 }
             }
         };
-        let limits = Limits { connections: 2, ..LIMITS };
+        let limits = ServerLimits { connections: 2, ..LIMITS };
         let server = tokio::spawn(serve(listener, limits, move |_| handler.clone(), std::future::pending()));
         let request = "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
-        let answers = futures_util::future::join_all((0..8).map(|_| testing::exchange(address, request))).await;
-        assert!(answers.iter().all(|answer| answer.ends_with("\r\n\r\ndone")), "{answers:?}");
+        let responses = futures_util::future::join_all((0..8).map(|_| testing::roundtrip(address, request))).await;
+        assert!(responses.iter().all(|response| response.ends_with("\r\n\r\ndone")), "{responses:?}");
         assert_eq!(most.load(Ordering::SeqCst), 2);
         server.abort();
     }
 
     #[tokio::test]
-    async fn too_large_a_header_is_refused() {
+    async fn large_header_is_rejected() {
         let (listener, address) = testing::listener().await;
         let server = tokio::spawn(serve(listener, LIMITS, |_| hello, std::future::pending()));
         let fields: String = (0..101).map(|index| format!("x-{index}: y\r\n")).collect();
-        let answer = testing::exchange(address, &format!("GET / HTTP/1.1\r\n{fields}\r\n")).await;
-        assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+        let response = testing::roundtrip(address, &format!("GET / HTTP/1.1\r\n{fields}\r\n")).await;
+        assert!(response.starts_with("HTTP/1.1 431"), "{response}");
         let long = "y".repeat(LIMITS.header_bytes);
-        let answer = testing::exchange(address, &format!("GET / HTTP/1.1\r\nx: {long}\r\n\r\n")).await;
-        assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+        let response = testing::roundtrip(address, &format!("GET / HTTP/1.1\r\nx: {long}\r\n\r\n")).await;
+        assert!(response.starts_with("HTTP/1.1 431"), "{response}");
         server.abort();
     }
 
-    /// One end of a connection in memory, where paused time cannot run ahead of the bytes.
-    fn connected(limits: Limits) -> (DuplexStream, JoinSet<()>) {
+    /// An in-memory connection, so that paused time cannot advance while bytes are in flight.
+    fn connected(limits: ServerLimits) -> (DuplexStream, JoinSet<()>) {
         let (client, server) = tokio::io::duplex(1024);
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
         let mut task = JoinSet::new();
-        let server = Watched::new(server, Arc::new(Moved::now()), limits.stuck);
+        let server = MonitoredStream::new(server, Arc::new(LastActivity::now()), limits.write_timeout);
         task.spawn(connection(server, nowhere, limits, hello, CancellationToken::new()));
         (client, task)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_header_that_does_not_come_and_an_idle_connection_are_not_waited_for() {
+    async fn slow_headers_and_idle_connections_time_out() {
         for (sent, received) in [("", ""), ("GET / HT", ""), ("GET / HTTP/1.1\r\n\r\n", "hello")] {
             let begin = Instant::now();
             let (mut client, _task) = connected(LIMITS);
             client.write_all(sent.as_bytes()).await.unwrap();
-            let mut answer = String::new();
-            client.read_to_string(&mut answer).await.unwrap();
-            assert!(answer.ends_with(received), "{sent:?}: {answer}");
-            assert!(begin.elapsed() < LIMITS.idle + Duration::from_secs(1), "{sent:?}: {:?}", begin.elapsed());
+            let mut response = String::new();
+            client.read_to_string(&mut response).await.unwrap();
+            assert!(response.ends_with(received), "{sent:?}: {response}");
+            assert!(begin.elapsed() < LIMITS.idle_timeout + Duration::from_secs(1), "{sent:?}: {:?}", begin.elapsed());
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_old_connection_is_told_to_end_with_its_next_answer() {
-        let (mut client, _task) = connected(Limits { idle: LIFETIME * 2, ..LIMITS });
+    async fn old_connection_closes_after_next_response() {
+        let (mut client, _task) = connected(ServerLimits { idle_timeout: MAX_CONNECTION_AGE * 2, ..LIMITS });
         let request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
         let mut young = Vec::new();
         client.write_all(request).await.unwrap();
         while !young.ends_with(b"hello") {
             client.read_buf(&mut young).await.unwrap();
         }
-        tokio::time::sleep(LIFETIME).await;
+        tokio::time::sleep(MAX_CONNECTION_AGE).await;
         let mut old = String::new();
         client.write_all(request).await.unwrap();
         client.read_to_string(&mut old).await.unwrap();
@@ -348,10 +352,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_does_not_read_is_dropped_soon() {
+    async fn non_reading_client_is_disconnected() {
         let (mut client, mut task) = connected(LIMITS);
         let asking = async {
-            // Until the answers that nobody reads fill the connection, and then for ever.
+            // Unread responses fill the connection, then the write blocks forever.
             loop {
                 if client.write_all(REQUEST).await.is_err() {
                     break;
@@ -360,39 +364,39 @@ mod tests {
         };
         let begin = Instant::now();
         tokio::join!(asking, task.join_next());
-        assert!(begin.elapsed() <= LIMITS.stuck + Duration::from_secs(1), "{:?}", begin.elapsed());
+        assert!(begin.elapsed() <= LIMITS.write_timeout + Duration::from_secs(1), "{:?}", begin.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_reads_slowly_gets_everything() {
+    async fn slow_reader_receives_everything() {
         const REQUESTS: usize = 40;
         let (mut client, _task) = connected(LIMITS);
-        // Their answers are more than the connection holds.
+        // The responses exceed the connection's buffer.
         client.write_all(&REQUEST.repeat(REQUESTS - 1)).await.unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
-        let (mut answers, begin) = (Vec::new(), Instant::now());
+        let (mut responses, begin) = (Vec::new(), Instant::now());
         let mut some = [0; 64];
         loop {
-            tokio::time::sleep(LIMITS.stuck / 2).await;
+            tokio::time::sleep(LIMITS.write_timeout / 2).await;
             match client.read(&mut some).await.unwrap() {
                 0 => break,
-                count => answers.extend_from_slice(&some[..count]),
+                count => responses.extend_from_slice(&some[..count]),
             }
         }
-        assert_eq!(String::from_utf8(answers).unwrap().matches("hello").count(), REQUESTS);
-        assert!(begin.elapsed() > LIMITS.stuck * 2, "{:?}", begin.elapsed());
+        assert_eq!(String::from_utf8(responses).unwrap().matches("hello").count(), REQUESTS);
+        assert!(begin.elapsed() > LIMITS.write_timeout * 2, "{:?}", begin.elapsed());
     }
 
-    /// An answer that no buffers of sockets can hold.
+    /// A response larger than all socket buffers.
     fn long() -> Response<Full<Bytes>> {
         static LONG: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(vec![b'x'; 64 << 20]));
         Response::new(Full::new(LONG.clone()))
     }
 
     #[tokio::test]
-    async fn an_answer_that_nobody_reads_ends_its_connection() {
+    async fn unread_response_closes_the_connection() {
         let (listener, address) = testing::listener().await;
-        let limits = Limits { stuck: Duration::from_millis(50), ..LIMITS };
+        let limits = ServerLimits { write_timeout: Duration::from_millis(50), ..LIMITS };
         let (here, mut gone) = mpsc::channel::<()>(1);
         let here = Mutex::new(Some(here));
         let welcome = move |_| {
@@ -405,17 +409,18 @@ mod tests {
         let server = tokio::spawn(serve(listener, limits, welcome, std::future::pending()));
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(REQUEST).await.unwrap();
-        // Long before anything else would end it.
-        let ended = tokio::time::timeout(LIMITS.stuck, gone.recv()).await;
-        assert_eq!(ended, Ok(None), "it is still there");
+        // Long before any other timeout.
+        let ended = tokio::time::timeout(LIMITS.write_timeout, gone.recv()).await;
+        assert_eq!(ended, Ok(None), "the connection is still open");
         server.abort();
     }
 
     #[tokio::test]
-    async fn those_who_do_not_read_keep_nobody_out() {
+    async fn non_reading_clients_do_not_block_others() {
         let (listener, address) = testing::listener().await;
         let hour = Duration::from_secs(3600);
-        let limits = Limits { when_full: WhenFull::CloseLongestStill, stuck: hour, idle: hour, ..LIMITS };
+        let limits =
+            ServerLimits { when_full: WhenFull::CloseLongestIdle, write_timeout: hour, idle_timeout: hour, ..LIMITS };
         let (asked, mut asking) = mpsc::channel(1);
         let handler = move |request: Request<Incoming>| {
             let asked = asked.clone();
@@ -437,23 +442,24 @@ mod tests {
         }
         let request = "GET /probe HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
         for _ in 0..limits.connections * 2 {
-            let probe = tokio::time::timeout(Duration::from_secs(10), testing::exchange(address, request)).await;
-            assert!(probe.expect("there is room for it").ends_with("probed"));
+            let probe = tokio::time::timeout(Duration::from_secs(10), testing::roundtrip(address, request)).await;
+            assert!(probe.expect("the probe is served").ends_with("probed"));
         }
         server.abort();
     }
 
     #[tokio::test]
-    async fn the_connection_that_was_still_for_longest_is_closed_for_another() {
+    async fn longest_idle_connection_is_closed_first() {
         let (listener, address) = testing::listener().await;
         let hour = Duration::from_secs(3600);
-        let limits = Limits { connections: 2, when_full: WhenFull::CloseLongestStill, idle: hour, ..LIMITS };
+        let limits =
+            ServerLimits { connections: 2, when_full: WhenFull::CloseLongestIdle, idle_timeout: hour, ..LIMITS };
         let server = tokio::spawn(serve(listener, limits, |_| hello, std::future::pending()));
         let ask = async |client: &mut TcpStream| {
             client.write_all(REQUEST).await.unwrap();
-            let mut answer = Vec::new();
-            while !answer.ends_with(b"hello") {
-                assert_ne!(client.read_buf(&mut answer).await.unwrap(), 0, "closed");
+            let mut response = Vec::new();
+            while !response.ends_with(b"hello") {
+                assert_ne!(client.read_buf(&mut response).await.unwrap(), 0, "closed");
             }
         };
         let mut first = TcpStream::connect(address).await.unwrap();

@@ -1,7 +1,7 @@
 //! Portico: Kubernetes ingress controller, Gateway API implementation and API gateway in one binary.
 //!
-//! ARCHITECTURE.md draws the flow and says which files to read first. Modules may import each other only as the table in
-//! `tests/tidy.rs` says.
+//! ARCHITECTURE.md describes the data flow and where to start reading. `tests/tidy.rs` holds the table of allowed
+//! imports between modules.
 
 pub mod admin;
 pub mod api;
@@ -14,7 +14,7 @@ mod http_server;
 pub mod k8s;
 pub mod manifests;
 pub mod metrics;
-pub mod plugin;
+pub mod plugin_api;
 pub mod plugins;
 pub mod proxy;
 mod quantity;

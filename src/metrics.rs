@@ -1,4 +1,4 @@
-//! What is measured about the process as a whole, and the registry in which every part enters its own families.
+//! Process metrics and the registry to which every module adds its metric families.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,23 +12,23 @@ use prometheus_client::registry::Registry;
 
 use crate::version;
 
-/// All families. Built once, complete before the first scrape.
+/// All metric families. Built once, complete before the first scrape.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
 }
 
-/// How a scrape is answered.
+/// Exposition format of a scrape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exposition {
-    /// What Prometheus asks for.
+    /// The format that Prometheus requests.
     OpenMetrics,
-    /// Text format 0.0.4, which everything reads.
+    /// Text format 0.0.4, which every scraper can parse.
     Text,
 }
 
 impl Exposition {
-    /// The best that an `Accept` field allows.
+    /// Best format that an `Accept` header allows.
     pub fn accepted_by(accept: Option<&str>) -> Self {
         match accept {
             Some(accept) if accept.contains("application/openmetrics-text") => Exposition::OpenMetrics,
@@ -45,10 +45,10 @@ impl Exposition {
 }
 
 impl Metrics {
-    /// With the families of the process and `portico_build_info`. `started` is when the process did.
+    /// Registers the process metrics and `portico_build_info`. `started` is the start time of the process.
     pub fn new(started: SystemTime) -> Self {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Process { started }));
+        registry.register_collector(Box::new(ProcessCollector { started }));
         let build = [
             ("version", version::VERSION.to_owned()),
             ("commit", version::COMMIT.unwrap_or_default().to_owned()),
@@ -58,25 +58,25 @@ impl Metrics {
         Metrics { registry }
     }
 
-    /// Where the other parts enter their families.
+    /// The registry to which other modules add their families.
     pub fn registry(&mut self) -> &mut Registry {
         &mut self.registry
     }
 
-    /// Everything there is to say now.
+    /// Renders all families.
     pub fn encode(&self, exposition: Exposition) -> Result<String, fmt::Error> {
         let mut open_metrics = String::new();
         text::encode(&mut open_metrics, &self.registry)?;
         match exposition {
             Exposition::OpenMetrics => Ok(open_metrics),
-            Exposition::Text => Ok(without_open_metrics(&open_metrics)),
+            Exposition::Text => Ok(to_text_format(&open_metrics)),
         }
     }
 }
 
-/// The same in the older format. There a family has the name of its samples (`_total`, `_info`), units and the end are not
-/// written, and only the oldest types exist.
-fn without_open_metrics(open_metrics: &str) -> String {
+/// Converts OpenMetrics to text format 0.0.4: a family has the name of its samples (`_total`, `_info`), units and the
+/// `# EOF` line do not exist, and only the oldest types do.
+fn to_text_format(open_metrics: &str) -> String {
     let mut types = std::collections::HashMap::new();
     for line in open_metrics.lines() {
         if let Some((family, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
@@ -112,22 +112,22 @@ fn without_open_metrics(open_metrics: &str) -> String {
     classic
 }
 
-/// Bytes of this process that are in RAM. Elsewhere than on Linux that is not known.
+/// Resident memory of this process in bytes; `None` on systems other than Linux.
 pub fn resident_memory() -> Option<u64> {
     kibibytes(&std::fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
 }
 
-/// The families that every process of every language has under the same names, read when scraped.
+/// The conventional `process_*` families, read at each scrape.
 #[derive(Debug)]
-struct Process {
+struct ProcessCollector {
     started: SystemTime,
 }
 
-impl Collector for Process {
+impl Collector for ProcessCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let started = self.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         gauge(&mut encoder, "process_start_time_seconds", "When the process started, in Unix time", started)?;
-        // Elsewhere than on Linux there is no such folder, and what is not known is not said.
+        // Systems other than Linux lack this directory; their values are omitted.
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let gauges = [
             ("process_resident_memory_bytes", "Memory that is in RAM", kibibytes(&status, "VmRSS:")),
@@ -167,7 +167,7 @@ fn kibibytes(text: &str, label: &str) -> Option<u64> {
 }
 
 fn open_files() -> Option<u64> {
-    // One of them is the folder that we are reading.
+    // One of them is the directory handle of this call.
     Some((std::fs::read_dir("/proc/self/fd").ok()?.count() as u64).saturating_sub(1))
 }
 
@@ -177,13 +177,13 @@ fn most_open_files() -> Option<u64> {
 
 fn cpu_time() -> Option<Duration> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The second field is the program's name in parentheses and may hold spaces; counting starts behind it, at field 3.
+    // The second field is the program name in parentheses and may contain spaces; fields are counted from the third.
     let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
     Some(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
 }
 
-/// `USER_HZ`: part of Linux's interface to programs, and 100 on every architecture that Rust and Kubernetes share.
+/// `USER_HZ`: part of Linux's user-space ABI, and 100 on every architecture that Rust and Kubernetes share.
 const TICKS_PER_SECOND: u64 = 100;
 
 #[cfg(test)]
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn open_metrics_has_the_build_and_the_process() {
+    fn open_metrics_has_build_and_process_families() {
         let text = metrics().encode(Exposition::OpenMetrics).unwrap();
         let build = format!(r#"portico_build_info{{version="{}",commit="#, version::VERSION);
         for expected in [
@@ -213,7 +213,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn the_process_uses_memory_threads_and_files() {
+    fn process_metrics_have_plausible_values() {
         let text = metrics().encode(Exposition::Text).unwrap();
         let value = |name: &str| -> f64 {
             let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn the_older_format_names_families_like_their_samples() {
+    fn text_format_names_families_like_samples() {
         let mut metrics = Metrics { registry: Registry::default() };
         let counter: Counter = Counter::default();
         metrics.registry().register("portico_requests", "Requests", counter);
@@ -244,7 +244,7 @@ portico_build_info{version=\"1 # 2\"} 1
     }
 
     #[test]
-    fn prometheus_gets_open_metrics_and_others_get_text() {
+    fn accept_header_selects_the_format() {
         let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1";
         assert_eq!(Exposition::accepted_by(Some(prometheus)), Exposition::OpenMetrics);
         assert_eq!(Exposition::accepted_by(Some("*/*")), Exposition::Text);

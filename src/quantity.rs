@@ -1,11 +1,11 @@
-//! Durations and sizes as people write them: `1m30s`, `500ms`, `64KiB`.
+//! Parses durations and sizes such as `1m30s`, `500ms` and `64KiB`.
 
 use std::time::Duration;
 
 /// A duration above zero, at most a day.
 pub(crate) fn timeout(text: &str) -> Result<Duration, String> {
     match duration(text)? {
-        Duration::ZERO => Err("a timeout of zero lets nothing happen; write for example 10s".to_owned()),
+        Duration::ZERO => Err("a timeout must be longer than zero; write for example 10s".to_owned()),
         duration => Ok(duration),
     }
 }
@@ -18,7 +18,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let malformed = || "not a duration; write numbers with units, for example 10s, 500ms or 1m30s".to_owned();
     let mut rest = text;
     let mut milliseconds: u64 = 0;
-    // Each unit must be smaller than the one before, so that 5s1m and 5s5s are seen as the slips they are.
+    // Each unit must be smaller than the previous one, so that typos such as 5s1m and 5s5s are rejected.
     let mut smallest = u64::MAX;
     while !rest.is_empty() {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
@@ -44,14 +44,14 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
             .ok()
             .and_then(|number| number.checked_mul(unit))
             .and_then(|part| milliseconds.checked_add(part))
-            .filter(|sum| *sum <= LONGEST)
+            .filter(|sum| *sum <= MAX_MILLISECONDS)
             .ok_or_else(|| "longer than a day; write at most 24h".to_owned())?;
         rest = tail;
     }
     if text.is_empty() { Err(malformed()) } else { Ok(Duration::from_millis(milliseconds)) }
 }
 
-/// Sizes of message headers. hyper cannot work with less than 8 KiB, and more than 1 MiB per connection is an attack.
+/// A header size. hyper needs at least 8 KiB; more than 1 MiB per connection would enable memory exhaustion.
 pub(crate) fn header_size(text: &str) -> Result<usize, String> {
     let bytes = size(text)?;
     if (8 << 10..=1 << 20).contains(&bytes) {
@@ -79,18 +79,18 @@ fn size(text: &str) -> Result<usize, String> {
         .parse::<usize>()
         .ok()
         .and_then(|number| number.checked_mul(1 << shift))
-        .ok_or_else(|| "too large a number; write for example 64KiB".to_owned())
+        .ok_or_else(|| "the number is too large; write for example 64KiB".to_owned())
 }
 
 /// In milliseconds.
-const LONGEST: u64 = 24 * 3_600_000;
+const MAX_MILLISECONDS: u64 = 24 * 3_600_000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn durations() {
+    fn durations_are_parsed() {
         let cases: &[(&str, Result<u64, &str>)] = &[
             ("10s", Ok(10_000)),
             ("500ms", Ok(500)),
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes() {
+    fn sizes_are_parsed() {
         let malformed = Err("not a size; write bytes or a number with KiB or MiB, for example 64KiB");
         let cases: &[(&str, Result<usize, &str>)] = &[
             ("64KiB", Ok(65_536)),
@@ -132,8 +132,8 @@ mod tests {
             ("64kb", malformed),
             ("KiB", malformed),
             ("", malformed),
-            ("99999999999999999999", Err("too large a number; write for example 64KiB")),
-            ("18446744073709551615GiB", Err("too large a number; write for example 64KiB")),
+            ("99999999999999999999", Err("the number is too large; write for example 64KiB")),
+            ("18446744073709551615GiB", Err("the number is too large; write for example 64KiB")),
         ];
         for (text, expected) in cases {
             assert_eq!(size(text), expected.map_err(str::to_owned), "{text:?}");

@@ -1,40 +1,40 @@
-//! Readiness as values: whoever has something to do before requests may come holds a guard, and drops it when done.
+//! Readiness: each task that must finish before requests are accepted holds a guard and drops it when done.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// Whether requests may come. Clones speak of the same thing.
+/// Whether the process is ready for requests. Clones share one state.
 ///
-/// Ready is when no guard is held, so take the first guard before anybody asks.
+/// Ready means that no guard is held, so take the first guard before the state is first read.
 #[derive(Clone, Debug)]
-pub struct Ready {
-    held: Arc<watch::Sender<Held>>,
+pub struct Readiness {
+    held: Arc<watch::Sender<HeldGuards>>,
 }
 
-/// Names of the guards that are held, in the order in which they were taken.
+/// Names of the held guards, in the order in which they were taken.
 #[derive(Debug, Default)]
-struct Held {
+struct HeldGuards {
     names: BTreeMap<u64, String>,
     next: u64,
 }
 
-/// While this lives, we are not ready.
+/// Makes the process unready while it exists.
 #[derive(Debug)]
-#[must_use = "dropping it says that it is done"]
+#[must_use = "dropping the guard marks its task as done"]
 pub struct ReadyGuard {
     id: u64,
-    held: Arc<watch::Sender<Held>>,
+    held: Arc<watch::Sender<HeldGuards>>,
 }
 
-impl Ready {
+impl Readiness {
     #[expect(clippy::new_without_default, reason = "`default` would hide that a guard has to be taken next")]
     pub fn new() -> Self {
-        Ready { held: Arc::new(watch::Sender::new(Held::default())) }
+        Readiness { held: Arc::new(watch::Sender::new(HeldGuards::default())) }
     }
 
-    /// Makes us not ready until the guard is dropped. `name` says what is being waited for: `first snapshot`.
+    /// Makes the process unready until the guard is dropped. `name` describes the pending task: `first snapshot`.
     pub fn guard(&self, name: impl Into<String>) -> ReadyGuard {
         let mut id = 0;
         self.held.send_modify(|held| {
@@ -49,7 +49,7 @@ impl Ready {
         self.held.borrow().names.is_empty()
     }
 
-    /// What is still being waited for, oldest first.
+    /// Names of the held guards, oldest first.
     pub fn waiting_for(&self) -> Vec<String> {
         self.held.borrow().names.values().cloned().collect()
     }
@@ -62,7 +62,7 @@ impl Ready {
 }
 
 impl ReadyGuard {
-    /// Says from now on that this is being waited for.
+    /// Changes the description of the pending task.
     pub fn rename(&self, name: impl Into<String>) {
         self.held.send_modify(|held| {
             held.names.insert(self.id, name.into());
@@ -85,8 +85,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ready_when_all_guards_are_dropped_and_not_any_more_when_one_is_taken() {
-        let ready = Ready::new();
+    fn ready_only_while_no_guard_is_held() {
+        let ready = Readiness::new();
         let listeners = ready.guard("listeners");
         let snapshot = ready.guard("first snapshot");
         let twin = ready.clone().guard("listeners");
@@ -106,8 +106,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn waiters_are_woken() {
-        let ready = Ready::new();
+    async fn dropping_the_last_guard_wakes_waiters() {
+        let ready = Readiness::new();
         let guard = ready.guard("first snapshot");
         let waiting = tokio::spawn({
             let ready = ready.clone();

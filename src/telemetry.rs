@@ -1,4 +1,4 @@
-//! Logs of our own: structured events on stderr, as text for people or JSON for machines.
+//! Process logs: structured events on stderr, as text or JSON.
 
 mod stderr;
 
@@ -17,9 +17,9 @@ use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
-pub use stderr::{finish, tell};
+pub use stderr::{flush, write_stderr};
 
-/// How to log.
+/// Log settings.
 #[derive(Clone, Debug)]
 pub struct LogOptions {
     pub filter: LogFilter,
@@ -33,11 +33,11 @@ pub enum LogFormat {
     Json,
 }
 
-/// Which events are logged: a level for everything, and others for single modules.
+/// Minimum level of logged events: a default and exceptions for single modules.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogFilter(Targets);
 
-/// Starts logging for the whole process; only the first call can.
+/// Starts logging for the whole process; only the first call succeeds.
 pub fn init(options: &LogOptions) -> Result<(), TryInitError> {
     subscriber(options, || stderr::Stderr).try_init()
 }
@@ -49,14 +49,14 @@ where
     let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(options.color);
     let layer = match options.format {
         LogFormat::Text => layer.fmt_fields(debug_fn(write_field).delimited(" ")).boxed(),
-        // Flat, so that a field of an event is a field of the line, whatever collects it.
+        // Flat, so that each field of an event is a top-level field of the line for every log collector.
         LogFormat::Json => layer.json().flatten_event(true).with_ansi(false).boxed(),
     };
     tracing_subscriber::registry().with(layer.with_filter(options.filter.0.clone()))
 }
 
-/// `name=value`, and the message without its name. Not what `tracing_subscriber` does by itself, which lets a `%value`
-/// control the terminal or begin a line of its own, and values come from strangers.
+/// Writes `name=value`, and the message without its name. Control characters are escaped because values come from
+/// untrusted clients; the default of `tracing_subscriber` lets a `%value` control the terminal or start a new line.
 fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::Result {
     if field.name() != "message" {
         let (name, equals) = match writer.has_ansi_escapes() {
@@ -75,29 +75,30 @@ fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt
     Ok(())
 }
 
-/// `LEVEL`, then `,MODULE=LEVEL` as often as needed. Not the grammar of `tracing_subscriber`, for which a misspelt level is
-/// the name of a module.
+/// Parses `LEVEL` followed by any number of `,MODULE=LEVEL`. The grammar of `tracing_subscriber` differs: it takes a
+/// misspelled level for the name of a module.
 impl FromStr for LogFilter {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let mut parts = text.split(',');
         let mut targets = Targets::new().with_default(level(parts.next().unwrap_or_default())?);
-        for target in REPEATED {
+        for target in SILENCED_LIBRARIES {
             targets = targets.with_target(*target, LevelFilter::OFF);
         }
         for part in parts {
-            let (target, name) = part.split_once('=').filter(|(target, _)| is_module(target)).ok_or_else(|| {
-                format!("`{part}` is not a module and its level; write for example info,portico::proxy=debug")
-            })?;
+            let (target, name) = part
+                .split_once('=')
+                .filter(|(target, _)| is_module(target))
+                .ok_or_else(|| format!("`{part}` is not MODULE=LEVEL; write for example info,portico::proxy=debug"))?;
             targets = targets.with_target(target, level(name)?);
         }
         Ok(LogFilter(targets))
     }
 }
 
-/// Libraries that log each failure of a request, although we say once what follows from it. Whoever names them hears them.
-const REPEATED: &[&str] = &["kube_client", "kube_runtime"];
+/// Libraries that log each failed request, whose consequences Portico logs once. Naming one in the filter enables it.
+const SILENCED_LIBRARIES: &[&str] = &["kube_client", "kube_runtime"];
 
 fn is_module(text: &str) -> bool {
     let name = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
@@ -138,7 +139,7 @@ mod tests {
         }
     }
 
-    /// What is logged by `events`.
+    /// Returns the log output of `events`.
     fn logged(filter: &str, format: LogFormat, color: bool, events: impl FnOnce()) -> String {
         let buffer = Buffer::default();
         let writer = buffer.clone();
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_colored_only_when_asked_for() {
+    fn color_is_optional() {
         let plain = logged("info", LogFormat::Text, false, || info!(routes = 3, "Swapped snapshot"));
         assert!(plain.ends_with(" INFO portico::telemetry::tests: Swapped snapshot routes=3\n"), "{plain}");
         let colored = logged("info", LogFormat::Text, true, || info!("Swapped snapshot"));
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn text_from_strangers_cannot_control_the_terminal() {
+    fn control_characters_are_escaped() {
         let host = "a\u{1b}[2J\nb";
         let line = logged("info", LogFormat::Text, false, || info!(%host, "Refused {host}"));
         let escaped = r"a\u{1b}[2J\nb";
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn single_modules_can_say_more_or_less() {
+    fn modules_have_own_levels() {
         let events = || {
             info!(target: "portico::proxy::serve", "proxy info");
             debug!(target: "portico::proxy::serve", "proxy debug");
@@ -197,22 +198,16 @@ mod tests {
     }
 
     #[test]
-    fn misspelt_filters_are_refused() {
+    fn invalid_filters_are_rejected() {
         let cases = [
             ("", "`` is not a level; write error, warn, info, debug or trace"),
             ("inof", "`inof` is not a level; write error, warn, info, debug or trace"),
             ("INFO", "`INFO` is not a level; write error, warn, info, debug or trace"),
-            ("info,debug", "`debug` is not a module and its level; write for example info,portico::proxy=debug"),
-            (
-                "info,a b=debug",
-                "`a b=debug` is not a module and its level; write for example info,portico::proxy=debug",
-            ),
-            (
-                "info,a::=debug",
-                "`a::=debug` is not a module and its level; write for example info,portico::proxy=debug",
-            ),
+            ("info,debug", "`debug` is not MODULE=LEVEL; write for example info,portico::proxy=debug"),
+            ("info,a b=debug", "`a b=debug` is not MODULE=LEVEL; write for example info,portico::proxy=debug"),
+            ("info,a::=debug", "`a::=debug` is not MODULE=LEVEL; write for example info,portico::proxy=debug"),
             ("info,a=loud", "`loud` is not a level; write error, warn, info, debug or trace"),
-            ("info,", "`` is not a module and its level; write for example info,portico::proxy=debug"),
+            ("info,", "`` is not MODULE=LEVEL; write for example info,portico::proxy=debug"),
         ];
         for (text, expected) in cases {
             assert_eq!(text.parse::<LogFilter>(), Err(expected.to_owned()), "{text:?}");

@@ -1,9 +1,9 @@
-//! Which program this is.
+//! Version information of this build.
 
 /// The version of the release.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The commit it was built from, when whoever built it said so in `PORTICO_COMMIT`.
+/// Commit of the build, set by the build environment in `PORTICO_COMMIT`.
 pub const COMMIT: Option<&str> = option_env!("PORTICO_COMMIT");
 
 /// `linux/x86_64`
@@ -11,7 +11,7 @@ pub fn platform() -> String {
     format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH)
 }
 
-/// One line for a person: `portico 0.1.0 (linux/x86_64)`.
+/// One line of text: `portico 0.1.0 (linux/x86_64)`.
 pub fn text() -> String {
     match COMMIT {
         Some(commit) => format!("portico {VERSION} ({commit}, {})", platform()),
@@ -19,7 +19,7 @@ pub fn text() -> String {
     }
 }
 
-/// The same for a program.
+/// The same as JSON.
 pub fn json() -> serde_json::Value {
     serde_json::json!({ "version": VERSION, "commit": COMMIT, "platform": platform() })
 }

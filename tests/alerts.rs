@@ -1,6 +1,6 @@
-//! The alerts: rules that Prometheus understands, each of which fires and clears, says what is the matter, and has a page.
+//! Alert rules: valid for Prometheus, each fires and clears, has annotations and a runbook page.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,12 +10,12 @@ use std::process::Command;
 use serde_json::Value;
 
 const RULES: &str = "charts/portico/files/alerts.yaml";
-/// What `promtool test rules` reads: series, and which alerts they lead to.
+/// Input of `promtool test rules`: series and the alerts that they trigger.
 const TESTS: &str = "tests/alerts";
 const RUNBOOKS: &str = "docs/runbooks";
 
 #[test]
-fn prometheus_understands_the_rules() {
+fn rules_are_valid() {
     promtool(&["check", "rules", "--lint=all", "--lint-fatal", RULES]);
 }
 
@@ -26,7 +26,7 @@ fn every_alert_fires_and_clears() {
     arguments.extend(files.iter().map(String::as_str));
     promtool(&arguments);
 
-    // That they pass means something only if there is one for each, with a time of silence before and after.
+    // Passing tests prove little unless each alert is tested before it fires, while it fires and after it clears.
     let mut phases: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
     for file in &files {
         for test in list(&yaml(file)["tests"]) {
@@ -48,14 +48,14 @@ fn every_alert_fires_and_clears() {
     let all = BTreeSet::from(["waits", "fires", "clears"]);
     for alert in alerts() {
         let seen = phases.remove(&alert.name).unwrap_or_default();
-        assert_eq!(seen, all, "{}: what {TESTS} shows of it", alert.name);
+        assert_eq!(seen, all, "{}: phases tested in {TESTS}", alert.name);
     }
     assert!(phases.is_empty(), "{TESTS} has tests of alerts that do not exist: {phases:?}");
 }
 
-/// In order of time, so that the phases above are what they are called.
+/// The phases above are derived from the order.
 #[test]
-fn the_cases_of_a_test_are_in_order() {
+fn test_cases_are_ordered_by_time() {
     for file in tests() {
         for test in list(&yaml(&file)["tests"]) {
             let times = list(&test["alert_rule_test"]).iter().map(|case| minutes(&text(&case["eval_time"])));
@@ -65,14 +65,14 @@ fn the_cases_of_a_test_are_in_order() {
 }
 
 #[test]
-fn every_alert_says_what_is_the_matter_and_where_to_read_on() {
+fn every_alert_has_annotations_and_a_runbook() {
     for Alert { name, rule } in alerts() {
         let severity = text(&rule["labels"]["severity"]);
         assert!(["critical", "warning", "info"].contains(&&*severity), "{name}: severity {severity}");
         for annotation in ["summary", "description"] {
             assert!(!text(&rule["annotations"][annotation]).is_empty(), "{name} has no {annotation}");
         }
-        assert!(!text(&rule["annotations"]["summary"]).contains("{{"), "{name}: a summary is the same for all");
+        assert!(!text(&rule["annotations"]["summary"]).contains("{{"), "{name}: a summary has no template expressions");
         assert_eq!(
             text(&rule["annotations"]["runbook_url"]),
             format!("https://portico.dev/{RUNBOOKS}/{name}.html"),
@@ -87,7 +87,7 @@ fn every_alert_says_what_is_the_matter_and_where_to_read_on() {
 }
 
 #[test]
-fn the_list_of_runbooks_is_that_of_the_alerts() {
+fn runbook_index_lists_all_alerts() {
     let contents = fs::read_to_string(root().join(RUNBOOKS).join("README.md")).unwrap();
     let listed: Vec<&str> = contents.lines().filter(|line| line.starts_with("| [")).collect();
     let row = |Alert { name, rule }: &Alert| {
@@ -99,19 +99,19 @@ fn the_list_of_runbooks_is_that_of_the_alerts() {
     assert_eq!(pages, alerts().iter().map(|alert| format!("{}.md", alert.name)).collect());
 }
 
-/// The page itself is held to the program by tests/quickstart.rs and tests/cluster.rs.
+/// tests/quickstart.rs and tests/cluster.rs compare the page itself with the program.
 #[test]
-fn every_metric_that_is_asked_for_is_documented() {
+fn queried_metrics_are_documented() {
     let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
     let documented: BTreeSet<String> = metrics(&read("docs/metrics.md")).collect();
     let pages = files(RUNBOOKS).into_iter().map(|name| format!("{RUNBOOKS}/{name}"));
     for path in pages.chain([RULES.to_owned(), "charts/portico/dashboards/portico.json".to_owned()]) {
         let unknown: Vec<String> = metrics(&read(&path)).filter(|name| !documented.contains(name)).collect();
-        assert!(unknown.is_empty(), "{path} asks for {unknown:?}, which docs/metrics.md does not have");
+        assert!(unknown.is_empty(), "{path} queries {unknown:?}, which docs/metrics.md does not document");
     }
 }
 
-/// Names of our families in a text; of histograms without the ends of their samples.
+/// Names of Portico's metric families in a text; histograms without the suffixes of their samples.
 fn metrics(text: &str) -> impl Iterator<Item = String> {
     let words = text.split(|character: char| !(character.is_ascii_alphanumeric() || character == '_'));
     let words = words.filter(|word| word.starts_with("portico_"));
@@ -157,7 +157,7 @@ fn yaml(path: &str) -> Value {
 }
 
 fn list(value: &Value) -> &[Value] {
-    value.as_array().map(Vec::as_slice).unwrap_or_else(|| panic!("{value} is no list"))
+    value.as_array().map(Vec::as_slice).unwrap_or_else(|| panic!("{value} is not a list"))
 }
 
 fn text(value: &Value) -> String {
@@ -165,7 +165,9 @@ fn text(value: &Value) -> String {
 }
 
 fn minutes(time: &str) -> u32 {
-    time.strip_suffix('m').and_then(|minutes| minutes.parse().ok()).unwrap_or_else(|| panic!("{time} are no minutes"))
+    time.strip_suffix('m')
+        .and_then(|minutes| minutes.parse().ok())
+        .unwrap_or_else(|| panic!("{time} is not a number of minutes"))
 }
 
 fn root() -> &'static Path {

@@ -1,13 +1,14 @@
-//! What a request costs in allocations. A plain one: those of hyper, and none of ours. One of Kong's class, without plugins and
-//! with the chain that nearly every installation has: few more, and no more than is written down here.
+//! Allocations per request. A plain request must not allocate more than hyper itself. A request with Kong
+//! compatibility,
+//! without plugins and with a typical plugin chain, must stay within the constants below.
 //!
-//! The same requests go through Portico and through the least that hyper can do as a proxy. Client and endpoint here
-//! allocate nothing, so whatever is counted in this process is the proxy's.
+//! The same requests go through Portico and through a minimal hyper proxy. Client and endpoint do not allocate here, so
+//! all counted allocations belong to the proxy.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on is to panic, in what helps it too")]
+#![expect(clippy::unwrap_used, reason = "a panic fails the test, in helpers too")]
 
 #[path = "proxy/harness.rs"]
-#[expect(dead_code, reason = "made for more than one test")]
+#[expect(dead_code, reason = "shared by several tests")]
 mod harness;
 
 use std::alloc::System;
@@ -19,62 +20,65 @@ use std::thread;
 
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use portico::plugin::Directory;
-use portico::plugin::consumers::{Id, KeyCredential};
-use portico::plugin::testing::{chain, consumer};
+use portico::plugin_api::ConsumerDirectory;
+use portico::plugin_api::consumers::{EntityId, KeyCredential};
+use portico::plugin_api::testing::{chain, consumer};
 use portico::plugins::REGISTRY;
-use portico::proxy::access_log::Destination;
+use portico::proxy::access_log::AccessLogDestination;
 use portico::snapshot::Snapshot;
-use portico::snapshot::tries::Tries;
+use portico::snapshot::timeouts_and_retries::TimeoutsAndRetries;
 use serde_json::json;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::LocalSet;
 
-use crate::harness::{Gate, Options, Route, forward, reserve, route, snapshot, to, trying, upstream};
+use crate::harness::{
+    Options, Route, TestServer, forward, reserve_address, route, routes_to, snapshot, upstream,
+    with_timeouts_and_retries,
+};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const REQUESTS: usize = 1000;
-/// What a record may cost: nothing, since it becomes text in memory that is there.
-const LOGGING: usize = 0;
+/// Allocations for an access log entry: none, since it is written into an existing buffer.
+const LOG_ALLOCATIONS: usize = 0;
 const REQUEST: &[u8] = b"GET /path?query HTTP/1.1\r\nhost: a.example\r\nuser-agent: test\r\naccept: */*\r\n\r\n";
 const WITH_KEY: &[u8] =
     b"GET /path?query HTTP/1.1\r\nhost: a.example\r\nuser-agent: test\r\naccept: */*\r\napikey: key\r\n\r\n";
-/// Of Kong's manner.
-const MANNER: usize = 3;
-/// Of key-auth, rate-limiting and correlation-id besides.
-const CHAIN: usize = 3;
+/// Additional allocations of Kong compatibility.
+const KONG_ALLOCATIONS: usize = 3;
+/// Additional allocations of key-auth, rate-limiting and correlation-id.
+const PLUGIN_ALLOCATIONS: usize = 3;
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok";
 
-/// What is counted is what the whole process does.
-static ALONE: Mutex<()> = Mutex::new(());
+/// Serializes the tests, since the allocator counts for the whole process.
+static SERIAL: Mutex<()> = Mutex::new(());
 
 #[test]
-fn a_plain_request_allocates_no_more_than_hyper_does() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+fn plain_request_allocates_no_more_than_hyper() {
+    let _alone = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
     let endpoint = endpoint();
     let bare = per_request(bare_proxy(endpoint), REQUEST);
     let runtime = runtime();
-    let gate = runtime.block_on(Gate::open(to(endpoint)));
+    let gate = runtime.block_on(TestServer::with_routes(routes_to(endpoint)));
     let portico = per_request(gate.address, REQUEST);
     println!("allocations per request: hyper alone {bare:?}, Portico {portico:?}");
     assert!(
         portico.0 <= bare.0,
-        "Portico allocates {} times per request and hyper alone {}: valgrind --tool=dhat says where",
+        "Portico allocates {} times per request and hyper alone {}: valgrind --tool=dhat shows where",
         portico.0,
         bare.0
     );
 
     // The access log is on by default.
     let folder = tempfile::tempdir().unwrap();
-    let log = Destination::File(folder.path().join("access.log"));
-    let gate = runtime.block_on(Gate::with(Options { log, ..Options::default() }, to(endpoint)));
+    let log = AccessLogDestination::File(folder.path().join("access.log"));
+    let gate = runtime.block_on(TestServer::with_options(Options { log, ..Options::default() }, routes_to(endpoint)));
     let logged = per_request(gate.address, REQUEST);
     println!("allocations per request with the access log: {logged:?}");
     assert!(
-        logged.0 <= portico.0 + LOGGING,
+        logged.0 <= portico.0 + LOG_ALLOCATIONS,
         "with the access log Portico allocates {} times per request, and {} times without",
         logged.0,
         portico.0
@@ -82,18 +86,21 @@ fn a_plain_request_allocates_no_more_than_hyper_does() {
 }
 
 #[test]
-fn a_request_of_kongs_class_allocates_little_more_and_hardly_anything_for_its_plugins() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+fn kong_compatible_request_allocates_little_more() {
+    let _alone = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
     let endpoint = endpoint();
     let bare = per_request(bare_proxy(endpoint), WITH_KEY);
     let runtime = runtime();
     let open = |plugins| {
-        let (address, reserved) = reserve();
-        let action = trying(forward(vec![(1, upstream("web", &[endpoint]))]), Tries::usual_of_service());
+        let (address, reserved) = reserve_address();
+        let action = with_timeouts_and_retries(
+            forward(vec![(1, upstream("web", &[endpoint]))]),
+            TimeoutsAndRetries::kong_default(),
+        );
         let route = Route { plugins, kong: Some(Box::default()), ..route(action) };
         let snapshot = Snapshot { consumers: consumers().into(), ..snapshot(address, vec![route]) };
         runtime.block_on(async {
-            let gate = Gate::start(Options::default(), address, reserved, snapshot);
+            let gate = TestServer::start(Options::default(), address, reserved, snapshot);
             gate.proxy.reconcile().await;
             gate
         })
@@ -108,21 +115,31 @@ fn a_request_of_kongs_class_allocates_little_more_and_hardly_anything_for_its_pl
     let plugins = plugins.map(|(name, config)| (REGISTRY.find(name).unwrap(), config));
     let gate = open(Some(chain(&plugins)));
     let chained = per_request(gate.address, WITH_KEY);
-    println!("allocations per request: hyper alone {bare:?}, Kong's manner {plain:?}, with plugins {chained:?}");
-    assert!(plain.0 <= bare.0 + MANNER, "Kong's manner allocates {} times, and hyper alone {}", plain.0, bare.0);
-    assert!(chained.0 <= plain.0 + CHAIN, "with plugins it is {} times, and {} without", chained.0, plain.0);
+    println!("allocations per request: hyper alone {bare:?}, Kong compatibility {plain:?}, with plugins {chained:?}");
+    assert!(
+        plain.0 <= bare.0 + KONG_ALLOCATIONS,
+        "Kong compatibility allocates {} times, hyper alone {}",
+        plain.0,
+        bare.0
+    );
+    assert!(
+        chained.0 <= plain.0 + PLUGIN_ALLOCATIONS,
+        "plugins allocate {} times, without plugins {}",
+        chained.0,
+        plain.0
+    );
 }
 
-/// One, with a key.
-fn consumers() -> Directory {
-    let mut directory = Directory::default();
+/// One consumer with a key.
+fn consumers() -> ConsumerDirectory {
+    let mut directory = ConsumerDirectory::default();
     let anna = consumer("anna", &[]);
     directory.add(&anna);
-    directory.keys.insert(KeyCredential::new(Id::of("id-key"), b"key", None, anna).into());
+    directory.keys.insert(KeyCredential::new(EntityId::from_text("id-key"), b"key", None, anna).into());
     directory
 }
 
-/// Allocations and bytes, of whoever works in this process while a client asks.
+/// Allocations and bytes per request in this process.
 fn per_request(proxy: SocketAddr, request: &[u8]) -> (usize, usize) {
     let mut client = TcpStream::connect(proxy).unwrap();
     client.set_nodelay(true).unwrap();
@@ -137,7 +154,7 @@ fn per_request(proxy: SocketAddr, request: &[u8]) -> (usize, usize) {
         }
         assert!(buffer.starts_with(b"HTTP/1.1 200 OK\r\n"));
     };
-    // Connections, series and buffers are made by the first ones.
+    // The first requests create connections, series and buffers.
     for _ in 0..REQUESTS {
         ask();
     }
@@ -147,11 +164,11 @@ fn per_request(proxy: SocketAddr, request: &[u8]) -> (usize, usize) {
     }
     let change = region.change();
     let (times, bytes) = (change.allocations + change.reallocations, change.bytes_allocated);
-    // Something that happens every now and then is not of a request.
+    // Rounding removes occasional allocations that do not belong to a request.
     ((times + REQUESTS / 2) / REQUESTS, bytes / REQUESTS)
 }
 
-/// Answers every request, without allocating.
+/// Responds to every request without allocating.
 fn endpoint() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -176,7 +193,7 @@ fn endpoint() -> SocketAddr {
     address
 }
 
-/// One connection in, one out, nothing decided.
+/// Minimal proxy with one downstream and one upstream connection.
 fn bare_proxy(endpoint: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -197,7 +214,7 @@ fn bare_proxy(endpoint: SocketAddr) -> SocketAddr {
                     sender.send_request(request).await
                 }
             });
-            // It ends with the client.
+            // Ends together with the client.
             drop(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(client), service).await);
         };
         runtime().block_on(LocalSet::new().run_until(serve));

@@ -1,20 +1,20 @@
-//! Whatever is wrong in what it reads: `portico check` and `portico run` say exactly what, and a good route beside it
-//! answers before, during and after.
+//! Bad input: `portico check` and `portico run` report exactly what is wrong, and a valid route next to it is served
+//! before, during and after.
 //!
-//! A case is a folder of `tests/bad_input/`: the bad files, which files there were `before`, and the texts that are
-//! expected. `check.txt` is what `check` prints. `run.txt` is what `run` prints when the bad files appear while it runs,
-//! when they go again, and when it starts with them. `UPDATE=1 cargo test --test bad_input` rewrites them.
+//! A case is a folder of `tests/bad_input/`: the bad files, optionally the files `before`, and the expected output.
+//! `check.txt` is the output of `check`. `run.txt` is the output of `run` when the bad files are added at runtime, when
+//! they are removed, and when it starts with them. `UPDATE=1 cargo test --test bad_input` rewrites both.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod harness;
 
+#[path = "bad_input/environment.rs"]
+mod environment;
 #[path = "bad_input/generated.rs"]
 mod generated;
-#[path = "bad_input/mutilated.rs"]
-mod mutilated;
-#[path = "bad_input/surroundings.rs"]
-mod surroundings;
+#[path = "bad_input/mutated.rs"]
+mod mutated;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -31,26 +31,26 @@ use harness::site::{Site, files_below};
 
 type Files = BTreeMap<String, Vec<u8>>;
 
-/// Something bad to read.
+/// One case of bad input.
 struct Case {
     name: String,
-    /// Files that are there before the bad ones, which may be other versions of the same.
+    /// Files that exist before the bad ones, possibly as other versions of the same files.
     before: Files,
     bad: Files,
 }
 
 #[test]
-fn check_says_what_is_wrong_and_how_bad_it_is() {
+fn check_reports_problems_and_severity() {
     let differing = in_parallel(&cases(), |case| {
         let site = Site::new();
         place_good(&site, &BTreeMap::new());
         place(&site, &case.bad);
         let text = check(&site, &case.name, &["manifests"]);
-        // The same for programs, where the case has such a file.
+        // JSON output is compared if the case has such a file.
         let golden = Golden::new(format!("bad_input/{}/check.json", case.name));
         let json = (!golden.expected().is_empty()).then(|| {
             let output = program::output(portico_with(&site, &["check", "--output", "json", "manifests"]));
-            golden.compare(&site.plain(&String::from_utf8_lossy(&output.stdout))).err()
+            golden.compare(&site.normalize(&String::from_utf8_lossy(&output.stdout))).err()
         });
         text.or(json.flatten())
     });
@@ -58,34 +58,34 @@ fn check_says_what_is_wrong_and_how_bad_it_is() {
 }
 
 #[test]
-fn run_says_it_when_it_appears_and_goes_and_serves_the_rest() {
+fn run_reports_problems_at_runtime_and_serves_the_rest() {
     let differing = in_parallel(&cases(), |case| {
         let site = Site::new();
         place_good(&site, &case.before);
         let mut transcript = Transcript::new(&case.name, &site, program::run(&site, &[]));
         transcript.skip_start();
         place(&site, &case.bad);
-        transcript.step("The bad files appear while it runs");
+        transcript.step("Bad files are added at runtime");
         remove(&site, case);
-        transcript.step("They are as before again");
+        transcript.step("The previous files are restored");
         transcript.end();
 
         place(&site, &case.bad);
         transcript.program = Some(program::run(&site, &[]));
         transcript.program().wait_started();
-        transcript.step("It starts with the bad files");
+        transcript.step("Start with the bad files");
         transcript.end();
         transcript.compare().err()
     });
     golden::expect_none(&differing, "bad_input");
 }
 
-/// Compares what `portico check` says with `check.txt` of a case.
+/// Compares the output of `portico check` with `check.txt` of a case.
 fn check(site: &Site, case: &str, arguments: &[&str]) -> Option<String> {
     let output = program::output(portico_with(site, &[&["check"], arguments].concat()));
     let stderr = String::from_utf8_lossy(&output.stderr);
     let text = format!("{}{stderr}{}\n", String::from_utf8_lossy(&output.stdout), output.status);
-    Golden::new(format!("bad_input/{case}/check.txt")).compare(&site.plain(&text)).err()
+    Golden::new(format!("bad_input/{case}/check.txt")).compare(&site.normalize(&text)).err()
 }
 
 fn portico_with(site: &Site, arguments: &[&str]) -> Command {
@@ -94,15 +94,15 @@ fn portico_with(site: &Site, arguments: &[&str]) -> Command {
     command
 }
 
-/// What a run printed, step by step, compared with what is expected as soon as it is there.
+/// Output of a run, compared step by step with the expected text as soon as it is complete.
 struct Transcript<'a> {
     golden: Golden,
     site: &'a Site,
     program: Option<Program>,
-    /// What was told before the current step.
-    told: usize,
+    /// Length of the output before the current step.
+    printed: usize,
     text: String,
-    /// The network that the program runs in, if it is not the one of everybody.
+    /// Network namespace of the program, if it is not the default one.
     network: Option<Network>,
 }
 
@@ -110,47 +110,49 @@ impl<'a> Transcript<'a> {
     fn new(name: &str, site: &'a Site, program: Program) -> Self {
         program.wait_started();
         let golden = Golden::new(format!("bad_input/{name}/run.txt"));
-        Transcript { golden, site, program: Some(program), told: 0, text: String::new(), network: None }
+        Transcript { golden, site, program: Some(program), printed: 0, text: String::new(), network: None }
     }
 
     fn program(&mut self) -> &mut Program {
-        self.program.as_mut().expect("it runs")
+        self.program.as_mut().expect("the program runs")
     }
 
-    /// Passes over what was printed at the start.
+    /// Skips the output of the start.
     fn skip_start(&mut self) {
-        self.told = self.program().told().len();
+        self.printed = self.program().messages().len();
         self.expect_good();
     }
 
-    /// Adds what is told from here on.
+    /// Appends the output since the previous step.
     fn step(&mut self, title: &str) {
         self.text += &format!("## {title}\n");
-        let (site, told) = (self.site, self.told);
+        let (site, told) = (self.site, self.printed);
         let expected = self.golden.expected();
         let expected =
             expected.strip_prefix(&self.text).map(|rest| rest.split("## ").next().unwrap_or_default().to_owned());
         let program = self.program();
-        // What comes is compared as soon as it is complete; whatever comes too much is noticed by the next step.
-        let new = |text: &str| text.get(told..).map(|new| site.plain(new)).unwrap_or_default();
+        // Output is compared as soon as it is complete; excess output is detected by the next step.
+        let new = |text: &str| text.get(told..).map(|new| site.normalize(new)).unwrap_or_default();
         let all = match expected.filter(|expected| !golden::is_update() && !expected.trim().is_empty()) {
-            Some(expected) => program.wait_told(|text| new(text) + "\n" == expected).unwrap_or_else(|instead| instead),
-            None => program.told_until_quiet(),
+            Some(expected) => {
+                program.wait_messages(|text| new(text) + "\n" == expected).unwrap_or_else(|instead| instead)
+            }
+            None => program.messages_until_quiet(),
         };
         self.text += &new(&all);
         self.text += "\n";
-        self.told = all.len();
+        self.printed = all.len();
         self.expect_good();
     }
 
-    /// The route that has nothing to do with it answers, and the program lives.
+    /// The unrelated route is served and the program is alive.
     fn expect_good(&mut self) {
         let address = self.site.at("port");
         let body = match self.network {
             None => client::get(&address, "/good").body,
             Some(network) => {
                 let url = format!("http://{address}/good");
-                let output = program::output(network.beside(self.program().id(), "curl", &["-sS", "--fail", &url]));
+                let output = program::output(network.command_in(self.program().id(), "curl", &["-sS", "--fail", &url]));
                 String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
             }
         };
@@ -158,12 +160,12 @@ impl<'a> Transcript<'a> {
         assert!(self.program().is_running());
     }
 
-    /// Stops the program. Nothing more may have been told than the steps have.
+    /// Stops the program and verifies that it printed nothing after the last step.
     fn end(&mut self) {
-        let ended = self.program.take().expect("it runs").stop().expect_fine();
-        let more = &ended.told()[self.told..];
-        assert_eq!(more, "", "this came after the last step");
-        self.told = 0;
+        let ended = self.program.take().expect("the program runs").stop().expect_success();
+        let more = &ended.messages()[self.printed..];
+        assert_eq!(more, "", "output after the last step");
+        self.printed = 0;
     }
 
     fn compare(&self) -> Result<(), String> {
@@ -178,7 +180,7 @@ fn cases() -> Vec<Case> {
         .map(|entry| entry.unwrap())
         .filter(|entry| entry.path().is_dir())
         .map(|entry| entry.file_name().into_string().expect("names are text"))
-        .filter(|name| !surroundings::NAMES.contains(&name.as_str()))
+        .filter(|name| !environment::NAMES.contains(&name.as_str()))
         .collect();
     names.extend(generated::NAMES.iter().map(ToString::to_string));
     names.sort();
@@ -193,13 +195,13 @@ fn cases() -> Vec<Case> {
                 None => {}
             }
         }
-        assert!(!bad.is_empty(), "tests/bad_input/{name} has nothing bad in it");
+        assert!(!bad.is_empty(), "tests/bad_input/{name} contains no bad file");
         Case { name, before, bad }
     };
     names.into_iter().map(case).collect()
 }
 
-/// The good route, and what else there is before the bad files.
+/// Writes the valid route and the files that exist before the bad ones.
 fn place_good(site: &Site, before: &Files) {
     let good = fs::read_to_string(program::root().join("tests/bad_input/good.yaml")).unwrap();
     site.save("manifests/good.yaml", &good);
@@ -207,7 +209,7 @@ fn place_good(site: &Site, before: &Files) {
 }
 
 fn place(site: &Site, files: &Files) {
-    // All at once, as a version control system does it: moved in one after the other, within one burst of events.
+    // All files are moved in one after the other within one burst of events, as by a version control system.
     for (name, bytes) in files {
         let path = format!("manifests/{name}");
         match std::str::from_utf8(bytes) {
@@ -217,7 +219,7 @@ fn place(site: &Site, files: &Files) {
     }
 }
 
-/// Takes the bad files away, or puts back what was there before.
+/// Removes the bad files or restores their previous versions.
 fn remove(site: &Site, case: &Case) {
     for name in case.bad.keys().filter(|name| !case.before.contains_key(*name)) {
         site.remove(&format!("manifests/{name}"));
@@ -225,7 +227,7 @@ fn remove(site: &Site, case: &Case) {
     place(site, &case.before);
 }
 
-/// Judges every case, several at a time, and gathers what differs.
+/// Runs all cases in parallel and collects the differences.
 fn in_parallel(cases: &[Case], judge: impl Fn(&Case) -> Option<String> + Sync) -> Vec<String> {
     let next = AtomicUsize::new(0);
     let differing = Mutex::new(Vec::new());

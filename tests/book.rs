@@ -1,6 +1,6 @@
-//! The book that `make docs` builds: it can be built, and every link of every page leads to something that is in it.
+//! The documentation book built by `make docs`: it builds, and all its links resolve.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,23 +8,23 @@ use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
 
 #[test]
-fn the_book_can_be_built_and_every_link_in_it_leads_somewhere() {
+fn book_builds_without_broken_links() {
     let output = Command::new("bash").arg("scripts/docs.sh").current_dir(root()).stdin(Stdio::null()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "scripts/docs.sh: {said}");
-    assert!(!said.contains("WARN") && !said.contains("ERROR"), "mdBook has something to remark: {said}");
+    assert!(!said.contains("WARN") && !said.contains("ERROR"), "mdBook printed warnings: {said}");
 
     let book = Book::read(&root().join("target/docs"));
     let summary = fs::read_to_string(root().join("docs/SUMMARY.md")).unwrap();
     let listed = summary.matches(".md)").count();
-    assert!(listed > 20 && book.pages.len() > listed, "{listed} pages are listed, and {} are there", book.pages.len());
+    assert!(listed > 20 && book.pages.len() > listed, "{listed} pages are listed, {} exist", book.pages.len());
     let broken = book.broken();
-    assert!(broken.is_empty(), "{} links lead nowhere:\n{}", broken.len(), broken.join("\n"));
+    assert!(broken.is_empty(), "{} broken links:\n{}", broken.len(), broken.join("\n"));
 }
 
-/// What a browser finds.
+/// Pages and files of the built book.
 struct Book {
-    /// By their paths from the root of the book.
+    /// By path from the root of the book.
     pages: BTreeMap<PathBuf, Page>,
     files: BTreeSet<PathBuf>,
 }
@@ -49,7 +49,7 @@ impl Book {
                 self.read_folder(folder, &path);
                 continue;
             }
-            // It is shown for addresses that do not exist, so its links are made for a site and not for a folder.
+            // The 404 page is served for any path, so its links are absolute to the site.
             if path.extension().is_some_and(|extension| extension == "html") && path != Path::new("404.html") {
                 self.pages.insert(path.clone(), Page::read(&fs::read_to_string(&full).unwrap()));
             }
@@ -88,7 +88,7 @@ impl Page {
     }
 }
 
-/// The values of an attribute. What pages show as code has its quotes escaped.
+/// Values of an attribute. Quotes in code blocks are escaped in HTML and do not match.
 fn values<'a>(text: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     let parts: Vec<_> = text.split(&format!(" {name}=\"")).skip(1).collect();
     parts.into_iter().filter_map(|part| part.split_once('"')).map(|(value, _)| value)
@@ -98,7 +98,7 @@ fn is_elsewhere(link: &str) -> bool {
     ["https://", "http://", "mailto:"].iter().any(|start| link.starts_with(start))
 }
 
-/// None for what leaves the book.
+/// `None` for links that leave the book.
 fn resolve(page: &Path, link: &str) -> Option<PathBuf> {
     let mut path = page.parent()?.to_owned();
     for part in Path::new(link).components() {
@@ -113,7 +113,7 @@ fn resolve(page: &Path, link: &str) -> Option<PathBuf> {
 }
 
 #[test]
-fn links_that_lead_nowhere_are_found() {
+fn broken_links_are_found() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("deep")).unwrap();
     let page = |links: &[&str]| links.iter().map(|link| format!("<a href=\"{link}\">x</a>")).collect::<String>();

@@ -1,4 +1,4 @@
-//! The program as a person at a terminal meets it. Help is an interface: its exact text stands in `tests/cli/`, and
+//! The command line interface. Help texts are an interface: their exact text is in `tests/cli/`, and
 //! `UPDATE=1 cargo test --test cli` rewrites it.
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 #[test]
-fn help_of_each_command() {
+fn help_texts_match() {
     let cases = [
         ("portico", "--help"),
         ("run", "run --help"),
@@ -30,14 +30,14 @@ fn help_of_each_command() {
         if std::env::var_os("UPDATE").is_some() {
             std::fs::write(&path, &help).unwrap();
         } else if std::fs::read_to_string(&path).unwrap_or_default() != help {
-            differing.push(format!("portico {line} now says:\n{help}"));
+            differing.push(format!("portico {line} prints:\n{help}"));
         }
     }
     assert!(differing.is_empty(), "{}\nIf that is right: UPDATE=1 cargo test --test cli", differing.join("\n"));
 }
 
 #[test]
-fn short_help_is_the_same_help() {
+fn short_help_equals_long_help() {
     for name in ["", "run", "check", "echo", "crds", "version", "completion"] {
         let long = stdout(&portico(&format!("{name} --help")));
         assert_eq!(stdout(&portico(&format!("{name} -h"))), long, "{name}");
@@ -46,9 +46,9 @@ fn short_help_is_the_same_help() {
 }
 
 #[test]
-fn help_is_colored_only_when_asked_for() {
+fn help_is_colored_only_on_request() {
     for (line, color) in [("--help", false), ("--color always run --help", true), ("run --help --color=always", true)] {
-        // Not NO_COLOR: what is tested is that a pipe gets none, and that the flag is stronger.
+        // Without NO_COLOR, to test that a pipe gets no color and that the flag takes precedence.
         let output = command(line).env_remove("NO_COLOR").output().unwrap();
         assert_eq!((code(&output), stdout(&output).contains('\u{1b}')), (0, color), "portico {line}");
     }
@@ -57,7 +57,7 @@ fn help_is_colored_only_when_asked_for() {
 }
 
 #[test]
-fn the_version_is_a_line_or_json() {
+fn version_is_one_line_or_json() {
     let output = portico("version");
     let expected = format!("portico {} (", env!("CARGO_PKG_VERSION"));
     assert!(code(&output) == 0 && stdout(&output).starts_with(&expected), "{output:?}");
@@ -68,7 +68,7 @@ fn the_version_is_a_line_or_json() {
 }
 
 #[test]
-fn every_shell_gets_a_script_that_knows_the_commands() {
+fn completion_scripts_contain_all_commands() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let output = portico(&format!("completion {shell}"));
         assert_eq!((code(&output), stderr(&output)), (0, String::new()), "{shell}");
@@ -79,23 +79,17 @@ fn every_shell_gets_a_script_that_knows_the_commands() {
 }
 
 #[test]
-fn usage_errors_say_what_would_be_right_and_end_with_2() {
+fn usage_errors_name_the_fix_and_exit_with_2() {
     let cases = [
         ("", "Usage: portico"),
         ("serve", "unrecognized subcommand 'serve'"),
-        ("run", "there is nothing to read objects from; give --manifests PATH"),
+        ("run", "no source of objects is given; give --manifests PATH"),
         ("run --manifest x", "a similar argument exists: '--manifests'"),
-        (
-            "run --kubernetes",
-            "--kubernetes does not say which cluster, and this is not a Pod of one; give --kubeconfig",
-        ),
+        ("run --kubernetes", "--kubernetes does not select a cluster outside of a Pod; give --kubeconfig"),
         ("run --kubeconfig /nowhere/config", "--kubeconfig /nowhere/config: /nowhere/config cannot be read"),
         ("run --manifests x --client-header-bytes 64kb", "'--client-header-bytes <SIZE>': not a size; write bytes or"),
-        (
-            "run --manifests x --client-header-timeout 0s",
-            "a timeout of zero lets nothing happen; write for example 10s",
-        ),
-        ("run --manifests x --admin-listen 8101", "names no address; write 127.0.0.1:8101 for this machine"),
+        ("run --manifests x --client-header-timeout 0s", "a timeout must be longer than zero; write for example 10s"),
+        ("run --manifests x --admin-listen 8101", "has no address; write 127.0.0.1:8101 for this machine only"),
         ("run --manifests x --gateway-address-pool 10.0.0.1/8", "write 10.0.0.0/8 for the network or 10.0.0.1 for"),
         ("run --manifests x --gateway-controller-name kong", "write a domain and a path, for example"),
         ("run --manifests x --log-level inof", "`inof` is not a level; write error, warn, info, debug or trace"),
@@ -113,8 +107,8 @@ fn usage_errors_say_what_would_be_right_and_end_with_2() {
 }
 
 #[test]
-fn flags_can_come_from_the_environment_where_other_variables_are_ignored() {
-    // The first three are what Kubernetes injects for a Service named portico.
+fn environment_sets_flags_and_ignores_other_variables() {
+    // Kubernetes injects the first three for a Service named portico.
     let output = command("version")
         .env("PORTICO_PORT", "tcp://10.0.0.1:80")
         .env("PORTICO_SERVICE_HOST", "10.0.0.1")
@@ -131,17 +125,17 @@ fn flags_can_come_from_the_environment_where_other_variables_are_ignored() {
 }
 
 #[test]
-fn an_address_that_cannot_be_had_is_named() {
+fn unavailable_address_is_reported() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let output = portico(&format!("echo --listen {address}"));
     assert_eq!(code(&output), 2);
-    let expected = format!("error: --listen {address}: cannot listen there: Address already in use");
+    let expected = format!("error: --listen {address}: cannot listen: Address already in use");
     assert!(stderr(&output).contains(&expected), "{}", stderr(&output));
 }
 
 #[test]
-fn echo_answers_and_stops_on_sigterm() {
+fn echo_responds_and_stops_on_sigterm() {
     let mut child = command("echo --listen 127.0.0.1:0 --log-format json").stderr(Stdio::piped()).spawn().unwrap();
     let mut log = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
@@ -150,9 +144,9 @@ fn echo_answers_and_stops_on_sigterm() {
     let address = event["message"].as_str().unwrap().strip_prefix("Echo listens on http://").unwrap().to_owned();
     let mut stream = TcpStream::connect(&address).unwrap();
     stream.write_all(b"GET /hello?status=201 HTTP/1.1\r\nhost: a.example\r\nconnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 201 "), "{head}");
     let body: serde_json::Value = serde_json::from_str(body).unwrap();
     assert_eq!((&body["path"], &body["host"]), (&"/hello".into(), &"a.example".into()));
@@ -161,16 +155,16 @@ fn echo_answers_and_stops_on_sigterm() {
     assert!(child.wait().unwrap().success());
 }
 
-/// Somebody forgot what to pipe in, and wants out.
+/// A forgotten standard input must not block the exit.
 #[test]
-fn run_stops_while_it_waits_for_standard_input() {
+fn run_stops_while_waiting_for_standard_input() {
     let mut child = command("run --manifests - --status-listen off --admin-listen off")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    // Before it handles SIGTERM, the fifteenth signal, that ends the process without its help.
+    // Waits until SIGTERM (signal 15) is handled, because the default action would end the process without the handler.
     let handles_sigterm = || {
         let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
         let handled = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
@@ -184,7 +178,7 @@ fn run_stops_while_it_waits_for_standard_input() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
-/// The program with nothing of ours in its environment.
+/// The program without Portico's variables in its environment.
 fn command(line: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portico"));
     command.args(line.split_whitespace()).stdin(Stdio::null());
@@ -193,7 +187,7 @@ fn command(line: &str) -> Command {
             command.env_remove(name);
         }
     }
-    // A width of its own, whatever the terminal of whoever runs the tests is.
+    // A fixed width, independent of the terminal that runs the tests.
     command.env("COLUMNS", "100").env("NO_COLOR", "1");
     command
 }
@@ -203,13 +197,13 @@ fn portico(line: &str) -> Output {
 }
 
 fn code(output: &Output) -> i32 {
-    output.status.code().expect("no signal ended it")
+    output.status.code().expect("the process was not ended by a signal")
 }
 
 fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).expect("we print text")
+    String::from_utf8(output.stdout.clone()).expect("the output is UTF-8")
 }
 
 fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).expect("we print text")
+    String::from_utf8(output.stderr.clone()).expect("the output is UTF-8")
 }

@@ -1,4 +1,4 @@
-//! The program against an API server: what it says while it waits, what it serves, and what becomes of files beside it.
+//! The program against an API server: log messages while it waits, the routes it serves, and the precedence over files.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -10,7 +10,7 @@ mod harness;
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use api::Api;
+use api::FakeApiServer;
 use harness::client::get;
 use harness::eventually;
 use harness::objects::{GATEWAY, route};
@@ -21,8 +21,8 @@ use serde_json::{Value, json};
 const GROUP: &str = "gateway.networking.k8s.io/v1";
 
 /// A site, and an API server with the kinds that are needed to serve something.
-async fn place() -> (Site, Api) {
-    let (site, api) = (Site::new(), Api::start().await);
+async fn site_and_api() -> (Site, FakeApiServer) {
+    let (site, api) = (Site::new(), FakeApiServer::start().await);
     api.serve(GROUP, "gatewayclasses", false);
     for plural in ["gateways", "httproutes"] {
         api.serve(GROUP, plural, true);
@@ -32,9 +32,8 @@ async fn place() -> (Site, Api) {
     (site, api)
 }
 
-/// What the objects of the harness are, in the cluster. The Gateway has had its address before: no replica leads here that
-/// could give it one.
-fn fill(site: &Site, api: &Api) {
+/// The harness's objects, in the cluster. The Gateway already has an address: without a leader, none is assigned here.
+fn create_objects(site: &Site, api: &FakeApiServer) {
     api.put("namespaces", json!({"metadata": {"name": "default"}}));
     let class = json!({"controllerName": "portico.dev/gateway-controller"});
     api.put("gatewayclasses", json!({"metadata": {"name": "portico"}, "spec": class}));
@@ -74,7 +73,7 @@ fn run(site: &Site, more: &[&str]) -> Program {
     replica(site, &own.chain(more.iter().copied()).collect::<Vec<_>>())
 }
 
-/// One of several in the same cluster.
+/// One of several replicas in the same cluster.
 fn replica(site: &Site, more: &[&str]) -> Program {
     let mut command: Command = portico(site);
     let words =
@@ -83,18 +82,19 @@ fn replica(site: &Site, more: &[&str]) -> Program {
     Program::start(command)
 }
 
-/// How the names of metrics begin that there are only with a cluster.
-const OF_CLUSTERS: &[&str] = &["portico_watch_", "portico_status_", "portico_leader"];
+/// Name prefixes of metrics that exist only with a cluster.
+const CLUSTER_METRIC_PREFIXES: &[&str] = &["portico_watch_", "portico_status_", "portico_leader"];
 
-/// The metrics that there are without a cluster are compared in tests/quickstart.rs.
+/// Metrics without a cluster are compared in tests/quickstart.rs.
 fn expect_documented(metrics: &str) {
     let page = std::fs::read_to_string(root().join("docs/metrics.md")).unwrap();
     let (_, page) = page.split_once("## In a cluster").unwrap();
     let rows = page.lines().filter(|line| line.starts_with("| `portico_"));
     let documented: BTreeSet<&str> = rows.filter_map(|row| row.split('`').nth(1)).collect();
     let types = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
-    let served: BTreeSet<&str> = types.filter(|name| OF_CLUSTERS.iter().any(|start| name.starts_with(start))).collect();
-    // Nothing leads here, so nothing is written.
+    let served: BTreeSet<&str> =
+        types.filter(|name| CLUSTER_METRIC_PREFIXES.iter().any(|start| name.starts_with(start))).collect();
+    // No replica leads here, so no status is written.
     let missing: Vec<_> =
         documented.difference(&served).filter(|name| **name != "portico_status_writes_total").collect();
     assert!(
@@ -108,14 +108,14 @@ fn wait_for(program: &Program, line: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_route_of_the_cluster_is_served_edited_and_deleted() {
-    let (site, api) = place().await;
-    fill(&site, &api);
+async fn cluster_routes_follow_edits_and_outages() {
+    let (site, api) = site_and_api().await;
+    create_objects(&site, &api);
     api.put("httproutes", clustered_route("shop"));
     let program = run(&site, &[]);
     wait_for(&program, "Serving");
-    let told = program.told();
-    assert_eq!(told, format!("Context played, server http://{}\n", api.address), "and nothing else but the log");
+    let output = program.messages();
+    assert_eq!(output, format!("Context fake, server http://{}\n", api.address), "only the log follows");
     assert_eq!(get(&site.at("status"), "/readyz").status, 200);
     let status = |path: &str| get(&site.at("port"), path).status;
     assert_eq!((status("/shop-of-cluster"), status("/blog-of-cluster")), (200, 404));
@@ -138,25 +138,25 @@ async fn a_route_of_the_cluster_is_served_edited_and_deleted() {
     };
     assert_eq!(age(), 0.0);
     api.go_down();
-    eventually("what is known grows old", || (age() > 0.0).then_some(()));
-    wait_for(&program, "The API server cannot be used; until then what was last seen is served");
+    eventually("the age of the data grows", || (age() > 0.0).then_some(()));
+    wait_for(&program, "The API server is unavailable; until it is back, the last known configuration is served");
     assert_eq!((status("/blog-of-cluster"), get(&site.at("status"), "/readyz").status), (200, 200));
     api.put("httproutes", clustered_route("late"));
     api.come_up();
-    wait_for(&program, "The API server answers again");
+    wait_for(&program, "The API server is available again");
     eventually("it is fresh again", || (age() == 0.0).then_some(()));
-    eventually("what happened meanwhile is served", || (status("/late-of-cluster") == 200).then_some(()));
-    let log = program.stop().expect_fine().stderr;
-    assert_eq!(log.matches("The API server cannot be used").count(), 1, "{log}");
+    eventually("changes during the outage are served", || (status("/late-of-cluster") == 200).then_some(()));
+    let log = program.stop().expect_success().stderr;
+    assert_eq!(log.matches("The API server is unavailable").count(), 1, "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn replicas_agree_on_what_they_serve() {
-    let (site, api) = place().await;
-    fill(&site, &api);
+async fn replicas_have_equal_configuration_hashes() {
+    let (site, api) = site_and_api().await;
+    create_objects(&site, &api);
     let first = run(&site, &["--allow-port-sharing"]);
     wait_for(&first, "Serving");
-    // The first has seen every one of these come, one has gone again, and the second finds what is left.
+    // The first replica sees every route come and one go; the second one starts with the rest.
     for name in ["shop", "blog", "news"] {
         api.put("httproutes", clustered_route(name));
         eventually("it is served", || {
@@ -180,7 +180,7 @@ async fn replicas_agree_on_what_they_serve() {
         assert_eq!(
             get(status, "/status").json()["configuration_hash"],
             before["hash"],
-            "as those who come from Kong ask"
+            "the field that Kong's users query"
         );
     }
     api.put("httproutes", clustered_route("late"));
@@ -188,55 +188,55 @@ async fn replicas_agree_on_what_they_serve() {
         eventually("it is another snapshot", || (hash(admin) != before).then_some(()));
     }
     eventually("they agree again", || (hash(&admin) == hash(&site.at("admin"))).then_some(()));
-    second.stop().expect_fine();
-    first.stop().expect_fine();
+    second.stop().expect_success();
+    first.stop().expect_success();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_waits_is_told_what_for() {
-    let (site, api) = place().await;
-    fill(&site, &api);
-    api.demand_token("fresh");
+async fn readiness_reports_what_is_missing() {
+    let (site, api) = site_and_api().await;
+    create_objects(&site, &api);
+    api.require_token("fresh");
     let program = run(&site, &[]);
-    wait_for(&program, "The API server cannot be used; until then nothing is served yet");
+    wait_for(&program, "The API server is unavailable; until it is back, nothing is served yet");
     let ready = eventually("the reason is there", || {
-        // With its words: the address of the server, which is there before the reason, may have this number in it.
+        // With the full reason: the address of the server may contain the number.
         Some(get(&site.at("status"), "/readyz")).filter(|ready| ready.body.contains("401 Unauthorized"))
     });
     assert_eq!(ready.status, 503);
-    for part in ["first snapshot", "--kubeconfig kubeconfig are not accepted, or expired"] {
+    for part in ["first snapshot", "--kubeconfig kubeconfig are invalid or expired"] {
         assert!(ready.body.contains(part), "{part}: {}", ready.body);
     }
     site.save("token", "fresh");
     wait_for(&program, "Serving");
     assert_eq!(get(&site.at("status"), "/readyz").status, 200);
-    program.stop().expect_fine();
+    program.stop().expect_success();
 }
 
-/// Here the machine is what the Pod is in a cluster: the echo server listens on its loopback.
+/// Here the machine stands for the Pod: the echo server listens on its loopback address.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_service_of_a_cluster_leads_to_the_machine_itself() {
-    let (site, api) = place().await;
-    fill(&site, &api);
+async fn services_cannot_lead_to_loopback_addresses() {
+    let (site, api) = site_and_api().await;
+    create_objects(&site, &api);
     api.put("httproutes", clustered_route("shop"));
     let program = replica(&site, &["--echo", &site.at("echo"), "--status-listen", "off", "--admin-listen", "off"]);
     wait_for(&program, "Serving");
     let status = || get(&site.at("port"), "/shop-of-cluster").status;
     assert_eq!(status(), 503);
-    let why = format!("{} is within the machine or Pod that Portico itself runs in", site.address());
+    let why = format!("{} is a loopback address of the machine or Pod that Portico runs in", site.address());
     assert!(program.stderr().contains(&why), "{}", program.stderr());
-    program.stop().expect_fine();
+    program.stop().expect_success();
 
     let program = run(&site, &[]);
     wait_for(&program, "Serving");
     assert_eq!(status(), 200, "with --allow-loopback-backends");
-    program.stop().expect_fine();
+    program.stop().expect_success();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_an_object_in_both_sources_the_clusters_is_used() {
-    let (site, api) = place().await;
-    fill(&site, &api);
+async fn cluster_objects_take_precedence_over_files() {
+    let (site, api) = site_and_api().await;
+    create_objects(&site, &api);
     api.put("httproutes", clustered_route("good"));
     site.save("manifests/gateway.yaml", GATEWAY);
     site.save("manifests/good.yaml", &route("good", "good", "echo"));
@@ -246,12 +246,13 @@ async fn of_an_object_in_both_sources_the_clusters_is_used() {
     let status = |path: &str| get(&site.at("port"), path).status;
     assert_eq!((status("/good-of-cluster"), status("/good"), status("/more")), (200, 404, 200));
     let log = program.stderr();
-    let remark =
-        |file: &str| log.lines().any(|line| line.contains("the cluster has this object too") && line.contains(file));
+    let remark = |file: &str| {
+        log.lines().any(|line| line.contains("the cluster contains this object too") && line.contains(file))
+    };
     assert!(remark("manifests/good.yaml:4") && remark("manifests/gateway.yaml") && !remark("more.yaml"), "{log}");
 
     api.delete("httproutes", "default", "good");
-    eventually("that of the file comes in its place", || (status("/good") == 200).then_some(()));
+    eventually("the one in the file replaces it", || (status("/good") == 200).then_some(()));
     assert_eq!(status("/good-of-cluster"), 404);
-    program.stop().expect_fine();
+    program.stop().expect_success();
 }

@@ -1,6 +1,6 @@
-//! `crds/` is what the types say, and whoever wrote manifests for Kong's own definitions finds the same names in it.
+//! `crds/` matches the types and uses the names of Kong's own definitions.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use portico::api::kong::crd;
 use serde_json::{Value, json};
 
 #[test]
-fn the_files_are_what_the_types_say() {
+fn crd_files_match_the_types() {
     let expected: BTreeMap<String, String> = portico::app::crds().into_iter().collect();
     if std::env::var_os("UPDATE").is_some() {
         fs::create_dir_all(folder()).unwrap();
@@ -32,13 +32,13 @@ fn the_files_are_what_the_types_say() {
     for (name, text) in &expected {
         let parsed: Value = serde_saphyr::from_str(text).unwrap();
         let kind = crd::kinds().find(|kind| format!("{}.yaml", kind.plural()) == *name).unwrap();
-        assert_eq!(Some(parsed), crd::definition(kind), "{name} says in YAML what was to be said");
-        assert!(written[name] == *text, "crds/{name} is not what src/api/kong says; UPDATE=1 rewrites it");
+        assert_eq!(Some(parsed), crd::definition(kind), "{name} round-trips through YAML");
+        assert!(written[name] == *text, "crds/{name} differs from src/api/kong; UPDATE=1 rewrites it");
     }
 }
 
 #[test]
-fn the_command_prints_all_of_them() {
+fn command_prints_all_definitions() {
     let output = Command::new(env!("CARGO_BIN_EXE_portico")).arg("crds").output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty());
     let printed: Vec<Value> = serde_saphyr::from_multiple(std::str::from_utf8(&output.stdout).unwrap()).unwrap();
@@ -46,12 +46,10 @@ fn the_command_prints_all_of_them() {
     assert_eq!(printed, expected);
 }
 
-/// Names that commands and scripts of people hold on to.
-// kong-compat §1.1
-// kong-compat §7.26
+/// Scripts and commands of users depend on these names, which are those of Kong's CustomResourceDefinitions.
 #[test]
-fn names_and_columns_are_kongs() {
-    // (kind, version, plural, short name, whether it is of a namespace, columns, those only for `--output wide` in brackets)
+fn names_and_columns_match_kong() {
+    // (kind, version, plural, short name, whether namespaced, columns, those only for `--output wide` in brackets)
     let plugins = "Plugin-Type=.plugin Age=. [Disabled=.disabled] [Config=.config] Programmed=Programmed";
     let vaults = "Backend Type=.spec.backend Prefix=.spec.prefix Age=. [Description=.spec.description] \
                   Programmed=Programmed";
@@ -101,7 +99,7 @@ fn names_and_columns_are_kongs() {
     assert_eq!(policy["gateway.networking.k8s.io/policy"], "direct");
 }
 
-/// A column with what it shows, in short.
+/// Short notation of a column and its source.
 fn column(column: &Value) -> String {
     let path = match column["jsonPath"].as_str().unwrap() {
         ".metadata.creationTimestamp" => ".",
@@ -115,9 +113,9 @@ fn column(column: &Value) -> String {
     }
 }
 
-// kong-compat §7.15
+// Kong's plugin kinds have no `spec`: their fields are at the top level of the object.
 #[test]
-fn fields_of_plugins_are_at_the_top() {
+fn plugin_fields_are_at_the_top_level() {
     for kind in [Kind::KongPlugin, Kind::KongClusterPlugin] {
         let properties = &schema(kind)["properties"];
         assert!(properties["spec"].is_null(), "{kind}");
@@ -127,9 +125,10 @@ fn fields_of_plugins_are_at_the_top() {
     }
 }
 
-// kong-compat §1.2
+// New objects have the condition `Programmed` with status `Unknown` until a controller writes it, as in Kong's
+// definitions.
 #[test]
-fn a_new_object_waits_for_its_controller() {
+fn new_objects_have_a_pending_condition() {
     let waiting = json!([{
         "type": "Programmed", "status": "Unknown", "reason": "Pending", "message": "Waiting for controller",
         "lastTransitionTime": "1970-01-01T00:00:00Z",
@@ -154,9 +153,9 @@ fn a_new_object_waits_for_its_controller() {
     }
 }
 
-/// What `kubectl explain` would have nothing to say about.
+/// `kubectl explain` shows these descriptions.
 #[test]
-fn every_field_that_people_write_is_described() {
+fn every_writable_field_is_described() {
     fn visit(node: &Value, place: &str, lacking: &mut Vec<String>) {
         for (name, field) in node["properties"].as_object().into_iter().flatten() {
             let place = format!("{place}.{name}");
@@ -176,7 +175,7 @@ fn every_field_that_people_write_is_described() {
         }
         visit(&schema, kind.name(), &mut lacking);
     }
-    assert!(lacking.is_empty(), "say what it is for: {lacking:#?}");
+    assert!(lacking.is_empty(), "fields without a description: {lacking:#?}");
 }
 
 fn schema(kind: Kind) -> Value {

@@ -1,5 +1,5 @@
-//! The dashboard for Grafana: `charts/portico/dashboards/portico.json` is what `dashboard/panels.rs` says; `UPDATE=1` writes it.
-//! That each of its queries has an answer is shown by tests/prometheus.rs.
+//! The Grafana dashboard: `charts/portico/dashboards/portico.json` is generated from `dashboard/panels.rs`; `UPDATE=1`
+//! writes it. tests/prometheus.rs runs each of its queries.
 
 #[path = "dashboard/panels.rs"]
 mod panels;
@@ -8,25 +8,25 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use panels::{Form, Panel, ROWS, Row};
+use panels::{Panel, PanelForm, ROWS, Row};
 use serde_json::{Value, json};
 
 const FILE: &str = "charts/portico/dashboards/portico.json";
 
 #[test]
-fn the_file_is_what_the_panels_say() {
+fn dashboard_file_matches_the_panels() {
     let made = format!("{:#}\n", dashboard());
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE);
     if std::env::var_os("UPDATE").is_some() {
         fs::write(&file, &made).unwrap();
     }
     let written = fs::read_to_string(&file).unwrap_or_default();
-    assert!(written == made, "{FILE} is not what tests/dashboard/panels.rs says; UPDATE=1 writes it");
+    assert!(written == made, "{FILE} differs from tests/dashboard/panels.rs; UPDATE=1 writes it");
 }
 
-/// What Grafana overlays or loses without a word.
+/// Grafana overlays or drops such panels without a warning.
 #[test]
-fn panels_have_numbers_of_their_own_and_do_not_overlap() {
+fn panels_have_unique_ids_and_do_not_overlap() {
     let dashboard = dashboard();
     let panels = dashboard["panels"].as_array().unwrap();
     let ids: BTreeSet<u64> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
@@ -43,13 +43,13 @@ fn panels_have_numbers_of_their_own_and_do_not_overlap() {
     }
 }
 
-/// What `dashboard_kind.cue` of Grafana demands of a file that is imported, and what it takes without a word and does not show.
+/// Checks the requirements of Grafana's `dashboard_kind.cue`, and values that Grafana accepts but does not show.
 #[test]
-fn grafana_can_import_it() {
+fn grafana_can_import_the_dashboard() {
     let dashboard = dashboard();
     let uid = dashboard["uid"].as_str().unwrap();
     assert!(uid.len() <= 40 && uid.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)), "{uid}");
-    assert!(dashboard.get("id").is_none(), "it would be that of another dashboard");
+    assert!(dashboard.get("id").is_none(), "an id would refer to another dashboard");
     let variables = dashboard["templating"]["list"].as_array().unwrap();
     for variable in variables {
         assert!(["datasource", "query"].contains(&variable["type"].as_str().unwrap()), "{variable}");
@@ -71,15 +71,15 @@ fn grafana_can_import_it() {
             let query = target["expr"].as_str().unwrap().replace("$__rate_interval", "");
             for word in query.split('$').skip(1) {
                 let end = word.find(|character: char| !character.is_ascii_alphanumeric()).unwrap_or(word.len());
-                assert!(names.contains(&word[..end]), "${} is no variable: {query}", &word[..end]);
+                assert!(names.contains(&word[..end]), "${} is not a variable: {query}", &word[..end]);
             }
         }
     }
 }
 
-/// Every panel can be restricted to one installation, and those of routes to one route.
+/// All panels filter by job, and those of routes also by route.
 #[test]
-fn every_query_heeds_the_variables() {
+fn every_query_uses_the_variables() {
     for Row { title, panels } in ROWS {
         for Panel { title: panel, queries, .. } in *panels {
             for (query, _) in *queries {
@@ -92,7 +92,7 @@ fn every_query_heeds_the_variables() {
     }
 }
 
-/// The unit of Grafana's grid.
+/// Columns of Grafana's grid.
 const WIDTH: u64 = 24;
 const HEIGHT: u64 = 8;
 
@@ -159,28 +159,28 @@ fn panel(id: usize, panel: &Panel, place: &Value) -> Value {
             "legendFormat": legend,
         });
         match panel.form {
-            Form::Lines => target["range"] = json!(true),
-            Form::Number => target["instant"] = json!(true),
-            Form::Table => (target["instant"], target["format"]) = (json!(true), json!("table")),
+            PanelForm::Lines => target["range"] = json!(true),
+            PanelForm::Number => target["instant"] = json!(true),
+            PanelForm::Table => (target["instant"], target["format"]) = (json!(true), json!("table")),
         }
         target
     });
     let (kind, options) = match panel.form {
-        Form::Lines => (
+        PanelForm::Lines => (
             "timeseries",
             json!({
                 "legend": {"displayMode": "table", "placement": "bottom", "calcs": ["lastNotNull", "max"]},
                 "tooltip": {"mode": "multi", "sort": "desc"},
             }),
         ),
-        Form::Number => ("stat", json!({"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "value"})),
-        Form::Table => ("table", json!({"showHeader": true})),
+        PanelForm::Number => ("stat", json!({"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "value"})),
+        PanelForm::Table => ("table", json!({"showHeader": true})),
     };
     json!({
         "id": id,
         "type": kind,
         "title": panel.title,
-        "description": panel.says,
+        "description": panel.description,
         "datasource": source(),
         "gridPos": place,
         "fieldConfig": {"defaults": {"unit": panel.unit}, "overrides": []},

@@ -1,4 +1,4 @@
-//! The user guide against the program: every verdict has its row, every flag that is mentioned exists.
+//! Compares the user guide with the program: every verdict has a row, every mentioned flag exists.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use portico::compile::verdict::{Bearer, Code};
-use portico::proxy::Limits;
+use portico::compile::verdict::{Code, ConditionTarget};
+use portico::proxy::ProxyLimits;
 
 #[test]
-fn every_verdict_has_its_row_and_every_row_its_verdict() {
+fn conditions_page_lists_all_verdicts() {
     let said: BTreeSet<(String, String, String)> = Code::ALL
         .iter()
         .map(|code| {
@@ -22,17 +22,17 @@ fn every_verdict_has_its_row_and_every_row_its_verdict() {
     let documented = rows(&fs::read_to_string(root().join("docs/conditions.md")).unwrap());
     let missing: Vec<_> = said.difference(&documented).collect();
     let stale: Vec<_> = documented.difference(&said).collect();
-    assert!(missing.is_empty() && stale.is_empty(), "docs/conditions.md lacks {missing:#?} and has in vain {stale:#?}");
+    assert!(missing.is_empty() && stale.is_empty(), "docs/conditions.md lacks {missing:#?} and has unknown {stale:#?}");
 }
 
 #[test]
-fn every_flag_that_a_document_mentions_exists() {
+fn every_mentioned_flag_exists() {
     let known = flags_of_the_program();
     let mut findings = Vec::new();
     for path in documents() {
         let text = fs::read_to_string(&path).unwrap();
         for (index, line) in text.lines().enumerate() {
-            let unknown = |flag: &String| !known.contains(flag) && !OF_OTHER_PROGRAMS.contains(&flag.as_str());
+            let unknown = |flag: &String| !known.contains(flag) && !FLAGS_OF_OTHER_PROGRAMS.contains(&flag.as_str());
             for flag in flags(line).filter(unknown) {
                 let document = path.strip_prefix(root()).unwrap().display();
                 findings.push(format!("{document}:{}: portico has no {flag}", index + 1));
@@ -42,42 +42,42 @@ fn every_flag_that_a_document_mentions_exists() {
     assert!(findings.is_empty(), "{}", findings.join("\n"));
 }
 
-/// Every limit of the proxy has its row, with its default.
+/// Every limit of the proxy has a row with its default.
 #[test]
-fn limits_are_what_their_page_says() {
-    let Limits {
+fn limits_page_matches_the_defaults() {
+    let ProxyLimits {
         header_timeout,
-        max_head,
-        max_fields,
+        max_request_head: max_head,
+        max_request_fields: max_fields,
         handshake_timeout,
         max_handshakes,
         proxy_header_timeout,
-        keep_alive,
-        upload_timeout,
-        answer_timeout,
+        keep_alive_timeout: keep_alive,
+        request_body_timeout: upload_timeout,
+        response_timeout: answer_timeout,
         stall_timeout,
         max_streams,
         stream_window,
         connection_window,
         ping_interval,
         ping_timeout,
-        tunnel_idle,
-        tunnel_leave,
-        listener_leave,
+        tunnel_idle_timeout: tunnel_idle,
+        tunnel_grace_period: tunnel_leave,
+        listener_grace_period: listener_leave,
         max_connections,
         max_upstream_connections,
         connect_timeout,
-        max_answer_head,
-        max_answer_fields,
-        idle_per_endpoint,
-        upstream_streams,
-        upstream_idle,
-        replay_body,
-        mirror_copies,
-        mirror_body,
+        max_response_head: max_answer_head,
+        max_response_fields: max_answer_fields,
+        max_idle_per_endpoint: idle_per_endpoint,
+        max_upstream_streams: upstream_streams,
+        upstream_idle_timeout: upstream_idle,
+        max_replay_body: replay_body,
+        max_mirror_copies: mirror_copies,
+        max_mirror_body: mirror_body,
         mirror_timeout,
-    } = Limits::default();
-    assert_eq!(max_connections, max_upstream_connections, "as the page says");
+    } = ProxyLimits::default();
+    assert_eq!(max_connections, max_upstream_connections, "the page documents one value for both");
     let seconds = |time: Duration| format!("{} s", time.as_secs());
     let size = |bytes: usize| match bytes >> 20 {
         0 => format!("{} KiB", bytes >> 10),
@@ -93,8 +93,8 @@ fn limits_are_what_their_page_says() {
         ("size of a request's header", size(max_head)),
         ("fields in a request's header", max_fields.to_string()),
         ("time without a request on a connection", seconds(keep_alive)),
-        ("silence in the middle of a request's body", seconds(upload_timeout)),
-        ("silence on both sides of an upgraded", format!("{} min", tunnel_idle.as_secs() / 60)),
+        ("read timeout for a request body", seconds(upload_timeout)),
+        ("idle timeout of an upgraded connection", format!("{} min", tunnel_idle.as_secs() / 60)),
         ("time an upgraded connection is kept", seconds(tunnel_leave)),
         ("streams at a time on a connection", max_streams.to_string()),
         (
@@ -103,17 +103,17 @@ fn limits_are_what_their_page_says() {
         ),
         // Half of the connection's window.
         ("small frames that a client may", size(connection_window as usize / 2)),
-        ("a client that answers no ping", pings.clone()),
+        ("ping interval and timeout of a client connection", pings.clone()),
         ("time to connect", seconds(connect_timeout)),
-        ("an endpoint that neither answers", seconds(answer_timeout)),
-        ("silence in the middle of a response", seconds(stall_timeout)),
-        ("size of an answer's header", format!("{}, {max_answer_fields}", size(max_answer_head))),
+        ("response timeout", seconds(answer_timeout)),
+        ("read timeout for a response", seconds(stall_timeout)),
+        ("size of a response header", format!("{}, {max_answer_fields}", size(max_answer_head))),
         ("requests at a time on a connection of HTTP/2", upstream_streams.to_string()),
-        ("an HTTP/2 endpoint with requests that answers no ping", pings),
+        ("ping interval and timeout of an HTTP/2 connection", pings),
         ("idle connections kept", idle_per_endpoint.to_string()),
         ("time an idle connection is kept", seconds(upstream_idle)),
         ("body of a request that a rule with `retry`", size(replay_body)),
-        ("what had gone of a body", size(replay_body)),
+        ("replay buffer", size(replay_body)),
         ("copies for mirrors", mirror_copies.to_string()),
         ("body of a request that is mirrored", size(mirror_body)),
         ("time for a mirror", seconds(mirror_timeout)),
@@ -128,8 +128,8 @@ fn limits_are_what_their_page_says() {
     }
 }
 
-/// Mentioned beside a command of their own.
-const OF_OTHER_PROGRAMS: &[&str] = &[
+/// Flags of other programs.
+const FLAGS_OF_OTHER_PROGRAMS: &[&str] = &[
     "--each",
     "--fifo",
     "--validate",
@@ -193,17 +193,17 @@ const OF_OTHER_PROGRAMS: &[&str] = &[
     "--platform",
 ];
 
-fn heading(bearer: Bearer) -> &'static str {
+fn heading(bearer: ConditionTarget) -> &'static str {
     match bearer {
-        Bearer::GatewayClass => "GatewayClass",
-        Bearer::Gateway => "Gateway",
-        Bearer::Listener => "Listener",
-        Bearer::RouteParent => "Route, for each parent",
-        Bearer::Kong => "Plugin, consumer and the like",
+        ConditionTarget::GatewayClass => "GatewayClass",
+        ConditionTarget::Gateway => "Gateway",
+        ConditionTarget::Listener => "Listener",
+        ConditionTarget::RouteParent => "Route, for each parent",
+        ConditionTarget::Kong => "Plugin, consumer and the like",
     }
 }
 
-/// Heading, condition with its status, and reason of each table row. A row may have several conditions.
+/// Heading, condition with status, and reason of each table row. A row may have several conditions.
 fn rows(document: &str) -> BTreeSet<(String, String, String)> {
     let mut rows = BTreeSet::new();
     let mut heading = "";
@@ -232,7 +232,7 @@ fn flags_of_the_program() -> BTreeSet<String> {
     known
 }
 
-/// Words that begin with two hyphens, without a value behind them.
+/// Words that begin with two hyphens, without a value after `=`.
 fn flags(text: &str) -> impl Iterator<Item = String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
     words.filter(|word| word.starts_with("--") && !word.trim_matches('-').is_empty()).map(str::to_owned)
@@ -251,7 +251,7 @@ fn documents() -> Vec<PathBuf> {
 }
 
 fn below(folder: &Path, documents: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).expect("it is a folder") {
+    for entry in fs::read_dir(folder).expect("the folder is readable") {
         let path = entry.expect("the folder was opened").path();
         if path.is_dir() { below(&path, documents) } else { documents.push(path) }
     }

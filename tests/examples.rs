@@ -1,5 +1,4 @@
-//! The examples, as a newcomer meets them: no remark about any object, and every request that the quickstart suggests
-//! goes where its text says.
+//! The examples: no problem is reported for any object, and every request in the quickstart is routed as its text says.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,42 +9,42 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use portico::api::Kind;
 use portico::api::names::GATEWAY_CONTROLLER;
-use portico::compile::addresses::{Addresses, Memory, Pool, Provider};
+use portico::compile::addresses::{AddressProvider, AddressState, GatewayAddressPool, GatewayAddresses};
 use portico::compile::verdict::{Condition, Verdict};
-use portico::compile::{Classes, Compiler, Entrance, IngressSettings, Inputs, addressed};
+use portico::compile::{Classes, CompileInputs, Compiler, IngressListener, IngressSettings, addressable_gateways};
 use portico::manifests::Manifests;
-use portico::plugin::Workshop;
+use portico::plugin_api::PluginFactory;
 use portico::schema::Channel;
 use portico::snapshot::Snapshot;
-use portico::snapshot::kong::{ToHost, upstream_path};
-use portico::snapshot::router::Question;
+use portico::snapshot::kong::{UpstreamHost, upstream_path};
+use portico::snapshot::router::RoutingRequest;
 use portico::store::{AnyObject, Batch, Store};
-use portico::upstream::Registry;
+use portico::upstream::UpstreamRegistry;
 use serde_json::json;
 
 #[test]
-fn no_example_has_anything_to_remark() {
+fn examples_have_no_problems() {
     let folders = fs::read_dir(examples()).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
     let folders: Vec<PathBuf> = folders.collect();
     assert!(!folders.is_empty());
     for folder in folders {
-        let served = serve(&folder);
+        let served = compile_example(&folder);
         let meant: &[&str] = if folder.ends_with("kong") { &[SUBDOMAINS] } else { &[] };
-        assert_eq!(served.remarks, meant, "{}", folder.display());
+        assert_eq!(served.problems, meant, "{}", folder.display());
     }
 }
 
-/// Its README explains this one.
-const SUBDOMAINS: &str = "KongPlugin default/cors: config.origins[0]: \"https://*.company.com\" admits the subdomains and nothing \
-     else; Kong reads it as a regular expression, which admits no subdomain; add the domain itself as an entry of its \
-     own if it is meant too";
+/// A known warning that the README of the example explains.
+const SUBDOMAINS: &str = "KongPlugin default/cors: config.origins[0]: \"https://*.company.com\" allows only subdomains; \
+     Kong interprets it as a regular expression, which matches no subdomain; add a separate entry for the domain \
+     itself if it is allowed, too";
 
-// kong-compat §2.2, §3.2
+// Kong's documentation: `strip-path`, `path`, `preserve-host` and redirect annotations, and upstream names.
 #[test]
-fn kongs_manifests_are_served_as_their_text_says() {
-    let snapshot = serve(&examples().join("kong")).snapshot;
+fn kong_example_is_routed_as_documented() {
+    let snapshot = compile_example(&examples().join("kong")).snapshot;
     let cases = [
-        // (port, host, path, rule, what the endpoint is asked for)
+        // (port, host, path, rule, path sent to the endpoint)
         (8443, "api.company.com", "/orders/7", "orders.api.company.com.http", "/7"),
         (8000, "api.company.com", "/orders", "orders.api.company.com.http", "/"),
         (8443, "api.company.com", "/users/12/cart", "users.api.company.com.80", "/v2/cart"),
@@ -54,18 +53,18 @@ fn kongs_manifests_are_served_as_their_text_says() {
     for (port, host, path, expected, sent) in cases {
         let bind = &snapshot.binds[&SocketAddr::from(([127, 0, 0, 1], port))];
         let (method, headers) = (Method::GET, HeaderMap::new());
-        let question = Question::plain(path, None, &method, &headers);
+        let question = RoutingRequest::plaintext(path, None, &method, &headers);
         let matched = bind.listener(host).and_then(|listener| listener.find(host, &question));
-        let matched = matched.unwrap_or_else(|| panic!("nothing takes {host}{path}"));
+        let matched = matched.unwrap_or_else(|| panic!("no route matches {host}{path}"));
         assert_eq!(&*matched.rule.id.rule, expected, "{host}{path}");
         let manner = matched.rule.kong.as_ref().unwrap();
-        assert_eq!(manner.host, ToHost::Preserved);
+        assert_eq!(manner.host, UpstreamHost::Preserved);
         let stripped = manner.strip_path.then(|| matched.path.length(path));
         assert_eq!(upstream_path(&manner.path, path, stripped), sent, "{host}{path}");
         let plugins: Vec<_> =
-            matched.rule.plugins.iter().flat_map(|chain| chain.listed()).map(|(kind, _)| kind).collect();
+            matched.rule.plugins.iter().flat_map(|chain| chain.attachments()).map(|(kind, _)| kind).collect();
         if host == "api.company.com" {
-            assert_eq!(plugins, ["cors", "jwt", "rate-limiting"], "by priority");
+            assert_eq!(plugins, ["cors", "jwt", "rate-limiting"], "in order of priority");
         } else {
             assert!(plugins.is_empty() && !manner.protocols.http);
             assert_eq!((manner.https_redirect.status.as_u16(), manner.https_redirect.port), (308, 8443));
@@ -78,8 +77,8 @@ fn kongs_manifests_are_served_as_their_text_says() {
 }
 
 #[test]
-fn requests_of_the_quickstart_go_where_its_text_says() {
-    let snapshot = serve(&examples().join("quickstart")).snapshot;
+fn quickstart_requests_are_routed_as_documented() {
+    let snapshot = compile_example(&examples().join("quickstart")).snapshot;
     let bind = &snapshot.binds[&"127.0.0.1:8080".parse().unwrap()];
     let cases: &[(&str, &str, &[Header], &str)] = &[
         ("localhost", "/", &[], "HTTPRoute/default/shop everything-else"),
@@ -92,7 +91,7 @@ fn requests_of_the_quickstart_go_where_its_text_says() {
         ("localhost", "/api/v1/users", &[], "HTTPRoute/default/edits rewritten"),
         ("localhost", "/headers", &[], "HTTPRoute/default/edits headers"),
         ("admin.example.com", "/", &[], "HTTPRoute/default/admin 0"),
-        // A listener of its own: the routes of the others are not there.
+        // This host has its own listener, without the routes of the others.
         ("admin.example.com", "/old/page", &[], "HTTPRoute/default/admin 0"),
         ("red.apps.example.com", "/", &[], "HTTPRoute/default/any-app 0"),
         ("blue.apps.example.com", "/", &[], "HTTPRoute/default/blue-app 0"),
@@ -103,7 +102,7 @@ fn requests_of_the_quickstart_go_where_its_text_says() {
             .iter()
             .map(|(name, value)| (HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap()))
             .collect();
-        let question = Question::plain(path, None, &Method::GET, &headers);
+        let question = RoutingRequest::plaintext(path, None, &Method::GET, &headers);
         let found = bind.listener(host).and_then(|listener| listener.find(host, &question));
         let found = found.map(|matched| format!("{} {}", matched.rule.id.route, matched.rule.id.rule));
         assert_eq!(found.as_deref(), Some(*expected), "{host}{path} {headers:?}");
@@ -112,16 +111,16 @@ fn requests_of_the_quickstart_go_where_its_text_says() {
 
 type Header = (&'static str, &'static str);
 
-struct Served {
+struct CompiledExample {
     snapshot: Arc<Snapshot>,
-    /// Everything that a reader would be told, of any object.
-    remarks: Vec<String>,
+    /// Problems and warnings about all objects.
+    problems: Vec<String>,
 }
 
-fn serve(folder: &Path) -> Served {
+fn compile_example(folder: &Path) -> CompiledExample {
     let update = Manifests::new(vec![folder.to_owned()], Channel::Standard).read();
-    let mut remarks: Vec<String> = update.refusals.iter().map(|refusal| format!("{refusal:?}")).collect();
-    remarks.extend(update.ignored.keys().map(|kind| format!("{kind} is not read")));
+    let mut remarks: Vec<String> = update.diagnostics.iter().map(|refusal| format!("{refusal:?}")).collect();
+    remarks.extend(update.ignored.keys().map(|kind| format!("{kind} is ignored")));
 
     let mut store = Store::default();
     store.apply(update.batch);
@@ -130,22 +129,30 @@ fn serve(folder: &Path) -> Served {
         store.apply(Batch { upserts: vec![certificate()], removes: vec![] });
     }
     let classes = if is_kong { Classes { name: "kong".to_owned() } } else { Classes::default() };
-    let entrance = |port| Entrance { address: SocketAddr::from(([127, 0, 0, 1], port)), public: port, always: false };
+    let entrance = |port| IngressListener {
+        address: SocketAddr::from(([127, 0, 0, 1], port)),
+        public_port: port,
+        always_listen: false,
+    };
     let ingress =
         IngressSettings { http: Some(entrance(8000)), https: Some(entrance(8443)), ..IngressSettings::default() };
     let controllers = [GATEWAY_CONTROLLER.to_owned()];
-    let mut addresses = Addresses::default();
-    addresses.assign(&Provider::Pool(Pool::loopback(Vec::new())), &Memory::default(), addressed(&store, &controllers));
-    let upstreams = Registry::default();
+    let mut addresses = GatewayAddresses::default();
+    addresses.assign(
+        &AddressProvider::Pool(GatewayAddressPool::loopback(Vec::new())),
+        &AddressState::default(),
+        addressable_gateways(&store, &controllers),
+    );
+    let upstreams = UpstreamRegistry::default();
     let unknown = BTreeSet::new();
-    let workshop = Workshop::offline(portico::plugins::REGISTRY);
-    let inputs = Inputs {
+    let workshop = PluginFactory::offline(portico::plugins::REGISTRY);
+    let inputs = CompileInputs {
         controllers: &controllers,
         addresses: &addresses,
         upstreams: &upstreams,
         classes: &classes,
-        workshop: &workshop,
-        unknown: &unknown,
+        plugin_factory: &workshop,
+        unreadable_kinds: &unknown,
         ingress: &ingress,
     };
     let mut compiler = Compiler::default();
@@ -153,12 +160,12 @@ fn serve(folder: &Path) -> Served {
     for (id, verdict) in compiler.verdicts() {
         remarks.extend(problems(verdict).into_iter().map(|problem| format!("{id}: {problem}")));
     }
-    Served { snapshot, remarks }
+    CompiledExample { snapshot, problems: remarks }
 }
 
-/// The one that the README has its readers make.
+/// The certificate that readers of the README create.
 fn certificate() -> AnyObject {
-    let made = rcgen::generate_simple_self_signed(vec!["*.company.com".to_owned()]).expect("a name is all it takes");
+    let made = rcgen::generate_simple_self_signed(vec!["*.company.com".to_owned()]).expect("the name is valid");
     let pair = json!({"tls.crt": made.cert.pem(), "tls.key": made.signing_key.serialize_pem()});
     let metadata = json!({"namespace": "default", "name": "api-company-com"});
     let object = json!({"metadata": metadata, "type": "kubernetes.io/tls", "stringData": pair});
@@ -169,7 +176,7 @@ fn problems(verdict: &Verdict) -> Vec<String> {
     let listeners = verdict.listeners.iter().flat_map(|listener| &listener.conditions);
     let parents = verdict.parents.iter().flat_map(|parent| &parent.conditions);
     let conditions: Vec<&Condition> = verdict.conditions.iter().chain(listeners).chain(parents).collect();
-    let refused = conditions.iter().filter(|condition| !condition.code.status() || !condition.problems.is_empty());
+    let refused = conditions.iter().filter(|condition| !condition.code.status() || !condition.diagnostics.is_empty());
     let notes = verdict.notes.iter().map(ToString::to_string);
     refused.map(|condition| format!("{:?}: {}", condition.code, condition.message())).chain(notes).collect()
 }

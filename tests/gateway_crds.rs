@@ -1,14 +1,15 @@
-//! Our schema of Gateway API against the release's own CRDs: the same fields and bounds, and for every rule of theirs
-//! an object that breaks it and that we refuse at the same place. Needs the folder that `scripts/gateway-crds.sh` prints.
+//! Compares the schemas with the CRDs of the Gateway API release: the same fields and bounds, and for every rule of the
+//! release an object that violates it and is rejected at the same place. Needs the folder printed by
+//! `scripts/gateway-crds.sh`.
 
-#![expect(clippy::unwrap_used, reason = "what a test cannot read or parse is a failed test")]
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 #[path = "gateway_crds/corpus.rs"]
 mod corpus;
 #[path = "gateway_crds/difference.rs"]
 mod difference;
-#[path = "gateway_crds/judge.rs"]
-mod judge;
+#[path = "gateway_crds/evaluator.rs"]
+mod evaluator;
 #[path = "gateway_crds/nodes.rs"]
 mod nodes;
 #[path = "gateway_crds/release.rs"]
@@ -16,17 +17,17 @@ mod release;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use portico::api::gateway::schema::{served, structural, structural_of};
+use portico::api::gateway::schema::{served_versions, structural, structural_version};
 use portico::api::gateway::{self, Channel};
 use portico::api::{Kind, Object, Resource};
 use serde_json::Value;
 
 use corpus::{Snippets, Valid};
-use judge::{Broken, Judge};
+use evaluator::{RuleEvaluator, ViolatedRule};
 use release::Definition;
 
 #[test]
-fn our_kinds_and_versions_are_those_of_the_release() {
+fn kinds_and_versions_match_the_release() {
     let definitions = release::definitions();
     for definition in &definitions {
         assert_eq!(definition.kind.plural(), definition.plural, "{}", definition.name());
@@ -39,30 +40,30 @@ fn our_kinds_and_versions_are_those_of_the_release() {
                 .filter(|definition| definition.kind == *kind && definition.channel == channel)
                 .map(|definition| definition.version.as_str())
                 .collect();
-            let ours: BTreeSet<&str> = served(*kind, channel).iter().copied().collect();
+            let ours: BTreeSet<&str> = served_versions(*kind, channel).iter().copied().collect();
             assert_eq!(ours, theirs, "{kind} ({})", channel.name());
         }
     }
 }
 
 #[test]
-fn our_schema_asks_what_the_release_asks() {
+fn schemas_match_the_release() {
     let mut lines = Vec::new();
     for definition in release::definitions() {
         for line in difference::differences(&schema(&definition), &definition.schema) {
             lines.push(format!("{} {line}", definition.name()));
         }
     }
-    report(&lines, "differences, ours / theirs");
+    report(&lines, "differences, Portico / release");
 }
 
 #[test]
-fn valid_objects_break_no_rule() {
+fn valid_objects_violate_no_rule() {
     let mut lines = Vec::new();
     let (definitions, valid) = (release::definitions(), Valid::all());
     for definition in &definitions {
-        let judge = Judge::new(definition);
-        let mut objects = valid.iter().filter_map(|valid| Some((valid, valid.of(definition)?))).peekable();
+        let judge = RuleEvaluator::new(definition);
+        let mut objects = valid.iter().filter_map(|valid| Some((valid, valid.for_definition(definition)?))).peekable();
         if objects.peek().is_none() {
             lines.push(format!("{}: no valid object in the corpus", definition.name()));
         }
@@ -71,11 +72,11 @@ fn valid_objects_break_no_rule() {
             accepted(&judge, &object, &case, &mut lines);
         }
     }
-    report(&lines, "objections to valid objects");
+    report(&lines, "violations in valid objects");
 }
 
 #[test]
-fn examples_of_the_release_are_accepted_and_its_invalid_ones_refused() {
+fn release_examples_are_accepted_or_rejected() {
     let mut lines = Vec::new();
     for example in release::examples() {
         for violation in portico::schema::check(example.kind, &mut example.object.clone(), example.channel) {
@@ -89,34 +90,34 @@ fn examples_of_the_release_are_accepted_and_its_invalid_ones_refused() {
     }
     for (file, refused) in refused {
         if !refused {
-            lines.push(format!("{file}: we have nothing against it"));
+            lines.push(format!("{file}: accepted although invalid"));
         }
     }
-    report(&lines, "faults");
+    report(&lines, "errors");
 }
 
 #[test]
-fn valid_objects_become_our_types() {
+fn valid_objects_parse_as_their_types() {
     let mut lines = Vec::new();
     for definition in release::definitions() {
         for valid in Valid::all() {
-            let Some(object) = valid.of(&definition) else { continue };
+            let Some(object) = valid.for_definition(&definition) else { continue };
             if let Err(error) = typed(definition.kind, object) {
                 lines.push(format!("{} of {}: {error}", definition.name(), valid.file));
             }
         }
     }
-    report(&lines, "objects that are valid and cannot be read");
+    report(&lines, "valid objects that cannot be parsed");
 }
 
 #[test]
-fn every_rule_of_the_release_is_broken_and_we_refuse_the_same_place() {
+fn every_release_rule_is_violated_at_the_same_place() {
     let mut lines = Vec::new();
     let (definitions, valid, snippets) = (release::definitions(), Valid::all(), Snippets::all());
     let mut used = BTreeSet::new();
     for definition in different(&definitions) {
-        let judge = Judge::new(definition);
-        let objects: Vec<Value> = valid.iter().filter_map(|valid| valid.of(definition)).collect();
+        let judge = RuleEvaluator::new(definition);
+        let objects: Vec<Value> = valid.iter().filter_map(|valid| valid.for_definition(definition)).collect();
         let places = corpus::places(&objects);
         let mut covered = BTreeSet::new();
         for snippets in &snippets {
@@ -124,14 +125,14 @@ fn every_rule_of_the_release_is_broken_and_we_refuse_the_same_place() {
                 let named = |name: &str| format!("{} {}, {}: {name}", definition.name(), place.path, snippets.file);
                 for snippet in snippets.accepted.iter().filter(|snippet| snippet.concerns(definition)) {
                     used.insert((&snippets.file, &snippet.name));
-                    let whole = place.holding(&snippet.value);
+                    let whole = place.with_value(&snippet.value);
                     accepted(&judge, &whole, &named(&snippet.name), &mut lines);
                 }
                 for snippet in snippets.refused.iter().filter(|snippet| snippet.concerns(definition)) {
                     used.insert((&snippets.file, &snippet.name));
-                    let before = snippet.before.as_ref().map(|before| place.holding(before));
-                    let whole = place.holding(&snippet.value);
-                    let broken = judge.theirs(&whole, before.as_ref());
+                    let before = snippet.before.as_ref().map(|before| place.with_value(before));
+                    let whole = place.with_value(&snippet.value);
+                    let broken = judge.violated_release_rules(&whole, before.as_ref());
                     refused(&judge, &whole, before.as_ref(), &broken, &place.path, &named(&snippet.name), &mut lines);
                     covered.extend(
                         broken.into_iter().filter(|broken| broken.decided).map(|broken| (broken.node, broken.rule)),
@@ -142,7 +143,7 @@ fn every_rule_of_the_release_is_broken_and_we_refuse_the_same_place() {
         for (node, content) in nodes::nodes(&judge.schema) {
             for rule in nodes::rules(content) {
                 if !covered.contains(&(node.clone(), rule.to_owned())) {
-                    lines.push(format!("{} {node}: nothing in the corpus breaks {rule}", definition.name()));
+                    lines.push(format!("{} {node}: no object in the corpus violates {rule}", definition.name()));
                 }
             }
         }
@@ -150,18 +151,18 @@ fn every_rule_of_the_release_is_broken_and_we_refuse_the_same_place() {
     for snippets in &snippets {
         for snippet in snippets.accepted.iter().chain(&snippets.refused) {
             if !used.contains(&(&snippets.file, &snippet.name)) {
-                lines.push(format!("{}: {} fits nowhere", snippets.file, snippet.name));
+                lines.push(format!("{}: {} matches no place", snippets.file, snippet.name));
             }
         }
     }
-    for words in judge::outdated(definitions.iter().map(|definition| &definition.schema)) {
-        lines.push(format!("judge.rs: no rule says {words} any more"));
+    for words in evaluator::unused_replacements(definitions.iter().map(|definition| &definition.schema)) {
+        lines.push(format!("evaluator.rs: no rule contains {words} any more"));
     }
-    report(&lines, "faults");
+    report(&lines, "errors");
 }
 
 #[test]
-fn every_message_says_what_is_wrong_and_what_would_be_right() {
+fn every_message_has_problem_and_remedy() {
     for channel in Channel::ALL {
         for kind in Kind::ALL {
             let schema = structural(*kind, channel).unwrap_or_default();
@@ -176,7 +177,7 @@ fn every_message_says_what_is_wrong_and_what_would_be_right() {
     }
 }
 
-/// The definitions without those that repeat an earlier one under the name of another version.
+/// The definitions without versions that equal an earlier one.
 fn different(definitions: &[Definition]) -> Vec<&Definition> {
     let mut different: Vec<&Definition> = Vec::new();
     for definition in definitions {
@@ -192,12 +193,12 @@ fn different(definitions: &[Definition]) -> Vec<&Definition> {
     different
 }
 
-/// Our schema of what the release defines.
+/// Portico's schema for a definition of the release.
 fn schema(definition: &Definition) -> Value {
-    structural_of(definition.kind, &definition.version, definition.channel).expect("it is served")
+    structural_version(definition.kind, &definition.version, definition.channel).expect("the version is served")
 }
 
-/// Reads the object as the type of its kind.
+/// Parses the object as the type of its kind.
 fn typed(kind: Kind, object: Value) -> Result<(), serde_json::Error> {
     fn read<T: Resource>(object: Value) -> Result<(), serde_json::Error> {
         serde_json::from_value::<Object<T>>(object).map(drop)
@@ -217,55 +218,57 @@ fn typed(kind: Kind, object: Value) -> Result<(), serde_json::Error> {
         Kind::XBackendTrafficPolicy => read::<gateway::XBackendTrafficPolicy>(object),
         Kind::XMesh => read::<gateway::XMesh>(object),
         Kind::XTelemetryPolicy => read::<gateway::XTelemetryPolicy>(object),
-        _ => panic!("{kind} is not of the release"),
+        _ => panic!("{kind} is not in the release"),
     }
 }
 
-/// Neither side has anything against the object.
-fn accepted(judge: &Judge, object: &Value, case: &str, lines: &mut Vec<String>) {
-    for broken in judge.theirs(object, None) {
-        lines.push(format!("{case}: theirs at {}: {}", broken.path, broken.message));
+/// Neither schema rejects the object.
+fn accepted(judge: &RuleEvaluator, object: &Value, case: &str, lines: &mut Vec<String>) {
+    for broken in judge.violated_release_rules(object, None) {
+        lines.push(format!("{case}: release at {}: {}", broken.path, broken.message));
     }
-    for path in judge.refused(object) {
-        lines.push(format!("{case}: ours at {path}"));
+    for path in judge.rejected_fields(object) {
+        lines.push(format!("{case}: Portico at {path}"));
     }
 }
 
-/// Theirs refuse the object at the path of the snippet, and ours wherever theirs do; with rules alone, nowhere else.
+/// The release rejects the object at the path of the snippet, and Portico wherever the release does; rules nowhere
+/// else.
 fn refused(
-    judge: &Judge,
+    judge: &RuleEvaluator,
     object: &Value,
     before: Option<&Value>,
-    theirs: &[Broken],
+    theirs: &[ViolatedRule],
     path: &str,
     case: &str,
     lines: &mut Vec<String>,
 ) {
     if !theirs.iter().any(|broken| broken.path == path) {
-        lines.push(format!("{case}: breaks no rule of the release there"));
+        lines.push(format!("{case}: violates no rule of the release there"));
     }
-    let ours = judge.ours(object, before);
-    for broken in ours.iter().filter(|broken| judge.stands_in(&broken.message)) {
-        lines.push(format!("{case}: the message does not say which: {}", broken.message));
+    let ours = judge.violated_own_rules(object, before);
+    for broken in ours.iter().filter(|broken| judge.is_static_message(&broken.message)) {
+        lines.push(format!("{case}: the message does not name the entry: {}", broken.message));
     }
-    let at = |broken: &[Broken]| -> BTreeSet<String> { broken.iter().map(|broken| broken.path.clone()).collect() };
+    let at =
+        |broken: &[ViolatedRule]| -> BTreeSet<String> { broken.iter().map(|broken| broken.path.clone()).collect() };
     let (ours, theirs) = (at(&ours), at(theirs));
     if ours != theirs {
-        lines.push(format!("{case}: rules of ours are broken at {ours:?}, of theirs at {theirs:?}"));
+        lines.push(format!("{case}: Portico's rules fail at {ours:?}, those of the release at {theirs:?}"));
     }
     if before.is_some() {
-        // A manifest is checked by itself; what it was before is nobody's business but the API server's.
+        // `schema::check` validates single manifests; only the API server compares with the previous version.
         return;
     }
-    // A form that a rule repeats is told where it is broken, at the entry or field that has it.
-    let refused = judge.refused(object);
+    // A format that a rule repeats is reported at the entry or field with the format.
+    let refused = judge.rejected_fields(object);
     let told = |path: &String| refused.iter().any(|told| told.strip_prefix(path.as_str()).is_some_and(below));
     for path in theirs.iter().filter(|path| !told(path)) {
-        lines.push(format!("{case}: we do not refuse {path}, only {refused:?}"));
+        lines.push(format!("{case}: Portico does not reject {path}, only {refused:?}"));
     }
 }
 
-/// What is left of a path behind that of a value in which it lies.
+/// Whether the rest of a path, after the path of a value, is inside that value.
 fn below(rest: &str) -> bool {
     rest.is_empty() || rest.starts_with(['.', '['])
 }

@@ -1,20 +1,20 @@
-//! The image: the Dockerfile is held to the files that it takes its facts from, and what goes in is the same wherever it is
-//! built. Nothing here builds an image, which takes a container engine; the root folder is built,
-//! started and tried by the tests that need a cluster.
+//! The container image: the Dockerfile matches the files with the same settings, and the root folder is reproducible.
+//! No
+//! image is built here because that needs a container engine; tests with a cluster build and run the root folder.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
-#[path = "image/small.rs"]
-mod small;
+#[path = "image/small_checkout.rs"]
+mod small_checkout;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use small::Small;
+use small_checkout::SmallCheckout;
 
 #[test]
-fn it_builds_with_the_toolchain_that_is_tested() {
+fn image_uses_the_tested_toolchain() {
     let toolchain = read("rust-toolchain.toml");
     let tested = toolchain.lines().find_map(|line| line.strip_prefix("channel = ")).unwrap().trim_matches('"');
     assert_eq!(
@@ -25,37 +25,34 @@ fn it_builds_with_the_toolchain_that_is_tested() {
 }
 
 #[test]
-fn it_runs_as_the_user_that_the_root_folder_and_the_manifests_know() {
+fn image_user_matches_root_folder_and_manifests() {
     let script = read("scripts/image-root.sh");
     let number = script.lines().find_map(|line| line.strip_prefix("user=")).unwrap();
     let number = number.split_whitespace().next().unwrap();
     assert_eq!(after("USER "), format!("{number}:{number}"));
     let deployment = read("manifests/base/deployment.yaml");
-    assert!(
-        deployment.contains(&format!("runAsUser: {number}")),
-        "manifests/base/deployment.yaml runs as somebody else"
-    );
+    assert!(deployment.contains(&format!("runAsUser: {number}")), "manifests/base/deployment.yaml has another user");
 }
 
 #[test]
-fn every_script_that_it_calls_goes_into_the_build() {
+fn called_scripts_are_in_the_build_context() {
     let dockerfile = dockerfile();
     let called: Vec<&str> = dockerfile.split_whitespace().filter(|word| word.starts_with("scripts/")).collect();
     assert!(called.contains(&"scripts/image-root.sh"), "{called:?}");
     let ignored = read(".dockerignore");
     for script in called {
-        assert!(root().join(script).is_file(), "Dockerfile calls {script}, which is not there");
+        assert!(root().join(script).is_file(), "Dockerfile calls {script}, which does not exist");
         let left_out = ignored.lines().any(|pattern| script.split('/').next() == Some(pattern.trim_matches('/')));
         assert!(!left_out, ".dockerignore keeps {script} out of the build");
     }
 }
 
-/// What `make image-reproducible` does with Portico, which takes two builds of a release: here with a program of a few lines.
+/// Like `make image-reproducible`, but with a small program instead of two release builds of Portico.
 #[test]
-fn the_root_folder_is_the_same_wherever_and_whenever_it_is_built() {
-    let (one, another) = (Small::at("one"), Small::at("another/much-deeper"));
+fn root_folder_is_reproducible() {
+    let (one, another) = (SmallCheckout::create("one"), SmallCheckout::create("another/much-deeper"));
     assert_eq!(one.checksum(), another.checksum());
-    let said = one.says();
+    let said = one.output();
     let lines: Vec<&str> = said.lines().collect();
     let [written, native] = lines[..] else { panic!("{said}") };
     assert!(written.starts_with("/portico/target/") && written.ends_with("/out/written.rs"), "{said}");
@@ -63,25 +60,25 @@ fn the_root_folder_is_the_same_wherever_and_whenever_it_is_built() {
 }
 
 #[test]
-fn a_program_that_names_the_folder_of_its_build_is_refused() {
+fn program_with_its_build_path_is_rejected() {
     let script = "scripts/image-root.sh";
     for (what, file, from, to) in [
         ("a variable of the build", "src/main.rs", "written::place()", "env!(\"CARGO_MANIFEST_DIR\")"),
         ("places in Rust", script, "${maps[*]/#/--remap-path-prefix=}", ""),
         ("places in C", script, "${maps[*]/#/-ffile-prefix-map=}", "-O1"),
     ] {
-        let small = Small::at("somewhere");
+        let small = SmallCheckout::create("somewhere");
         small.change(file, from, to);
         let output = small.build();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success(), "{what}");
-        assert!(said.contains("so that it would differ where it is built elsewhere"), "{what}: {said}");
+        assert!(said.contains("so builds on other machines would differ"), "{what}: {said}");
     }
 }
 
-/// By the part of the script that looks for it, in folders that a test cannot have.
+/// Tests a function of the script with folders that a test cannot create.
 #[test]
-fn the_folder_of_a_build_is_told_from_words_that_begin_like_it() {
+fn build_path_is_distinguished_from_similar_strings() {
     let script = read("scripts/image-root.sh");
     let start = script.find("forbid_paths() {").unwrap();
     let function = &script[start..start + script[start..].find("\n}\n").unwrap() + 3];
@@ -92,7 +89,7 @@ fn the_folder_of_a_build_is_told_from_words_that_begin_like_it() {
         ("/app", b"\xff/app", true),
         ("/app", b"\0/apps/v1\0", false),
         ("/build", b"portico/build_info\0", false),
-        // Strings stand side by side.
+        // Strings in a binary are adjacent without separators.
         ("/srv/deep/app", b"before/srv/deep/appafter", true),
         ("/srv/deep/a.b", b"\0/srv/deep/axb/src\0", false),
         ("/srv/deep/a[b]^+c", b"\0/srv/deep/a[b]^+c/src\0", true),
@@ -103,32 +100,32 @@ fn the_folder_of_a_build_is_told_from_words_that_begin_like_it() {
         command.args(["-euo", "pipefail", "-c", &call, "bash", folder]).arg(file.path());
         let output = command.output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
-        let told = said.contains(&format!("names {folder}, so that it would differ"));
+        let told = said.contains(&format!("contains the path {folder}, so builds on other machines would differ"));
         let what = content.escape_ascii();
         assert_eq!((output.status.success(), told), (!is_named, is_named), "{folder} in {what}: {said}");
     }
 }
 
-/// `scripts/image-root.sh` refuses a program that names the folder; `/src` is in every path of a crate.
+/// `scripts/image-root.sh` rejects programs that contain this folder; `/src` occurs in every path of a crate.
 #[test]
-fn it_builds_in_a_folder_that_no_path_of_the_program_names() {
+fn build_folder_is_no_substring_of_program_paths() {
     let folder = after("WORKDIR ");
     for path in
         ["/portico/src/main.rs", "/cargo/registry/src/index/name-1.0.0/src/lib.rs", "/rust/lib/rustlib/src/rust"]
     {
-        assert!(!path.contains(&folder), "{path} has {folder}");
+        assert!(!path.contains(&folder), "{path} contains {folder}");
     }
     assert!(dockerfile().contains(&format!("COPY --from=build {folder}/target/image-root/ /")));
 }
 
-/// The rest of the first line of the Dockerfile that starts so.
+/// The rest of the first line in the Dockerfile with this prefix.
 fn after(start: &str) -> String {
     let dockerfile = dockerfile();
     let line = dockerfile.lines().find_map(|line| line.strip_prefix(start));
     line.unwrap_or_else(|| panic!("no line of the Dockerfile starts with {start:?}")).to_owned()
 }
 
-/// Without its remarks.
+/// The Dockerfile without comments.
 fn dockerfile() -> String {
     read("Dockerfile").lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect()
 }

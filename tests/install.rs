@@ -1,6 +1,6 @@
-//! What `kubectl apply -f manifests/install.yaml` installs: complete, and allowed exactly what the program does.
+//! The objects in manifests/install.yaml are complete and grant exactly the permissions that the program uses.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,14 +11,14 @@ use portico::k8s::permissions::{self, Permission};
 use serde_json::{Value, json};
 
 #[test]
-fn the_rendered_file_is_what_the_base_says() {
+fn install_file_matches_the_base() {
     let rendered = rendered();
     let file = folder().join("install.yaml");
     if std::env::var_os("UPDATE").is_some() {
         fs::write(&file, &rendered).unwrap();
     }
     let written = fs::read_to_string(&file).unwrap_or_default();
-    assert!(written == rendered, "manifests/install.yaml is not what manifests/base says; UPDATE=1 rewrites it");
+    assert!(written == rendered, "manifests/install.yaml differs from manifests/base; UPDATE=1 rewrites it");
 
     let listed: BTreeSet<String> = resources().into_iter().collect();
     let files =
@@ -28,21 +28,24 @@ fn the_rendered_file_is_what_the_base_says() {
 }
 
 #[test]
-fn every_rule_is_used_and_every_use_has_its_rule() {
-    for (kind, expected) in [("ClusterRole", permissions::everywhere()), ("Role", permissions::at_home())] {
+fn roles_grant_exactly_the_used_permissions() {
+    for (kind, expected) in [
+        ("ClusterRole", permissions::watched_namespace_permissions()),
+        ("Role", permissions::own_namespace_permissions()),
+    ] {
         let role = one(kind);
         let granted = granted(&role);
         let missing: Vec<_> = expected.difference(&granted).collect();
         let in_vain: Vec<_> = granted.difference(&expected).collect();
-        assert!(missing.is_empty() && in_vain.is_empty(), "{kind} lacks {missing:#?} and grants in vain {in_vain:#?}");
+        assert!(missing.is_empty() && in_vain.is_empty(), "{kind} lacks {missing:#?} and grants unused {in_vain:#?}");
         let count: usize = role["rules"].as_array().unwrap().iter().map(|rule| permissions_of(rule).count()).sum();
         assert_eq!(count, granted.len(), "{kind} grants something twice");
     }
 }
 
-/// Only one Lease is ours, and it is the one that an election is held for.
+/// Only one Lease is used, which is that of the leader election.
 #[test]
-fn what_has_one_name_is_granted_by_it() {
+fn lease_permissions_are_restricted_by_name() {
     let role = one("Role");
     let rules = role["rules"].as_array().unwrap().iter();
     let leases: Vec<_> = rules.filter(|rule| rule["resources"][0] == "leases").collect();
@@ -54,25 +57,25 @@ fn what_has_one_name_is_granted_by_it() {
 }
 
 #[test]
-fn every_rule_says_what_it_is_for() {
+fn every_rbac_rule_has_a_comment() {
     for file in ["base/cluster-role.yaml", "base/role.yaml"] {
         let text = read(file);
         let lines: Vec<&str> = text.lines().collect();
         let rules = lines.iter().enumerate().filter(|(_, line)| line.starts_with("- apiGroups:"));
         for (index, line) in rules {
-            assert!(lines[index - 1].starts_with("# "), "{file}:{}: {line}: write before it what it is for", index + 1);
+            assert!(lines[index - 1].starts_with("# "), "{file}:{}: {line}: add a comment above it", index + 1);
         }
     }
 }
 
 #[test]
-fn everything_carries_the_standard_labels_and_is_in_one_namespace() {
+fn objects_have_standard_labels_and_one_namespace() {
     for object in objects() {
         let (kind, metadata) = (&object["kind"], &object["metadata"]);
         assert_eq!(metadata["labels"]["app.kubernetes.io/name"], "portico", "{kind}");
         assert_eq!(metadata["labels"]["app.kubernetes.io/instance"], "portico", "{kind}");
         assert_eq!(metadata["labels"]["app.kubernetes.io/part-of"], "portico", "{kind}");
-        // Whoever has this label is looked after by the program itself.
+        // Objects with this label are managed by the program itself.
         assert!(metadata["labels"]["app.kubernetes.io/managed-by"].is_null(), "{kind}");
         match kind.as_str().unwrap() {
             "Namespace" => assert_eq!(metadata["name"], "portico-system"),
@@ -88,7 +91,7 @@ fn everything_carries_the_standard_labels_and_is_in_one_namespace() {
 }
 
 #[test]
-fn the_roles_are_bound_to_the_account_of_the_pods() {
+fn roles_are_bound_to_the_service_account() {
     let account = json!({"kind": "ServiceAccount", "name": "portico", "namespace": "portico-system"});
     for (binding, role) in [("ClusterRoleBinding", "ClusterRole"), ("RoleBinding", "Role")] {
         let binding = one(binding);
@@ -101,19 +104,19 @@ fn the_roles_are_bound_to_the_account_of_the_pods() {
 }
 
 #[test]
-fn the_pods_need_no_privilege_and_have_time_to_drain() {
+fn pods_are_unprivileged_and_have_time_to_drain() {
     let deployment = one("Deployment");
     let (pod, container) = (pod(), container());
     let selector = &deployment["spec"]["selector"]["matchLabels"];
     assert_eq!(one("PodDisruptionBudget")["spec"]["selector"]["matchLabels"], *selector);
     assert_eq!(pod["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"], *selector);
-    assert_eq!(pod["enableServiceLinks"], false, "variables of Services could be taken for flags");
+    assert_eq!(pod["enableServiceLinks"], false, "variables of Services could be parsed as flags");
     let labels = &deployment["spec"]["template"]["metadata"]["labels"];
     for (label, value) in deployment["spec"]["selector"]["matchLabels"].as_object().unwrap() {
         assert_eq!(&labels[label], value);
     }
     assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
-    assert_eq!(pod["securityContext"]["runAsUser"], 65532, "as the Dockerfile says");
+    assert_eq!(pod["securityContext"]["runAsUser"], 65532, "the user of the Dockerfile");
     assert!(fs::read_to_string(folder().join("../Dockerfile")).unwrap().contains("USER 65532:65532"));
     let context = json!({
         "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]},
@@ -139,7 +142,7 @@ fn the_pods_need_no_privilege_and_have_time_to_drain() {
         (&labels["app.kubernetes.io/version"], &deployment["metadata"]["labels"]["app.kubernetes.io/version"]),
         (&json!(version), &json!(version))
     );
-    // Five seconds before it, sixty for it: the defaults in a cluster.
+    // 5 s drain delay and 60 s drain timeout are the defaults in a cluster.
     assert!(pod["terminationGracePeriodSeconds"].as_i64().unwrap() >= 5 + 60 + 5);
     let from_fields: Vec<_> = container["env"]
         .as_array()
@@ -152,10 +155,9 @@ fn the_pods_need_no_privilege_and_have_time_to_drain() {
     assert_eq!(from_fields, [("POD_NAME", "metadata.name"), ("POD_NAMESPACE", "metadata.namespace")]);
 }
 
-/// One for Ingresses, whose address their status says, and one for metrics.
-// kong-compat §3.13
+/// One Service for Ingresses, whose address is published in their status, and one for metrics.
 #[test]
-fn each_service_leads_to_ports_of_the_pods() {
+fn services_select_ports_of_the_pods() {
     let services: Vec<Value> = objects().into_iter().filter(|object| object["kind"] == "Service").collect();
     let container = container();
     let selector = one("Deployment")["spec"]["selector"]["matchLabels"].clone();
@@ -210,13 +212,10 @@ fn permissions_of(rule: &Value) -> impl Iterator<Item = Permission> + '_ {
 
 fn known(verb: &str) -> &'static str {
     let verbs = ["get", "list", "watch", "create", "update", "patch", "delete"];
-    verbs
-        .into_iter()
-        .find(|known| *known == verb)
-        .unwrap_or_else(|| panic!("{verb} is more than anything of ours needs"))
+    verbs.into_iter().find(|known| *known == verb).unwrap_or_else(|| panic!("{verb} is a verb that no component needs"))
 }
 
-/// The object of a kind of which there is one.
+/// The only object of a kind.
 fn one(kind: &str) -> Value {
     let mut found: Vec<Value> = objects().into_iter().filter(|object| object["kind"] == kind).collect();
     assert_eq!(found.len(), 1, "{kind}");

@@ -1,8 +1,9 @@
-//! Ingress, IngressClass and Kong's kinds: good objects are taken, and of bad ones it is said what is wrong at which field.
-//! The objects are in `tests/kinds/`; on a real API server a scenario of `e2e/` asks it about the same ones.
+//! Ingress, IngressClass and Kong's kinds: valid objects are accepted, and errors in invalid ones are reported at the
+//! right
+//! field. The objects are in `tests/kinds/`; a scenario of `e2e/` applies the same ones to a real API server.
 //! `UPDATE=1 cargo test --test kinds` rewrites `bad.txt`.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,7 +18,7 @@ use portico::store::AnyObject;
 use serde_json::Value;
 
 #[test]
-fn good_objects_are_taken_and_read_as_their_kind() {
+fn valid_objects_are_accepted_and_parsed() {
     let mut seen = BTreeSet::new();
     for mut object in objects("good.yaml") {
         let (kind, name) = (kind_of(&object), object["metadata"]["name"].clone());
@@ -30,14 +31,14 @@ fn good_objects_are_taken_and_read_as_their_kind() {
     assert_eq!(seen, all);
 }
 
-/// So that a new field is thought of here too.
+/// Ensures that new fields are added to the test objects.
 #[test]
-fn good_objects_have_every_field_there_is() {
+fn valid_objects_contain_every_field() {
     fn visit(schema: &Value, objects: &[&Value], place: &str, lacking: &mut Vec<String>) {
         for (name, field) in schema["properties"].as_object().into_iter().flatten() {
             let place = format!("{place}.{name}");
-            // Fields of the first exclude each other, and what one kind may say of it the other may too; the others are
-            // refused by a rule, and known for its message.
+            // Fields of `controlPlaneRef` exclude each other and are shared by several kinds; `interval` in passive
+            // checks is rejected by a rule, which `bad.yaml` tests.
             if place.contains(".controlPlaneRef.") || (place.contains(".passive.") && place.ends_with(".interval")) {
                 continue;
             }
@@ -56,39 +57,38 @@ fn good_objects_have_every_field_there_is() {
         let of_kind: Vec<&Value> = objects.iter().filter(|object| kind_of(object) == kind).collect();
         let mut schema = portico::api::kong::schema::structural(kind).unwrap();
         schema["properties"].as_object_mut().unwrap().shift_remove("status");
-        // For the same reason.
+        // These fields are rejected by rules as well.
         if kind == Kind::KongIngress {
             schema["properties"].as_object_mut().unwrap().retain(|name, _| name != "proxy" && name != "route");
         }
         visit(&schema, &of_kind, kind.name(), &mut lacking);
     }
-    assert!(lacking.is_empty(), "tests/kinds/good.yaml has none of {lacking:#?}");
+    assert!(lacking.is_empty(), "tests/kinds/good.yaml lacks {lacking:#?}");
 }
 
-// kong-compat §1.3, §1.5, §1.7, §1.8, §1.9, §1.11
+// Validation rules of Kong's CustomResourceDefinitions.
 #[test]
-fn of_each_bad_object_it_is_said_what_is_wrong() {
-    let mut told = String::new();
+fn errors_of_invalid_objects_are_reported() {
+    let mut report = String::new();
     for mut object in objects("bad.yaml") {
         let kind = kind_of(&object);
-        told += &format!("{kind} {}\n", object["metadata"]["name"].as_str().unwrap());
+        report += &format!("{kind} {}\n", object["metadata"]["name"].as_str().unwrap());
         let lines = violations(kind, &mut object);
-        assert!(!lines.is_empty(), "nothing is said of this:\n{told}");
-        told.extend(lines.iter().map(|line| format!("  {line}\n")));
+        assert!(!lines.is_empty(), "no error is reported for the last object:\n{report}");
+        report.extend(lines.iter().map(|line| format!("  {line}\n")));
     }
     let file = folder().join("bad.txt");
     if std::env::var_os("UPDATE").is_some() {
-        fs::write(&file, &told).unwrap();
+        fs::write(&file, &report).unwrap();
     }
     let expected = fs::read_to_string(&file).unwrap_or_default();
-    let differing = told.lines().zip(expected.lines()).find(|(told, expected)| told != expected);
-    assert!(told == expected, "{differing:?}\nIf that is right: UPDATE=1 cargo test --test kinds");
+    let differing = report.lines().zip(expected.lines()).find(|(report, expected)| report != expected);
+    assert!(report == expected, "{differing:?}\nIf that is correct: UPDATE=1 cargo test --test kinds");
 }
 
-/// A change that the API server refuses: what was there before is compared, so the rule holds of two objects.
-// kong-compat §1.3, §1.5, §1.9, §1.11
+/// Immutable fields have transition rules, which the API server evaluates with the previous object (`oldSelf`).
 #[test]
-fn what_must_not_change_has_a_rule_about_the_old_object() {
+fn immutable_fields_have_transition_rules() {
     for (kind, pointer, expected) in [
         (Kind::KongPlugin, "/properties/plugin", 1),
         (Kind::KongClusterPlugin, "/properties/plugin", 1),

@@ -1,5 +1,5 @@
-//! What Kong's clients and dashboards meet at a running Portico: WebSockets behind plugins, counts of requests, and metrics
-//! under Kong's names.
+//! End-to-end tests of Kong compatibility: WebSockets behind plugins, rate-limit counters, and metrics with Kong's
+//! names.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
@@ -96,7 +96,7 @@ spec:
 // kong-compat §4.17
 // kong-compat §4.25
 #[test]
-fn websockets_are_for_those_with_a_key_and_only_so_many() {
+fn websockets_need_a_key_and_are_rate_limited() {
     let site = Site::new();
     site.save("manifests/chat.yaml", &CHAT.replace("ADDRESS", &websocket::endpoint().to_string()));
     let own = site.at("other");
@@ -107,16 +107,16 @@ fn websockets_are_for_those_with_a_key_and_only_so_many() {
     let key = "apikey: only-for-this-test\r\n";
 
     for (headers, message) in [("", "No API key found in request"), ("apikey: another\r\n", "Unauthorized")] {
-        let refused = open(headers).err().expect("nobody comes in without a key");
+        let refused = open(headers).err().expect("a key is required");
         assert_eq!((refused.status, refused.json()["message"].as_str()), (401, Some(message)));
         assert_eq!(refused.field("www-authenticate"), Some("Key"));
-        assert_eq!(refused.field("ratelimit-limit"), None, "strangers are not counted");
+        assert_eq!(refused.field("ratelimit-limit"), None, "unauthenticated requests are not counted");
     }
-    let mut talks = [0, 1].map(|_| open(key).unwrap_or_else(|answer| panic!("{}", answer.head)));
+    let mut talks = [0, 1].map(|_| open(key).unwrap_or_else(|response| panic!("{}", response.head)));
     let large = Message::Binary((0..200_000_u32).map(|number| (number % 251) as u8).collect());
     for talk in &mut talks {
-        // The endpoint speaks first, and what it says is what it was told.
-        let Message::Text(head) = talk.receive().unwrap() else { panic!("it greets in words") };
+        // The endpoint first sends the head of the request.
+        let Message::Text(head) = talk.receive().unwrap() else { panic!("the first message must be text") };
         let head = head.to_ascii_lowercase();
         assert!(
             head.starts_with("get /chat/room http/1.1\r\n") && head.contains("x-consumer-username: anna\r\n"),
@@ -128,21 +128,21 @@ fn websockets_are_for_those_with_a_key_and_only_so_many() {
             assert_eq!(talk.receive().unwrap(), message);
         }
     }
-    let refused = open(key).err().expect("two are enough");
+    let refused = open(key).err().expect("the limit is two requests");
     assert_eq!((refused.status, refused.json()["message"].as_str()), (429, Some("API rate limit exceeded")));
     assert_eq!((refused.field("ratelimit-limit"), refused.field("ratelimit-remaining")), (Some("2"), Some("0")));
     assert!(refused.field("retry-after").is_some(), "{}", refused.head);
 
     for talk in &mut talks {
         talk.send(&Message::Text("still there".into())).unwrap();
-        assert_eq!(talk.receive().unwrap(), Message::Text("still there".into()), "who is in stays in");
+        assert_eq!(talk.receive().unwrap(), Message::Text("still there".into()), "open connections are not affected");
         talk.send(&Message::Close(1000)).unwrap();
         assert_eq!(talk.receive().unwrap(), Message::Close(1000));
-        assert!(talk.is_over(), "the endpoint has hung up");
+        assert!(talk.is_closed(), "the endpoint has closed the connection");
     }
-    // Or else it would wait for whoever has not hung up.
+    // Otherwise the drain would wait for these connections.
     drop(talks);
-    program.stop().expect_fine();
+    program.stop().expect_success();
 }
 
 const HEALTH: &str = "apiVersion: configuration.konghq.com/v1
@@ -174,57 +174,57 @@ fn page(site: &Site) -> String {
     get(&site.at("status"), "/metrics").body
 }
 
-fn has(page: &str, sample: &str) -> bool {
+fn has_sample(page: &str, sample: &str) -> bool {
     page.lines().any(|line| line == sample)
 }
 
 // kong-compat §4.23
 // kong-compat §6.1
 #[test]
-fn upstream_health_is_told_while_a_plugin_asks_for_it() {
+fn upstream_health_is_exported_while_a_plugin_requests_it() {
     let site = Site::new();
     place_good(&site);
-    // Where nobody listens.
+    // An address without a listener.
     let lost = site.at("other");
     site.save("manifests/lost.yaml", &(LOST.replace("ADDRESS", &lost) + &route("good", "lost", "lost")));
     let program = run(&site, &["--access-log", "off", "--ingress-class", "kong"]);
     program.wait_started();
     let page = || page(&site);
-    assert!(!page().contains("kong_"), "nobody has asked for these");
+    assert!(!page().contains("kong_"), "no plugin requests these metrics");
     let of = |upstream: &str, address: &str, state: &str, number: usize| {
         format!(
-            "kong_upstream_target_health{{upstream=\"{upstream}.default.80.svc\",target=\"{address}\",address=\"{address}\",\
-             state=\"{state}\",subsystem=\"http\"}} {number}"
+            "kong_upstream_target_health{{upstream=\"{upstream}.default.80.svc\",target=\"{address}\",\
+             address=\"{address}\",state=\"{state}\",subsystem=\"http\"}} {number}"
         )
     };
     let echo = site.at("echo");
     site.save("manifests/health.yaml", HEALTH);
-    eventually("endpoints are shown", || has(&page(), &of("echo", &echo, "healthy", 1)).then_some(()));
-    assert!(has(&page(), &of("lost", &lost, "healthy", 1)), "nothing else is known of it yet");
-    // As Kong says it, since a plugin is attached to everything.
+    eventually("endpoints are exported", || has_sample(&page(), &of("echo", &echo, "healthy", 1)).then_some(()));
+    assert!(has_sample(&page(), &of("lost", &lost, "healthy", 1)), "endpoints are healthy initially");
+    // The status is Kong's, because a global plugin is attached.
     assert_eq!(get(&site.at("port"), "/lost").status, 502);
     assert_eq!(get(&site.at("port"), "/good").status, 200);
     for (upstream, address, state, number) in
         [("lost", &lost, "healthy", 0), ("lost", &lost, "unhealthy", 1), ("echo", &echo, "healthy", 1)]
     {
         let sample = of(upstream, address, state, number);
-        assert!(has(&page(), &sample), "{sample} is not in\n{}", page());
+        assert!(has_sample(&page(), &sample), "{sample} is not in\n{}", page());
     }
     site.remove("manifests/health.yaml");
-    eventually("nobody asks for these any more", || (!page().contains("kong_")).then_some(()));
-    program.stop().expect_fine();
+    eventually("the metrics are removed", || (!page().contains("kong_")).then_some(()));
+    program.stop().expect_success();
 }
 
 // kong-compat §6.1
 #[test]
-fn the_flag_shows_all_of_kongs_families_without_a_plugin() {
+fn kong_metrics_flag_exports_all_families() {
     let site = Site::new();
     place_good(&site);
     let program = run(&site, &["--access-log", "off", "--kong-metrics"]);
     program.wait_started();
     for _ in 0..3 {
-        let answer = get(&site.at("port"), "/good");
-        assert_eq!((answer.status, answer.field("via")), (200, None), "it is not Kong's route for that");
+        let response = get(&site.at("port"), "/good");
+        assert_eq!((response.status, response.field("via")), (200, None), "the route does not get Kong's headers");
     }
     let page = page(&site);
     let families = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
@@ -232,8 +232,8 @@ fn the_flag_shows_all_of_kongs_families_without_a_plugin() {
     let guide = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md")).unwrap();
     let rows = guide.lines().filter(|line| line.starts_with("| `kong_"));
     let documented = rows.flat_map(|row| row.split('|').nth(1).unwrap_or_default().split('`').skip(1).step_by(2));
-    assert_eq!(served, documented.collect::<BTreeSet<_>>(), "left: what is served; right: docs/metrics.md");
+    assert_eq!(served, documented.collect::<BTreeSet<_>>(), "left: exported; right: docs/metrics.md");
     let counted = page.lines().find(|line| line.starts_with("kong_http_requests_total{")).unwrap();
     assert!(counted.contains("code=\"200\",source=\"service\"") && counted.ends_with(" 3"), "{counted}");
-    program.stop().expect_fine();
+    program.stop().expect_success();
 }

@@ -1,9 +1,10 @@
-//! The first minutes of a newcomer, word by word: `make run`, the lines it prints pasted into a shell, the README's
-//! examples, edits and slips, Ctrl-C. In a network of its own, so that the real ports and `localhost` can be used.
+//! The quickstart, literally: `make run`, the printed lines pasted into a shell, the README's examples, edits and
+//! mistakes,
+//! Ctrl-C. Runs in a network namespace, so that the real ports and `localhost` can be used.
 //!
-//! What is printed stands in `tests/make_run/`; `UPDATE=1 cargo test --test make_run` rewrites it.
+//! Expected output is in `tests/make_run/`; `UPDATE=1 cargo test --test make_run` rewrites it.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod harness;
 
@@ -19,60 +20,60 @@ use harness::program::{Program, clean, output, portico, root, signal};
 use harness::site::{Site, files_below, without_times};
 
 #[test]
-fn what_make_run_prints_can_be_pasted_and_the_readmes_are_true() {
+fn make_run_output_and_readme_examples_work() {
     let Some(network) = Network::new() else { return };
     let site = Site::new();
     let mut command = network.command("make", &["run".to_owned()]);
     clean(&mut command);
     command.current_dir(root()).env("PATH", without_build(&site));
     let program = Program::start_group(command);
-    let told = program.wait_started();
+    let messages = program.wait_started();
     let mut differing: Vec<String> =
-        Golden::new("make_run/start.txt").compare(&without_times(&told)).err().into_iter().collect();
+        Golden::new("make_run/start.txt").compare(&without_times(&messages)).err().into_iter().collect();
     let shell = Shell { network, program: &program, site: &site };
 
-    // Every line is answered, and each by another route.
+    // Every line gets a response, each from another route.
     let lines: Vec<_> =
-        told.lines().filter_map(|line| line.strip_prefix("  ")).filter(|line| line.starts_with("curl ")).collect();
-    assert!(lines.len() >= 4, "{told}");
+        messages.lines().filter_map(|line| line.strip_prefix("  ")).filter(|line| line.starts_with("curl ")).collect();
+    assert!(lines.len() >= 4, "{messages}");
     let mut routes = BTreeSet::new();
     for (number, line) in lines.iter().enumerate() {
-        let (status, answer) = shell.paste(line);
-        assert!((200..400).contains(&status), "{line}\n{status}\n{answer}");
+        let (status, response) = shell.paste(line);
+        assert!((200..400).contains(&status), "{line}\n{status}\n{response}");
         let logged = &program.wait_lines(number + 1)[number];
         let route =
             logged.split(" route=").nth(1).and_then(|rest| rest.split(' ').next()).expect("a line names its route");
-        assert!(routes.insert(route.to_owned()), "{line} is answered by {route}, as another line is");
-        assert!(told.contains(&route.replacen('/', " ", 1)), "{route} is not in the table");
+        assert!(routes.insert(route.to_owned()), "{line} is routed to {route}, like another line");
+        assert!(messages.contains(&route.replacen('/', " ", 1)), "{route} is not in the table");
     }
 
     differing.extend(shell.wrong_examples("README.md"));
     for command in commands_of(&fs::read_to_string(root().join("examples/quickstart/README.md")).unwrap()) {
-        let (status, answer) = shell.paste(&command);
-        assert!((200..400).contains(&status), "examples/quickstart/README.md: {command}\n{status}\n{answer}");
+        let (status, response) = shell.paste(&command);
+        assert!((200..400).contains(&status), "examples/quickstart/README.md: {command}\n{status}\n{response}");
     }
 
-    // Make ends well if the program does.
+    // make succeeds if the program does.
     signal(child_of(program.id()), "TERM");
-    program.wait().expect_fine();
+    program.wait().expect_success();
     golden::expect_none(&differing, "make_run");
 }
 
 #[test]
-fn edits_and_slips_are_told_and_what_was_fine_is_served_on() {
+fn edits_and_mistakes_are_reported_while_serving() {
     let Some(network) = Network::new() else { return };
     let site = Site::new();
     let text = |file: &str| fs::read_to_string(root().join("examples/quickstart").join(file)).unwrap();
     for file in files_below(&root().join("examples/quickstart")).keys() {
         site.save(&format!("examples/quickstart/{file}"), &text(file));
     }
-    // What the Makefile runs, beside a copy of the files.
+    // The command of the Makefile, with a copy of the files.
     let words = "run --manifests examples/quickstart --echo 127.0.0.1:9000".split(' ').map(str::to_owned);
     let mut command = network.command(env!("CARGO_BIN_EXE_portico"), &words.collect::<Vec<_>>());
     clean(&mut command);
     command.current_dir(site.path("."));
     let program = Program::start(command);
-    let mut told = program.wait_started().len();
+    let mut messages = program.wait_started().len();
     let shell = Shell { network, program: &program, site: &site };
     let golden = Golden::new("make_run/edits.txt");
     let mut transcript = String::new();
@@ -83,15 +84,15 @@ fn edits_and_slips_are_told_and_what_was_fine_is_served_on() {
             .strip_prefix(&transcript)
             .and_then(|rest| rest.split("\n## ").next())
             .map(|text| text.trim_end().to_owned());
-        let new = |all: &str| without_times(all.get(told..).unwrap_or_default());
+        let new = |all: &str| without_times(all.get(messages..).unwrap_or_default());
         let all = match expected.filter(|_| !golden::is_update()) {
             Some(expected) => {
-                program.wait_told(|all| new(all).trim_end() == expected).unwrap_or_else(|instead| instead)
+                program.wait_messages(|all| new(all).trim_end() == expected).unwrap_or_else(|instead| instead)
             }
-            None => program.told_until_quiet(),
+            None => program.messages_until_quiet(),
         };
         transcript += &format!("{}\n\n", new(&all).trim_end());
-        told = all.len();
+        messages = all.len();
     };
     let basket = "curl http://localhost:8080/basket";
     let moved = "curl http://localhost:8080/old/page";
@@ -107,7 +108,7 @@ fn edits_and_slips_are_told_and_what_was_fine_is_served_on() {
     assert_eq!(shell.paste(moved).0, 302);
 
     site.overwrite("examples/quickstart/edits.yaml", &text("edits.yaml").replace("statusCode: 301", "statusCod: 303"));
-    step("A field misspelt");
+    step("A misspelled field");
     assert_eq!(shell.paste(moved).0, 302);
 
     site.save("examples/quickstart/canary.yaml", &text("canary.yaml").replacen("name: shop-next", "name: shop-nxt", 1));
@@ -116,27 +117,26 @@ fn edits_and_slips_are_told_and_what_was_fine_is_served_on() {
     assert_eq!(shell.paste("curl http://localhost:8080/checkout").0, 200);
 
     site.save("examples/quickstart/shop.yaml", &text("shop.yaml").replace("spec:\n", "spec\n"));
-    step("A colon lost");
+    step("A missing colon");
     assert!(shell.paste(basket).1.contains("x-shop-part"));
     assert_eq!(shell.paste("curl http://localhost:8080/").0, 200);
 
-    for (file, title) in [("edits.yaml", "One file mended"), ("shop.yaml", "The next"), ("canary.yaml", "And the last")]
-    {
+    for (file, title) in [("edits.yaml", "First fix"), ("shop.yaml", "Second fix"), ("canary.yaml", "Last fix")] {
         site.save(&format!("examples/quickstart/{file}"), &text(file));
         step(title);
     }
     assert_eq!(shell.paste(moved).0, 301);
     assert!(!shell.paste(basket).1.contains("x-shop-part"));
 
-    // As Ctrl-C does it.
+    // Like Ctrl-C.
     program.signal("INT");
-    let ended = program.wait().expect_fine();
-    assert_eq!(&ended.told()[told..], "", "this came after the last step");
+    let ended = program.wait().expect_success();
+    assert_eq!(&ended.messages()[messages..], "", "output after the last step");
     golden::expect_none(&golden.compare(&transcript).err().into_iter().collect::<Vec<_>>(), "make_run");
 }
 
 #[test]
-fn the_messages_that_the_readme_shows_are_those_that_are_printed() {
+fn readme_messages_match_the_output() {
     let site = Site::new();
     for (file, bytes) in files_below(&root().join("examples/quickstart")) {
         let text = String::from_utf8(bytes).unwrap();
@@ -152,13 +152,13 @@ fn the_messages_that_the_readme_shows_are_those_that_are_printed() {
     let printed = String::from_utf8(output(command).stdout).unwrap();
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     let shown: Vec<_> = blocks(&readme, "text").filter(|block| block.contains("error[")).collect();
-    assert!(!shown.is_empty(), "the README shows no message; show one, or delete this test");
+    assert!(!shown.is_empty(), "the README shows no message; add one, or delete this test");
     for block in shown {
-        assert!(printed.contains(&block), "README.md shows\n{block}\nand this is printed\n{printed}");
+        assert!(printed.contains(&block), "README.md shows\n{block}\nbut the output is\n{printed}");
     }
 }
 
-/// A shell in the network of the program.
+/// A shell in the network namespace of the program.
 struct Shell<'a> {
     network: Network,
     program: &'a Program,
@@ -166,38 +166,38 @@ struct Shell<'a> {
 }
 
 impl Shell<'_> {
-    /// Pastes a `curl` line as it is. Gives the status and all that curl prints.
+    /// Runs a `curl` line unchanged. Returns the status code and curl's output.
     fn paste(&self, line: &str) -> (u16, String) {
-        // Curl takes options from here too, so that the line itself need not be touched.
+        // Options in .curlrc leave the line itself unchanged.
         self.site.save("curl/.curlrc", "silent\nshow-error\nwrite-out = \"\\n%{http_code}\"\n");
-        let mut command = self.network.beside(self.program.id(), "sh", &["-c", line]);
+        let mut command = self.network.command_in(self.program.id(), "sh", &["-c", line]);
         command.env("CURL_HOME", self.site.path("curl"));
         let output = output(command);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let (answer, status) = text.rsplit_once('\n').unwrap_or_default();
+        let (response, status) = text.rsplit_once('\n').unwrap_or_default();
         let errors = String::from_utf8_lossy(&output.stderr);
-        (status.parse().unwrap_or_default(), format!("{answer}{errors}"))
+        (status.parse().unwrap_or_default(), format!("{response}{errors}"))
     }
 
-    /// Console blocks of a document whose output is not what comes. `…` on a line of its own stands for any lines.
+    /// Console blocks of a document with other output than shown. A line `…` matches any lines.
     fn wrong_examples(&self, document: &str) -> Vec<String> {
         let text = fs::read_to_string(root().join(document)).unwrap();
         let mut wrong = Vec::new();
         for block in blocks(&text, "console") {
             let (command, shown) = block.split_once('\n').unwrap_or((&block, ""));
-            let command = command.strip_prefix("$ ").expect("a console block begins with a command");
-            let (_, answer) = self.paste(command);
-            if !is_shown(&answer, shown) {
-                wrong.push(format!("{document} shows for {command}\n{shown}and it prints\n{answer}"));
+            let command = command.strip_prefix("$ ").expect("a console block starts with a command");
+            let (_, response) = self.paste(command);
+            if !is_shown(&response, shown) {
+                wrong.push(format!("{document} shows for {command}\n{shown}but the output is\n{response}"));
             }
         }
         wrong
     }
 }
 
-/// Whether all lines are there, in order and without a gap except where `…` stands.
-fn is_shown(answer: &str, shown: &str) -> bool {
-    let mut lines = answer.lines();
+/// Whether the lines match in order, without gaps except at `…`.
+fn is_shown(response: &str, shown: &str) -> bool {
+    let mut lines = response.lines();
     let mut gap = false;
     for shown in shown.lines() {
         if shown.trim() == "…" {
@@ -222,7 +222,7 @@ fn blocks<'a>(document: &'a str, language: &'a str) -> impl Iterator<Item = Stri
     parts.into_iter()
 }
 
-/// `curl …` in backticks.
+/// Commands in backticks that start with `curl`.
 fn commands_of(document: &str) -> Vec<String> {
     let code = document.split('`').skip(1).step_by(2);
     let commands: Vec<_> = code.filter(|code| code.starts_with("curl ")).map(str::to_owned).collect();
@@ -230,26 +230,22 @@ fn commands_of(document: &str) -> Vec<String> {
     commands
 }
 
-/// A search path on which `cargo build` does nothing: the program was built for this test already, with features that a
-/// build without tests would build everything anew for, under the other tests. All else goes to the real cargo.
+/// A PATH on which `cargo build` does nothing. The program was already built for this test with other features, and a
+/// rebuild would replace it while other tests run. All other commands go to the real cargo.
 fn without_build(site: &Site) -> String {
     let cargo = env!("CARGO");
     let text = format!("#!/bin/sh\n[ \"$1\" = build ] && exit 0\nexec '{cargo}' \"$@\"\n");
     site.save("bin/cargo", &text);
     fs::set_permissions(site.path("bin/cargo"), fs::Permissions::from_mode(0o755)).unwrap();
     let built = Path::new(env!("CARGO_BIN_EXE_portico"));
-    assert_eq!(
-        built,
-        root().join("target/debug/portico"),
-        "the Makefile runs another program than the one that is tested"
-    );
+    assert_eq!(built, root().join("target/debug/portico"), "the Makefile runs another program than the tested one");
     format!("{}:{}", site.path("bin").display(), std::env::var("PATH").unwrap_or_default())
 }
 
-/// The process that a process waits for.
+/// The only child of a process.
 fn child_of(process: u32) -> u32 {
     let output =
-        Command::new("ps").args(["-o", "pid=", "--ppid", &process.to_string()]).output().expect("ps is everywhere");
+        Command::new("ps").args(["-o", "pid=", "--ppid", &process.to_string()]).output().expect("ps is installed");
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    text.parse().unwrap_or_else(|_| panic!("process {process} has not one child but {text:?}"))
+    text.parse().unwrap_or_else(|_| panic!("process {process} should have one child, found {text:?}"))
 }

@@ -1,6 +1,6 @@
-//! Manifests on disk, edited as people, editors and kubelets do it: what becomes of the objects, and what is said.
+//! Manifests on disk under edits by users, editors and kubelets: the resulting objects and diagnostics.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot make its files has failed")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot create its files fails")]
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,14 +10,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use portico::api::{Kind, ObjectId, ObjectKey};
-use portico::manifests::{Changed, Manifests, Severity, Update, Watcher};
+use portico::manifests::{ChangedPaths, ManifestUpdate, ManifestWatcher, Manifests, Severity};
 use portico::report;
 use portico::schema::Channel;
 
-/// Something that happens to a folder.
+/// A change to a folder.
 enum Edit {
     Write(&'static str, String),
-    /// As editors save: write beside, then rename over.
+    /// Saves like an editor: writes a temporary file and renames it.
     Save(&'static str, String),
     Delete(&'static str),
     Rename(&'static str, &'static str),
@@ -26,7 +26,7 @@ enum Edit {
         target: &'static str,
         at: &'static str,
     },
-    /// Replaces a link in one step, as the kubelet does with `..data`.
+    /// Replaces a link atomically, like the kubelet does with `..data`.
     SwapLink {
         target: &'static str,
         at: &'static str,
@@ -35,7 +35,8 @@ enum Edit {
 
 use Edit::{Delete, Folder, Link, Rename, Save, SwapLink, Write as Put};
 
-/// Edits, and what the next reading says. Objects are written `Kind key@generation`, refusals `Reason place object`.
+/// Edits, and the expected next reading. Objects are written `Kind key@generation`, diagnostics `Reason position
+/// object`.
 struct Step {
     edits: Vec<Edit>,
     upserts: &'static [&'static str],
@@ -52,17 +53,17 @@ fn step(
     Step { edits, upserts, removes, refusals }
 }
 
-/// Runs the steps in a folder of their own. Paths of the command line and in the messages are relative to it.
+/// Runs the steps in a temporary folder. Paths of the command line and in messages are relative to it.
 fn check(paths: &[&str], steps: Vec<Step>) {
     let temp = tempfile::tempdir().unwrap();
     let root = temp.path();
     let mut manifests = None;
     for (number, step) in steps.into_iter().enumerate() {
         let changed = step.edits.into_iter().flat_map(|edit| apply(root, edit)).collect();
-        // After the first reading we go by what a watcher would tell; that `again` finds nothing more proves it enough.
+        // Later readings use only the paths that a watcher would report; reading `again` proves that they suffice.
         let update = match &mut manifests {
             None => manifests.insert(source(root, paths)).read(),
-            Some(manifests) => manifests.read_changed(&Changed::Paths(changed)),
+            Some(manifests) => manifests.read_changed(&ChangedPaths::Paths(changed)),
         };
         let manifests = manifests.as_mut().unwrap();
         let upserts = update.batch.upserts.iter().map(|object| format!("{}@{}", object.id(), object.meta().generation));
@@ -75,7 +76,7 @@ fn check(paths: &[&str], steps: Vec<Step>) {
             again.batch.upserts.is_empty() && again.batch.removes.is_empty(),
             "nothing changed after step {number}"
         );
-        assert_eq!(again.refusals, update.refusals, "what is wrong stays wrong after step {number}");
+        assert_eq!(again.diagnostics, update.diagnostics, "diagnostics do not change after step {number}");
     }
 }
 
@@ -84,21 +85,21 @@ fn source(root: &Path, paths: &[&str]) -> Manifests {
     Manifests::with_input(paths, Channel::Standard, io::empty())
 }
 
-fn refusals(root: &Path, update: &Update) -> Vec<String> {
+fn refusals(root: &Path, update: &ManifestUpdate) -> Vec<String> {
     let root = root.display().to_string();
     let relative = |place: String| place.replace(&format!("{root}/"), "").replace(&root, ".");
-    let refusals = update.refusals.iter().map(|refusal| {
+    let refusals = update.diagnostics.iter().map(|refusal| {
         let object = refusal.object.as_deref().unwrap_or("-");
         if refusal.reason == "Invalid" {
-            // Which field a schema blames first is its business.
-            return format!("Invalid {} {object}", relative(refusal.place.file.display().to_string()));
+            // Which field the schema reports first does not matter here.
+            return format!("Invalid {} {object}", relative(refusal.position.file.display().to_string()));
         }
-        format!("{} {} {object}", refusal.reason, relative(refusal.place.to_string()))
+        format!("{} {} {object}", refusal.reason, relative(refusal.position.to_string()))
     });
     refusals.collect()
 }
 
-/// Gives the paths that a watcher of the folders would be told.
+/// Applies an edit and returns the paths that a watcher would report.
 fn apply(root: &Path, edit: Edit) -> Vec<PathBuf> {
     let at = |path: &str| root.join(path);
     let touched = match &edit {
@@ -110,9 +111,9 @@ fn apply(root: &Path, edit: Edit) -> Vec<PathBuf> {
     match edit {
         Put(path, text) => fs::write(at(path), text).unwrap(),
         Save(path, text) => {
-            let beside = at(&format!("{path}~"));
-            fs::write(&beside, text).unwrap();
-            fs::rename(beside, at(path)).unwrap();
+            let temporary = at(&format!("{path}~"));
+            fs::write(&temporary, text).unwrap();
+            fs::rename(temporary, at(path)).unwrap();
         }
         Delete(path) if at(path).is_dir() => fs::remove_dir_all(at(path)).unwrap(),
         Delete(path) => fs::remove_file(at(path)).unwrap(),
@@ -120,12 +121,12 @@ fn apply(root: &Path, edit: Edit) -> Vec<PathBuf> {
         Folder(path) => fs::create_dir_all(at(path)).unwrap(),
         Link { target, at: path } => symlink(target, at(path)).unwrap(),
         SwapLink { target, at: path } => {
-            let beside = at(&format!("{path}_tmp"));
-            symlink(target, &beside).unwrap();
-            fs::rename(beside, at(path)).unwrap();
+            let temporary = at(&format!("{path}_tmp"));
+            symlink(target, &temporary).unwrap();
+            fs::rename(temporary, at(path)).unwrap();
         }
     }
-    // Events name the folder that is watched, which is the one behind any links.
+    // Events name the watched folder, which is the target of any links.
     let real = |path: PathBuf| {
         let folder = path.parent().and_then(|folder| fs::canonicalize(folder).ok());
         folder.and_then(|folder| Some(folder.join(path.file_name()?))).unwrap_or(path)
@@ -137,7 +138,7 @@ fn config(name: &str, value: &str) -> String {
     format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\ndata:\n  key: v{value}\n")
 }
 
-/// A ConfigMap that is YAML but no ConfigMap.
+/// Valid YAML, but not a valid ConfigMap.
 fn broken(name: &str) -> String {
     format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\ndata: 7\n")
 }
@@ -147,7 +148,7 @@ fn documents(texts: &[String]) -> String {
 }
 
 #[test]
-fn only_differences_are_told() {
+fn updates_contain_only_differences() {
     check(
         &["."],
         vec![
@@ -175,7 +176,7 @@ fn only_differences_are_told() {
 }
 
 #[test]
-fn what_is_broken_stays_as_it_last_was() {
+fn broken_objects_keep_their_last_valid_version() {
     let good = || documents(&[config("a", "1"), config("b", "1"), config("c", "1")]);
     check(
         &["all.yaml"],
@@ -186,25 +187,25 @@ fn what_is_broken_stays_as_it_last_was() {
                 &[],
                 &[],
             ),
-            // The middle one is bad: it stays, its neighbors move on, one is new.
+            // The middle object is invalid: it is kept, the others are updated, and one is new.
             step(
                 vec![Save("all.yaml", documents(&[config("a", "2"), broken("b"), config("c", "2"), config("d", "1")]))],
                 &["ConfigMap default/a@2", "ConfigMap default/c@2", "ConfigMap default/d@1"],
                 &[],
                 &["Invalid all.yaml ConfigMap default/b"],
             ),
-            // The file is bad: everything stays.
+            // The file is invalid: everything is kept.
             step(vec![Put("all.yaml", "a: b: c\n".to_owned())], &[], &[], &["NotYaml all.yaml:1:5 -"]),
-            // Emptied, as `render > all.yaml` does before it has something to say.
+            // Truncated, as by `render > all.yaml` before its first output.
             step(vec![Put("all.yaml", String::new())], &[], &[], &["EmptyFile all.yaml -"]),
-            // Repaired, and the middle one is what it was: nothing changed for it.
+            // Fixed; the middle object is as before, so it is unchanged.
             step(
                 vec![Put("all.yaml", good())],
                 &["ConfigMap default/a@3", "ConfigMap default/c@3"],
                 &["ConfigMap default/d"],
                 &[],
             ),
-            // One that lost its name is not taken for deleted.
+            // An object without a name does not count as deleted.
             step(
                 vec![Put("all.yaml", good().replace("name: b", "nam: b"))],
                 &[],
@@ -217,7 +218,7 @@ fn what_is_broken_stays_as_it_last_was() {
                 &[],
                 &["UnknownKind all.yaml:2:7 ConfigMpa default/a"],
             ),
-            // Broken from the start: nothing to keep.
+            // Invalid from the start: nothing to keep.
             step(
                 vec![Put("all.yaml", documents(&[broken("x"), config("a", "1")]))],
                 &[],
@@ -229,7 +230,7 @@ fn what_is_broken_stays_as_it_last_was() {
 }
 
 #[test]
-fn the_first_of_duplicates_wins() {
+fn first_duplicate_wins() {
     check(
         &["."],
         vec![
@@ -251,7 +252,7 @@ fn the_first_of_duplicates_wins() {
                 ],
             ),
             step(vec![Delete("a.yaml"), Delete("c.yaml")], &["ConfigMap default/x@3"], &[], &[]),
-            // The other says the same: nothing changes, but it is told.
+            // The duplicate has the same content: nothing changes, but it is reported.
             step(vec![Put("c.yaml", config("x", "b"))], &[], &[], &["Duplicate c.yaml:4:9 ConfigMap default/x"]),
             step(vec![Delete("b.yaml")], &[], &[], &[]),
         ],
@@ -259,7 +260,7 @@ fn the_first_of_duplicates_wins() {
 }
 
 #[test]
-fn config_map_volumes_are_swapped_at_once() {
+fn config_map_volumes_are_swapped_atomically() {
     check(
         &["volume"],
         vec![
@@ -292,7 +293,7 @@ fn config_map_volumes_are_swapped_at_once() {
                 &[],
                 &[],
             ),
-            // A key is taken out: its link dangles for a moment.
+            // A key is removed: its link has no target for a moment.
             step(
                 vec![
                     Folder("volume/..2026_3"),
@@ -309,7 +310,7 @@ fn config_map_volumes_are_swapped_at_once() {
 }
 
 #[test]
-fn a_folder_that_vanishes_takes_nothing_along() {
+fn objects_of_a_vanished_folder_are_kept() {
     check(
         &["shop", "one.yaml"],
         vec![
@@ -330,7 +331,7 @@ fn a_folder_that_vanishes_takes_nothing_along() {
                 &[],
                 &[],
             ),
-            // A folder within it is deleted on purpose, and so is a file.
+            // A subfolder and a file are deleted on purpose.
             step(
                 vec![Delete("shop/deep"), Put("shop/b.yaml", config("b", "1"))],
                 &["ConfigMap default/b@1"],
@@ -343,8 +344,9 @@ fn a_folder_that_vanishes_takes_nothing_along() {
 }
 
 #[test]
-fn lists_json_and_foreign_formatting_are_read() {
-    let list = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: ConfigMap\n  metadata: {name: a}\n- apiVersion: v1\n  kind: ConfigMap\n  metadata: {name: b, namespace: x}\n  data: 7\n";
+fn lists_json_and_windows_files_are_read() {
+    let list = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: ConfigMap\n  metadata: {name: a}\n\
+        - apiVersion: v1\n  kind: ConfigMap\n  metadata: {name: b, namespace: x}\n  data: 7\n";
     let typed = r#"{"apiVersion": "v1", "kind": "ConfigMapList", "items": [{"metadata": {"name": "c"}}]}"#;
     let windows = format!("\u{feff}{}", config("d", "1").replace('\n', "\r\n"));
     check(
@@ -375,10 +377,10 @@ fn lists_json_and_foreign_formatting_are_read() {
 }
 
 #[test]
-fn namespaces_are_made_up_where_none_is_given() {
+fn undefined_namespaces_are_implied() {
     let namespace = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: default\n  labels: {team: a}\n";
     let temp = tempfile::tempdir().unwrap();
-    let labels = |update: &Update| {
+    let labels = |update: &ManifestUpdate| {
         let namespaces = update.batch.upserts.iter().filter(|object| object.kind() == Kind::Namespace);
         let labels =
             namespaces.flat_map(|object| object.meta().labels.iter().map(|(key, value)| format!("{key}={value}")));
@@ -398,7 +400,7 @@ fn namespaces_are_made_up_where_none_is_given() {
 }
 
 #[test]
-fn unreadable_files_and_folders_keep_what_was_in_them() {
+fn objects_of_unreadable_files_and_folders_are_kept() {
     let temp = tempfile::tempdir().unwrap();
     let root = temp.path();
     fs::create_dir(root.join("closed")).unwrap();
@@ -412,7 +414,7 @@ fn unreadable_files_and_folders_keep_what_was_in_them() {
     fs::write(root.join("c.yaml"), b"a: \xff").unwrap();
     let update = manifests.read();
     assert!(update.batch.upserts.is_empty() && update.batch.removes.is_empty());
-    // The superuser reads everything, so that only the file that is not UTF-8 is refused then.
+    // Root can read everything, so only the file that is not UTF-8 is reported then.
     let found = refusals(root, &update);
     let as_root = ["NotUtf8 c.yaml:1:4 -"];
     let as_user = ["Unreadable b.yaml -", "NotUtf8 c.yaml:1:4 -", "Unreadable closed -"];
@@ -421,7 +423,7 @@ fn unreadable_files_and_folders_keep_what_was_in_them() {
     mode("b.yaml", 0o644);
     fs::remove_file(root.join("c.yaml")).unwrap();
     let update = manifests.read();
-    assert!(update.batch.upserts.is_empty() && update.batch.removes.is_empty() && update.refusals.is_empty());
+    assert!(update.batch.upserts.is_empty() && update.batch.removes.is_empty() && update.diagnostics.is_empty());
 }
 
 #[test]
@@ -435,9 +437,9 @@ fn standard_input_is_read_once() {
     let objects: Vec<_> = update.batch.upserts.iter().map(|object| object.id().to_string()).collect();
     assert_eq!(objects, ["ConfigMap default/a", "ConfigMap default/b", "Namespace default"]);
     assert_eq!((update.files, update.objects), (2, 2));
-    assert_eq!(update.refusals[0].reason, "Duplicate");
+    assert_eq!(update.diagnostics[0].reason, "Duplicate");
     let id = ObjectId::new(Kind::ConfigMap, ObjectKey::new("default", "b"));
-    let place = manifests.place(&id, "data.key").expect("it is in the input");
+    let place = manifests.position(&id, "data.key").expect("it is in the input");
     assert_eq!(
         (place.to_string(), place.excerpt.map(|excerpt| excerpt.text.clone())),
         ("<stdin>:13:8".to_owned(), Some("  key: v1".to_owned()))
@@ -459,13 +461,13 @@ fn pipes_are_read_once_by_name_and_never_in_folders() {
     writer.join().unwrap();
     assert_eq!(update.objects, 1);
     assert_eq!(refusals(temp.path(), &update), ["NotAFile folder/a.yaml -"]);
-    assert!(manifests.read().batch.removes.is_empty(), "and what it said stays");
+    assert!(manifests.read().batch.removes.is_empty(), "its objects are kept");
     let id = ObjectId::new(Kind::ConfigMap, ObjectKey::new("default", "a"));
-    assert_eq!(manifests.place(&id, "kind").map(|place| place.line), Some(2));
+    assert_eq!(manifests.position(&id, "kind").map(|place| place.line), Some(2));
 }
 
 #[test]
-fn what_the_schema_refuses_is_pointed_at() {
+fn schema_violations_have_positions() {
     let route = "\
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
@@ -489,13 +491,13 @@ spec:
     let update = source(temp.path(), &["."]).read();
     assert!(update.batch.upserts.is_empty());
     let found: Vec<_> = update
-        .refusals
+        .diagnostics
         .iter()
         .map(|refusal| {
-            let excerpt = refusal.place.excerpt.as_deref().expect("the line is at hand");
+            let excerpt = refusal.position.excerpt.as_deref().expect("there is an excerpt");
             let under: String =
-                excerpt.text.chars().skip(refusal.place.column as usize - 1).take(excerpt.width as usize).collect();
-            format!("{} {}: {} `{under}`", refusal.place.line, refusal.field, refusal.reason)
+                excerpt.text.chars().skip(refusal.position.column as usize - 1).take(excerpt.width as usize).collect();
+            format!("{} {}: {} `{under}`", refusal.position.line, refusal.field, refusal.reason)
         })
         .collect();
     for expected in [
@@ -509,7 +511,7 @@ spec:
 }
 
 #[test]
-fn places_follow_the_file_and_fall_back_to_the_document() {
+fn positions_fall_back_to_the_document() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("a.yaml");
     let route = "\
@@ -529,7 +531,7 @@ spec:
     manifests.read();
     let id = ObjectId::new(Kind::HttpRoute, ObjectKey::new("default", "web"));
     let place = |manifests: &Manifests, field: &str| {
-        manifests.place(&id, field).map(|place| (place.line, place.column, place.excerpt.is_some()))
+        manifests.position(&id, field).map(|place| (place.line, place.column, place.excerpt.is_some()))
     };
     for (field, line, column) in [
         ("", 11, 9),
@@ -544,22 +546,26 @@ spec:
     let namespace = ObjectId::new(Kind::Namespace, ObjectKey::cluster("default"));
     let map = ObjectId::new(Kind::ConfigMap, ObjectKey::new("default", "a"));
     let places =
-        manifests.places(&[(&id, "kind"), (&missing, "kind"), (&namespace, ""), (&map, "data"), (&id, "metadata")]);
+        manifests.positions(&[(&id, "kind"), (&missing, "kind"), (&namespace, ""), (&map, "data"), (&id, "metadata")]);
     let lines: Vec<_> = places.iter().map(|place| place.as_ref().map(|place| place.line)).collect();
     assert_eq!(lines, [Some(9), None, None, Some(5), Some(10)]);
 
     fs::write(&path, "broken: [").unwrap();
     assert_eq!(place(&manifests, "spec.rules"), Some((7, 1, false)), "the file changed since it was read");
     manifests.read();
-    assert_eq!(place(&manifests, "spec.rules"), Some((7, 1, false)), "what is served is not what is written");
+    assert_eq!(place(&manifests, "spec.rules"), Some((7, 1, false)), "the objects in use differ from the file");
     fs::remove_file(&path).unwrap();
     assert_eq!(place(&manifests, "spec.rules"), Some((7, 1, false)));
 }
 
 #[test]
-fn values_of_secrets_are_in_no_message() {
+fn secret_values_are_in_no_message() {
     let secret = "apiVersion: v1\nkind: Secret\nmetadata:\n  name: login\nstringData:\n  password: [hunter2]\n";
-    let json = r#"{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"v1","kind":"Secret","metadata":{"name":"x"},"stringData":{"p":"hunter2"}},{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"y"},"data":7}]}"#;
+    let json = concat!(
+        r#"{"apiVersion":"v1","kind":"List","items":["#,
+        r#"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"x"},"stringData":{"p":"hunter2"}},"#,
+        r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"y"},"data":7}]}"#,
+    );
     let numbers = secret.replace("[hunter2]", "8125550");
     for text in [
         secret.to_owned(),
@@ -572,15 +578,15 @@ fn values_of_secrets_are_in_no_message() {
         let temp = tempfile::tempdir().unwrap();
         fs::write(temp.path().join("a.yaml"), &text).unwrap();
         let update = source(temp.path(), &["."]).read();
-        assert!(!update.refusals.is_empty(), "{text}");
-        let diagnostics: Vec<_> = update.refusals.iter().map(report::of_refusal).collect();
-        let said = report::terminal(&diagnostics, false) + &report::json(&diagnostics) + &format!("{update:?}");
-        assert!(!said.contains("hunter2") && !said.contains("8125550"), "{said}");
+        assert!(!update.diagnostics.is_empty(), "{text}");
+        let diagnostics: Vec<_> = update.diagnostics.iter().map(report::from_manifest).collect();
+        let text_of_all = report::terminal(&diagnostics, false) + &report::json(&diagnostics) + &format!("{update:?}");
+        assert!(!text_of_all.contains("hunter2") && !text_of_all.contains("8125550"), "{text_of_all}");
     }
 }
 
 #[test]
-fn ten_megabytes_are_read_whether_one_document_or_many() {
+fn ten_megabytes_are_read() {
     let mut many = String::new();
     let mut list = "apiVersion: v1\nkind: List\nitems:\n".to_owned();
     for number in 0..10_000 {
@@ -605,18 +611,18 @@ fn ten_megabytes_are_read_whether_one_document_or_many() {
 }
 
 #[test]
-fn a_generator_that_errs_does_not_fill_the_screen() {
+fn number_of_diagnostics_is_limited() {
     let temp = tempfile::tempdir().unwrap();
     let objects: Vec<_> = (0..1100).map(|number| broken(&format!("c{number}"))).collect();
     fs::write(temp.path().join("a.yaml"), documents(&objects)).unwrap();
     let update = source(temp.path(), &["."]).read();
-    assert_eq!(update.refusals.len(), 1001);
-    let last = update.refusals.iter().find(|refusal| refusal.reason == "MoreProblems").expect("the rest is counted");
+    assert_eq!(update.diagnostics.len(), 1001);
+    let last = update.diagnostics.iter().find(|refusal| refusal.reason == "MoreProblems").expect("the rest is counted");
     assert_eq!(last.message, "100 more problems in this file are not shown");
 }
 
 #[test]
-fn files_that_are_not_yaml_at_all_are_refused() {
+fn non_yaml_files_are_rejected() {
     for (bytes, reason) in [
         (&b"\x89PNG\r\n\x1a\n\0\0"[..], "NotUtf8"),
         (b"\0\0\0\0", "NotYaml"),
@@ -630,13 +636,13 @@ fn files_that_are_not_yaml_at_all_are_refused() {
         let temp = tempfile::tempdir().unwrap();
         fs::write(temp.path().join("a.yaml"), bytes).unwrap();
         let update = source(temp.path(), &["."]).read();
-        let found: Vec<_> = update.refusals.iter().map(|refusal| (refusal.reason, refusal.severity)).collect();
+        let found: Vec<_> = update.diagnostics.iter().map(|refusal| (refusal.reason, refusal.severity)).collect();
         assert_eq!(found, [(reason, Severity::Error)], "{}", String::from_utf8_lossy(bytes));
     }
 }
 
 #[tokio::test]
-async fn the_watcher_ticks_for_every_kind_of_edit() {
+async fn watcher_ticks_for_every_kind_of_edit() {
     let temp = tempfile::tempdir().unwrap();
     let root = temp.path();
     fs::create_dir(root.join("shop")).unwrap();
@@ -647,7 +653,7 @@ async fn the_watcher_ticks_for_every_kind_of_edit() {
     }
     symlink("trees/v1", root.join("current")).unwrap();
     let mut manifests = source(root, &["shop", "one.yaml", "current"]);
-    let (mut watcher, mut ticks) = Watcher::start();
+    let (mut watcher, mut ticks) = ManifestWatcher::start();
     let edits: Vec<(Vec<Edit>, &[&str])> = vec![
         (vec![Put("shop/a.yaml", config("a", "1"))], &["ConfigMap default/a@1"]),
         (vec![Save("one.yaml", config("one", "2"))], &["ConfigMap default/one@2"]),
@@ -663,7 +669,7 @@ async fn the_watcher_ticks_for_every_kind_of_edit() {
         (vec![Put("trees/v2/tree.yaml", config("tree", "3"))], &["ConfigMap default/tree@3"]),
     ];
     manifests.read();
-    watcher.follow(manifests.folders());
+    watcher.watch_only(manifests.folders());
     for (edits, expected) in edits {
         let folders_gone = expected.is_empty();
         for edit in edits {
@@ -674,11 +680,11 @@ async fn the_watcher_ticks_for_every_kind_of_edit() {
             let tick = tokio::time::timeout(Duration::from_secs(10), ticks.recv()).await;
             tick.expect("a tick within ten seconds").expect("the watcher runs");
             let update = manifests.read();
-            watcher.follow(manifests.folders());
+            watcher.watch_only(manifests.folders());
             seen.extend(
                 update.batch.upserts.iter().map(|object| format!("{}@{}", object.id(), object.meta().generation)),
             );
-            let vanished = update.refusals.iter().any(|refusal| refusal.reason == "Vanished");
+            let vanished = update.diagnostics.iter().any(|refusal| refusal.reason == "Vanished");
             if if folders_gone {
                 vanished
             } else {

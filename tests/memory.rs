@@ -1,9 +1,9 @@
-//! What a consumer takes in memory. There may be a hundred thousand of them, each of whom has a credential.
+//! Memory per consumer. There may be a hundred thousand consumers, each with a credential.
 //!
-//! Bytes that were asked for are counted, which are the same on every machine. What `make bench` finds resident is about a
-//! quarter more: an allocator rounds up.
+//! Counts requested bytes, which are the same on every machine. The resident memory measured by `make bench` is about a
+//! quarter higher because allocators round up.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on is to panic, in what helps it too")]
+#![expect(clippy::unwrap_used, reason = "a panic fails the test, in helpers too")]
 
 #[path = "../benches/consumers/world.rs"]
 mod world;
@@ -13,25 +13,25 @@ use std::alloc::System;
 use portico::store::{AnyObject, Batch};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
-use crate::world::{World, people, surroundings};
+use crate::world::{CompiledWorld, base_objects, consumers_with_keys};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const COUNT: usize = 10_000;
-/// Bytes for each consumer with a username and a key, beyond those of the objects that say so: a fifth more than it was when this was
-/// written.
-const IN_STORE: usize = 175;
-const IN_ALL: usize = 885;
+/// Bytes per consumer with a username and a key, in addition to its decoded objects: a fifth above the value at the
+/// time of writing.
+const MAX_BYTES_IN_STORE: usize = 175;
+const MAX_BYTES_IN_TOTAL: usize = 885;
 
 #[test]
-fn a_consumer_takes_little_more_than_its_objects() {
-    let mut world = World::default();
-    world.apply(surroundings());
-    let objects = people(COUNT);
+fn consumer_memory_stays_within_budget() {
+    let mut world = CompiledWorld::default();
+    world.apply(base_objects());
+    let objects = consumers_with_keys(COUNT);
     let list = objects.capacity() * size_of::<AnyObject>();
     let region = Region::new(ALLOCATOR);
-    // What the list of the objects took is free when they are in the store.
+    // The vector of objects is freed once they are in the store.
     let kept = || {
         let change = region.change();
         (change.bytes_allocated + list - change.bytes_deallocated) / COUNT
@@ -45,7 +45,10 @@ fn a_consumer_takes_little_more_than_its_objects() {
     let in_all = kept();
     world.check(COUNT, 0);
 
-    println!("bytes for each consumer: {in_store} in the store, {in_all} in all");
-    assert!(in_store <= IN_STORE, "{in_store} bytes in the store for each: valgrind --tool=dhat says where");
-    assert!(in_all <= IN_ALL, "{in_all} bytes in all for each: valgrind --tool=dhat says where");
+    println!("bytes per consumer: {in_store} in the store, {in_all} in total");
+    assert!(
+        in_store <= MAX_BYTES_IN_STORE,
+        "{in_store} bytes per consumer in the store: valgrind --tool=dhat shows where"
+    );
+    assert!(in_all <= MAX_BYTES_IN_TOTAL, "{in_all} bytes per consumer in total: valgrind --tool=dhat shows where");
 }

@@ -1,7 +1,7 @@
-//! Every example of the guide: objects are checked, and commands are run and compared with what the page shows. How a page says
-//! what is to be done with a block is told in pages/page.rs.
+//! Examples in the documentation: objects are validated, and commands are run and compared with the shown output.
+//! pages/page.rs describes the marks of code blocks.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 #[path = "pages/checked.rs"]
 mod checked;
@@ -21,15 +21,15 @@ use std::thread;
 use harness::golden::{Golden, expect_none};
 use harness::network::Network;
 use harness::program::root;
-use page::{Ground, Page, is_shown};
+use page::{Page, RunsOn, is_shown};
 use session::Session;
 
 #[test]
-fn objects_that_pages_show_are_what_the_check_takes() {
+fn shown_objects_are_valid() {
     let mut wrong = Vec::new();
     let mut checked = 0;
     for page in pages() {
-        for block in page.blocks.iter().filter(|block| block.language == "yaml" && block.ground == Ground::Here) {
+        for block in page.blocks.iter().filter(|block| block.language == "yaml" && block.runs_on == RunsOn::Network) {
             checked += 1;
             let problems = objects::problems(block).join("\n");
             if !problems.is_empty() {
@@ -42,22 +42,25 @@ fn objects_that_pages_show_are_what_the_check_takes() {
 }
 
 #[test]
-fn commands_that_pages_show_answer_what_the_pages_say() {
+fn shown_commands_print_the_shown_output() {
     let Some(network) = Network::new() else { return };
     let mut pages = pages();
-    pages.retain(|page| page.blocks.iter().any(|block| block.is_command() && block.ground == Ground::Here));
+    pages.retain(|page| page.blocks.iter().any(|block| block.is_command() && block.runs_on == RunsOn::Network));
     let run: Vec<&str> = pages.iter().map(|page| page.path.as_str()).collect();
     println!("run: {}", run.join(", "));
     assert!(!run.is_empty());
     let wrong: Vec<String> = thread::scope(|scope| {
         let sessions: Vec<_> = pages.iter().map(|page| scope.spawn(move || Session::run(page, network))).collect();
-        sessions.into_iter().flat_map(|session| session.join().expect("what fails is said")).collect()
+        sessions
+            .into_iter()
+            .flat_map(|session| session.join().expect("sessions report errors without a panic"))
+            .collect()
     });
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
 #[test]
-fn what_is_neither_run_nor_drawn_is_right() {
+fn shown_json_and_queries_are_valid() {
     let mut wrong = Vec::new();
     for page in pages() {
         for block in page.blocks.iter().filter(|block| checked::LANGUAGES.contains(&&*block.language)) {
@@ -72,9 +75,9 @@ fn what_is_neither_run_nor_drawn_is_right() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
-/// So that one more is seen by whoever reviews it.
+/// The list makes changes visible in reviews.
 #[test]
-fn blocks_that_are_not_run_are_listed_with_their_reason() {
+fn blocks_that_are_not_run_are_listed() {
     let mut list = String::new();
     let mut blocks: BTreeMap<&str, usize> = BTreeMap::new();
     let pages = pages();
@@ -82,12 +85,12 @@ fn blocks_that_are_not_run_are_listed_with_their_reason() {
         let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
         for block in &page.blocks {
             *blocks.entry(&block.language).or_default() += 1;
-            if let Ground::Nowhere(reason) = &block.ground {
+            if let RunsOn::NotRun(reason) = &block.runs_on {
                 *reasons.entry(reason).or_default() += 1;
             }
         }
         for (reason, count) in reasons {
-            writeln!(list, "{}: {count}: {reason}", page.path).expect("a String takes everything");
+            writeln!(list, "{}: {count}: {reason}", page.path).expect("writing to a String succeeds");
         }
     }
     println!("{blocks:?}; not run:\n{list}");
@@ -95,24 +98,24 @@ fn blocks_that_are_not_run_are_listed_with_their_reason() {
 }
 
 #[test]
-fn every_block_has_a_language_that_says_what_to_do_with_it() {
+fn every_block_has_a_known_language() {
     let mut unknown = Vec::new();
     for page in pages() {
         for block in &page.blocks {
             let is_known = LANGUAGES.contains(&&*block.language) || checked::LANGUAGES.contains(&&*block.language);
-            let has_reason = matches!(block.ground, Ground::Nowhere(_));
+            let has_reason = matches!(block.runs_on, RunsOn::NotRun(_));
             if !is_known && !has_reason && block.language != DRAWN {
                 unknown.push(format!("{}:{}: {:?}", page.path, block.line, block.language));
             }
         }
     }
     let known = [&LANGUAGES[..], &checked::LANGUAGES, &[DRAWN]].concat().join(", ");
-    assert!(unknown.is_empty(), "write {known}, or why it is not run, for\n{}", unknown.join("\n"));
+    assert!(unknown.is_empty(), "use {known}, or add a reason why the block is not run, for\n{}", unknown.join("\n"));
 }
 
-/// What is run.
+/// Languages of blocks that are run or validated.
 const LANGUAGES: [&str; 3] = ["yaml", "console", "sh"];
-/// Pictures, and what programs say without having been asked.
+/// Diagrams, and output without a command.
 const DRAWN: &str = "text";
 
 fn pages() -> Vec<Page> {
@@ -120,18 +123,19 @@ fn pages() -> Vec<Page> {
 }
 
 #[test]
-fn a_page_that_shows_something_else_is_found() {
-    let commands = "Words.\n\n<!-- not run: it is far away -->\n```sh\nfalse\n```\n\n```console\n$ echo a; echo b\na\n…\n$ x=5\n\
-                $ echo \"1$x 2\"\n1… 2\n```\n";
+fn wrong_pages_are_detected() {
+    let commands = "Words.\n\n<!-- not run: it is far away -->\n```sh\nfalse\n```\n\n```console\n\
+                $ echo a; echo b\na\n…\n$ x=5\n$ echo \"1$x 2\"\n1… 2\n```\n";
     let page = Page::parse("a.md", commands);
-    assert_eq!(page.blocks[0].ground, Ground::Nowhere("it is far away".to_owned()));
+    assert_eq!(page.blocks[0].runs_on, RunsOn::NotRun("it is far away".to_owned()));
     assert_eq!((page.blocks[1].line, page.blocks[1].commands().len()), (9, 3));
-    let text = "<!-- page on a cluster -->\n```yaml\nreplicas: 3\n```\n```yaml\napiVersion: v1\n```\n<!-- not run: x -->\n```sh\nx\n```\n";
-    let grounds: Vec<Ground> = Page::parse("c.md", text).blocks.into_iter().map(|block| block.ground).collect();
-    let expected = [Ground::Cluster, Ground::Here, Ground::Nowhere("x".to_owned())];
-    assert_eq!(grounds, expected, "whole objects are checked on every page");
+    let text = "<!-- page on a cluster -->\n```yaml\nreplicas: 3\n```\n```yaml\napiVersion: v1\n```\n\
+                <!-- not run: x -->\n```sh\nx\n```\n";
+    let grounds: Vec<RunsOn> = Page::parse("c.md", text).blocks.into_iter().map(|block| block.runs_on).collect();
+    let expected = [RunsOn::Cluster, RunsOn::Network, RunsOn::NotRun("x".to_owned())];
+    assert_eq!(grounds, expected, "complete objects are validated on every page");
     for (language, text, part) in [
-        ("json", "{\"a\": …}", "no JSON"),
+        ("json", "{\"a\": …}", "not JSON"),
         ("promql", "rate(portico_requests_total[5m]", "unclosed"),
         ("promql", "rate(portico_request_total[5m])", "has no portico_request_total"),
     ] {
@@ -144,7 +148,7 @@ fn a_page_that_shows_something_else_is_found() {
     assert_eq!(checked::queries(text).collect::<Vec<_>>(), ["sum(portico_tunnels)", "portico_tunnels > 1"]);
     let page = Page::parse("d.md", "```promql\nsum(rate(portico_request_duration_seconds_bucket[5m]))\n```\n");
     assert_eq!(checked::problem(&page.blocks[0]), None);
-    for (answer, shown, expected) in [
+    for (response, shown, expected) in [
         ("a\nb\n", "a\nb\n", true),
         ("a\nb\n", "a\n…\n", true),
         ("a\nb\n", "a\n", false),
@@ -153,16 +157,17 @@ fn a_page_that_shows_something_else_is_found() {
         ("x date: today\n", "date: …\n", false),
         ("a b c\n", "…b…\n", true),
     ] {
-        assert_eq!(is_shown(answer, shown), expected, "{answer:?} {shown:?}");
+        assert_eq!(is_shown(response, shown), expected, "{response:?} {shown:?}");
     }
     let Some(network) = Network::new() else { return };
     assert_eq!(Session::run(&Page::parse("a.md", commands), network), Vec::<String>::new());
     let wrong = [
-        ("```console\n$ echo a\nb\n```\n", "prints\na"),
+        ("```console\n$ echo a\nb\n```\n", "the output is\na"),
         ("```sh\ntrue\nfalse\n```\n", "ends with 1"),
         ("```sh\nfalse\ntrue\n```\n", "`false` ends with 1"),
         (
-            "```yaml\n# manifests/a.yaml\napiVersion: v1\nkind: Servic\nmetadata: {name: a}\n```\n```console\n$ portico run --manifests manifests\n```\n",
+            "```yaml\n# manifests/a.yaml\napiVersion: v1\nkind: Servic\nmetadata: {name: a}\n```\n\
+             ```console\n$ portico run --manifests manifests\n```\n",
             "error[",
         ),
     ];

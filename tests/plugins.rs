@@ -1,4 +1,4 @@
-//! The contract that every plugin keeps, whichever it is, and the reference pages that are made of them.
+//! Contract tests of all plugins, and the generated reference pages.
 //!
 //! `UPDATE=1 cargo test --test plugins` rewrites `docs/plugins`.
 

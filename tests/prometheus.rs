@@ -1,5 +1,6 @@
-//! A real Prometheus that scrapes a real run under load: every query of the dashboard has an answer, every rule can be evaluated,
-//! and what goes wrong is noticed. The program has a played cluster, so that watches, statuses and the Lease are there too.
+//! Tests with a real Prometheus that scrapes Portico under load: all queries of the dashboard return data, all alert
+//! rules can be evaluated, and failures trigger alerts. Portico runs with a fake API server, so that watches, statuses
+//! and the Lease are covered, too.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -12,7 +13,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
-use api::Api;
+use api::FakeApiServer;
 use harness::client::{get, try_get};
 use harness::eventually;
 use harness::objects::{place_good, route};
@@ -23,50 +24,50 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_dashboard_shows_and_the_alerts_notice_what_happens() {
-    let (site, api) = (Site::new(), Api::start().await);
+async fn dashboard_queries_have_data_and_alerts_fire() {
+    let (site, api) = (Site::new(), FakeApiServer::start().await);
     fill(&site, &api);
     let program = start(&site);
-    program.wait_stderr(|log| log.contains("Leads").then_some(()));
+    program.wait_stderr(|log| log.contains("Became the leader").then_some(()));
     program.wait_stderr(|log| log.contains("Serving").then_some(()));
     let prometheus = Prometheus::start(&site);
 
-    let mut unanswered = dashboard_queries();
-    let mut unnoticed =
+    let mut without_data = dashboard_queries();
+    let mut not_firing =
         BTreeSet::from(["PorticoErrorRatio", "PorticoUpstreamWithoutEndpoints", "PorticoConfigurationRejected"]);
-    let begun = Instant::now();
+    let started = Instant::now();
     for round in 0.. {
         load(&site, round);
-        unanswered.retain(|query| !prometheus.has_data(query));
+        without_data.retain(|query| !prometheus.has_data(query));
         let rules = prometheus.rules();
-        unnoticed.retain(|alert| !rules.iter().any(|rule| rule["name"] == *alert && rule["state"] != "inactive"));
-        if unanswered.is_empty() && unnoticed.is_empty() {
+        not_firing.retain(|alert| !rules.iter().any(|rule| rule["name"] == *alert && rule["state"] != "inactive"));
+        if without_data.is_empty() && not_firing.is_empty() {
             break;
         }
         let log = program.stderr();
-        assert!(begun.elapsed() < LONGEST, "no data for {unanswered:#?}\nno alert {unnoticed:?}\n{log}");
+        assert!(started.elapsed() < LONGEST, "no data for {without_data:#?}\nno alert {not_firing:?}\n{log}");
     }
 
     let rules = prometheus.rules();
     let alerts = std::fs::read_to_string(root().join(ALERTS)).unwrap();
-    assert_eq!(rules.len(), alerts.matches("- alert:").count(), "all rules are there");
+    assert_eq!(rules.len(), alerts.matches("- alert:").count(), "all rules are loaded");
     for rule in &rules {
         let (health, error) = (&rule["health"], rule["lastError"].as_str().unwrap_or_default());
         assert!(health == "ok" && error.is_empty(), "{}: {health} {error}", rule["name"]);
     }
-    // What is fine is not told of.
+    // These alerts must not fire.
     let quiet =
         ["PorticoAbsent", "PorticoNotReady", "PorticoLeaderMissing", "PorticoReplicasDisagree", "PorticoWatchStale"];
     for rule in rules.iter().filter(|rule| quiet.iter().any(|name| rule["name"] == *name)) {
         assert_eq!(rule["state"], "inactive", "{rule}");
     }
-    let target = prometheus.ask("/api/v1/targets?state=active")["activeTargets"][0].clone();
+    let target = prometheus.query_api("/api/v1/targets?state=active")["activeTargets"][0].clone();
     assert_eq!((&target["health"], &target["lastError"]), (&json!("up"), &json!("")), "{target}");
     assert!(!prometheus.has_data("up == 0") && prometheus.has_data("min_over_time(up[5m]) == 1"), "no scrape failed");
-    program.stop().expect_fine();
+    program.stop().expect_success();
 }
 
-/// Whoever has many routes and few requests pays for the few.
+/// Routes without requests must not create series.
 #[test]
 fn five_thousand_idle_routes_have_no_series() {
     let series = |more: usize| {
@@ -90,9 +91,9 @@ fn five_thousand_idle_routes_have_no_series() {
     assert_eq!(series(0), series(5000));
 }
 
-/// A page is as long as there are series, and is made anew each time; what it was made of is given back, and requests go on.
+/// The size of the page depends on the number of series. Frequent scrapes must not leak memory or disturb requests.
 #[test]
-fn a_scrape_every_second_costs_no_request_and_no_memory() {
+fn frequent_scrapes_leak_no_memory() {
     const ROUTES: usize = 250;
     let site = Site::new();
     place_good(&site);
@@ -107,11 +108,11 @@ fn a_scrape_every_second_costs_no_request_and_no_memory() {
     assert_eq!(series, ROUTES * SERIES_OF_A_LABEL_SET);
 
     let prometheus = Prometheus::start(&site);
-    let begun = Instant::now();
+    let started = Instant::now();
     let resident_after = |scrapes: f64| {
         while prometheus.number("sum(sum_over_time(up[10m]))").is_none_or(|succeeded| succeeded < scrapes) {
             (0..ROUTES).step_by(10).for_each(ask);
-            assert!(begun.elapsed() < LONGEST, "{}", prometheus.ask("/api/v1/targets?state=active"));
+            assert!(started.elapsed() < LONGEST, "{}", prometheus.query_api("/api/v1/targets?state=active"));
         }
         prometheus.number("sum(process_resident_memory_bytes)").unwrap()
     };
@@ -120,15 +121,15 @@ fn a_scrape_every_second_costs_no_request_and_no_memory() {
     drop(program);
 }
 
-/// Buckets, sum and count of the histogram, bytes in and out, and the class of the one status code that came.
+/// Buckets, sum and count of the histogram, bytes in and out, and one status class.
 const SERIES_OF_A_LABEL_SET: usize = 15 + 2 + 2 + 1;
 
 const ALERTS: &str = "charts/portico/files/alerts.yaml";
 const DASHBOARD: &str = "charts/portico/dashboards/portico.json";
-/// The machine may be busy with other tests, and a rate takes a few scrapes.
+/// Long enough for a busy machine, and for the scrapes that a rate needs.
 const LONGEST: Duration = Duration::from_secs(120);
 
-/// Of every panel and of every variable, with what a reader may have chosen.
+/// The queries of all panels and variables, with variables replaced by possible values.
 fn dashboard_queries() -> Vec<String> {
     let dashboard: Value = serde_json::from_str(&std::fs::read_to_string(root().join(DASHBOARD)).unwrap()).unwrap();
     let panels = dashboard["panels"].as_array().unwrap().iter();
@@ -144,13 +145,13 @@ fn dashboard_queries() -> Vec<String> {
     let filled =
         |query: &String| query.replace("$job", ".*").replace("$route", ".*").replace("$__rate_interval", "15s");
     let queries: Vec<String> = queries.iter().map(filled).collect();
-    assert!(queries.iter().all(|query| !query.contains('$')), "a variable is left: {queries:?}");
+    assert!(queries.iter().all(|query| !query.contains('$')), "a variable was not replaced: {queries:?}");
     queries
 }
 
-/// A class, a Gateway with and without TLS, a backend and a route are in the cluster; what else is served is in files.
-fn fill(site: &Site, api: &Api) {
-    api.let_write();
+/// Creates a class, a Gateway with and without TLS and a route in the cluster, and all other objects in manifests.
+fn fill(site: &Site, api: &FakeApiServer) {
+    api.allow_writes();
     let group = "gateway.networking.k8s.io/v1";
     api.serve(group, "gatewayclasses", false);
     for plural in ["gateways", "httproutes"] {
@@ -192,11 +193,11 @@ fn fill(site: &Site, api: &Api) {
     );
     let service = |name: &str, port: u16| {
         format!(
-            "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  annotations:\n    portico.dev/address: @address@\n\
-             spec:\n  ports:\n    - {{port: 80, targetPort: {port}}}\n"
+            "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  annotations:\n    \
+             portico.dev/address: @address@\nspec:\n  ports:\n    - {{port: 80, targetPort: {port}}}\n"
         )
     };
-    // Nobody listens there.
+    // An address without a listener.
     let closed = free_port(site.address());
     site.save(
         "manifests/services.yaml",
@@ -239,31 +240,31 @@ fn start(site: &Site) -> Program {
     Program::start(command)
 }
 
-/// Some requests of each kind, and a change.
+/// Sends requests with all kinds of results, and changes the configuration.
 fn load(site: &Site, round: usize) {
     let edited = route("good", "edited", "echo").replace("/edited", &format!("/edited-{round}"));
     site.save("manifests/edited.yaml", &edited);
     let address = site.at("port");
     for (path, status) in [("/shop", 200), ("/guarded", 200), ("/failing", 503), ("/wrong", 500), ("/nowhere", 404)] {
         for _ in 0..10 {
-            let answer = get(&address, path);
-            assert_eq!(answer.status, status, "{path}: {}", answer.body);
+            let response = get(&address, path);
+            assert_eq!(response.status, status, "{path}: {}", response.body);
         }
     }
 }
 
 fn is_ready(address: &str, path: &str) -> bool {
-    try_get(address, address, path).is_ok_and(|answer| answer.status == 200)
+    try_get(address, address, path).is_ok_and(|response| response.status == 200)
 }
 
-/// Ends with this.
+/// A running Prometheus, which is stopped on drop.
 struct Prometheus {
     address: String,
     program: Program,
 }
 
 impl Prometheus {
-    /// With the rules of the chart, and scrapes and evaluations every second.
+    /// Starts Prometheus with the alert rules of the chart, scraping and evaluating every second.
     fn start(site: &Site) -> Prometheus {
         let config = json!({
             "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
@@ -284,27 +285,27 @@ impl Prometheus {
         prometheus
     }
 
-    fn ask(&self, path: &str) -> Value {
-        let answer = get(&self.address, path);
-        assert_eq!(answer.status, 200, "{path}: {}\n{}", answer.body, self.program.stderr());
-        answer.json()["data"].clone()
+    fn query_api(&self, path: &str) -> Value {
+        let response = get(&self.address, path);
+        assert_eq!(response.status, 200, "{path}: {}\n{}", response.body, self.program.stderr());
+        response.json()["data"].clone()
     }
 
-    /// Whether a query has an answer that is a number.
+    /// Whether the result of a query has a number.
     fn has_data(&self, query: &str) -> bool {
-        let data = self.ask(&format!("/api/v1/query?query={}", utf8_percent_encode(query, NON_ALPHANUMERIC)));
+        let data = self.query_api(&format!("/api/v1/query?query={}", utf8_percent_encode(query, NON_ALPHANUMERIC)));
         let series = data["result"].as_array().unwrap_or_else(|| panic!("{query}: {data}"));
         series.iter().any(|series| series["value"][1] != "NaN")
     }
 
-    /// The answer of a query that has one.
+    /// The first value in the result of a query, if there is one.
     fn number(&self, query: &str) -> Option<f64> {
-        let data = self.ask(&format!("/api/v1/query?query={}", utf8_percent_encode(query, NON_ALPHANUMERIC)));
+        let data = self.query_api(&format!("/api/v1/query?query={}", utf8_percent_encode(query, NON_ALPHANUMERIC)));
         data["result"][0]["value"][1].as_str()?.parse().ok()
     }
 
     fn rules(&self) -> Vec<Value> {
-        let data = self.ask("/api/v1/rules");
+        let data = self.query_api("/api/v1/rules");
         data["groups"].as_array().unwrap().iter().flat_map(|group| group["rules"].as_array().unwrap().clone()).collect()
     }
 }

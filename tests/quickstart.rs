@@ -1,6 +1,6 @@
-//! The quickstart as its text tells it: the program, its echo server, the requests, the edits, the metrics.
+//! The quickstart as documented: the program, its echo server, requests, edits and metrics.
 //!
-//! Each test runs on a loopback address of its own, so that the ports of the example can stay as they are.
+//! Each test uses a separate loopback address, so that the ports of the example can stay.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,9 +16,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 #[test]
-fn every_request_of_the_text_gets_its_answer() {
+fn quickstart_requests_get_their_responses() {
     let portico = Quickstart::start(1);
-    // Host, path and a header to send; status; then parts of the answer: of the echo server's JSON, or header fields.
+    // Host, path, request header and status; then parts of the response: JSON of the echo server or header fields.
     type Case = (&'static str, &'static str, Option<&'static str>, u16, &'static [(&'static str, &'static str)]);
     let cases: &[Case] = &[
         ("localhost", "/", None, 200, &[("/path", "/"), ("/method", "GET"), ("/host", "localhost")]),
@@ -38,10 +38,10 @@ fn every_request_of_the_text_gets_its_answer() {
         ("blue.apps.example.com", "/", None, 200, &[("x-route", "blue-app")]),
     ];
     for (host, path, header, status, expected) in cases {
-        let answer = portico.get(8080, host, path, *header);
-        assert_eq!(answer.status, *status, "{host}{path}: {answer:?}");
+        let response = portico.get(8080, host, path, *header);
+        assert_eq!(response.status, *status, "{host}{path}: {response:?}");
         for (part, value) in *expected {
-            assert_eq!(answer.part(part).as_deref(), Some(*value), "{host}{path} {part}: {answer:?}");
+            assert_eq!(response.part(part).as_deref(), Some(*value), "{host}{path} {part}: {response:?}");
         }
     }
     for _ in 0..20 {
@@ -51,7 +51,7 @@ fn every_request_of_the_text_gets_its_answer() {
 }
 
 #[test]
-fn the_first_thing_a_newcomer_reads_has_no_complaint() {
+fn startup_prints_no_problems() {
     let portico = Quickstart::start(2);
     let text = portico.announced.join("\n");
     for word in ["error", "warning", "Problems", "panicked"] {
@@ -60,20 +60,20 @@ fn the_first_thing_a_newcomer_reads_has_no_complaint() {
 }
 
 #[test]
-fn an_edit_is_live_and_a_slip_is_shown_while_the_old_version_serves() {
+fn edits_are_served_and_mistakes_keep_the_old_version() {
     let portico = Quickstart::start(3);
     portico.edit("edits.yaml", "replacePrefixMatch: /new", "replacePrefixMatch: /newer");
     portico.read_until("live after");
-    let answer = portico.get(8080, "localhost", "/old/page", None);
-    assert_eq!(answer.part("location").as_deref(), Some("http://localhost:8080/newer/page"));
+    let response = portico.get(8080, "localhost", "/old/page", None);
+    assert_eq!(response.part("location").as_deref(), Some("http://localhost:8080/newer/page"));
 
     portico.edit("edits.yaml", "statusCode: 301", "statusCod: 301");
-    let told = portico.read_until("edits.yaml:").join("\n");
-    assert_eq!(portico.get(8080, "localhost", "/old/page", None).status, 301, "{told}");
+    let messages = portico.read_until("edits.yaml:").join("\n");
+    assert_eq!(portico.get(8080, "localhost", "/old/page", None).status, 301, "{messages}");
 }
 
 #[test]
-fn every_metric_is_documented_and_every_documented_metric_exists() {
+fn metrics_page_matches_the_program() {
     let portico = Quickstart::start(4);
     assert_eq!(portico.get(8080, "localhost", "/", None).status, 200);
     let metrics = portico.get(8100, "localhost", "/metrics", None).body;
@@ -82,8 +82,8 @@ fn every_metric_is_documented_and_every_documented_metric_exists() {
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
         .filter(|(name, _)| name.starts_with("portico_"))
         .collect();
-    let page = fs::read_to_string(root().join("docs/metrics.md")).expect("docs/metrics.md can be read");
-    // Those of a cluster are checked where there is one.
+    let page = fs::read_to_string(root().join("docs/metrics.md")).expect("docs/metrics.md is readable");
+    // Metrics of a cluster are compared by tests/cluster.rs.
     let page = page.split("## In a cluster").next().unwrap_or_default();
     let rows = page.lines().filter(|line| line.starts_with("| `portico_"));
     let documented = rows.flat_map(|row| {
@@ -91,25 +91,25 @@ fn every_metric_is_documented_and_every_documented_metric_exists() {
         let (names, kind) = (cells.next().unwrap_or_default(), cells.next().unwrap_or_default().trim());
         names.split('`').skip(1).step_by(2).map(move |name| (name, kind))
     });
-    assert_eq!(documented.collect::<BTreeSet<_>>(), served, "left: docs/metrics.md; right: what is served");
+    assert_eq!(documented.collect::<BTreeSet<_>>(), served, "left: docs/metrics.md; right: /metrics");
 }
 
 #[test]
-fn it_says_ready_and_ends_when_told() {
+fn readiness_and_sigterm() {
     let mut portico = Quickstart::start(5);
     assert_eq!(portico.get(8100, "localhost", "/readyz", None).status, 200);
     let kill = Command::new("kill").args(["-s", "TERM", &portico.child.id().to_string()]).status();
-    assert!(kill.expect("kill is there").success());
-    assert!(portico.child.wait().expect("it is our child").success());
+    assert!(kill.expect("kill is installed").success());
+    assert!(portico.child.wait().expect("it is a child process").success());
 }
 
-/// `portico run` as `make run` starts it, but on another address and with a copy of the files.
+/// `portico run` like in `make run`, but with another address and a copy of the files.
 struct Quickstart {
     child: Child,
     address: Ipv4Addr,
     folder: TempDir,
     lines: Receiver<String>,
-    /// What was printed up to the summary at the start.
+    /// Output up to the startup summary.
     announced: Vec<String>,
 }
 
@@ -117,13 +117,13 @@ impl Quickstart {
     fn start(number: u8) -> Quickstart {
         let [.., high, low] = std::process::id().to_be_bytes();
         let address = Ipv4Addr::new(127, 128 + number, high, low.clamp(1, 254));
-        let folder = tempfile::tempdir().expect("the system has room for temporary files");
+        let folder = tempfile::tempdir().expect("a temporary folder can be created");
         for entry in fs::read_dir(root().join("examples/quickstart")).expect("the example exists") {
             let path = entry.expect("the folder was opened").path();
-            let text = fs::read_to_string(&path).expect("the example can be read");
-            let name = path.file_name().expect("it came from a folder");
+            let text = fs::read_to_string(&path).expect("the example is readable");
+            let name = path.file_name().expect("entries of a folder have a name");
             fs::write(folder.path().join(name), text.replace("127.0.0.1", &address.to_string()))
-                .expect("there is room");
+                .expect("the file can be written");
         }
         let mut command = Command::new(env!("CARGO_BIN_EXE_portico"));
         command.arg("run").arg("--manifests").arg(folder.path());
@@ -145,7 +145,7 @@ impl Quickstart {
         }
         command.env("NO_COLOR", "1").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("cargo built the program");
-        let stderr = child.stderr.take().expect("it is piped");
+        let stderr = child.stderr.take().expect("stderr is piped");
         let (sender, lines) = sync_channel(4096);
         thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
@@ -160,13 +160,13 @@ impl Quickstart {
         portico
     }
 
-    /// Reads what is printed up to a line that contains `word`.
+    /// Reads output up to a line that contains `word`.
     fn read_until(&self, word: &str) -> Vec<String> {
         let mut read = Vec::new();
         loop {
             match self.lines.recv_timeout(Duration::from_secs(10)) {
                 Ok(line) => read.push(line),
-                Err(_) => panic!("no line with {word:?} came, only:\n{}", read.join("\n")),
+                Err(_) => panic!("no line with {word:?}, only:\n{}", read.join("\n")),
             }
             if read.last().is_some_and(|line| line.contains(word)) {
                 return read;
@@ -175,28 +175,28 @@ impl Quickstart {
     }
 
     fn get(&self, port: u16, host: &str, path: &str, header: Option<&str>) -> Answer {
-        let mut stream = TcpStream::connect((self.address, port)).expect("it listens");
+        let mut stream = TcpStream::connect((self.address, port)).expect("the port is open");
         let header = header.map(|header| format!("{header}\r\n")).unwrap_or_default();
         let request = format!("GET {path} HTTP/1.1\r\nhost: {host}:{port}\r\n{header}connection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).expect("it reads");
+        stream.write_all(request.as_bytes()).expect("the request can be sent");
         let mut text = String::new();
-        stream.read_to_string(&mut text).expect("it answers text");
-        let (head, body) = text.split_once("\r\n\r\n").expect("an answer has a head");
+        stream.read_to_string(&mut text).expect("the response is UTF-8");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a response has a head");
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a head has a status");
         Answer { status, head: head.to_owned(), body: body.to_owned() }
     }
 
     fn edit(&self, file: &str, from: &str, to: &str) {
         let path = self.folder.path().join(file);
-        let text = fs::read_to_string(&path).expect("the copy can be read");
+        let text = fs::read_to_string(&path).expect("the copy is readable");
         assert!(text.contains(from), "{file} has no {from:?}");
-        fs::write(&path, text.replace(from, to)).expect("the copy can be written");
+        fs::write(&path, text.replace(from, to)).expect("the copy is writable");
     }
 }
 
 impl Drop for Quickstart {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended already.
         self.child.kill().ok();
         self.child.wait().ok();
     }
@@ -215,7 +215,7 @@ impl Answer {
         if name.starts_with('/') {
             let body: Value = serde_json::from_str(&self.body).ok()?;
             let value = body.pointer(name)?.as_str()?;
-            // The port is of no interest.
+            // The port is ignored.
             return Some(if name == "/host" { value.trim_end_matches(":8080").to_owned() } else { value.to_owned() });
         }
         self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::to_owned)

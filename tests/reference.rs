@@ -1,7 +1,7 @@
-//! The reference pages that are made of the code: flags, custom resources, permissions, versions. `UPDATE=1 cargo test --test reference`
-//! writes them.
+//! Reference pages generated from the code: flags, custom resources, permissions, versions. `UPDATE=1 cargo test --test
+//! reference` writes them.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 #[path = "reference/compatibility.rs"]
 mod compatibility;
@@ -16,7 +16,7 @@ mod permissions;
 use harness::golden::{Golden, expect_none};
 
 #[test]
-fn the_reference_is_what_the_code_says() {
+fn reference_pages_match_the_code() {
     let pages = [
         ("compatibility", compatibility::page()),
         ("crds", crds::page()),
@@ -28,7 +28,7 @@ fn the_reference_is_what_the_code_says() {
     expect_none(&differing, "reference");
 }
 
-/// A cell of a table: one line, and no bar that would end it.
+/// Escapes text for a table cell: one line without bars.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ").replace('<', "&lt;")
 }

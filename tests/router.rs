@@ -1,9 +1,9 @@
-//! The router against a slow matcher that is easy to believe, on many generated tables and requests.
+//! Compares the router with a slow reference matcher on many generated tables and requests.
 //!
-//! A failure prints the seed and the smallest table and request that still fail; `ROUTER_SEED=n cargo test --test router`
-//! starts from another seed.
+//! A failure prints the seed and the smallest table and request that still fail; `ROUTER_SEED=n cargo test --test
+//! router` starts from another seed.
 
-#![expect(clippy::unwrap_used, reason = "clippy knows tests by their attribute, and not what they call")]
+#![expect(clippy::unwrap_used, reason = "clippy exempts only functions with a test attribute, not their helpers")]
 
 #[path = "router/generate.rs"]
 mod generate;
@@ -15,30 +15,30 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use oracle::{Bug, Match, Oracle, Path, Request, Value};
+use oracle::{Bug, Oracle, OracleMatch, OraclePath, OracleRequest, OracleValue};
 use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::router::{
-    Age, Candidate, HeaderMatch, HostRouter, PathMatch, QueryMatch, Question, ValueMatch, compile_regex,
+    Candidate, HeaderMatch, HostRouter, PathMatch, QueryMatch, RouteAge, RoutingRequest, ValueMatch, compile_regex,
 };
-use portico::snapshot::rule::{Action, Failure, Filters, Rule, RuleId};
-use portico::snapshot::{Listener, Routes};
+use portico::snapshot::rule::{Action, Filters, RouteFailure, RouteRule, RuleId};
+use portico::snapshot::{HttpListener, Routes};
 
 #[test]
-fn the_router_agrees_with_a_slow_matcher() {
+fn router_agrees_with_the_oracle() {
     let right = Oracle { bug: None };
-    let (mut cases, mut answered, mut fell_through, mut wildcards, mut ties, mut regexes) = (0, 0, 0, 0, 0, 0);
+    let (mut cases, mut matched, mut fell_through, mut wildcards, mut ties, mut regexes) = (0, 0, 0, 0, 0, 0);
     for seed in seeds() {
         let mut rng = Rng::with_seed(seed);
         let table = generate::table(&mut rng);
         let listener = listener(&table);
-        for _ in 0..QUESTIONS {
+        for _ in 0..REQUESTS_PER_TABLE {
             let request = generate::request(&mut rng, &table);
-            let expected = right.judge(&table, &request);
+            let expected = right.evaluate(&table, &request);
             if find(&listener, &request) != expected.winner {
                 panic!("seed {seed}: {}", smallest_difference(right, table, request));
             }
             cases += 1;
-            answered += usize::from(expected.winner.is_some());
+            matched += usize::from(expected.winner.is_some());
             fell_through += usize::from(expected.fell_through);
             wildcards += usize::from(expected.overlapping_wildcards);
             ties += usize::from(expected.tie);
@@ -46,13 +46,13 @@ fn the_router_agrees_with_a_slow_matcher() {
         }
     }
     println!(
-        "{cases} cases: {answered} answered, {fell_through} fell through, {wildcards} with overlapping wildcards, \
+        "{cases} cases: {matched} matched, {fell_through} fell through, {wildcards} with overlapping wildcards, \
          {ties} ties, {regexes} with regular expressions"
     );
     assert!(cases >= 100_000);
     for (what, count) in [
-        ("answered", answered),
-        ("not answered", cases - answered),
+        ("matched", matched),
+        ("not matched", cases - matched),
         ("fall through", fell_through),
         ("overlapping wildcards", wildcards),
         ("ties", ties),
@@ -62,16 +62,16 @@ fn the_router_agrees_with_a_slow_matcher() {
     }
 }
 
-/// If a wrong step went unnoticed here, the test above would not notice it in the router either.
+/// A bug that this test does not find in the oracle would not be found in the router either.
 #[test]
-fn every_planted_bug_is_noticed() {
+fn every_planted_bug_is_found() {
     let mut living: Vec<Bug> = Bug::ALL.to_vec();
     let mut found_after = BTreeMap::new();
     for (tables, seed) in seeds().enumerate() {
         let mut rng = Rng::with_seed(seed);
         let table = generate::table(&mut rng);
         let listener = listener(&table);
-        for _ in 0..QUESTIONS {
+        for _ in 0..REQUESTS_PER_TABLE {
             let request = generate::request(&mut rng, &table);
             let found = find(&listener, &request);
             living.retain(|bug| {
@@ -95,21 +95,21 @@ fn seeds() -> impl Iterator<Item = u64> {
     (0..TABLES).map(move |table| first + table)
 }
 
-/// The number of the winner, as the router sees it.
-fn find(listener: &Listener, request: &Request) -> Option<usize> {
+/// The index of the winning match, according to the router.
+fn find(listener: &HttpListener, request: &OracleRequest) -> Option<usize> {
     let headers: HeaderMap = request
         .headers
         .iter()
         .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap()))
         .collect();
     let method: Method = request.method.parse().unwrap();
-    let question = Question::plain(&request.path, request.query.as_deref(), &method, &headers);
+    let question = RoutingRequest::plaintext(&request.path, request.query.as_deref(), &method, &headers);
     let matched = listener.find(&request.host, &question)?;
     Some(matched.rule.id.rule.parse().unwrap())
 }
 
-/// The table as the proxy would have it: each match a rule of its own, whose name is its position.
-fn listener(table: &[Match]) -> Listener {
+/// The listener for a table: each match is a rule of its own, named by its index.
+fn listener(table: &[OracleMatch]) -> HttpListener {
     let mut hosts: BTreeMap<HostPattern, Vec<Candidate>> = BTreeMap::new();
     for (at, entry) in table.iter().enumerate() {
         let host = HostPattern::parse(Some(&entry.host));
@@ -117,14 +117,14 @@ fn listener(table: &[Match]) -> Listener {
     }
     let hosts: HostMap<_> =
         hosts.into_iter().map(|(host, candidates)| (host, Arc::new(HostRouter::build(candidates)))).collect();
-    Listener { gateway: "default/test".into(), name: "http".into(), port: 80, routes: Routes::Gateway(hosts) }
+    HttpListener { gateway: "default/test".into(), name: "http".into(), port: 80, routes: Routes::Gateway(hosts) }
 }
 
-fn candidate(at: usize, entry: &Match) -> Candidate {
+fn candidate(at: usize, entry: &OracleMatch) -> Candidate {
     let path = match &entry.path {
-        Path::Exact(text) => PathMatch::Exact(text.as_str().into()),
-        Path::Prefix(text) => PathMatch::Prefix(text.as_str().into()),
-        Path::Regex(pattern) => PathMatch::Regex(pattern.text().into()),
+        OraclePath::Exact(text) => PathMatch::Exact(text.as_str().into()),
+        OraclePath::Prefix(text) => PathMatch::Prefix(text.as_str().into()),
+        OraclePath::Regex(pattern) => PathMatch::Regex(pattern.text().into()),
     };
     let headers = entry.headers.iter().map(|(name, value)| HeaderMatch {
         name: name.parse().unwrap(),
@@ -141,27 +141,34 @@ fn candidate(at: usize, entry: &Match) -> Candidate {
         headers: headers.collect(),
         query: query.collect(),
         server_names: Arc::default(),
-        age: Age { created: entry.created, route: entry.route.as_str().into(), rule: entry.rule, index: entry.index },
-        rule: Arc::new(Rule {
+        age: RouteAge {
+            created: entry.created,
+            route: entry.route.as_str().into(),
+            rule: entry.rule,
+            index: entry.index,
+        },
+        rule: Arc::new(RouteRule {
             id,
             filters: Filters::default(),
             plugins: None,
-            action: Action::Fail(Failure::NoBackends),
+            action: Action::Fail(RouteFailure::NoBackends),
             kong: None,
         }),
     }
 }
 
-fn value_match<T>(value: &Value, exact: impl Fn(&str) -> T) -> ValueMatch<T> {
+fn value_match<T>(value: &OracleValue, exact: impl Fn(&str) -> T) -> ValueMatch<T> {
     match value {
-        Value::Exact(text) => ValueMatch::Exact(exact(text)),
-        Value::Regex(pattern) => ValueMatch::Regex(compile_regex(&pattern.text()).unwrap()),
+        OracleValue::Exact(text) => ValueMatch::Exact(exact(text)),
+        OracleValue::Regex(pattern) => ValueMatch::Regex(compile_regex(&pattern.text()).unwrap()),
     }
 }
 
-/// Takes away what the difference does not need, and tells what is left.
-fn smallest_difference(oracle: Oracle, mut table: Vec<Match>, mut request: Request) -> String {
-    let differ = |table: &[Match], request: &Request| find(&listener(table), request) != oracle.winner(table, request);
+/// Removes everything that the difference does not need, and describes the rest.
+fn smallest_difference(oracle: Oracle, mut table: Vec<OracleMatch>, mut request: OracleRequest) -> String {
+    let differ = |table: &[OracleMatch], request: &OracleRequest| {
+        find(&listener(table), request) != oracle.winner(table, request)
+    };
     for at in (0..table.len()).rev() {
         let mut fewer = table.clone();
         fewer.remove(at);
@@ -176,16 +183,16 @@ fn smallest_difference(oracle: Oracle, mut table: Vec<Match>, mut request: Reque
             request = fewer;
         }
     }
-    let without_query = Request { query: None, ..request.clone() };
+    let without_query = OracleRequest { query: None, ..request.clone() };
     if differ(&table, &without_query) {
         request = without_query;
     }
     format!(
-        "the router says {:?}, expected {:?}, for {request:#?} in {table:#?}",
+        "the router found {:?}, expected {:?}, for {request:#?} in {table:#?}",
         find(&listener(&table), &request),
         oracle.winner(&table, &request)
     )
 }
 
 const TABLES: u64 = 1_200;
-const QUESTIONS: u32 = 100;
+const REQUESTS_PER_TABLE: u32 = 100;

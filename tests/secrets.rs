@@ -1,16 +1,17 @@
-//! No secret in any output. Every place that can hold one gets a word of its own, everything is asked that the program
-//! answers, and then none of these words may stand in what it logged, showed, counted or wrote.
+//! No output contains a secret. Every place that can hold a secret gets a unique word; after all interfaces were used,
+//! none
+//! of these words may occur in logs, responses, metrics or writes.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod harness;
 #[path = "secrets/objects.rs"]
 mod objects;
 #[path = "watch/api.rs"]
-#[allow(dead_code, reason = "other tests use the rest of it")]
+#[allow(dead_code, reason = "other tests use the rest of the module")]
 mod played;
 #[path = "redis/server.rs"]
-#[allow(dead_code, reason = "other tests use the rest of it")]
+#[allow(dead_code, reason = "other tests use the rest of the module")]
 mod server;
 
 use std::process::Command;
@@ -22,25 +23,25 @@ use harness::eventually;
 use harness::program::{Program, output, portico, run_arguments};
 use harness::site::Site;
 use http::Method;
-use objects::{Words, manifests};
-use played::Api;
+use objects::{TestSecrets, manifests};
+use played::FakeApiServer;
 use serde_json::{Value, json};
-use server::Server;
+use server::RedisProcess;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_that_is_read_from_files_shows_a_secret() {
-    let (site, redis) = (Site::new(), Server::start(&["--requirepass", "another"]).await);
-    let words = Words::new(&site);
+async fn secrets_from_files_are_never_shown() {
+    let (site, redis) = (Site::new(), RedisProcess::start(&["--requirepass", "another"]).await);
+    let words = TestSecrets::new(&site);
     for (name, text) in manifests(&site, redis.port) {
         site.save(&format!("manifests/{name}.yaml"), &text);
     }
-    let mut shown = Shown::default();
+    let mut shown = ObservedOutput::default();
     for flags in [&["-o", "json"][..], &[], &["--warnings-as-errors"]] {
         let mut command = portico(&site);
         command.args(["check", "manifests", "--ingress-class", "kong"]).args(flags);
-        let answer = output(command);
-        assert_eq!(answer.status.code(), Some(1), "some of it is refused");
-        shown.add(format!("check {flags:?}"), &[answer.stdout, answer.stderr].concat(), "KongPlugin default/typo");
+        let response = output(command);
+        assert_eq!(response.status.code(), Some(1), "some objects are rejected");
+        shown.add(format!("check {flags:?}"), &[response.stdout, response.stderr].concat(), "KongPlugin default/typo");
     }
 
     let mut command = portico(&site);
@@ -48,45 +49,46 @@ async fn nothing_that_is_read_from_files_shows_a_secret() {
     command.args(["--log-format", "json"]);
     let program = Program::start(command);
     program.wait_started();
-    ask(&site, &words);
-    views(&site, &mut shown);
-    // An edit, so that what is said of changes is said too.
+    send_requests(&site, &words);
+    collect_views(&site, &mut shown);
+    // An edit, to include reports about changes.
     for (name, text) in manifests(&site, redis.port) {
         let text = if name == "plugins" { text.replace("typo", "slip") } else { text };
         site.save(&format!("manifests/{name}.yaml"), &text);
     }
-    program.wait_told(|told| told.contains("KongPlugin default/slip")).unwrap();
-    ask(&site, &words);
-    views(&site, &mut shown);
-    let ended = program.stop().expect_fine();
+    program.wait_messages(|told| told.contains("KongPlugin default/slip")).unwrap();
+    send_requests(&site, &words);
+    collect_views(&site, &mut shown);
+    let ended = program.stop().expect_success();
     shown.add("access log".to_owned(), ended.stdout.as_bytes(), "\"path\":\"/keys");
     shown.add("log".to_owned(), ended.stderr.as_bytes(), "\"DEBUG\"");
     shown.expect_none_of(&words);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_that_is_read_from_a_cluster_shows_a_secret() {
-    let (site, redis, api) = (Site::new(), Server::start(&["--requirepass", "another"]).await, Api::start().await);
-    let words = Words::new(&site);
+async fn secrets_from_a_cluster_are_never_shown() {
+    let (site, redis, api) =
+        (Site::new(), RedisProcess::start(&["--requirepass", "another"]).await, FakeApiServer::start().await);
+    let words = TestSecrets::new(&site);
     serve_kinds(&api);
-    api.let_write();
+    api.allow_writes();
     api.put("namespaces", json!({"metadata": {"name": "default"}}));
     for (_, text) in manifests(&site, redis.port) {
         for object in serde_saphyr::from_multiple::<Value>(&site.filled(&text)).unwrap() {
             put(&site, &api, object);
         }
     }
-    api.demand_token(Words::TOKEN);
-    site.save("token", Words::TOKEN);
+    api.require_token(TestSecrets::TOKEN);
+    site.save("token", TestSecrets::TOKEN);
     site.save("kubeconfig", &api.kubeconfig(&json!({"tokenFile": site.path("token")})));
     let mut command = portico(&site);
     let arguments = run_arguments(&site).join(" ").replace("--manifests manifests", "--kubeconfig kubeconfig");
-    // Endpoints of a real cluster are never on loopback addresses.
+    // Endpoints of a real cluster never have loopback addresses.
     let more = ["--ingress-class", "kong", "--log-level", "debug", "--allow-loopback-backends"];
     command.args(arguments.split(' ')).args(more);
     let program = Program::start(command);
     program.wait_stderr(|text| text.contains("Serving").then_some(()));
-    ask(&site, &words);
+    send_requests(&site, &words);
     let written = |part: &str| {
         let seen = api.requests("/api").into_iter().filter(|seen| seen.method != Method::GET);
         seen.map(|seen| format!("{} {}", seen.path, seen.body)).filter(|line| line.contains(part)).collect::<Vec<_>>()
@@ -94,18 +96,18 @@ async fn nothing_that_is_read_from_a_cluster_shows_a_secret() {
     for part in ["kongplugins/typo/status", "kongconsumers/broken/status", "gateways/good/status", "/events"] {
         eventually(part, || (!written(part).is_empty()).then_some(()));
     }
-    let mut shown = Shown::default();
-    views(&site, &mut shown);
-    let ended = program.stop().expect_fine();
+    let mut shown = ObservedOutput::default();
+    collect_views(&site, &mut shown);
+    let ended = program.stop().expect_success();
     shown.add("writes".to_owned(), written("").join("\n").as_bytes(), "typo");
     shown.add("access log".to_owned(), ended.stdout.as_bytes(), "/keys");
     shown.add("log".to_owned(), ended.stderr.as_bytes(), "DEBUG");
     shown.expect_none_of(&words);
 }
 
-/// A Service may name any address, this machine's among them.
+/// A Service may have any address, including local ones.
 #[test]
-fn no_route_leads_to_the_admin_listener() {
+fn routes_cannot_reach_the_admin_listener() {
     let site = Site::new();
     harness::objects::place_good(&site);
     site.save("manifests/inside.yaml", INSIDE);
@@ -115,12 +117,12 @@ fn no_route_leads_to_the_admin_listener() {
     program.wait_started();
     let found = get(&site.at("port"), "/debug/store");
     assert_eq!(found.status, 503, "{}", found.body);
-    assert_eq!(get(&site.at("admin"), "/debug/store").status, 200, "others are answered");
-    let log = program.stop().expect_fine().stderr;
-    assert!(log.contains(&site.filled("@address@:@admin@ is where this Portico itself listens")), "{log}");
+    assert_eq!(get(&site.at("admin"), "/debug/store").status, 200, "direct requests are served");
+    let log = program.stop().expect_success().stderr;
+    assert!(log.contains(&site.filled("@address@:@admin@ is an address of a Portico listener")), "{log}");
 }
 
-/// As somebody would write it who knows that listener, without what a proxy adds to a request.
+/// A route that targets the admin listener and removes everything that a proxy adds to a request.
 const INSIDE: &str = "apiVersion: v1
 kind: Service
 metadata: {name: inside}
@@ -142,28 +144,28 @@ spec:
       backendRefs: [{name: inside, port: 80}]
 ";
 
-/// Everything that was shown, by what showed it.
+/// All observed output with its source.
 #[derive(Default)]
-struct Shown(Vec<(String, String)>);
+struct ObservedOutput(Vec<(String, String)>);
 
-impl Shown {
-    /// `part` is in it for certain: whoever looks at nothing finds nothing.
+impl ObservedOutput {
+    /// The output must contain `part`, to detect a check of empty output.
     fn add(&mut self, what: String, bytes: &[u8], part: &str) {
         let text = String::from_utf8_lossy(bytes).into_owned();
         assert!(text.contains(part), "{what} has no {part:?}:\n{text}");
         self.0.push((what, text));
     }
 
-    fn expect_none_of(&self, words: &Words) {
+    fn expect_none_of(&self, words: &TestSecrets) {
         let mut found = Vec::new();
         for (what, text) in &self.0 {
             for (place, word) in words.all() {
                 let encoded = BASE64_STANDARD.encode(&word);
                 let encoded = encoded.trim_end_matches('=');
-                // The last character of the encoding depends on what follows.
+                // The last character of the encoding depends on the following bytes.
                 for needle in [word.as_str(), &encoded[..encoded.len() - 1]] {
                     if let Some(line) = text.lines().find(|line| line.contains(needle)) {
-                        found.push(format!("{what} shows what is {place}: {line}"));
+                        found.push(format!("{what} shows {place}: {line}"));
                     }
                 }
             }
@@ -172,8 +174,8 @@ impl Shown {
     }
 }
 
-/// What the status and the admin listener answer.
-fn views(site: &Site, shown: &mut Shown) {
+/// Output of the status and admin listeners.
+fn collect_views(site: &Site, shown: &mut ObservedOutput) {
     for (path, part) in [("/metrics", "kong_http_requests_total"), ("/readyz", ""), ("/healthz", ""), ("/status", "")] {
         shown.add(format!("status {path}"), get(&site.at("status"), path).body.as_bytes(), part);
     }
@@ -187,25 +189,25 @@ fn views(site: &Site, shown: &mut Shown) {
     ] {
         shown.add(format!("admin {path}"), get(&site.at("admin"), path).body.as_bytes(), part);
     }
-    // What is for people on this machine is nowhere else.
+    // Debug views exist on the admin listener only.
     for listener in ["status", "port"] {
         assert_eq!(get(&site.at(listener), "/debug/snapshot").status, 404, "{listener}");
     }
 }
 
-/// Requests with secrets in every place of a request, over every protocol. Those that are right are let in, so that what is
-/// searched for is what is in use.
-fn ask(site: &Site, words: &Words) {
+/// Sends requests with secrets in every part, over every protocol. Valid credentials are accepted, so that the searched
+/// secrets are in use.
+fn send_requests(site: &Site, words: &TestSecrets) {
     let plain = format!("http://{}", site.at("port"));
     let secure = format!("https://secure.example:{}", site.port("other"));
     let resolve = format!("secure.example:{}:{}", site.port("other"), site.address());
-    let key = format!("apikey: {}", Words::KEY);
-    let basic = format!("alice:{}", Words::PASSWORD);
+    let key = format!("apikey: {}", TestSecrets::KEY);
+    let basic = format!("alice:{}", TestSecrets::PASSWORD);
     let (token, cookie) =
-        (format!("Authorization: Bearer {}", words.jwt()), format!("Cookie: session={}", Words::COOKIE));
-    let query = format!("/keys?apikey={}", Words::KEY);
+        (format!("Authorization: Bearer {}", words.jwt()), format!("Cookie: session={}", TestSecrets::COOKIE));
+    let query = format!("/keys?apikey={}", TestSecrets::KEY);
     let token_query = format!("/tokens?jwt={}", words.jwt());
-    let wrong = format!("Authorization: Bearer {}", Words::WRONG);
+    let wrong = format!("Authorization: Bearer {}", TestSecrets::WRONG);
     let cases: &[(&str, &[&str], u16)] = &[
         ("/keys", &["-H", &key], 200),
         ("/keys", &["-H", &key, "--http2-prior-knowledge"], 200),
@@ -216,7 +218,7 @@ fn ask(site: &Site, words: &Words) {
         ("/passwords", &["-u", &basic, "--http2-prior-knowledge"], 200),
         ("/tokens", &["-H", &token], 200),
         ("/tokens", &["-H", &wrong], 401),
-        ("/counted", &["-H", &cookie, "-d", Words::BODY], 200),
+        ("/counted", &["-H", &cookie, "-d", TestSecrets::BODY], 200),
         ("/from", &[], 200),
         ("/patched", &[], 200),
         ("/typo", &["-H", &key, "-H", &cookie], 503),
@@ -226,7 +228,7 @@ fn ask(site: &Site, words: &Words) {
         for base in [&plain, &secure] {
             let mut command = Command::new("curl");
             command.args(["--silent", "--output", "/dev/null", "--write-out", "%{http_code}", "--insecure"]);
-            // Over TLS the protocol is agreed on.
+            // With TLS the protocol is negotiated.
             let arguments = arguments.iter().filter(|word| *base == plain || !word.starts_with("--http2"));
             command.args(["--resolve", &resolve]).args(arguments).arg(format!("{base}{path}"));
             let status = String::from_utf8(output(command).stdout).unwrap();
@@ -235,8 +237,8 @@ fn ask(site: &Site, words: &Words) {
     }
 }
 
-/// The kinds that the manifests have, and those that are written.
-fn serve_kinds(api: &Api) {
+/// Kinds of the manifests and of written objects.
+fn serve_kinds(api: &FakeApiServer) {
     let gateway = "gateway.networking.k8s.io/v1";
     let kong = "configuration.konghq.com";
     for (version, plural, namespaced) in [
@@ -256,8 +258,8 @@ fn serve_kinds(api: &Api) {
     }
 }
 
-/// As an API server keeps it: with a namespace and a generation, and without `stringData`.
-fn put(site: &Site, api: &Api, mut object: Value) {
+/// Stores an object like an API server: with a namespace and a generation, and without `stringData`.
+fn put(site: &Site, api: &FakeApiServer, mut object: Value) {
     let kind = object["kind"].as_str().unwrap().to_owned();
     let cluster_wide = ["GatewayClass", "KongClusterPlugin", "KongVault", "KongLicense"].contains(&&*kind);
     if !cluster_wide {
@@ -270,7 +272,7 @@ fn put(site: &Site, api: &Api, mut object: Value) {
         }
     }
     if kind == "Gateway" {
-        // No replica is needed that gives it one.
+        // Already has an address, so that no replica has to assign one.
         object["status"] = json!({"addresses": [{"type": "IPAddress", "value": site.address().to_string()}]});
     }
     let plural = match kind.as_str() {
@@ -281,23 +283,23 @@ fn put(site: &Site, api: &Api, mut object: Value) {
     api.put(&plural, object);
 }
 
-/// Its own output: what it is to find would be found.
+/// Verifies that the check detects secrets.
 #[test]
-fn a_secret_that_is_shown_is_found() {
+fn shown_secrets_are_detected() {
     let site = Site::new();
-    let words = Words::new(&site);
+    let words = TestSecrets::new(&site);
     let all: Vec<_> = words.all().collect();
     assert!(all.len() > 15);
     let text: String = manifests(&site, 1).into_iter().map(|(_, text)| site.filled(&text)).collect();
     for (place, word) in all {
         let encoded = BASE64_STANDARD.encode(&word);
         for shown in [format!("x {word} y"), format!("x={encoded}")] {
-            let shown = Shown(vec![("a log".to_owned(), shown)]);
+            let shown = ObservedOutput(vec![("a log".to_owned(), shown)]);
             let found = std::panic::catch_unwind(|| shown.expect_none_of(&words));
             assert!(found.is_err(), "{place}");
         }
         let is_of_manifests = text.contains(&word) || text.contains(encoded.trim_end_matches('='));
         let is_of_requests = ["in a request", "signed", "in a kubeconfig"].iter().any(|of| place.contains(of));
-        assert!(is_of_manifests || is_of_requests || place.contains("private key"), "{place} is in no manifest");
+        assert!(is_of_manifests || is_of_requests || place.contains("private key"), "no manifest contains {place}");
     }
 }

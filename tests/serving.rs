@@ -1,6 +1,6 @@
-//! `portico run` as its operator meets it: edits under load, probes, metrics, logs, secrets, stopping.
+//! `portico run` end to end: edits under load, probes, metrics, logs, secrets, shutdown.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod harness;
 
@@ -11,7 +11,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::process::Stdio;
 
-use harness::client::{self, Connection, Visitor, get};
+use harness::client::{self, Connection, ContinuousClient, get};
 use harness::eventually;
 use harness::objects::{GATEWAY, gateway, place_good, route};
 use harness::program::{Program, output, portico, run, run_arguments};
@@ -24,10 +24,10 @@ fn editing_under_load_loses_no_request() {
     place_good(&site);
     let program = run(&site, &["--access-log", "off"]);
     program.wait_started();
-    let visitors = [true, false].map(|keep| Visitor::start(site.at("port"), "/good", keep));
+    let visitors = [true, false].map(|keep| ContinuousClient::start(site.at("port"), "/good", keep));
     for edit in 0..50 {
         let good = route("good", "good", "echo");
-        // Every edit concerns what the visitors use, and each in another way.
+        // Every edit affects a resource that the visitors use, each in a different way.
         match edit % 5 {
             0 => site.save(
                 "manifests/good.yaml",
@@ -45,13 +45,13 @@ fn editing_under_load_loses_no_request() {
             _ => site.save("manifests/gateway.yaml", GATEWAY),
         }
         let edits = |told: &str| told.matches("Changed, live after").count() > edit;
-        program.wait_told(edits).unwrap_or_else(|told| panic!("edit {edit} was not told of\n{told}"));
+        program.wait_messages(edits).unwrap_or_else(|told| panic!("edit {edit} was not reported\n{told}"));
         visitors.iter().for_each(|visitor| visitor.wait_more(1));
     }
     for visitor in visitors {
         visitor.stop();
     }
-    program.stop().expect_fine();
+    program.stop().expect_success();
 }
 
 const INGRESS: &str = "apiVersion: networking.k8s.io/v1
@@ -76,7 +76,7 @@ spec:
 
 // kong-compat §3.1
 #[test]
-fn ingresses_are_served_on_a_port_of_their_own_beside_gateways() {
+fn ingresses_have_their_own_port_next_to_gateways() {
     let site = Site::new();
     place_good(&site);
     let own = site.at("other");
@@ -87,7 +87,7 @@ fn ingresses_are_served_on_a_port_of_their_own_beside_gateways() {
     assert_eq!((unknown.status, unknown.json()["message"].as_str()), (404, Some("no Route matched with those values")));
     let edits = |number: usize| {
         let told = |told: &str| told.matches("Changed, live after").count() >= number;
-        program.wait_told(told).unwrap_or_else(|told| panic!("edit {number} was not told of\n{told}"));
+        program.wait_messages(told).unwrap_or_else(|told| panic!("edit {number} was not reported\n{told}"));
     };
     site.save("manifests/ingress.yaml", INGRESS);
     edits(1);
@@ -97,12 +97,12 @@ fn ingresses_are_served_on_a_port_of_their_own_beside_gateways() {
     assert_eq!(get(&site.at("port"), "/good").status, 200);
     site.remove("manifests/ingress.yaml");
     edits(2);
-    assert_eq!(get(&own, "/shop/7").status, 404, "the port stays, since it was asked for");
-    program.stop().expect_fine();
+    assert_eq!(get(&own, "/shop/7").status, 404, "the port stays open, since a flag requests it");
+    program.stop().expect_success();
 }
 
 #[test]
-fn a_gateway_that_moves_to_all_addresses_and_back_loses_no_request() {
+fn moving_a_gateway_to_all_addresses_loses_no_request() {
     let site = Site::new();
     place_good(&site);
     let program = run(&site, &["--access-log", "off", "--gateway-address-pool", "0.0.0.0"]);
@@ -110,48 +110,48 @@ fn a_gateway_that_moves_to_all_addresses_and_back_loses_no_request() {
     let class = "  gatewayClassName: portico\n";
     let everywhere = GATEWAY.replace(class, &format!("{class}  addresses:\n    - value: 0.0.0.0\n"));
     assert_ne!(everywhere, GATEWAY);
-    let visitors = [true, false].map(|keep| Visitor::start(site.at("port"), "/good", keep));
+    let visitors = [true, false].map(|keep| ContinuousClient::start(site.at("port"), "/good", keep));
     for edit in 0..10 {
         site.save("manifests/gateway.yaml", if edit % 2 == 0 { &everywhere } else { GATEWAY });
         let edits = |told: &str| told.matches("Changed, live after").count() > edit;
-        program.wait_told(edits).unwrap_or_else(|told| panic!("edit {edit} was not told of\n{told}"));
+        program.wait_messages(edits).unwrap_or_else(|told| panic!("edit {edit} was not reported\n{told}"));
         visitors.iter().for_each(|visitor| visitor.wait_more(1));
     }
     for visitor in visitors {
         visitor.stop();
     }
-    program.stop().expect_fine();
+    program.stop().expect_success();
 }
 
 #[test]
-fn a_file_that_is_written_slowly_is_read_when_it_is_complete() {
+fn slowly_written_files_are_read_when_complete() {
     let site = Site::new();
     place_good(&site);
     let program = run(&site, &["--access-log", "off"]);
     program.wait_started();
-    let visitor = Visitor::start(site.at("port"), "/good", true);
-    // The file is empty at first, then it lacks the end: both are valid YAML that takes routes away.
+    let visitor = ContinuousClient::start(site.at("port"), "/good", true);
+    // The file is empty first and incomplete later: both are valid YAML with fewer routes.
     let mut file = fs::File::create(site.path("manifests/good.yaml")).unwrap();
     get(&site.at("port"), "/good?delay=150ms");
     let text = format!("{}---\n{}", route("good", "other", "echo"), route("good", "good", "echo"));
     let (start, end) = text.split_at(text.find("---").unwrap());
     file.write_all(start.as_bytes()).unwrap();
-    // What happens to other files meanwhile is no reason to read this one.
+    // Events of other files do not trigger reading this one.
     site.save("manifests/beside.yaml", &route("good", "beside", "echo"));
     get(&site.at("port"), "/good?delay=150ms");
     file.write_all(end.as_bytes()).unwrap();
     drop(file);
-    program.wait_told(|told| told.contains("+ HTTPRoute default/other")).expect("the file is complete");
+    program.wait_messages(|told| told.contains("+ HTTPRoute default/other")).expect("the file is complete");
     visitor.stop();
-    let ended = program.stop().expect_fine();
-    assert!(!ended.told().contains("- HTTPRoute"), "{}", ended.told());
+    let ended = program.stop().expect_success();
+    assert!(!ended.messages().contains("- HTTPRoute"), "{}", ended.messages());
 }
 
 #[test]
-fn a_mounted_config_map_is_followed_from_version_to_version() {
+fn mounted_config_map_updates_are_followed() {
     let site = Site::new();
     place_good(&site);
-    // As the kubelet does it: names are links into `..data`, which is swapped for another folder.
+    // Like the kubelet: files are links into `..data`, which is replaced by another folder.
     site.save("mounted/..1/routes.yaml", &route("good", "first", "echo"));
     symlink("..1", site.path("mounted/..data")).unwrap();
     symlink("..data/routes.yaml", site.path("mounted/routes.yaml")).unwrap();
@@ -165,23 +165,25 @@ fn a_mounted_config_map_is_followed_from_version_to_version() {
         symlink(&folder, site.path("mounted/..data_tmp")).unwrap();
         fs::rename(site.path("mounted/..data_tmp"), site.path("mounted/..data")).unwrap();
         fs::remove_dir_all(site.path(&format!("mounted/..{}", number + 1))).unwrap();
-        program.wait_told(|told| told.contains(&format!("+ HTTPRoute default/{version}"))).expect("it is followed");
+        program
+            .wait_messages(|told| told.contains(&format!("+ HTTPRoute default/{version}")))
+            .expect("the update is read");
         assert_eq!(get(&site.at("port"), &format!("/{version}")).status, 200);
         assert_eq!(get(&site.at("port"), "/first").status, 404);
     }
-    program.stop().expect_fine();
+    program.stop().expect_success();
 }
 
 #[test]
-fn it_is_ready_when_the_first_snapshot_is_served_and_not_earlier() {
+fn ready_after_the_first_snapshot() {
     let site = Site::new();
     let mut command = portico(&site);
     command.args(run_arguments(&site).into_iter().map(|word| if word == "manifests" { "-".to_owned() } else { word }));
     command.stdin(Stdio::piped());
     let mut program = Program::start(command);
-    // It cannot have read what was not written yet.
+    // Nothing has been written to standard input yet.
     let before =
-        eventually("the status listener answers", || client::try_get(&site.at("status"), "localhost", "/readyz").ok());
+        eventually("the status listener responds", || client::try_get(&site.at("status"), "localhost", "/readyz").ok());
     assert_eq!(before.status, 503, "{}", before.body);
     assert!(before.body.contains("first snapshot"), "{}", before.body);
     assert_eq!(get(&site.at("status"), "/healthz").status, 200);
@@ -194,19 +196,20 @@ fn it_is_ready_when_the_first_snapshot_is_served_and_not_earlier() {
     eventually("it is ready", || (get(&site.at("status"), "/readyz").status == 200).then_some(()));
     assert_eq!(get(&site.at("port"), "/good").status, 200);
 
-    // While it leaves it serves, and says that it is not ready.
-    program.stop().expect_fine();
+    // During shutdown it serves requests and reports that it is not ready.
+    program.stop().expect_success();
 }
 
 #[test]
-fn stopping_finishes_what_is_in_flight_and_a_second_signal_does_not() {
+fn shutdown_finishes_requests_unless_signaled_twice() {
     let site = Site::new();
     place_good(&site);
     for patient in [true, false] {
         let program = run(&site, &["--drain-delay", "200ms"]);
         program.wait_started();
         let address = site.at("port");
-        // Both requests are with the backend before the signal comes: the second answers after the first has begun to wait.
+        // Both requests reach the backend before the signal; the second signal comes while the first shutdown is
+        // waiting.
         let path = if patient { "/good?delay=1s" } else { "/good?delay=30s" };
         let slow = std::thread::spawn(move || client::try_get(&address, "a.example", path));
         eventually("the request is with the backend", || {
@@ -215,27 +218,27 @@ fn stopping_finishes_what_is_in_flight_and_a_second_signal_does_not() {
         });
         program.signal("TERM");
         program.wait_stderr(|log| log.contains("Stopping; a second signal ends at once").then_some(()));
-        // A drain delay is for load balancers: it serves, and says that it will not for long.
+        // A drain delay is for load balancers: requests are still served, but readiness fails.
         if patient {
             eventually("it is not ready any more", || (get(&site.at("status"), "/readyz").status == 503).then_some(()));
         } else {
             program.signal("TERM");
         }
-        let ended = program.wait().expect_fine();
+        let ended = program.wait().expect_success();
         let answer = slow.join().unwrap();
         if patient {
             assert_eq!(answer.expect("it is finished").status, 200);
-            assert!(ended.stderr.contains("every request was answered"), "{}", ended.stderr);
+            assert!(ended.stderr.contains("all requests completed"), "{}", ended.stderr);
         } else {
-            // The echo server is cut off too, and sometimes first.
-            assert!(!answer.is_ok_and(|answer| answer.status == 200), "nobody waits 30 seconds");
+            // The echo server is stopped too, sometimes first.
+            assert!(!answer.is_ok_and(|answer| answer.status == 200), "the request does not take 30 seconds");
             assert!(ended.stderr.contains("Stopped at once"), "{}", ended.stderr);
         }
     }
 }
 
 #[test]
-fn metrics_can_be_parsed_and_count_what_happened() {
+fn metrics_are_parseable_and_count_requests() {
     let site = Site::new();
     place_good(&site);
     let program = run(&site, &[]);
@@ -258,7 +261,7 @@ fn metrics_can_be_parsed_and_count_what_happened() {
         "portico_upstream_connects_total",
         "process_resident_memory_bytes",
     ];
-    // A request is counted when its answer is complete, which the client may know before the counter does.
+    // A request is counted when its response is complete, which the client may notice before the counter changes.
     let metrics = eventually("the requests are counted", || {
         let metrics = get(&site.at("status"), "/metrics").body;
         (total(&metrics, "portico_requests_total") >= 3.0).then_some(metrics)
@@ -279,17 +282,18 @@ fn metrics_can_be_parsed_and_count_what_happened() {
     };
     assert_eq!((of_route("2xx"), of_route("5xx")), (Some(1.0), Some(1.0)), "{metrics}");
     assert!(sample(&metrics, "portico_snapshot_revision") >= Some(1.0));
-    program.stop().expect_fine();
+    program.stop().expect_success();
 }
 
 #[test]
-fn values_of_secrets_come_out_nowhere() {
+fn secret_values_are_never_exposed() {
     let site = Site::new();
     place_good(&site);
     let secret = |data: &str| format!("apiVersion: v1\nkind: Secret\nmetadata:\n  name: secret\n{data}");
-    let https = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata:\n  name: secure\nspec:\n  gatewayClassName: portico\n  \
-                 listeners:\n    - name: https\n      protocol: HTTPS\n      port: @other@\n      tls:\n        certificateRefs:\n          - name: secret\n";
-    // As text and as base64, good and bad in every way a Secret can be bad.
+    let https = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata:\n  name: secure\n\
+                 spec:\n  gatewayClassName: portico\n  listeners:\n    - name: https\n      protocol: HTTPS\n      \
+                 port: @other@\n      tls:\n        certificateRefs:\n          - name: secret\n";
+    // As text and as base64, valid and invalid in every way.
     let forms = [
         secret(&format!("data:\n  key: {MARKER_BASE64}\n")) + https,
         secret(&format!("type: kubernetes.io/tls\ndata:\n  tls.crt: {MARKER_BASE64}\n  tls.key: {MARKER_BASE64}\n"))
@@ -308,10 +312,12 @@ fn values_of_secrets_come_out_nowhere() {
     let mut shown = String::new();
     for (number, form) in forms.iter().enumerate() {
         site.save("manifests/secret.yaml", form);
-        // A route of another name each time tells when this reading is over.
+        // A new route name in each round shows when the reading is complete.
         let name = format!("reading-{number}");
         site.save("manifests/reading.yaml", &route("good", &name, "echo"));
-        program.wait_told(|told| told.contains(&format!("+ HTTPRoute default/{name}:"))).expect("the route is told of");
+        program
+            .wait_messages(|told| told.contains(&format!("+ HTTPRoute default/{name}:")))
+            .expect("the route is reported");
         for path in
             ["/", "/debug/", "/debug/hash", "/debug/snapshot", "/debug/store", "/debug/verdicts", "/debug/store?o=yaml"]
         {
@@ -329,17 +335,17 @@ fn values_of_secrets_come_out_nowhere() {
         }
     }
     assert!(shown.contains("Secret"), "the Secret itself is known");
-    let ended = program.stop().expect_fine();
+    let ended = program.stop().expect_success();
     for text in [&shown, &ended.stdout, &ended.stderr] {
         for secret in [MARKER, MARKER_BASE64] {
             let line = text.lines().find(|line| line.contains(secret));
-            assert_eq!(line, None, "a value of a Secret came out");
+            assert_eq!(line, None, "a value of a Secret is exposed");
         }
     }
 }
 
 #[test]
-fn the_access_log_has_a_line_for_each_request_and_is_reopened_on_sighup() {
+fn access_log_has_every_request_and_reopens_on_sighup() {
     let site = Site::new();
     place_good(&site);
     let program = run(&site, &["--access-log", "access.log", "--log-format", "json"]);
@@ -354,27 +360,27 @@ fn the_access_log_has_a_line_for_each_request_and_is_reopened_on_sighup() {
 
     fs::rename(site.path("access.log"), site.path("access.log.1")).unwrap();
     program.signal("HUP");
-    program.wait_stderr(|log| log.contains("Opening the access log again").then_some(()));
+    program.wait_stderr(|log| log.contains("Reopening the access log").then_some(()));
     get(&site.at("port"), "/good/second");
     eventually("the new file has the line", || lines("access.log").contains("/good/second").then_some(()));
     assert_eq!(lines("access.log.1").lines().count(), 1);
-    let ended = program.stop().expect_fine();
-    assert_eq!(ended.stdout, "", "the log was asked for in a file");
+    let ended = program.stop().expect_success();
+    assert_eq!(ended.stdout, "", "the access log goes to a file");
 
     let program = run(&site, &[]);
     program.wait_started();
     get(&site.at("port"), "/good/third");
     get(&site.at("port"), "/nowhere");
     let lines = program.wait_lines(2);
-    assert!(serde_json::from_str::<Value>(&lines[0]).is_err(), "text was asked for: {lines:?}");
+    assert!(serde_json::from_str::<Value>(&lines[0]).is_err(), "the format is text: {lines:?}");
     let [third, nowhere] = &lines[..] else { panic!("two requests: {lines:?}") };
     assert!(third.contains(" 200 ") && third.contains("GET") && third.contains("/good/third"), "{third}");
     assert!(nowhere.contains(" 404 ") && nowhere.contains("/nowhere"), "{nowhere}");
-    program.stop().expect_fine();
+    program.stop().expect_success();
 }
 
 #[test]
-fn a_full_disk_under_the_access_log_costs_lines_and_no_request() {
+fn full_disk_loses_log_lines_but_no_request() {
     let site = Site::new();
     place_good(&site);
     std::os::unix::fs::symlink("/dev/full", site.path("access.log")).unwrap();
@@ -385,28 +391,28 @@ fn a_full_disk_under_the_access_log_costs_lines_and_no_request() {
         let metrics = get(&site.at("status"), "/metrics").body;
         let line =
             metrics.lines().find_map(|line| line.strip_prefix("portico_access_log_dropped_total{reason=\"failed\"} "));
-        line.unwrap_or_else(|| panic!("it is not counted in\n{metrics}")).parse::<u32>().unwrap()
+        line.unwrap_or_else(|| panic!("not counted in\n{metrics}")).parse::<u32>().unwrap()
     };
-    // More than once, so that it would be told of more than once.
+    // Several times, to check that the error is logged only once.
     for times in 1..=3 {
         (0..5).for_each(|_| ask("/good/lost"));
-        eventually("what is lost is counted", || (lost() == times * 5).then_some(()));
+        eventually("the lost lines are counted", || (lost() == times * 5).then_some(()));
     }
     fs::remove_file(site.path("access.log")).unwrap();
     program.signal("HUP");
-    program.wait_stderr(|log| log.contains("Opening the access log again").then_some(()));
+    program.wait_stderr(|log| log.contains("Reopening the access log").then_some(()));
     ask("/good/kept");
     let written = || fs::read_to_string(site.path("access.log")).unwrap_or_default();
-    eventually("it is written again", || written().ends_with('\n').then_some(()));
+    eventually("the log is written again", || written().ends_with('\n').then_some(()));
     assert_eq!(written(), "200 /good/kept\n");
-    program.wait_stderr(|log| log.contains("The access log can be written again lost=15").then_some(()));
-    let log = program.stop().expect_fine().stderr;
-    assert_eq!(log.matches("The access log cannot be written").count(), 1, "{log}");
+    program.wait_stderr(|log| log.contains("Writing the access log succeeds again lost=15").then_some(()));
+    let log = program.stop().expect_success().stderr;
+    assert_eq!(log.matches("Cannot write the access log").count(), 1, "{log}");
     assert!(log.contains("to=\"access.log\" error=No space left on device"), "{log}");
 }
 
 #[test]
-fn programs_get_problems_and_changes_as_events() {
+fn problems_and_changes_are_json_events() {
     let site = Site::new();
     place_good(&site);
     site.save("manifests/bad.yaml", &route("good", "bad", "ecko"));
@@ -427,9 +433,9 @@ fn programs_get_problems_and_changes_as_events() {
     site.save("manifests/bad.yaml", &route("good", "bad", "echo"));
     let changed = event("ResolvedRefs is True");
     assert_eq!((&changed["message"], &changed["revision"]), (&"Changed".into(), &2.into()), "{changed}");
-    assert_eq!(changed["objects"], "HTTPRoute default/bad", "which object it was");
+    assert_eq!(changed["objects"], "HTTPRoute default/bad", "the changed object");
     assert!(changed["took_ms"].as_f64().is_some_and(|took| took > 0.0), "{changed}");
-    // A change that flips no condition is one line, too, and so are many objects that change at once.
+    // A change without a flipped condition is one event, too, and so is a change of several objects.
     site.save("manifests/both.yaml", &format!("{}---\n{}", route("good", "one", "echo"), route("good", "two", "echo")));
     let changed = event("HTTPRoute default/one, HTTPRoute default/two");
     assert_eq!(changed["revision"], 3, "{changed}");
@@ -437,14 +443,14 @@ fn programs_get_problems_and_changes_as_events() {
     assert_eq!(event("\"revision\":4")["objects"], "HTTPRoute default/bad");
     site.save("manifests/bad.yaml", "{");
     assert_eq!(event("NotYaml")["level"], "ERROR");
-    let ended = program.stop().expect_fine();
+    let ended = program.stop().expect_success();
     for line in ended.stderr.lines() {
         assert!(serde_json::from_str::<Value>(line).is_ok(), "not JSON: {line}");
     }
 }
 
 #[test]
-fn two_gateways_have_addresses_of_their_own() {
+fn gateways_have_separate_addresses() {
     let site = Site::new();
     place_good(&site);
     site.save(
@@ -469,11 +475,11 @@ fn two_gateways_have_addresses_of_their_own() {
     };
     assert_eq!(address("good"), Some(site.address().to_string().into()));
     assert_eq!(address("second"), Some(site.next_address().to_string().into()));
-    program.stop().expect_fine();
+    program.stop().expect_success();
 }
 
 #[test]
-fn services_lead_to_names_and_addresses() {
+fn services_resolve_to_names_and_addresses() {
     let site = Site::new();
     let mut echo = portico(&site);
     echo.args(["echo", "--listen", "127.0.0.1:0", "--log-format", "text"]);
@@ -484,7 +490,8 @@ fn services_lead_to_names_and_addresses() {
     });
     let service = |name: &str, annotation: &str, spec: &str| {
         format!(
-            "---\napiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n{annotation}spec:\n{spec}  ports:\n    - port: 80\n      targetPort: {port}\n"
+            "---\napiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n{annotation}spec:\n{spec}  ports:\n    \
+                - port: 80\n      targetPort: {port}\n"
         )
     };
     let address = |value: &str| format!("  annotations:\n    portico.dev/address: {value}\n");
@@ -504,17 +511,17 @@ fn services_lead_to_names_and_addresses() {
     let told = program.wait_started();
     assert!(told.contains("nothing wrong;"), "{told}");
     for name in ["external", "address", "name", "list", "pair"] {
-        // A name is asked for in the background, and until then there is nowhere to go.
+        // Names are resolved in the background; until then there are no endpoints.
         let answer =
             eventually(name, || Some(get(&site.at("port"), &format!("/{name}"))).filter(|answer| answer.status == 200));
         assert_eq!(answer.json()["server"], format!("127.0.0.1:{port}"), "{name}");
     }
-    program.stop().expect_fine();
-    echo.stop().expect_fine();
+    program.stop().expect_success();
+    echo.stop().expect_success();
 }
 
 #[test]
-fn two_processes_share_a_port_only_when_asked_to() {
+fn processes_share_a_port_only_with_the_flag() {
     let site = Site::new();
     place_good(&site);
     let second = |more: &[&str]| {
@@ -528,25 +535,26 @@ fn two_processes_share_a_port_only_when_asked_to() {
     let refused = second(&[]);
     let told = refused.wait_started();
     assert!(told.contains("PortUnavailable") && told.contains("is in use by another process"), "{told}");
-    first.stop().expect_fine();
-    // The second needs no edit to come alive. It has no echo server, so its backend is down.
-    refused.wait_told(|told| told.contains("Programmed is True")).expect("it takes the port when that is free");
+    first.stop().expect_success();
+    // The second process needs no edit to take over. It has no echo server, so its backend is down.
+    refused.wait_messages(|told| told.contains("Programmed is True")).expect("it takes over the free port");
     assert_eq!(get(&site.at("port"), "/good").status, 503);
-    refused.stop().expect_fine();
+    refused.stop().expect_success();
 
     let first = run(&site, &["--access-log", "off", "--allow-port-sharing"]);
     first.wait_started();
     let sharing = second(&["--allow-port-sharing"]);
-    assert!(sharing.wait_started().contains("nothing wrong;"), "{}", sharing.told());
-    // Connections go to either; both know the same routes. (At the very moment of closing the kernel may refuse one.)
+    assert!(sharing.wait_started().contains("nothing wrong;"), "{}", sharing.messages());
+    // Connections go to either process; both have the same routes. (While one closes, the kernel may refuse a
+    // connection.)
     assert!((0..50).all(|_| get(&site.at("port"), "/good").status == 200));
-    sharing.stop().expect_fine();
+    sharing.stop().expect_success();
     assert_eq!(get(&site.at("port"), "/good").status, 200);
-    first.stop().expect_fine();
+    first.stop().expect_success();
 }
 
 #[test]
-fn a_backend_that_comes_up_is_used_without_an_edit() {
+fn recovered_backend_is_used_without_an_edit() {
     let site = Site::new();
     place_good(&site);
     site.save("manifests/late.yaml", &(LATE.to_owned() + &route("good", "late", "late")));
@@ -560,13 +568,13 @@ fn a_backend_that_comes_up_is_used_without_an_edit() {
     echo.args(["echo", "--listen", &site.at("other")]);
     let echo = Program::start(echo);
     eventually("the backend is used", || (get(&site.at("port"), "/late").status == 200).then_some(()));
-    echo.stop().expect_fine();
+    echo.stop().expect_success();
     assert_eq!(get(&site.at("port"), "/late").status, 503);
-    program.stop().expect_fine();
+    program.stop().expect_success();
 }
 
 #[test]
-fn a_gateway_moves_to_another_port_and_back() {
+fn gateway_moves_to_another_port_and_back() {
     let site = Site::new();
     place_good(&site);
     let program = run(&site, &[]);
@@ -574,21 +582,21 @@ fn a_gateway_moves_to_another_port_and_back() {
     let mut kept = Connection::open(&site.at("port")).unwrap();
     assert_eq!(kept.get("a.example", "/good").unwrap().status, 200);
     site.save("manifests/gateway.yaml", &GATEWAY.replace("@port@", "@other@"));
-    program.wait_told(|told| told.contains("~ Gateway default/good")).expect("the edit is told of");
+    program.wait_messages(|told| told.contains("~ Gateway default/good")).expect("the edit is reported");
     assert_eq!(get(&site.at("other"), "/good").status, 200);
-    assert!(Connection::open(&site.at("port")).is_err(), "nobody listens there any more");
-    // Moving all files away and back is the largest edit there is.
+    assert!(Connection::open(&site.at("port")).is_err(), "the old port is closed");
+    // Moving a file away and back removes and adds everything in it.
     fs::rename(site.path("manifests/gateway.yaml"), site.path("gateway.yaml")).unwrap();
-    program.wait_told(|told| told.contains("- Gateway default/good")).expect("the edit is told of");
-    eventually("nobody listens there", || Connection::open(&site.at("other")).is_err().then_some(()));
+    program.wait_messages(|told| told.contains("- Gateway default/good")).expect("the edit is reported");
+    eventually("the port is closed", || Connection::open(&site.at("other")).is_err().then_some(()));
     site.save("manifests/gateway.yaml", GATEWAY);
-    program.wait_told(|told| told.contains("+ Gateway default/good")).expect("the edit is told of");
+    program.wait_messages(|told| told.contains("+ Gateway default/good")).expect("the edit is reported");
     assert_eq!(get(&site.at("port"), "/good").status, 200);
-    program.stop().expect_fine();
+    program.stop().expect_success();
 }
 
 #[test]
-fn what_cannot_be_had_at_the_start_is_named_with_its_flag() {
+fn startup_errors_name_the_flag() {
     let site = Site::new();
     place_good(&site);
     let holder = TcpListener::bind((site.address(), 0)).unwrap();
@@ -608,15 +616,15 @@ fn what_cannot_be_had_at_the_start_is_named_with_its_flag() {
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(
             said.contains(&format!("error: {flag} {value}: cannot be opened; "))
-                || said.contains(&format!("error: {flag} {value}: cannot listen there; ")),
+                || said.contains(&format!("error: {flag} {value}: cannot listen; ")),
             "{said}"
         );
     }
 }
 
-/// Whoever asked for a log is not to learn later that there is none: the start says why, and what to do.
+/// A missing access log is an error at startup, with a reason and a remedy, rather than a surprise later.
 #[test]
-fn an_access_log_that_cannot_be_opened_ends_the_start() {
+fn unusable_access_log_fails_startup() {
     let site = Site::new();
     place_good(&site);
     site.save("file", "");
@@ -632,7 +640,8 @@ fn an_access_log_that_cannot_be_opened_ends_the_start() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{said}");
         let expected = format!(
-            "error: --access-log {path}: cannot be opened; give a file in a folder that exists and may be written to, `-` or `off`: {reason}"
+            "error: --access-log {path}: cannot be opened; give a file in an existing, writable directory, `-` or \
+                `off`: {reason}"
         );
         assert!(said.contains(&expected), "{said}");
     }
@@ -649,17 +658,17 @@ fn total(metrics: &str, name: &str) -> f64 {
     samples.map(|line| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()).expect("a number")).sum()
 }
 
-/// Reads the text format: every sample belongs to the family announced above it and ends with a number.
+/// Parses the text format: every sample belongs to the family announced above it and has a number.
 fn families(metrics: &str) -> BTreeSet<String> {
     let mut families = BTreeSet::new();
     let mut current = String::new();
     for line in metrics.lines() {
         if let Some(comment) = line.strip_prefix("# ") {
-            let (word, rest) = comment.split_once(' ').expect("a comment says what it is");
+            let (word, rest) = comment.split_once(' ').expect("a comment has a type");
             if word == "TYPE" {
-                let (name, kind) = rest.split_once(' ').expect("a type has a name");
+                let (name, kind) = rest.split_once(' ').expect("a TYPE comment has a name");
                 assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
-                assert!(families.insert(name.to_owned()), "{name} is there twice");
+                assert!(families.insert(name.to_owned()), "{name} occurs twice");
                 current = name.to_owned();
             }
             continue;
@@ -667,13 +676,13 @@ fn families(metrics: &str) -> BTreeSet<String> {
         let (name, value) = line.rsplit_once(' ').expect("a sample has a value");
         assert!(value.parse::<f64>().is_ok(), "{line}");
         let name = name.split('{').next().unwrap_or_default();
-        let rest = name.strip_prefix(&current).unwrap_or_else(|| panic!("{line} is not of {current}"));
+        let rest = name.strip_prefix(&current).unwrap_or_else(|| panic!("{line} does not belong to {current}"));
         assert!(["", "_total", "_bucket", "_sum", "_count"].contains(&rest), "{line}");
     }
     families
 }
 
-/// A Service on `@other@`, where nobody listens at first.
+/// A Service on `@other@`, where nothing listens at first.
 const LATE: &str = "apiVersion: v1
 kind: Service
 metadata:
@@ -687,6 +696,6 @@ spec:
 ---
 ";
 
-/// What stands in Secrets and must not be seen anywhere else, plain and in base64.
+/// Values in Secrets that must not appear anywhere else, plain and in base64.
 const MARKER: &str = "hunter2butlongerthananyword";
 const MARKER_BASE64: &str = "aHVudGVyMmJ1dGxvbmdlcnRoYW5hbnl3b3Jk";

@@ -1,7 +1,8 @@
-//! `examples/kong` as its text tells it: manifests of Kong's ingress controller, the class taken over, with a real Redis
-//! server, two replicas, and curl. In a network of its own, so that every port is the one that the text names.
+//! `examples/kong` as documented: manifests of Kong's ingress controller with its class, a real Redis server, two
+//! replicas,
+//! and curl. Runs in a network namespace, so that all ports are the documented ones.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod harness;
 
@@ -17,9 +18,9 @@ use harness::network::Network;
 use harness::program::{Program, clean, output, root};
 use harness::site::{Site, files_below};
 
-// kong-compat §4.25, §4.8, §4.16, §2.2, §3.5
+// Kong's documentation of the key-auth, jwt, rate-limiting and cors plugins, and of redirects and upstream paths.
 #[test]
-fn kongs_manifests_run_as_they_are_on_two_replicas_with_redis() {
+fn kong_manifests_run_unchanged_on_two_replicas() {
     let Some(network) = Network::new() else { return };
     let text = fs::read_to_string(root().join("examples/kong/README.md")).unwrap();
     let site = Site::new();
@@ -29,9 +30,9 @@ fn kongs_manifests_run_as_they_are_on_two_replicas_with_redis() {
     make_certificate(&site, &text);
 
     let holder = Program::start(network.command("sh", &["-c", "echo there && exec sleep infinity"].map(str::to_owned)));
-    // Before that, it is still in the network that everybody has.
+    // Before this output, the process may not be in its network namespace yet.
     holder.wait_lines(1);
-    let place = Place { network, process: holder.id(), site: &site };
+    let place = NetworkSite { network, process: holder.id(), site: &site };
     let redis = place.redis();
     let one = place.portico("--echo 127.0.0.1:9000");
     let two = place.portico(
@@ -39,89 +40,89 @@ fn kongs_manifests_run_as_they_are_on_two_replicas_with_redis() {
          --admin-listen 127.0.0.1:8201",
     );
     let token = block_with(&text, "encode()");
-    let tries = tries(&text);
+    let tries = commands_in_table(&text);
     let [no_token, counted, regex, preflight, redirect] = tries.as_slice() else { panic!("{tries:#?}") };
 
-    let answer = place.ask(token, no_token);
-    assert_eq!(answer.status, 401, "{answer:?}");
-    assert_eq!(answer.body["message"], "Unauthorized", "{answer:?}");
+    let response = place.run_line(token, no_token);
+    assert_eq!(response.status, 401, "{response:?}");
+    assert_eq!(response.body["message"], "Unauthorized", "{response:?}");
 
-    let answer = place.ask(token, counted);
-    assert_eq!((answer.status, &answer.body["path"]), (200, &Value::from("/7")), "{answer:?}");
-    assert_eq!(answer.body["headers"]["host"][0], "api.company.com:8443", "{answer:?}");
-    assert_eq!(answer.body["headers"]["x-consumer-username"][0], "mobile-app", "{answer:?}");
-    assert_eq!(answer.field("x-ratelimit-limit-hour"), Some("1000"), "{answer:?}");
-    assert!(answer.field("x-ratelimit-remaining-minute").is_some(), "{answer:?}");
+    let response = place.run_line(token, counted);
+    assert_eq!((response.status, &response.body["path"]), (200, &Value::from("/7")), "{response:?}");
+    assert_eq!(response.body["headers"]["host"][0], "api.company.com:8443", "{response:?}");
+    assert_eq!(response.body["headers"]["x-consumer-username"][0], "mobile-app", "{response:?}");
+    assert_eq!(response.field("x-ratelimit-limit-hour"), Some("1000"), "{response:?}");
+    assert!(response.field("x-ratelimit-remaining-minute").is_some(), "{response:?}");
     assert_eq!(place.counted(), 1);
-    // The other replica goes on counting where this one was.
-    let answer = place.ask(&token.replace("8443", "8444"), &counted.replace("8443", "8444"));
-    assert_eq!(answer.status, 200, "{answer:?}");
+    // The other replica continues the count.
+    let response = place.run_line(&token.replace("8443", "8444"), &counted.replace("8443", "8444"));
+    assert_eq!(response.status, 200, "{response:?}");
     assert_eq!(place.counted(), 2);
 
-    let answer = place.ask(token, regex);
-    assert_eq!((answer.status, &answer.body["path"]), (200, &Value::from("/v2/cart")), "{answer:?}");
+    let response = place.run_line(token, regex);
+    assert_eq!((response.status, &response.body["path"]), (200, &Value::from("/v2/cart")), "{response:?}");
 
-    let answer = place.ask(token, preflight);
-    assert_eq!(answer.status, 200, "{answer:?}");
-    assert_eq!(answer.field("access-control-allow-origin"), Some("https://shop.company.com"), "{answer:?}");
-    assert_eq!(answer.field("access-control-allow-credentials"), Some("true"), "{answer:?}");
-    // Kong's reading of the origin lets these two in the other way round.
+    let response = place.run_line(token, preflight);
+    assert_eq!(response.status, 200, "{response:?}");
+    assert_eq!(response.field("access-control-allow-origin"), Some("https://shop.company.com"), "{response:?}");
+    assert_eq!(response.field("access-control-allow-credentials"), Some("true"), "{response:?}");
+    // Kong interprets the origin as a regular expression, which would give the opposite results.
     for (origin, admitted) in [("https://shop.company.com", true), ("https://xcompany.com", false)] {
-        let answer = place.ask(token, &format!("{counted} -H 'Origin: {origin}'"));
-        let allowed = answer.field("access-control-allow-origin") == Some(origin);
-        assert_eq!(allowed, admitted, "{origin}: {answer:?}");
+        let response = place.run_line(token, &format!("{counted} -H 'Origin: {origin}'"));
+        let allowed = response.field("access-control-allow-origin") == Some(origin);
+        assert_eq!(allowed, admitted, "{origin}: {response:?}");
     }
 
-    let answer = place.ask(token, redirect);
-    assert_eq!(answer.status, 308, "{answer:?}");
-    assert_eq!(answer.field("location"), Some("https://www.company.com:8443/"), "{answer:?}");
+    let response = place.run_line(token, redirect);
+    assert_eq!(response.status, 308, "{response:?}");
+    assert_eq!(response.field("location"), Some("https://www.company.com:8443/"), "{response:?}");
 
-    // A token from the future: Kong refuses to verify `iat`, here it is verified.
+    // A token issued in the future: Kong cannot verify `iat`, Portico does.
     let later = token.replace(r#""iat":%d,"exp":%d}' $now "#, r#""iat":%d,"exp":%d}' $((now + 300)) "#);
     assert_ne!(later, token);
-    let answer = place.ask(&later, counted);
-    assert_eq!(answer.status, 401, "{answer:?}");
+    let response = place.run_line(&later, counted);
+    assert_eq!(response.status, 401, "{response:?}");
 
-    // Without the server everybody is let through, and nobody counts. When it is back, counting begins again.
+    // Without Redis all requests are allowed and none is counted. Once it is back, counting starts again.
     drop(redis);
-    let answer = place.ask(token, counted);
-    assert_eq!((answer.status, answer.field("x-ratelimit-limit-hour")), (200, None), "{answer:?}");
+    let response = place.run_line(token, counted);
+    assert_eq!((response.status, response.field("x-ratelimit-limit-hour")), (200, None), "{response:?}");
     let _redis = place.redis();
     eventually("requests are counted again", || {
-        assert_eq!(place.ask(token, counted).status, 200);
+        assert_eq!(place.run_line(token, counted).status, 200);
         (place.counted() > 0).then_some(())
     });
 
     for program in [one, two] {
-        program.stop().expect_fine();
+        program.stop().expect_success();
     }
 }
 
-/// The network, the folder, and what runs there.
-struct Place<'s> {
+/// The network namespace, the folder, and the process in the namespace.
+struct NetworkSite<'s> {
     network: Network,
-    /// Whose network it is.
+    /// A process in the network namespace.
     process: u32,
     site: &'s Site,
 }
 
-/// What curl printed.
+/// A response printed by curl.
 #[derive(Debug)]
-struct Answer {
+struct CurlResponse {
     status: u16,
     head: String,
     body: Value,
 }
 
-impl Answer {
+impl CurlResponse {
     fn field(&self, name: &str) -> Option<&str> {
         let fields = self.head.lines().filter_map(|line| line.split_once(':'));
         fields.filter(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim()).next()
     }
 }
 
-impl Place<'_> {
-    /// As the text starts it, with more flags.
+impl NetworkSite<'_> {
+    /// Starts Portico as documented, with additional flags.
     fn portico(&self, flags: &str) -> Program {
         let usual = "run --manifests examples/kong --ingress-class kong --log-format text";
         let words: Vec<&str> = usual.split(' ').chain(flags.split_whitespace()).collect();
@@ -130,11 +131,11 @@ impl Place<'_> {
         program
     }
 
-    /// A Redis server at the port that the manifests name, empty.
+    /// Starts an empty Redis server on the port in the manifests.
     fn redis(&self) -> Program {
         let words = ["--bind", "127.0.0.1", "--port", "6379", "--save", "", "--appendonly", "no"];
         let program = Program::start(self.command("redis-server", &words));
-        eventually("redis-server answers", || (self.redis_cli(&["PING"]).trim() == "PONG").then_some(()));
+        eventually("redis-server responds", || (self.redis_cli(&["PING"]).trim() == "PONG").then_some(()));
         program
     }
 
@@ -142,7 +143,7 @@ impl Place<'_> {
         String::from_utf8(output(self.command("redis-cli", arguments)).stdout).unwrap()
     }
 
-    /// How many requests the counters of hours hold together: also right where one hour ends between two requests.
+    /// Sum of all hourly counters, which is also correct if an hour ends between two requests.
     fn counted(&self) -> u64 {
         let keys = self.redis_cli(&["KEYS", "*:hour"]);
         keys.lines()
@@ -151,8 +152,8 @@ impl Place<'_> {
             .sum()
     }
 
-    /// Runs a line of the text in a shell that has run the block which it needs.
-    fn ask(&self, block: &str, line: &str) -> Answer {
+    /// Runs a line of the text in a shell after the block that it depends on.
+    fn run_line(&self, block: &str, line: &str) -> CurlResponse {
         let script = format!("set -eu\n{block}\n{line} --silent --show-error --no-progress-meter");
         let output = output(self.command("bash", &["-c", &script]));
         let said = String::from_utf8_lossy(&output.stderr);
@@ -160,18 +161,18 @@ impl Place<'_> {
         let text = String::from_utf8(output.stdout).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{line}: {text}"));
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
-        Answer { status, head: head.to_owned(), body: serde_json::from_str(body).unwrap_or_default() }
+        CurlResponse { status, head: head.to_owned(), body: serde_json::from_str(body).unwrap_or_default() }
     }
 
     fn command(&self, program: &str, arguments: &[&str]) -> Command {
-        let mut command = self.network.beside(self.process, program, arguments);
+        let mut command = self.network.command_in(self.process, program, arguments);
         clean(&mut command);
         command.current_dir(self.site.path("."));
         command
     }
 }
 
-/// The certificate as the text has it made, and its Secret as `kubectl create secret tls` prints it.
+/// Creates the certificate as documented, and its Secret as `kubectl create secret tls` prints it.
 fn make_certificate(site: &Site, text: &str) {
     let block = block_with(text, "openssl req");
     let (openssl, kubectl) = block.split_once("\nkubectl ").unwrap();
@@ -195,8 +196,8 @@ fn block_with<'t>(text: &'t str, words: &str) -> &'t str {
     blocks.into_iter().find(|block| block.contains(words)).unwrap_or_else(|| panic!("no block has {words:?}"))
 }
 
-/// What the table says can be tried, in its order.
-fn tries(text: &str) -> Vec<String> {
+/// The commands in the table, in order.
+fn commands_in_table(text: &str) -> Vec<String> {
     let rows = text.lines().filter_map(|line| line.strip_prefix("| `curl "));
     rows.map(|row| format!("curl {}", row.split('`').next().unwrap_or_default())).collect()
 }

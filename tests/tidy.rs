@@ -40,18 +40,18 @@ const IMPORTS: &[Row] = &[
     ("store", &["api"]),
     ("k8s", &["api", "store"]),
     ("manifests", &["api", "schema", "store"]),
-    ("compile", &["api", "plugin", "snapshot", "store", "upstream"]),
+    ("compile", &["api", "plugin_api", "snapshot", "store", "upstream"]),
     // What only the running proxy knows comes in as values of its own, so that the two sides stay apart.
     ("status", &["api", "compile::verdict", "k8s", "store::Malformed"]),
     ("report", &["api", "compile::verdict", "manifests"]),
     // Request side: it never sees an object.
     ("upstream", &[]),
-    ("snapshot", &["plugin", "upstream"]),
-    ("proxy", &["plugin", "snapshot", "upstream"]),
+    ("snapshot", &["plugin_api", "upstream"]),
+    ("proxy", &["plugin_api", "snapshot", "upstream"]),
     // Plugins know the contract, and neither each other nor who runs them.
     // Servers that plugins name are held against the same list as backends.
-    ("plugin", &["upstream::Loopback", "upstream::NoBackend"]),
-    ("plugins", &["plugin"]),
+    ("plugin_api", &["upstream::Loopback", "upstream::NoBackend"]),
+    ("plugins", &["plugin_api"]),
     // Edges of the process.
     // The fields of the access log are named by a flag, which is to refuse others at once.
     (

@@ -1,6 +1,6 @@
-//! A backend that speaks TLS, and authorities that change while requests flow, as the operator of the program meets it.
+//! A TLS backend whose certificate and authorities are renewed while requests flow.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod harness;
 
@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use harness::client::{Visitor, get};
+use harness::client::{ContinuousClient, get};
 use harness::objects::GATEWAY;
 use harness::program::run;
 use harness::site::Site;
@@ -38,18 +38,18 @@ impl Authority {
     }
 }
 
-/// What the backend shows, which can be renewed.
+/// The renewable certificate of the backend.
 #[derive(Clone, Debug)]
-struct Shown(Arc<Mutex<Arc<CertifiedKey>>>);
+struct RenewableCertificate(Arc<Mutex<Arc<CertifiedKey>>>);
 
-impl ResolvesServerCert for Shown {
+impl ResolvesServerCert for RenewableCertificate {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         (hello.server_name() == Some("backend.example")).then(|| Arc::clone(&self.0.lock().unwrap()))
     }
 }
 
-/// Answers every request, and keeps connections. Ends with the test.
-fn backend(shown: Shown) -> SocketAddr {
+/// Responds to every request on keep-alive connections, until the test ends.
+fn backend(shown: RenewableCertificate) -> SocketAddr {
     let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -65,8 +65,8 @@ fn backend(shown: Shown) -> SocketAddr {
                 let mut line = String::new();
                 while stream.read_line(&mut line).is_ok_and(|read| read > 0) {
                     if line == "\r\n" {
-                        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-                        if stream.get_mut().write_all(answer.as_bytes()).is_err() {
+                        let response = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+                        if stream.get_mut().write_all(response.as_bytes()).is_err() {
                             return;
                         }
                     }
@@ -120,12 +120,11 @@ fn secret(authorities: &[&Authority]) -> String {
     )
 }
 
-// kong-compat §2.1
-// kong-compat §2.3
+// Kong's documentation: annotations `tls-verify`, `ca-certificates-secrets` and `host-header` of Services.
 #[test]
-fn authorities_and_certificates_are_renewed_without_a_failed_request() {
+fn certificate_renewal_fails_no_request() {
     let (old, new) = (Authority::new("old"), Authority::new("new"));
-    let shown = Shown(Arc::new(Mutex::new(old.issue("backend.example"))));
+    let shown = RenewableCertificate(Arc::new(Mutex::new(old.issue("backend.example"))));
     let site = Site::new();
     site.save("manifests/gateway.yaml", GATEWAY);
     site.save("manifests/secure.yaml", &objects(backend(shown.clone())));
@@ -134,10 +133,10 @@ fn authorities_and_certificates_are_renewed_without_a_failed_request() {
     program.wait_started();
     let own = site.at("port");
     let edited = |number: usize| {
-        let told = |told: &str| told.matches("Changed, live after").count() >= number;
-        program.wait_told(told).unwrap_or_else(|told| panic!("edit {number} was not told of\n{told}"));
+        let messages = |messages: &str| messages.matches("Changed, live after").count() >= number;
+        program.wait_messages(messages).unwrap_or_else(|messages| panic!("edit {number} was not reported\n{messages}"));
     };
-    let visitors = [true, false].map(|keep| Visitor::start(own.clone(), "/", keep));
+    let visitors = [true, false].map(|keep| ContinuousClient::start(own.clone(), "/", keep));
     let step = |number: usize, authorities: &[&Authority]| {
         site.save("manifests/authority.yaml", &secret(authorities));
         edited(number);
@@ -155,13 +154,13 @@ fn authorities_and_certificates_are_renewed_without_a_failed_request() {
 
     site.save("manifests/authority.yaml", &secret(&[&old]));
     edited(3);
-    assert_eq!(get(&own, "/").status, 502, "connections of before serve nobody any more");
-    program.wait_stderr(|stderr| stderr.contains("Cannot speak TLS to an endpoint").then_some(()));
+    assert_eq!(get(&own, "/").status, 502, "old connections are not reused");
+    program.wait_stderr(|stderr| stderr.contains("TLS handshake with an endpoint failed").then_some(()));
     site.remove("manifests/authority.yaml");
     edited(4);
-    assert_eq!(get(&own, "/").status, 503, "and without authority nothing is sent");
-    let ended = program.stop().expect_fine();
-    let faults = ended.stdout.matches("fault=tls_handshake").count();
-    assert_eq!(faults, 1, "{}", ended.told());
-    assert!(ended.told().contains("Secret default/authority does not exist"), "{}", ended.told());
+    assert_eq!(get(&own, "/").status, 503, "without an authority no request is sent");
+    let ended = program.stop().expect_success();
+    let faults = ended.stdout.matches("error=tls_handshake").count();
+    assert_eq!(faults, 1, "{}", ended.messages());
+    assert!(ended.messages().contains("Secret default/authority does not exist"), "{}", ended.messages());
 }

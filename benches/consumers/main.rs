@@ -1,9 +1,9 @@
-//! What consumers cost: time and memory from decoded objects to the snapshot that is served, and time for one edit among them.
+//! Cost of consumers: time and memory from decoded objects to the served snapshot, and time of one edit among them.
 //!
-//! `make bench` runs it. Nothing is read from a disk or a cluster: the objects are there, as after their JSON was read.
+//! Run by `make bench`. Decoded objects are created in memory; nothing is read from disk or a cluster.
 
-#![expect(clippy::unwrap_used, reason = "a measurement that cannot go on has failed")]
-#![expect(clippy::disallowed_methods, reason = "memory is at rest only after a while")]
+#![expect(clippy::unwrap_used, reason = "a panic fails the benchmark")]
+#![expect(clippy::disallowed_methods, reason = "the allocator releases memory only after a while")]
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
 mod world;
@@ -17,17 +17,17 @@ use std::time::Duration;
 use portico::store::{AnyObject, Batch};
 use rustix::time::{ClockId, clock_gettime};
 
-use world::{World, consumer, people, secret, surroundings};
+use world::{CompiledWorld, base_objects, consumer, consumers_with_keys, secret};
 
-/// That of the release, since what allocates little and often depends on it.
+/// The allocator of releases, since the result depends on its handling of many small allocations.
 #[cfg(feature = "alloc-jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const EDITS: usize = 200;
 const MIB: f64 = 1_048_576.0;
-/// After this long jemalloc has given back what was free; see `.cargo/config.toml`.
-const REST: Duration = Duration::from_millis(2500);
+/// jemalloc has returned free memory after this time; see `.cargo/config.toml`.
+const RELEASE_DELAY: Duration = Duration::from_millis(2500);
 
 fn main() {
     if let Some(count) = std::env::args().nth(1).and_then(|count| count.parse().ok()) {
@@ -40,17 +40,17 @@ fn main() {
         "consumers        ms    MiB      ms      MiB      ms      MiB      MiB        median      max   median      max"
     );
     for count in [1000, 10_000, 100_000] {
-        // In a process of its own: what another left behind in the allocator would be taken for less.
+        // Each measurement runs in a new process, because memory left in the allocator would distort the result.
         let status = Command::new(std::env::current_exe().unwrap()).arg(count.to_string()).status().unwrap();
         assert!(status.success(), "{count} consumers could not be measured");
     }
 }
 
 fn measure(count: usize) {
-    let mut world = World::default();
-    world.apply(surroundings());
-    let objects = people(count);
-    // Without the list in which they come: who takes it over lets go of it, which is not to be taken for less.
+    let mut world = CompiledWorld::default();
+    world.apply(base_objects());
+    let objects = consumers_with_keys(count);
+    // The vector itself is freed by `apply`, so its size must not count as decoded objects.
     let list = objects.len() * size_of::<AnyObject>();
     let decoded = resident("VmRSS") - list as f64 / MIB;
 
@@ -58,7 +58,7 @@ fn measure(count: usize) {
     let (stored, changes) = timed(|| world.store.apply(Batch { upserts: objects, removes: vec![] }));
     drop(changes);
     let in_store = resident("VmRSS");
-    // Everything, since the objects that changed would count as the store's.
+    // All objects are compiled, because the list of changed objects would count as memory of the store.
     let changes = world.store.everything();
     let ((compiled, ()), peak) = (timed(|| world.compile(&changes)), resident("VmHWM"));
     drop(changes);
@@ -69,7 +69,7 @@ fn measure(count: usize) {
     let mut of_consumer = Vec::new();
     let mut of_key = Vec::new();
     for revision in 1..=EDITS {
-        // A request may hold the snapshot from before meanwhile, so that nothing can be changed in place.
+        // A running request may hold the previous snapshot, so nothing can be changed in place.
         let held = Arc::clone(&world.snapshot);
         of_consumer.push(timed(|| world.apply(vec![consumer(number, revision)])).0);
         world.check(count, revision - 1);
@@ -97,22 +97,22 @@ fn measure(count: usize) {
     black_box(world);
 }
 
-/// Time of this thread on a core: on a machine that does nothing else, that of the clock.
+/// CPU time of this thread; equal to wall time on an idle machine.
 fn timed<T>(what: impl FnOnce() -> T) -> (Duration, T) {
-    let begin = on_core();
+    let begin = thread_cpu_time();
     let done = what();
-    (on_core().saturating_sub(begin), done)
+    (thread_cpu_time().saturating_sub(begin), done)
 }
 
-/// Exact, where the files of `/proc` are as old as the last tick of the scheduler.
-fn on_core() -> Duration {
+/// Exact, unlike `/proc`, which is updated only at scheduler ticks.
+fn thread_cpu_time() -> Duration {
     clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap()
 }
 
-/// In MiB: what is resident now, at rest, or what was at most since the last reset.
+/// In MiB: the currently resident memory, or the peak since the last reset.
 fn resident(figure: &str) -> f64 {
     if figure == "VmRSS" {
-        std::thread::sleep(REST);
+        std::thread::sleep(RELEASE_DELAY);
     }
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(figure)).unwrap();

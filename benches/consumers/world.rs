@@ -1,77 +1,79 @@
-//! Consumers with a key each, and what makes a snapshot of them: for the benchmark, and for the test that counts their bytes.
+//! Consumers with one key each and the compiler around them, for the benchmark and for the test that counts their
+//! bytes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use portico::api::Kind;
 use portico::api::names::GATEWAY_CONTROLLER;
-use portico::compile::addresses::Addresses;
-use portico::compile::{Classes, Compiler, Entrance, IngressSettings, Inputs};
-use portico::plugin::Workshop;
-use portico::plugin::consumers::digest_of;
+use portico::compile::addresses::GatewayAddresses;
+use portico::compile::{Classes, CompileInputs, Compiler, IngressListener, IngressSettings};
+use portico::plugin_api::PluginFactory;
+use portico::plugin_api::consumers::sha256;
 use portico::snapshot::Snapshot;
 use portico::store::{AnyObject, Batch, Changes, Store};
-use portico::upstream::Registry;
+use portico::upstream::UpstreamRegistry;
 use serde_json::{Value, json};
 
-/// The control loop's part of the program, without sockets.
-pub(crate) struct World {
+/// The control loop's state without sockets.
+pub(crate) struct CompiledWorld {
     pub(crate) store: Store,
     compiler: Compiler,
     pub(crate) snapshot: Arc<Snapshot>,
-    upstreams: Registry,
-    workshop: Workshop,
+    upstreams: UpstreamRegistry,
+    workshop: PluginFactory,
     controllers: Vec<String>,
     ingress: IngressSettings,
 }
 
-impl Default for World {
+impl Default for CompiledWorld {
     fn default() -> Self {
-        let entrance = Entrance { address: ([127, 0, 0, 1], 8000).into(), public: 80, always: false };
-        World {
+        let entrance =
+            IngressListener { address: ([127, 0, 0, 1], 8000).into(), public_port: 80, always_listen: false };
+        CompiledWorld {
             store: Store::default(),
             compiler: Compiler::default(),
             snapshot: Arc::default(),
-            upstreams: Registry::default(),
-            workshop: Workshop::offline(portico::plugins::REGISTRY),
+            upstreams: UpstreamRegistry::default(),
+            workshop: PluginFactory::offline(portico::plugins::REGISTRY),
             controllers: vec![GATEWAY_CONTROLLER.to_owned()],
             ingress: IngressSettings { http: Some(entrance), ..IngressSettings::default() },
         }
     }
 }
 
-impl World {
+impl CompiledWorld {
     pub(crate) fn apply(&mut self, upserts: Vec<AnyObject>) {
         let changes = self.store.apply(Batch { upserts, removes: vec![] });
         self.compile(&changes);
     }
 
     pub(crate) fn compile(&mut self, changes: &Changes) {
-        let inputs = Inputs {
+        let inputs = CompileInputs {
             controllers: &self.controllers,
-            addresses: &Addresses::default(),
+            addresses: &GatewayAddresses::default(),
             upstreams: &self.upstreams,
             classes: &Classes::default(),
-            workshop: &self.workshop,
-            unknown: &BTreeSet::new(),
+            plugin_factory: &self.workshop,
+            unreadable_kinds: &BTreeSet::new(),
             ingress: &self.ingress,
         };
         let compiled = self.compiler.compile(&self.store, changes, &inputs);
         self.snapshot = compiled.snapshot;
     }
 
-    /// A figure for a snapshot in which somebody is missing is worth nothing.
+    /// Verifies that no consumer is missing, since the measurement would be meaningless.
     pub(crate) fn check(&self, count: usize, revision: usize) {
         let directory = &self.snapshot.consumers;
-        assert_eq!((directory.consumers.len(), directory.keys.len()), (count, count), "everybody is there");
-        let found = directory.keys.get(digest_of(key(count / 2, revision).as_bytes())).unwrap();
+        assert_eq!((directory.consumers.len(), directory.keys.len()), (count, count), "every consumer is present");
+        let found = directory.keys.get(sha256(key(count / 2, revision).as_bytes())).unwrap();
         let name = found.consumer.username.as_deref();
         assert!(name.is_some_and(|name| name.starts_with(&format!("user-{}", count / 2))), "{name:?}");
     }
 }
 
-/// A route with key-auth, for which the consumers are.
-pub(crate) fn surroundings() -> Vec<AnyObject> {
+/// An Ingress with key-auth that the consumers use.
+pub(crate) fn base_objects() -> Vec<AnyObject> {
     let class = json!({"metadata": {"name": "portico"}, "spec": {"controller": "portico.dev/ingress-controller"}});
     let plugin = json!({"metadata": {"namespace": "default", "name": "auth"}, "plugin": "key-auth"});
     let service = json!({"metadata": {"namespace": "default", "name": "web"}, "spec": {"ports": [{"port": 80}]}});
@@ -85,8 +87,8 @@ pub(crate) fn surroundings() -> Vec<AnyObject> {
         .into()
 }
 
-/// Everybody, and the key of each.
-pub(crate) fn people(count: usize) -> Vec<AnyObject> {
+/// All consumers and the key of each.
+pub(crate) fn consumers_with_keys(count: usize) -> Vec<AnyObject> {
     (0..count).flat_map(|number| [consumer(number, 0), secret(number, 0)]).collect()
 }
 
@@ -119,7 +121,7 @@ pub(crate) fn secret(number: usize, revision: usize) -> AnyObject {
     parse(Kind::Secret, object)
 }
 
-/// As long as those that are made at random usually are.
+/// A key with the usual length of random keys.
 fn key(number: usize, revision: usize) -> String {
     format!("key-{number:014}-{revision:013}")
 }

@@ -1,4 +1,4 @@
-//! The API server, with RBAC, at the address that Pods reach too.
+//! Runs kube-apiserver, with RBAC, at an address that Pods reach, too.
 
 use std::time::Duration;
 
@@ -11,19 +11,19 @@ use crate::etcd;
 use crate::process::Process;
 use crate::site::Site;
 
-/// Who the tokens of ServiceAccounts are from and for.
+/// Issuer and audience of ServiceAccount tokens.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
-/// Its URL, as kubeconfigs have it.
+/// The URL of the API server in kubeconfigs.
 pub fn url() -> String {
     format!("https://{API_SERVER}")
 }
 
-/// Starts it and waits until it says that it is ready.
+/// Starts the API server and waits until it is ready.
 pub async fn start(site: &Site, client: &Client) -> Result<Process> {
     let pki = &site.pki;
     let mut command = site.netns.command(site.programs.kube_apiserver());
-    // There is no default route, so it has to be told its address.
+    // Without a default route, the API server cannot detect its address.
     command.args(["--bind-address", "0.0.0.0", "--advertise-address", &ADDRESS.to_string()]);
     command.args(["--secure-port", &API_SERVER.port().to_string()]);
     command.args(["--etcd-servers", etcd::URL]);
@@ -31,7 +31,7 @@ pub async fn start(site: &Site, client: &Client) -> Result<Process> {
     command.args(["--authorization-mode", "RBAC"]);
     command.args(["--service-account-issuer", ISSUER]);
     command.args(["--kubelet-preferred-address-types", "InternalIP"]);
-    // Without it, one open watch keeps it from ending for a minute.
+    // Without this flag, one open watch delays the shutdown by a minute.
     command.arg("--shutdown-send-retry-after");
     for (flag, file) in [
         ("--client-ca-file", &pki.authority),
@@ -44,12 +44,12 @@ pub async fn start(site: &Site, client: &Client) -> Result<Process> {
     ] {
         command.arg(flag).arg(file);
     }
-    let mut process = Process::start(&site.state, "kube-apiserver", &site.log("kube-apiserver"), command)?;
-    process.until_ready(Duration::from_secs(120), async || is_ready(client).await).await?;
+    let mut process = Process::start(&site.journal, "kube-apiserver", &site.log("kube-apiserver"), command)?;
+    process.wait_until_ready(Duration::from_secs(120), async || is_ready(client).await).await?;
     Ok(process)
 }
 
 async fn is_ready(client: &Client) -> Result<()> {
-    let request = Request::get("/readyz").body(Vec::new()).context("/readyz is a path")?;
+    let request = Request::get("/readyz").body(Vec::new()).context("cannot build the request for /readyz")?;
     client.request_text(request).await.map(drop).context("/readyz")
 }

@@ -1,4 +1,4 @@
-//! A running control plane, as scenarios and the node see it.
+//! A running control plane, as scenarios and the node use it.
 //!
 //! ```no_run
 //! use portico_e2e::cluster::{self, Options};
@@ -20,79 +20,79 @@ use anyhow::{Context, Result, bail};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
-use crate::borrowed::{self, Borrowed, Unfit};
+use crate::existing_cluster::{self, ExistingCluster, UnsuitableCluster};
+use crate::journal::Journal;
 use crate::netns::{self, Netns};
-use crate::patience::until;
 use crate::pki::{Credentials, Pki, write_kubeconfig};
 use crate::process::Process;
 use crate::programs::Programs;
-use crate::progress::say;
+use crate::progress::report;
 use crate::site::{Site, kubeconfig_of};
-use crate::state::State;
+use crate::wait::until;
 use crate::{apiserver, controller_manager, etcd, interrupt, kubectl};
 
-/// The API server's address, and the node's: on the loopback interface of the cluster's namespace, reachable for Pods.
+/// Address of the API server and the node: on the loopback interface of the cluster's namespace, reachable from Pods.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 18, 255, 1);
-/// Where the API server listens.
+/// The API server's listener.
 pub const API_SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(ADDRESS), 6443);
-/// Addresses that the cluster's namespace takes for its own, for Gateways.
+/// Local addresses of the cluster's namespace, for Gateways.
 pub const GATEWAY_RANGE: &str = "198.18.0.0/17";
 /// Addresses of Pods, less [`ADDRESS`].
 pub const POD_RANGE: &str = "198.18.128.0/17";
-/// Addresses of Services, which nothing answers. Of both families, so that a Service may ask for both.
+/// ClusterIPs, which nothing serves. Of both families, for dual-stack Services.
 pub const SERVICE_RANGE: &str = "10.96.0.0/16,fd00:96::/112";
 
-/// How long a program may take to end when it is asked to.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a program may take to stop gracefully.
+const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Which cluster.
+/// Options of a cluster.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Clusters of different names can run at the same time.
+    /// Clusters with different names can run at the same time.
     pub name: String,
-    /// The Gateway API CRDs to install; none for a cluster that has none.
+    /// The Gateway API CRDs to install; None for a cluster without CRDs.
     pub channel: Option<Channel>,
 }
 
-/// A channel of the Gateway API's CRDs. Going from one to the other takes a new cluster.
+/// A channel of the Gateway API CRDs. A change of the channel requires a new cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Channel {
     Standard,
     Experimental,
 }
 
-/// A control plane. Code inside [`run`] reaches it, and so do programs started with [`Netns::command`].
+/// A control plane. Code inside [`run`] can reach it, as can programs started with [`Netns::command`].
 pub struct Cluster {
-    // Dropped from the top: each of these needs the next.
+    // In drop order: each program needs the next one.
     controller_manager: Option<Process>,
     apiserver: Option<Process>,
     etcd: Option<Process>,
-    /// Whose cluster it is, if not our own.
-    lender: Option<Borrowed>,
+    /// The existing cluster, if one is used instead of a new one.
+    existing: Option<ExistingCluster>,
     client: Client,
     kubeconfig: PathBuf,
     site: Site,
 }
 
-/// Starts a cluster, calls `inside` in its network, and ends it, whatever comes of that. If [`borrowed::VARIABLE`] names
-/// a cluster, it is used in place of one of our own.
+/// Starts a cluster, calls `inside` in its network namespace, and stops the cluster in any case. If
+/// [`existing_cluster::KUBECONFIG_VARIABLE`] names an existing cluster, it is used instead.
 pub fn run<Output: Send>(
     options: &Options,
     inside: impl AsyncFnOnce(&mut Cluster) -> Result<Output> + Send,
 ) -> Result<Output> {
-    // Before minutes of building.
+    // Checked before minutes of building.
     netns::check()?;
-    let programs = Arc::new(Programs::ready()?);
-    let lender = borrowed::kubeconfig().map(|path| Borrowed::read(&path, &programs)).transpose()?;
+    let programs = Arc::new(Programs::build()?);
+    let lender = existing_cluster::kubeconfig().map(|path| ExistingCluster::read(&path, &programs)).transpose()?;
     let site = Site::prepare(&options.name, programs)?;
     let netns = site.netns.clone();
     let logs = site.logs.clone();
-    // Until the cluster's end, in the machine's own network.
-    let passage = lender.as_ref().map(|lender| lender.open(&netns)).transpose()?;
+    // Kept until the end of the cluster, in the machine's network namespace.
+    let passage = lender.as_ref().map(|lender| lender.forward_api_server(&netns)).transpose()?;
     let outcome = netns.run(async move || {
         let work = async {
             let mut cluster = match lender {
-                Some(lender) => Cluster::borrow(site, lender, options.channel).await?,
+                Some(lender) => Cluster::use_existing(site, lender, options.channel).await?,
                 None => Cluster::start(site, options.channel).await?,
             };
             let outcome = inside(&mut cluster).await;
@@ -101,65 +101,72 @@ pub fn run<Output: Send>(
         };
         tokio::select! {
             outcome = work => outcome,
-            // What was started goes as it is dropped.
+            // Started programs end when they are dropped.
             interrupted = interrupt::interrupted() => Err(interrupted?.into()),
         }
     });
     drop(passage);
-    outcome.with_context(|| format!("cluster {}, whose logs are in {}", options.name, logs.display()))
+    outcome.with_context(|| format!("cluster {} (logs in {})", options.name, logs.display()))
 }
 
 impl Cluster {
-    /// Starts the programs one after another, each when the one before it is ready. Has to run in the site's network.
+    /// Starts the programs one after another, each when the previous one is ready. Must run in the site's namespace.
     async fn start(site: Site, channel: Option<Channel>) -> Result<Cluster> {
         let kubeconfig = kubeconfig_of(&site.name);
         let credentials = Credentials::Certificate(&site.pki.admin);
         write_kubeconfig(&kubeconfig, &apiserver::url(), &site.pki.authority, credentials)?;
-        let client = client_of(&kubeconfig).await?;
+        let client = client_from_kubeconfig(&kubeconfig).await?;
         let etcd = Some(etcd::start(&site).await?);
         let apiserver = Some(apiserver::start(&site, &client).await?);
         let controller_manager = Some(controller_manager::start(&site, &client).await?);
-        let cluster = Cluster { controller_manager, apiserver, etcd, lender: None, client, kubeconfig, site };
+        let cluster = Cluster { controller_manager, apiserver, etcd, existing: None, client, kubeconfig, site };
         if let Some(channel) = channel {
             cluster.install_crds(channel).await?;
         }
         Ok(cluster)
     }
 
-    /// Takes over a cluster that runs already. Its CRDs stay as they are, if it has any of the Gateway API.
-    async fn borrow(site: Site, lender: Borrowed, channel: Option<Channel>) -> Result<Cluster> {
+    /// Uses an existing cluster. Gateway API CRDs that it has are kept.
+    async fn use_existing(site: Site, lender: ExistingCluster, channel: Option<Channel>) -> Result<Cluster> {
         let kubeconfig = kubeconfig_of(&site.name);
         lender.write(&kubeconfig, None)?;
-        let client = client_of(&kubeconfig).await?;
+        let client = client_from_kubeconfig(&kubeconfig).await?;
         let server = lender.server().to_owned();
         let version = client.apiserver_version().await.with_context(|| format!("the API server {server}"))?;
-        say(format_args!("Using the cluster {server}, Kubernetes {}", version.git_version));
+        report(format_args!("Using the existing cluster {server}, Kubernetes {}", version.git_version));
         let lender = Some(lender);
-        let cluster =
-            Cluster { controller_manager: None, apiserver: None, etcd: None, lender, client, kubeconfig, site };
+        let cluster = Cluster {
+            controller_manager: None,
+            apiserver: None,
+            etcd: None,
+            existing: lender,
+            client,
+            kubeconfig,
+            site,
+        };
         let Some(channel) = channel else {
-            return Err(Unfit(format!("{server}: a cluster without CRDs is wanted, which takes one of our own")).into());
+            return Err(UnsuitableCluster(format!("{server}: a cluster without Gateway API CRDs is required")).into());
         };
         let crd = "customresourcedefinitions/gatewayclasses.gateway.networking.k8s.io";
         let path = "--output=jsonpath={.metadata.annotations.gateway\\.networking\\.k8s\\.io/channel}";
         match cluster.kubectl(&["get", crd, "--ignore-not-found", path]).await?.trim() {
             "" => cluster.install_crds(channel).await?,
-            // The experimental channel has all of the standard one.
+            // The experimental channel includes the standard one.
             "experimental" => {}
             found if found == channel.to_string() => {}
             found => {
                 let unfit =
-                    format!("{server} has the {found} CRDs of the Gateway API, and the {channel} ones are wanted");
-                return Err(Unfit(unfit).into());
+                    format!("{server} has the {found} CRDs of the Gateway API, but the {channel} CRDs are required");
+                return Err(UnsuitableCluster(unfit).into());
             }
         }
         Ok(cluster)
     }
 
-    /// Whether it is somebody's that was there before: it has no node and no balancer of ours, its API server is not ended
-    /// and its network is not reached.
-    pub fn is_borrowed(&self) -> bool {
-        self.lender.is_some()
+    /// Whether this is an existing cluster: it has no node and no load balancer of the harness, its API server cannot
+    /// be stopped, and its network cannot be reached.
+    pub fn is_existing(&self) -> bool {
+        self.existing.is_some()
     }
 
     /// Installs the Gateway API's CRDs and waits until their kinds are served.
@@ -170,7 +177,7 @@ impl Cluster {
         let established =
             ["wait", "--for=condition=Established", "--timeout=60s", "customresourcedefinitions", "--all"];
         self.kubectl(&established).await?;
-        // Established is said a little before their kinds are served.
+        // The kinds are served shortly after the CRDs are Established.
         let names = self.kubectl(&["get", "customresourcedefinitions", "--output=name"]).await?;
         let kinds: Vec<&str> = names.lines().filter_map(|line| line.split_once('/')).map(|(_, name)| name).collect();
         let kinds = kinds.join(",");
@@ -186,24 +193,24 @@ impl Cluster {
         &self.site.netns
     }
 
-    /// A folder for the files of whoever belongs to the cluster; removed with it.
+    /// A folder for files that belong to the cluster; removed with it.
     pub fn folder(&self) -> &Path {
         &self.site.folder
     }
 
-    /// Where programs write their logs, which stay after the cluster.
+    /// Logs of programs, which are kept after the cluster has ended.
     pub fn logs(&self) -> &Path {
         &self.site.logs
     }
 
-    /// For `kubectl` and other programs in the cluster's network, with every right.
+    /// An administrator kubeconfig for `kubectl` and other programs in the cluster's network namespace.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }
 
-    /// What is written down to be ended with the cluster, also after a crash.
-    pub fn state(&self) -> &Arc<State> {
-        &self.site.state
+    /// The journal of resources to remove with the cluster, also after a crash.
+    pub fn journal(&self) -> &Arc<Journal> {
+        &self.site.journal
     }
 
     pub fn pki(&self) -> &Pki {
@@ -214,12 +221,12 @@ impl Cluster {
         &self.site.programs
     }
 
-    /// A client with every right, for code that runs in the cluster's network.
+    /// An administrator client for code in the cluster's network namespace.
     pub fn client(&self) -> Client {
         self.client.clone()
     }
 
-    /// Runs `kubectl` with every right and gives what it prints.
+    /// Runs `kubectl` as administrator and returns its output.
     pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         kubectl::run(&self.site, &self.kubeconfig, arguments, "").await
     }
@@ -229,21 +236,21 @@ impl Cluster {
         kubectl::run(&self.site, &self.kubeconfig, &["apply", "-f", "-"], manifests).await
     }
 
-    /// What `kubectl apply` of these manifests would come to: the API server checks all of it and keeps nothing. Unknown
+    /// Dry-runs `kubectl apply` of these manifests: the API server validates everything and stores nothing. Unknown
     /// fields are errors.
-    pub async fn apply_dry(&self, manifests: &str) -> Result<String> {
+    pub async fn apply_dry_run(&self, manifests: &str) -> Result<String> {
         let arguments =
             ["apply", "--server-side", "--dry-run=server", "--validate=strict", "--force-conflicts", "-f", "-"];
         kubectl::run(&self.site, &self.kubeconfig, &arguments, manifests).await
     }
 
-    /// Writes a kubeconfig that logs in as a ServiceAccount, with the rights that its roles give, for a day.
+    /// Writes a kubeconfig for a ServiceAccount, with a token that is valid for a day.
     pub async fn service_account(&self, namespace: &str, name: &str) -> Result<PathBuf> {
         let arguments = ["create", "token", name, "--namespace", namespace, "--duration=24h"];
         let token = self.kubectl(&arguments).await?;
         let path = self.site.folder.join(format!("{namespace}.{name}.kubeconfig"));
         let token = token.trim();
-        match &self.lender {
+        match &self.existing {
             Some(lender) => lender.write(&path, Some(token))?,
             None => {
                 write_kubeconfig(&path, &apiserver::url(), &self.site.pki.authority, Credentials::Token(token))?;
@@ -252,37 +259,37 @@ impl Cluster {
         Ok(path)
     }
 
-    /// Ends the API server in order, as an upgrade of the control plane does. The data stay.
+    /// Stops the API server gracefully, as an upgrade of the control plane does. The data are kept.
     pub fn stop_apiserver(&mut self) -> Result<()> {
         match self.apiserver.take() {
-            Some(apiserver) => apiserver.stop(PATIENCE),
-            None if self.is_borrowed() => bail!("the API server is not ours to end"),
+            Some(apiserver) => apiserver.stop(STOP_TIMEOUT),
+            None if self.is_existing() => bail!("the API server of an existing cluster cannot be stopped"),
             None => bail!("the API server is stopped already"),
         }
     }
 
-    /// Ends the API server at once, as a crash of its machine does.
+    /// Kills the API server, like a crash of its machine.
     pub fn kill_apiserver(&mut self) -> Result<()> {
         match self.apiserver.take() {
             Some(apiserver) => apiserver.kill(),
-            None if self.is_borrowed() => bail!("the API server is not ours to end"),
+            None if self.is_existing() => bail!("the API server of an existing cluster cannot be stopped"),
             None => bail!("the API server is stopped already"),
         }
     }
 
     /// Starts the API server again and waits until it is ready.
     pub async fn start_apiserver(&mut self) -> Result<()> {
-        if self.apiserver.is_some() || self.is_borrowed() {
-            bail!("the API server runs already");
+        if self.apiserver.is_some() || self.is_existing() {
+            bail!("the API server is already running");
         }
         self.apiserver = Some(apiserver::start(&self.site, &self.client).await?);
         Ok(())
     }
 
-    /// Ends everything in order, last started first, and removes what belongs to it.
+    /// Stops everything in reverse order and removes what belongs to the cluster.
     fn stop(self) -> Result<()> {
         for process in [self.controller_manager, self.apiserver, self.etcd].into_iter().flatten() {
-            process.stop(PATIENCE)?;
+            process.stop(STOP_TIMEOUT)?;
         }
         self.site.end()
     }
@@ -304,10 +311,10 @@ impl Options {
     }
 }
 
-/// A client that logs in as this kubeconfig says, and as nobody else.
-pub async fn client_of(kubeconfig: &Path) -> Result<Client> {
+/// A client with only the credentials of this kubeconfig.
+pub async fn client_from_kubeconfig(kubeconfig: &Path) -> Result<Client> {
     let file = Kubeconfig::read_from(kubeconfig).with_context(|| format!("cannot read {}", kubeconfig.display()))?;
     let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
     let config = config.with_context(|| format!("cannot use {}", kubeconfig.display()))?;
-    Client::try_from(config).context("cannot make a client of the API server")
+    Client::try_from(config).context("cannot create a client for the API server")
 }

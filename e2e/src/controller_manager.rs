@@ -1,4 +1,4 @@
-//! The controllers that the tests need, of those that every cluster runs.
+//! Runs kube-controller-manager with the controllers that the tests need.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::pki::{Credentials, write_kubeconfig};
 use crate::process::Process;
 use crate::site::Site;
 
-/// Deployments become Pods, Pods become endpoints, what is deleted goes with all it owns; the chart adds the last four.
+/// For Deployments, endpoints, ServiceAccounts and deletion; the last four are for objects of the chart.
 const CONTROLLERS: &[&str] = &[
     "deployment-controller",
     "replicaset-controller",
@@ -28,7 +28,7 @@ const CONTROLLERS: &[&str] = &[
     "daemonset-controller",
 ];
 
-/// Starts it and waits until Pods can be made: until the default ServiceAccount and the cluster's authority are there.
+/// Starts it and waits until Pods can be created: until the default ServiceAccount and kube-root-ca.crt exist.
 pub async fn start(site: &Site, client: &Client) -> Result<Process> {
     let kubeconfig = site.folder.join("controller-manager.kubeconfig");
     let pki = &site.pki;
@@ -47,8 +47,8 @@ pub async fn start(site: &Site, client: &Client) -> Result<Process> {
     command.arg("--root-ca-file").arg(&pki.authority);
     command.arg("--service-account-private-key-file").arg(&pki.service_account_key);
     let name = "kube-controller-manager";
-    let mut process = Process::start(&site.state, name, &site.log(name), command)?;
-    process.until_ready(Duration::from_secs(120), async || pods_can_be_made(client).await).await?;
+    let mut process = Process::start(&site.journal, name, &site.log(name), command)?;
+    process.wait_until_ready(Duration::from_secs(120), async || pods_can_be_made(client).await).await?;
     Ok(process)
 }
 

@@ -1,4 +1,5 @@
-//! The API server's database, on loopback, without waiting for the disk: it does not outlive a crash of the machine.
+//! Runs etcd, the API server's database, on loopback. It does not fsync, so its data do not survive a crash of the
+//! machine.
 
 use std::time::Duration;
 
@@ -9,12 +10,12 @@ use tokio::net::TcpStream;
 use crate::process::Process;
 use crate::site::Site;
 
-/// Where the API server finds it.
+/// The client URL for the API server.
 pub const URL: &str = "http://127.0.0.1:2379";
 const CLIENTS: &str = "127.0.0.1:2379";
 const PEERS: &str = "http://127.0.0.1:2380";
 
-/// Starts it and waits until it answers.
+/// Starts etcd and waits until it is ready.
 pub async fn start(site: &Site) -> Result<Process> {
     let mut command = site.netns.command(site.programs.etcd());
     command.args(["--name", "e2e", "--unsafe-no-fsync", "--log-level", "warn"]);
@@ -22,18 +23,18 @@ pub async fn start(site: &Site) -> Result<Process> {
     command.args(["--listen-client-urls", URL, "--advertise-client-urls", URL]);
     command.args(["--listen-peer-urls", PEERS, "--initial-advertise-peer-urls", PEERS]);
     command.args(["--initial-cluster", &format!("e2e={PEERS}")]);
-    let mut process = Process::start(&site.state, "etcd", &site.log("etcd"), command)?;
-    process.until_ready(Duration::from_secs(120), answers).await?;
+    let mut process = Process::start(&site.journal, "etcd", &site.log("etcd"), command)?;
+    process.wait_until_ready(Duration::from_secs(120), answers).await?;
     Ok(process)
 }
 
 async fn answers() -> Result<()> {
-    let mut stream = TcpStream::connect(CLIENTS).await.context("it does not listen")?;
+    let mut stream = TcpStream::connect(CLIENTS).await.context("etcd does not listen")?;
     stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n").await?;
     let mut answer = String::new();
     stream.take(4096).read_to_string(&mut answer).await?;
     match answer.split_whitespace().nth(1) {
         Some("200") => Ok(()),
-        _ => bail!("it answers {:?}", answer.lines().next().unwrap_or_default()),
+        _ => bail!("etcd responded with {:?} instead of 200", answer.lines().next().unwrap_or_default()),
     }
 }

@@ -1,4 +1,4 @@
-//! `helm`, as people use it, with the chart of this checkout.
+//! Runs `helm` with the chart of this checkout.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -10,10 +10,10 @@ use tokio::time::timeout;
 use crate::cluster::Cluster;
 use crate::programs;
 
-/// Longer than any `--timeout` that is given to it.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// Longer than any `--timeout` that is passed to helm.
+const HELM_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// The program, with settings of its own and nothing of the user's.
+/// The program, with its own settings instead of the user's.
 #[derive(Debug)]
 pub struct Helm {
     program: PathBuf,
@@ -21,8 +21,8 @@ pub struct Helm {
 }
 
 impl Helm {
-    /// Builds it if it is not there. What it writes goes into the folder.
-    pub fn ready(home: &Path) -> Result<Helm> {
+    /// Builds helm if needed. Its files are written to the folder.
+    pub fn build(home: &Path) -> Result<Helm> {
         Ok(Helm { program: programs::helm()?, home: home.to_owned() })
     }
 
@@ -32,26 +32,26 @@ impl Helm {
         Ok(path.to_str().context("the checkout's path is not UTF-8")?.to_owned())
     }
 
-    /// Runs it without a cluster and gives what it prints; what it says against the arguments is the error.
-    pub fn alone(&self, arguments: &[&str]) -> Result<String> {
+    /// Runs helm without a cluster and returns its output; on failure, the error has its standard error.
+    pub fn run_without_cluster(&self, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new(&self.program);
-        // No server answers there, whatever it is asked.
+        // An empty kubeconfig: helm cannot reach any API server.
         self.prepare(&mut command, Path::new("/dev/null"), arguments);
         let output = command.stdin(Stdio::null()).output().context("cannot start helm")?;
-        told(arguments, &output)
+        output_or_error(arguments, &output)
     }
 
-    /// Runs it against the cluster, with every right.
+    /// Runs helm against the cluster, with administrator rights.
     pub async fn run(&self, cluster: &Cluster, arguments: &[&str]) -> Result<String> {
         let mut command = cluster.netns().command(&self.program);
         self.prepare(&mut command, cluster.kubeconfig(), arguments);
         let mut command = tokio::process::Command::from(command);
         command.stdin(Stdio::null()).kill_on_drop(true);
-        let output = timeout(PATIENCE, command.output()).await;
+        let output = timeout(HELM_TIMEOUT, command.output()).await;
         let Ok(output) = output else {
-            bail!("helm {}: no answer after {} s", arguments.join(" "), PATIENCE.as_secs())
+            bail!("helm {}: not finished after {} s", arguments.join(" "), HELM_TIMEOUT.as_secs())
         };
-        told(arguments, &output.context("cannot start helm")?)
+        output_or_error(arguments, &output.context("cannot start helm")?)
     }
 
     fn prepare(&self, command: &mut Command, kubeconfig: &Path, arguments: &[&str]) {
@@ -63,7 +63,7 @@ impl Helm {
     }
 }
 
-fn told(arguments: &[&str], output: &Output) -> Result<String> {
+fn output_or_error(arguments: &[&str], output: &Output) -> Result<String> {
     if !output.status.success() {
         bail!("helm {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
     }

@@ -1,15 +1,15 @@
-//! Ctrl-C and SIGTERM, so that a cluster goes with whoever runs it.
+//! Handles Ctrl-C and SIGTERM, so that a cluster ends with the program that runs it.
 
 use std::fmt;
 
 use anyhow::{Context, Error, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Why something ended: it was told to.
+/// The signal that ended the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interrupted(&'static str);
 
-/// Waits for one of the two. From the first call on, neither ends this process by itself.
+/// Waits for SIGINT or SIGTERM. After the first call, neither ends this process by default.
 pub async fn interrupted() -> Result<Interrupted> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
@@ -19,8 +19,8 @@ pub async fn interrupted() -> Result<Interrupted> {
     }
 }
 
-/// Whether this is the reason of an error.
-pub fn is_reason(error: &Error) -> bool {
+/// Whether an error was caused by a signal.
+pub fn is_interrupt(error: &Error) -> bool {
     error.chain().any(|reason| reason.is::<Interrupted>())
 }
 
@@ -28,6 +28,6 @@ impl std::error::Error for Interrupted {}
 
 impl fmt::Display for Interrupted {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "ended by {}", self.0)
+        write!(formatter, "interrupted by {}", self.0)
     }
 }

@@ -1,6 +1,6 @@
-//! `portico-e2e`: a control plane for hand use, and what `make` needs of the harness.
+//! `portico-e2e`: starts a control plane for manual use, and provides the commands that `make` needs from the harness.
 
-#![expect(clippy::print_stdout, reason = "how to use the cluster is the result")]
+#![expect(clippy::print_stdout, reason = "the instructions are the output of the command")]
 
 use std::fs::{self, File};
 use std::net::IpAddr;
@@ -11,24 +11,24 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use portico_e2e::bench::{self, Size, What};
+use portico_e2e::bench::{self, BenchSizes, Benchmark};
 use portico_e2e::cluster::{self, Channel, Cluster, Options};
 use portico_e2e::conformance::{self, Report, Suite};
 use portico_e2e::node::Node;
 use portico_e2e::portico::{GATEWAY_POOL, Portico};
 use portico_e2e::process::last_lines;
 use portico_e2e::programs::{self, Programs};
-use portico_e2e::progress::say;
-use portico_e2e::scenario::name_here;
+use portico_e2e::progress::report;
+use portico_e2e::scenario::checkout_name;
 use portico_e2e::site::{check_name, folder_of, kubeconfig_of, netns_of};
-use portico_e2e::{interrupt, netns, state};
+use portico_e2e::{interrupt, journal, netns};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::timeout;
 
 /// A real Kubernetes control plane on this machine, without containers.
 ///
-/// API server, database and controllers are processes in a network namespace of their own; nothing listens on the
-/// machine's addresses. Needs root. What it builds is kept in ${XDG_CACHE_HOME:-~/.cache}/portico/e2e.
+/// API server, etcd and controllers are processes in their own network namespace; nothing listens on the machine's
+/// addresses. Needs root. Built programs are kept in ${XDG_CACHE_HOME:-~/.cache}/portico/e2e.
 #[derive(Debug, Parser)]
 #[command(name = "portico-e2e", max_term_width = 100)]
 struct Arguments {
@@ -39,33 +39,33 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Subcommands {
     /// Start a cluster in the background and print how to use it
-    Up(Which),
-    /// Start a cluster and hold it until Ctrl-C or SIGTERM
-    Run(Which),
-    /// End a cluster and remove every trace of it, and what crashes left behind
+    Up(ClusterArguments),
+    /// Start a cluster and keep it running until Ctrl-C or SIGTERM
+    Run(ClusterArguments),
+    /// Stop a cluster and remove everything that belongs to it, including leftovers of crashes
     Down {
         #[arg(default_value = "hand")]
         name: String,
-        /// Every cluster of this machine, also those of tests that are running
+        /// Every cluster on this machine, including those of running tests
         #[arg(long, conflicts_with = "name")]
         all: bool,
     },
-    /// Build what is not in the cache yet: the control plane, the conformance suite, and Helm
+    /// Build the programs that are not in the cache yet: the control plane, the conformance suite, and Helm
     Build,
     /// Run the Gateway API conformance suite on a cluster that `up` or `run` started and Portico serves
     ///
-    /// Which tests run follows from the features that the GatewayClass claims. The report and the log go to
+    /// The features that the GatewayClass claims select the tests. The report and the log are written to
     /// target/conformance.
     Conformance(Conformance),
-    /// Measure Portico on a cluster of its own: propagation, writes of statuses, memory and CPU, a Pod that goes
+    /// Measure Portico on its own cluster: propagation, status writes, memory and CPU, deletion of a Pod
     ///
-    /// The Portico that is measured is the one beside this program, so both should be of a release. Figures are
-    /// printed, and go to target/bench/cluster.json.
+    /// Measures the `portico` program in the folder of this program, so both should be release builds. The results are
+    /// printed and written to target/bench/cluster.json.
     Bench {
-        #[arg(value_enum, default_value_t = What::All)]
-        what: What,
+        #[arg(value_enum, default_value_t = Benchmark::All)]
+        what: Benchmark,
         #[command(flatten)]
-        size: Size,
+        size: BenchSizes,
     },
     /// Print a report of the conformance suite as a table
     Report { file: PathBuf },
@@ -79,13 +79,14 @@ struct Conformance {
     /// The GatewayClass to test
     #[arg(long, default_value = "portico")]
     gateway_class: String,
-    /// One test by its name, such as HTTPRouteSimpleSameNamespace; its extended features have to be named too
+    /// A single test by its name, such as HTTPRouteSimpleSameNamespace; its extended features must be listed with
+    /// `--features`
     #[arg(long, value_name = "TEST")]
     run_test: Option<String>,
     /// Features to test instead of those that the GatewayClass claims
     #[arg(long, value_delimiter = ',', value_name = "FEATURE,...")]
     features: Vec<String>,
-    /// An address that a Gateway can ask for and get
+    /// An address that a Gateway can request and get
     #[arg(long, default_value = "198.18.0.200")]
     usable_address: IpAddr,
     /// An address that no Gateway gets
@@ -94,8 +95,8 @@ struct Conformance {
 }
 
 #[derive(Clone, Debug, clap::Args)]
-struct Which {
-    /// A name for the cluster; several can run at the same time
+struct ClusterArguments {
+    /// The name of the cluster; several clusters can run at the same time
     #[arg(default_value = "hand")]
     name: String,
     /// The channel of the Gateway API CRDs to install
@@ -104,17 +105,17 @@ struct Which {
     /// Install no CRDs
     #[arg(long, conflicts_with = "channel")]
     no_crds: bool,
-    /// Run Portico on it, too, with the rights that manifests/base gives; `cargo build` makes the program
+    /// Also run Portico on it, with the RBAC rules of manifests/base; `cargo build` builds the program
     #[arg(long)]
     portico: bool,
 }
 
-/// How long a cluster in the background may take, once everything is built.
-const START: Duration = Duration::from_secs(300);
-/// How long a cluster may take to end in order.
-const END: Duration = Duration::from_secs(90);
-/// The line by which a cluster says that it is ready.
-const READY: &str = "It runs until Ctrl-C.";
+/// How long a cluster in the background may take to start after everything is built.
+const START_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long a cluster may take to stop gracefully.
+const STOP_TIMEOUT: Duration = Duration::from_secs(90);
+/// The output line that marks a cluster as ready.
+const READY: &str = "The cluster runs until Ctrl-C.";
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
@@ -129,34 +130,35 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(format_args!("{error:#}"));
+            report(format_args!("{error:#}"));
             ExitCode::FAILURE
         }
     }
 }
 
 fn build() -> Result<()> {
-    Programs::ready()?;
+    Programs::build()?;
     programs::conformance_suite()?;
     programs::helm().map(drop)
 }
 
-/// Starts `run` as a process that stays, and prints what it has to say.
-fn up(which: &Which) -> Result<()> {
+/// Starts `run` as a background process and prints its instructions.
+fn up(which: &ClusterArguments) -> Result<()> {
     check_name(&which.name)?;
-    if let Some(owner) = state::owner_of(Path::new(state::FOLDER), &which.name)? {
+    if let Some(owner) = journal::owner_of(Path::new(journal::JOURNAL_FOLDER), &which.name)? {
         let (name, process) = (&which.name, owner.id);
         bail!(
-            "{name} runs already, held by process {process}; end it with: make e2e-down (or: portico-e2e down {name})"
+            "cluster {name} is already running in process {process}; \
+             stop it with: make e2e-down (or: portico-e2e down {name})"
         );
     }
     netns::check()?;
-    // Here, where somebody sees that it takes a while.
-    Programs::ready()?;
+    // Built in the foreground, where the progress is visible.
+    Programs::build()?;
     let base = folder_of(&which.name);
     fs::create_dir_all(&base).with_context(|| format!("cannot make {}", base.display()))?;
     let log = base.join("portico-e2e.log");
-    let own = std::env::current_exe().context("cannot find our own program")?;
+    let own = std::env::current_exe().context("cannot find the path of this program")?;
     let mut command = Command::new(own);
     command.arg("run").arg(&which.name);
     if which.no_crds {
@@ -168,13 +170,13 @@ fn up(which: &Which) -> Result<()> {
         command.arg("--portico");
     }
     let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-    // A group of its own, so that Ctrl-C here does not end it.
+    // In its own process group, so that Ctrl-C does not stop it.
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file).process_group(0);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
     let ready = runtime.block_on(async {
-        let mut child = tokio::process::Command::from(command).spawn().context("cannot start our own program")?;
-        let output = child.stdout.take().context("its output is a pipe")?;
+        let mut child = tokio::process::Command::from(command).spawn().context("cannot start this program again")?;
+        let output = child.stdout.take().context("stdout is not a pipe")?;
         let mut lines = BufReader::new(output).lines();
         let instructions = async {
             let mut instructions = String::new();
@@ -187,14 +189,14 @@ fn up(which: &Which) -> Result<()> {
             }
             Ok(None)
         };
-        match timeout(START, instructions).await {
+        match timeout(START_TIMEOUT, instructions).await {
             Ok(instructions) => instructions,
-            Err(_) => bail!("{} is not ready after {} s", which.name, START.as_secs()),
+            Err(_) => bail!("{} is not ready after {} s", which.name, START_TIMEOUT.as_secs()),
         }
     });
     match ready {
         Ok(Some(instructions)) => {
-            println!("{instructions}It runs until: make e2e-down (or: portico-e2e down {})", which.name);
+            println!("{instructions}The cluster runs until: make e2e-down (or: portico-e2e down {})", which.name);
             Ok(())
         }
         Ok(None) => bail!("{} did not start:\n{}", which.name, last_lines(&log, 20)),
@@ -205,12 +207,12 @@ fn up(which: &Which) -> Result<()> {
     }
 }
 
-/// Holds a cluster.
-fn run(which: &Which) -> Result<()> {
+/// Starts a cluster and keeps it running.
+fn run(which: &ClusterArguments) -> Result<()> {
     let options = Options { name: which.name.clone(), channel: (!which.no_crds).then_some(which.channel) };
     let outcome = cluster::run(&options, async |cluster| -> Result<()> {
-        let _node = if cluster.is_borrowed() {
-            say(format_args!("No node and no balancer of ours; what manifests/base has is applied and stays"));
+        let _node = if cluster.is_existing() {
+            report(format_args!("Using the nodes of the existing cluster; manifests/base is applied and not removed"));
             None
         } else {
             Some(Node::start(cluster).await?)
@@ -220,7 +222,7 @@ fn run(which: &Which) -> Result<()> {
         std::future::pending().await
     });
     match outcome {
-        Err(error) if interrupt::is_reason(&error) => Ok(()),
+        Err(error) if interrupt::is_interrupt(&error) => Ok(()),
         outcome => outcome,
     }
 }
@@ -230,7 +232,7 @@ fn instructions(cluster: &Cluster, portico: Option<&Portico>) -> String {
         let (status, log) = (portico.status(), portico.log().display());
         format!(
             "\nPortico serves the GatewayClass portico, with Gateways at addresses of {GATEWAY_POOL}.\n\
-             Its metrics are at http://{status}/metrics in that network, its log is {log}"
+             Its metrics are at http://{status}/metrics in the network of the cluster, and its log is {log}"
         )
     });
     format!(
@@ -238,7 +240,7 @@ fn instructions(cluster: &Cluster, portico: Option<&Portico>) -> String {
          \x20 export KUBECONFIG={kubeconfig}\n\
          \x20 alias kubectl='ip netns exec {netns} {kubectl}'\n\
          \x20 kubectl get gatewayclasses,namespaces\n\n\
-         Other programs reach it from its network: ip netns exec {netns} PROGRAM\n\
+         Other programs reach it from its network namespace: ip netns exec {netns} PROGRAM\n\
          Logs are in {logs}{portico}",
         name = cluster.name(),
         kubeconfig = cluster.kubeconfig().display(),
@@ -249,8 +251,8 @@ fn instructions(cluster: &Cluster, portico: Option<&Portico>) -> String {
 }
 
 fn down(name: &str, all: bool) -> Result<()> {
-    let journals = Path::new(state::FOLDER);
-    let names = if all { state::names(journals)? } else { vec![name.to_owned()] };
+    let journals = Path::new(journal::JOURNAL_FOLDER);
+    let names = if all { journal::names(journals)? } else { vec![name.to_owned()] };
     for name in names {
         check_name(&name)?;
         end(&name)?;
@@ -259,14 +261,14 @@ fn down(name: &str, all: bool) -> Result<()> {
             fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
         }
     }
-    state::clean_up_after_crashes(journals)
+    journal::clean_up_after_crashes(journals)
 }
 
 fn check_conformance(arguments: &Conformance) -> Result<()> {
     let (netns, kubeconfig) = (netns_of(&arguments.name), kubeconfig_of(&arguments.name));
     if !netns.exists() || !kubeconfig.exists() {
         let name = &arguments.name;
-        bail!("no cluster {name} runs here; start one: make e2e-up (or: portico-e2e up {name})");
+        bail!("cluster {name} is not running; start it: make e2e-up (or: portico-e2e up {name})");
     }
     let suite = Suite {
         gateway_class: arguments.gateway_class.clone(),
@@ -274,7 +276,7 @@ fn check_conformance(arguments: &Conformance) -> Result<()> {
         features: arguments.features.clone(),
         addresses: [arguments.usable_address, arguments.unusable_address],
         version: concat!("v", env!("CARGO_PKG_VERSION")).to_owned(),
-        folder: conformance::folder(),
+        folder: conformance::report_folder(),
         name: arguments.name.clone(),
     };
     let outcome = netns.run(async || {
@@ -287,19 +289,19 @@ fn check_conformance(arguments: &Conformance) -> Result<()> {
         println!("{report}");
     }
     if !outcome.passed {
-        bail!("the suite failed; see {}", outcome.log.display());
+        bail!("the conformance suite failed; see {}", outcome.log.display());
     }
     Ok(())
 }
 
-fn measure(what: What, size: &Size) -> Result<()> {
+fn measure(what: Benchmark, size: &BenchSizes) -> Result<()> {
     let measured =
-        cluster::run(&Options::named(&name_here("bench")), async |cluster| bench::run(cluster, what, size).await)?;
+        cluster::run(&Options::named(&checkout_name("bench")), async |cluster| bench::run(cluster, what, size).await)?;
     print!("{}", measured.tables());
-    println!("\nAlso in {}", measured.save()?.display());
+    println!("\nAlso written to {}", measured.save()?.display());
     Ok(())
 }
 
 fn end(name: &str) -> Result<()> {
-    state::end(Path::new(state::FOLDER), name, END)
+    journal::end(Path::new(journal::JOURNAL_FOLDER), name, STOP_TIMEOUT)
 }

@@ -1,4 +1,4 @@
-//! Named network namespaces: made, entered and deleted through `ip`, with errors that say what to do.
+//! Named network namespaces: created, entered and deleted with `ip`, with errors that suggest a solution.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -8,22 +8,22 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-/// A network namespace by its name. It lives until [`Netns::delete`]; dropping this value does nothing.
+/// A network namespace by its name. It exists until [`Netns::delete`]; dropping this value does nothing.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Netns {
     name: String,
 }
 
 impl Netns {
-    /// The namespace of this name, whether it exists or not.
+    /// A handle for the namespace with this name, which need not exist.
     pub fn named(name: impl Into<String>) -> Netns {
         Netns { name: name.into() }
     }
 
-    /// Makes it, with the loopback interface up.
+    /// Creates the namespace and brings its loopback interface up.
     pub fn create(&self) -> Result<()> {
         ip(&["netns", "add", &self.name])
-            .with_context(|| format!("cannot make the network namespace {}; that takes root", self.name))?;
+            .with_context(|| format!("cannot create the network namespace {}; this needs root", self.name))?;
         self.ip(&["link", "set", "lo", "up"])?;
         Ok(())
     }
@@ -32,11 +32,11 @@ impl Netns {
         self.path().exists()
     }
 
-    /// Deletes it, and with it every interface, route and rule inside. Fine if there is none.
+    /// Deletes the namespace with all its interfaces, routes and rules, if it exists.
     ///
-    /// A process that still runs inside keeps it alive without a name, so end those first.
+    /// A process that still runs inside keeps the namespace alive without a name, so processes must end first.
     pub fn delete(&self) -> Result<()> {
-        // Whoever was quicker has done it for us.
+        // Another process may have deleted it concurrently.
         if self.exists()
             && let Err(error) = ip(&["netns", "delete", &self.name])
             && self.exists()
@@ -46,7 +46,7 @@ impl Netns {
         Ok(())
     }
 
-    /// The processes that run inside, whoever started them.
+    /// All processes that run inside.
     pub fn processes(&self) -> Result<Vec<u32>> {
         if !self.exists() {
             return Ok(Vec::new());
@@ -59,28 +59,28 @@ impl Netns {
         &self.name
     }
 
-    /// Runs `ip` on this namespace and gives what it prints: `ip(&["addr", "add", …])`.
+    /// Runs `ip` in this namespace and returns its output: `ip(&["addr", "add", …])`.
     pub fn ip(&self, arguments: &[&str]) -> Result<String> {
         ip(&[&["-netns", &self.name], arguments].concat())
     }
 
-    /// A command that runs inside. It is the process itself that is started, not a child of it.
+    /// A command that runs inside. `ip netns exec` replaces itself, so the started process is the program itself.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name]).arg(program.as_ref());
         command
     }
 
-    /// Moves this thread inside: sockets that it opens and processes that it starts are there from now on.
+    /// Moves this thread into the namespace: sockets and processes that it creates from now on are inside.
     pub fn enter(&self) -> Result<()> {
         let path = self.path();
         let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
         move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
-            .with_context(|| format!("cannot enter the network namespace {}; that takes root", self.name))
+            .with_context(|| format!("cannot enter the network namespace {}; this needs root", self.name))
     }
 
-    /// Calls `inside` in a thread of its own that is inside, as are all threads of the tokio runtime it finds there.
-    /// Nothing that runs there has to know of namespaces.
+    /// Calls `inside` in a new thread in the namespace, with a tokio runtime whose threads are in it, too. The called
+    /// code need not know about namespaces.
     pub fn run<Output: Send>(&self, inside: impl AsyncFnOnce() -> Result<Output> + Send) -> Result<Output> {
         let thread = || -> Result<Output> {
             self.enter()?;
@@ -89,8 +89,8 @@ impl Netns {
                 .enable_all()
                 .worker_threads(2)
                 .on_thread_start(move || {
-                    // The first thread just did the same.
-                    netns.enter().expect("the namespace is there as long as something runs inside");
+                    // The first thread has just done the same.
+                    netns.enter().expect("the namespace exists while a thread runs inside");
                 })
                 .build()
                 .context("cannot start a runtime")?;
@@ -102,32 +102,32 @@ impl Netns {
         })
     }
 
-    /// Where `ip` keeps the link that a thread enters.
+    /// The file by which `ip` names the namespace.
     fn path(&self) -> PathBuf {
         Path::new("/run/netns").join(&self.name)
     }
 }
 
-/// Fails with a sentence where there can be no network namespaces.
+/// Fails with an explanation if network namespaces cannot be created.
 pub fn check() -> Result<()> {
     let tried = Command::new("unshare").args(["--net", "--mount", "true"]).output();
     let tried = tried.context("cannot start unshare; install util-linux")?;
     if !tried.status.success() {
-        let said = String::from_utf8_lossy(&tried.stderr);
+        let stderr = String::from_utf8_lossy(&tried.stderr);
         bail!(
-            "network namespaces cannot be made here, which takes root (in a container, a privileged one): {}",
-            said.trim()
+            "cannot create network namespaces, which needs root (in a container, a privileged one): {}",
+            stderr.trim()
         );
     }
     Ok(())
 }
 
-/// Runs `ip` with these arguments and gives what it prints; what it says against them is the error.
+/// Runs `ip` and returns its output; on failure, the error has its standard error.
 pub fn ip(arguments: &[&str]) -> Result<String> {
     let output = Command::new("ip").args(arguments).output().context("cannot start ip; install iproute2")?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        bail!("ip {}: {} ({})", arguments.join(" "), said.trim(), output.status);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        bail!("ip {}: {} ({})", arguments.join(" "), stderr.trim(), output.status);
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -1,4 +1,4 @@
-//! The cluster's certificates: one authority, and everybody it vouches for. Made anew for every cluster.
+//! The cluster's certificates: an authority and the certificates that it issues, new for every cluster.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -14,73 +14,74 @@ use serde_json::json;
 
 use crate::cluster::ADDRESS;
 
-/// Paths of the files.
+/// Paths of the certificate and key files.
 #[derive(Clone, Debug)]
 pub struct Pki {
-    /// The authority's certificate, for everybody.
+    /// The authority's certificate.
     pub authority: PathBuf,
-    /// The API server's, for its address, 127.0.0.1 and the names of its Service.
-    pub apiserver: Pair,
-    /// The node's, for its logs endpoint, under the same address.
-    pub kubelet: Pair,
-    /// A user with every right.
-    pub admin: Pair,
-    pub controller_manager: Pair,
-    /// What the API server shows to the node.
-    pub kubelet_client: Pair,
-    /// The key that signs the tokens of ServiceAccounts.
+    /// The API server's certificate, for its address, 127.0.0.1 and the names of its Service.
+    pub apiserver: CertificatePair,
+    /// The node's serving certificate, for its logs endpoint on the same address.
+    pub kubelet: CertificatePair,
+    /// The client certificate of an administrator.
+    pub admin: CertificatePair,
+    pub controller_manager: CertificatePair,
+    /// The API server's client certificate for the node.
+    pub kubelet_client: CertificatePair,
+    /// The key that signs ServiceAccount tokens.
     pub service_account_key: PathBuf,
-    /// What verifies them.
+    /// The public key that verifies ServiceAccount tokens.
     pub service_account_public_key: PathBuf,
 }
 
-/// A certificate and its key, in PEM.
+/// A certificate and its key, as PEM files.
 #[derive(Clone, Debug)]
-pub struct Pair {
+pub struct CertificatePair {
     pub certificate: PathBuf,
     pub key: PathBuf,
 }
 
-/// The group that RBAC lets do anything.
-const EVERY_RIGHT: &str = "system:masters";
+/// The group that RBAC lets do everything.
+const ADMIN_GROUP: &str = "system:masters";
 
 impl Pki {
-    /// Makes the certificates and keys in this folder, which must exist.
-    pub fn make(folder: &Path) -> Result<Pki> {
-        let authority = Authority::make()?;
+    /// Creates the certificates and keys in this folder, which must exist.
+    pub fn create(folder: &Path) -> Result<Pki> {
+        let authority = Authority::create()?;
         let mut names = vec![ADDRESS.to_string(), "127.0.0.1".to_owned(), "localhost".to_owned()];
-        names
-            .extend(["", ".default", ".default.svc", ".default.svc.cluster.local"].map(|of| format!("kubernetes{of}")));
+        names.extend(
+            ["", ".default", ".default.svc", ".default.svc.cluster.local"].map(|suffix| format!("kubernetes{suffix}")),
+        );
         let pki = Pki {
             authority: folder.join("ca.crt"),
             apiserver: authority.server(folder, "kube-apiserver", names)?,
             kubelet: authority.server(folder, "kubelet", vec![ADDRESS.to_string()])?,
-            admin: authority.client(folder, "admin", "portico-e2e", Some(EVERY_RIGHT))?,
+            admin: authority.client(folder, "admin", "portico-e2e", Some(ADMIN_GROUP))?,
             controller_manager: authority.client(
                 folder,
                 "controller-manager",
                 "system:kube-controller-manager",
                 None,
             )?,
-            kubelet_client: authority.client(folder, "kubelet-client", "kube-apiserver", Some(EVERY_RIGHT))?,
+            kubelet_client: authority.client(folder, "kubelet-client", "kube-apiserver", Some(ADMIN_GROUP))?,
             service_account_key: folder.join("service-account.key"),
             service_account_public_key: folder.join("service-account.pub"),
         };
         write(&pki.authority, &authority.issuer.pem())?;
-        let tokens = key()?;
+        let tokens = generate_key()?;
         write(&pki.service_account_key, &tokens.serialize_pem())?;
         write(&pki.service_account_public_key, &tokens.public_key_pem())?;
         Ok(pki)
     }
 }
 
-/// Who a kubeconfig logs in as.
+/// The credentials in a kubeconfig.
 #[derive(Clone, Copy, Debug)]
 pub enum Credentials<'a> {
-    Certificate(&'a Pair),
-    /// A bearer token, of a ServiceAccount for example.
+    Certificate(&'a CertificatePair),
+    /// A bearer token, for example of a ServiceAccount.
     Token(&'a str),
-    /// A file with a bearer token, which may be written anew.
+    /// A file with a bearer token, which may change.
     TokenFile(&'a Path),
 }
 
@@ -108,24 +109,25 @@ struct Authority {
 }
 
 impl Authority {
-    fn make() -> Result<Authority> {
+    fn create() -> Result<Authority> {
         let mut parameters = CertificateParams::default();
         parameters.distinguished_name.push(DnType::CommonName, "portico-e2e authority");
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-        let issuer = CertifiedIssuer::self_signed(parameters, key()?).context("cannot make the authority")?;
+        let issuer =
+            CertifiedIssuer::self_signed(parameters, generate_key()?).context("cannot create the authority")?;
         Ok(Authority { issuer })
     }
 
-    fn server(&self, folder: &Path, name: &str, names: Vec<String>) -> Result<Pair> {
-        let mut parameters = CertificateParams::new(names).context("cannot name the server")?;
+    fn server(&self, folder: &Path, name: &str, names: Vec<String>) -> Result<CertificatePair> {
+        let mut parameters = CertificateParams::new(names).context("cannot set the server names")?;
         parameters.distinguished_name.push(DnType::CommonName, name);
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         self.sign(folder, name, parameters)
     }
 
-    /// A certificate that stands for a user, in a group if one is given.
-    fn client(&self, folder: &Path, name: &str, user: &str, group: Option<&str>) -> Result<Pair> {
+    /// A client certificate for a user, optionally in a group.
+    fn client(&self, folder: &Path, name: &str, user: &str, group: Option<&str>) -> Result<CertificatePair> {
         let mut parameters = CertificateParams::default();
         parameters.distinguished_name.push(DnType::CommonName, user);
         if let Some(group) = group {
@@ -135,24 +137,27 @@ impl Authority {
         self.sign(folder, name, parameters)
     }
 
-    fn sign(&self, folder: &Path, name: &str, mut parameters: CertificateParams) -> Result<Pair> {
+    fn sign(&self, folder: &Path, name: &str, mut parameters: CertificateParams) -> Result<CertificatePair> {
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         parameters.use_authority_key_identifier_extension = true;
-        let own = key()?;
+        let own = generate_key()?;
         let certificate = parameters.signed_by(&own, &self.issuer);
         let certificate = certificate.with_context(|| format!("cannot sign the certificate {name}"))?;
-        let pair = Pair { certificate: folder.join(format!("{name}.crt")), key: folder.join(format!("{name}.key")) };
+        let pair = CertificatePair {
+            certificate: folder.join(format!("{name}.crt")),
+            key: folder.join(format!("{name}.key")),
+        };
         write(&pair.certificate, &certificate.pem())?;
         write(&pair.key, &own.serialize_pem())?;
         Ok(pair)
     }
 }
 
-fn key() -> Result<KeyPair> {
-    KeyPair::generate().context("cannot make a key")
+fn generate_key() -> Result<KeyPair> {
+    KeyPair::generate().context("cannot create a key")
 }
 
-/// Writes a file that only we can read, because there may be a key in it.
+/// Writes a file that only its owner can read, because it may contain a key.
 pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
     let file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path);
     file.and_then(|mut file| file.write_all(text.as_bytes()))

@@ -1,4 +1,4 @@
-//! Portico, as this checkout builds it, on a cluster: with the rights that `manifests/base` gives it and no others.
+//! Runs the Portico of this checkout on a cluster, with exactly the RBAC rules of `manifests/base`.
 //!
 //! ```no_run
 //! # async fn example(cluster: &portico_e2e::cluster::Cluster) -> anyhow::Result<()> {
@@ -27,29 +27,29 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_blocking;
 
 use crate::cluster::Cluster;
+use crate::journal::Journal;
 use crate::process::Process;
-use crate::state::State;
 
 /// The namespace and the ServiceAccount of `manifests/base`.
 pub const NAMESPACE: &str = "portico-system";
 pub const SERVICE_ACCOUNT: &str = "portico";
-/// Addresses of Gateways, unless the arguments say where else they come from. The balancer's begin above them.
+/// Addresses of Gateways, unless the arguments configure another source. Those of the load balancer are above them.
 pub const GATEWAY_POOL: &str = "198.18.0.0/24";
 
-/// Says which program to run instead of `target/debug/portico`.
+/// Names the program to run instead of `target/debug/portico`.
 const PROGRAM: &str = "PORTICO_E2E_PROGRAM";
-/// What a Pod of Portico would not get from the node, or not as it is here.
-const NOT_FOR_US: [&str; 4] = ["service.yaml", "status-service.yaml", "deployment.yaml", "pod-disruption-budget.yaml"];
-/// Needs the CRDs, which come later in some scenarios.
-const CLASS: &str = "gateway-class.yaml";
-/// The status listener of the replica with this address; what is read-only under /debug comes next.
+/// Objects that need a node or differ from those of the harness.
+const EXCLUDED: [&str; 4] = ["service.yaml", "status-service.yaml", "deployment.yaml", "pod-disruption-budget.yaml"];
+/// Needs the CRDs, which some scenarios install later.
+const CLASS_MANIFEST: &str = "gateway-class.yaml";
+/// Port of the status listener; the admin listener has the next port.
 const STATUS_PORT: u16 = 8100;
-/// For a busy machine; the first lists are read in a fraction of a second.
-const START: Duration = Duration::from_secs(120);
-/// A little more than requests get to finish.
-const END: Duration = Duration::from_secs(75);
+/// For a busy machine; reading the first lists takes a fraction of a second.
+const START_TIMEOUT: Duration = Duration::from_secs(120);
+/// A little longer than the time that requests get to finish.
+const STOP_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// One replica. Dropping it ends it at once.
+/// One replica. Dropping it kills it.
 #[derive(Debug)]
 pub struct Portico {
     name: String,
@@ -57,25 +57,25 @@ pub struct Portico {
     program: PathBuf,
     arguments: Vec<String>,
     netns: crate::netns::Netns,
-    state: Arc<State>,
-    /// Of this replica alone, for its status and admin listeners.
+    state: Arc<Journal>,
+    /// The address of this replica's status and admin listeners.
     address: Ipv4Addr,
     log: PathBuf,
 }
 
 impl Portico {
-    /// Installs what `manifests/base` has, starts a replica of this name with these arguments more, and waits until it
-    /// is ready. Has to be called in the cluster's network.
+    /// Applies `manifests/base`, starts a replica with this name and these additional arguments, and waits until it is
+    /// ready. Must be called in the cluster's network namespace.
     ///
-    /// Arguments win over ours: `--kubeconfig` for other rights, and `--gateway-address-pool` or
-    /// `--gateway-service-type` for other addresses than those of [`GATEWAY_POOL`].
+    /// Arguments take precedence over defaults: `--kubeconfig` for other credentials, and `--gateway-address-pool` or
+    /// `--gateway-service-type` for other addresses than [`GATEWAY_POOL`].
     pub async fn start(cluster: &Cluster, name: &str, arguments: &[&str]) -> Result<Portico> {
         let mut portico = Portico::prepare(cluster, name, arguments).await?;
         portico.restart().await?;
         Ok(portico)
     }
 
-    /// The same, without starting it: [`Portico::launch`] does, and does not wait.
+    /// The same without starting the replica; [`Portico::launch`] starts it without waiting.
     pub async fn prepare(cluster: &Cluster, name: &str, arguments: &[&str]) -> Result<Portico> {
         install(cluster).await?;
         let address = free_address().await?;
@@ -98,7 +98,7 @@ impl Portico {
         if !given(&["--access-log"]) {
             add("--access-log", "off".to_owned());
         }
-        // Replicas share the network here, which those in Pods do not.
+        // Replicas share one network namespace here, unlike Pods.
         whole.push("--allow-port-sharing".to_owned());
         whole.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         Ok(Portico {
@@ -107,87 +107,90 @@ impl Portico {
             program: program()?,
             arguments: whole,
             netns: cluster.netns().clone(),
-            state: cluster.state().clone(),
+            state: cluster.journal().clone(),
             address,
             log: cluster.logs().join(format!("portico-{name}.log")),
         })
     }
 
-    /// Starts it without waiting for anything.
+    /// Starts the replica without waiting.
     pub fn launch(&mut self) -> Result<()> {
-        ensure!(self.process.is_none(), "the Portico {} runs already", self.name);
+        ensure!(self.process.is_none(), "the replica {} of Portico is already running", self.name);
         let mut command: Command = self.netns.command(&self.program);
         command.args(&self.arguments);
-        // Nothing of the user's settings comes in; a Pod knows who it is from the Deployment.
+        // The user's environment is cleared; the POD_ variables are set as the Deployment does.
         command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
         command.env("RUST_BACKTRACE", "1").env("POD_NAMESPACE", NAMESPACE).env("POD_NAME", &self.name);
         self.process = Some(Process::start(&self.state, &format!("portico {}", self.name), &self.log, command)?);
         Ok(())
     }
 
-    /// Waits until it has listed everything and serves it.
-    pub async fn ready(&mut self) -> Result<()> {
+    /// Waits until the replica has listed all objects and is ready.
+    pub async fn wait_until_ready(&mut self) -> Result<()> {
         let status = self.status();
-        let process = self.process.as_mut().with_context(|| format!("the Portico {} does not run", self.name))?;
-        process.until_ready(START, async || ask(status, "/readyz").await.map(drop)).await
+        let process =
+            self.process.as_mut().with_context(|| format!("the replica {} of Portico is not running", self.name))?;
+        process.wait_until_ready(START_TIMEOUT, async || http_get(status, "/readyz").await.map(drop)).await
     }
 
-    /// Starts it again as it was, after [`Portico::stop`] or [`Portico::kill`], and waits until it is ready.
+    /// Starts the replica again after [`Portico::stop`] or [`Portico::kill`], and waits until it is ready.
     pub async fn restart(&mut self) -> Result<()> {
         self.launch()?;
-        self.ready().await
+        self.wait_until_ready().await
     }
 
-    /// Asks it to end, as `kubectl delete pod` does, and waits until it has.
+    /// Sends SIGTERM, as `kubectl delete pod` does, and waits until the replica has ended.
     pub async fn stop(&mut self) -> Result<()> {
         let process = self.take()?;
-        // Requests of the scenario go on meanwhile.
-        spawn_blocking(move || process.stop(END)).await?
+        // Requests of the scenario continue meanwhile.
+        spawn_blocking(move || process.stop(STOP_TIMEOUT)).await?
     }
 
-    /// Ends it at once, as a crash does.
+    /// Kills the replica, like a crash.
     pub async fn kill(&mut self) -> Result<()> {
         let process = self.take()?;
         spawn_blocking(move || process.kill()).await?
     }
 
-    /// Where /healthz, /readyz and /metrics are.
+    /// The listener with /healthz, /readyz and /metrics.
     pub fn status(&self) -> SocketAddr {
         SocketAddr::new(IpAddr::V4(self.address), STATUS_PORT)
     }
 
-    /// What it answers at this path of its status listener; the error says what it answered other than 200.
+    /// The body at this path of the status listener; a status other than 200 is an error.
     pub async fn get(&self, path: &str) -> Result<String> {
-        ask(self.status(), path).await
+        http_get(self.status(), path).await
     }
 
-    /// The value of this series, written as in the page of metrics: `name{label="value"}`. None if there is none.
+    /// The value of this series, written as on the metrics page: `name{label="value"}`. None if it is missing.
     pub async fn metric(&self, series: &str) -> Result<Option<f64>> {
         let page = self.get("/metrics").await?;
         let value = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         value.map(|value| value.trim().parse().with_context(|| format!("`{value}` is not a number"))).transpose()
     }
 
-    /// The process, for who measures it; none while it does not run.
+    /// The process ID, for measurements; None while the replica is not running.
     pub fn id(&self) -> Option<u32> {
         self.process.as_ref().map(|process| process.identity().id)
     }
 
-    /// Everything it has said, also before it was started again.
+    /// The log, across restarts.
     pub fn log(&self) -> &Path {
         &self.log
     }
 
     fn take(&mut self) -> Result<Process> {
-        self.process.take().with_context(|| format!("the Portico {} does not run", self.name))
+        self.process.take().with_context(|| format!("the replica {} of Portico is not running", self.name))
     }
 }
 
-/// Applies what `manifests/base` ships but the Deployment and its Services: namespace, ServiceAccount, its rights, and
-/// the GatewayClass if the cluster knows such.
+/// Applies `manifests/base` without the Deployment and its Services: namespace, ServiceAccount, RBAC, and the
+/// GatewayClass if its CRD is installed.
 pub async fn install(cluster: &Cluster) -> Result<()> {
     let mut manifests = String::new();
-    for name in shipped()?.iter().filter(|name| !NOT_FOR_US.contains(&name.as_str()) && *name != CLASS) {
+    for name in
+        kustomization_resources()?.iter().filter(|name| !EXCLUDED.contains(&name.as_str()) && *name != CLASS_MANIFEST)
+    {
         manifests.push_str(&manifest(name)?);
         manifests.push_str("\n---\n");
     }
@@ -199,17 +202,20 @@ pub async fn install(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// Applies the GatewayClass of `manifests/base`, once there are CRDs.
+/// Applies the GatewayClass of `manifests/base`, which needs the CRDs.
 pub async fn install_class(cluster: &Cluster) -> Result<()> {
-    cluster.apply(&manifest(CLASS)?).await.map(drop)
+    cluster.apply(&manifest(CLASS_MANIFEST)?).await.map(drop)
 }
 
 /// The files that the kustomization lists.
-fn shipped() -> Result<Vec<String>> {
+fn kustomization_resources() -> Result<Vec<String>> {
     let text = manifest("kustomization.yaml")?;
     let listed = text.lines().skip_while(|line| !line.starts_with("resources:")).skip(1);
     let names: Vec<String> = listed.map_while(|line| line.trim().strip_prefix("- ")).map(str::to_owned).collect();
-    ensure!(names.iter().any(|name| name == CLASS), "manifests/base/kustomization.yaml does not list {CLASS}");
+    ensure!(
+        names.iter().any(|name| name == CLASS_MANIFEST),
+        "manifests/base/kustomization.yaml does not list {CLASS_MANIFEST}"
+    );
     Ok(names)
 }
 
@@ -218,42 +224,43 @@ fn manifest(name: &str) -> Result<String> {
     fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// The program that `cargo build` makes in the same target folder as ours, or that `PORTICO_E2E_PROGRAM` names.
+/// The program that `cargo build` places in the target folder of this program, or the one in `PORTICO_E2E_PROGRAM`.
 pub fn program() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os(PROGRAM) {
         return Ok(path.into());
     }
-    let own = std::env::current_exe().context("cannot find our own program")?;
-    // A test is one folder deeper than a program.
+    let own = std::env::current_exe().context("cannot find the path of this program")?;
+    // Test binaries are one folder deeper than programs.
     let found = own.ancestors().skip(1).take(2).map(|folder| folder.join("portico")).find(|path| path.is_file());
     found.with_context(|| {
-        format!("there is no portico beside {}; build it: cargo build --locked (or set {PROGRAM})", own.display())
+        let own = own.display();
+        format!("found no program portico next to {own}; build it with cargo build --locked (or set {PROGRAM})")
     })
 }
 
-/// A loopback address where no other replica has its listeners, whether it runs at the moment or not.
+/// A loopback address whose ports no other replica uses, running or not.
 async fn free_address() -> Result<Ipv4Addr> {
     static USED: AtomicU8 = AtomicU8::new(1);
     loop {
         let last = USED.fetch_update(Relaxed, Relaxed, |last| last.checked_add(1));
-        let Ok(last) = last else { bail!("254 replicas have been started already") };
+        let Ok(last) = last else { bail!("all addresses for replicas are used: 254 were started") };
         let address = Ipv4Addr::new(127, 0, 1, last);
-        // Somebody else's may run in a cluster for hand use.
+        // A replica in a cluster for manual use may have the port.
         if TcpListener::bind((address, STATUS_PORT)).await.is_ok() {
             return Ok(address);
         }
     }
 }
 
-/// The body of what answers there with 200.
-async fn ask(server: SocketAddr, path: &str) -> Result<String> {
+/// The body of a 200 response.
+async fn http_get(server: SocketAddr, path: &str) -> Result<String> {
     let mut stream = TcpStream::connect(server).await.with_context(|| format!("cannot connect to {server}"))?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await?;
-    let answer = String::from_utf8(answer).context("the answer is not UTF-8")?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("the answer has no body")?;
+    let answer = String::from_utf8(answer).context("the response is not UTF-8")?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("the response has no end of the head")?;
     ensure!(head.starts_with("HTTP/1.1 200 "), "{path}: {} {body}", head.lines().next().unwrap_or_default());
     Ok(body.to_owned())
 }

@@ -1,4 +1,4 @@
-//! A program that runs beside us: started with a log file of its own, awaited until it is ready, ended by its id.
+//! A child program with its own log file, a readiness check, and termination by process ID.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::process::CommandExt;
@@ -8,52 +8,52 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::identity::{Identity, terminate};
-use crate::patience::until;
-use crate::state::{Entry, State};
+use crate::identity::{ProcessIdentity, terminate};
+use crate::journal::{Journal, JournalEntry};
+use crate::wait::until;
 
-/// A running program. Dropping it ends it at once.
+/// A running program. Dropping it kills it.
 #[derive(Debug)]
 pub struct Process {
     name: String,
     child: Child,
-    identity: Identity,
+    identity: ProcessIdentity,
     log: PathBuf,
 }
 
 impl Process {
-    /// Starts it, writes it down, and has its output appended to the log.
-    pub fn start(state: &State, name: &str, log: &Path, mut command: Command) -> Result<Process> {
+    /// Starts the program, records it in the journal, and appends its output to the log.
+    pub fn start(state: &Journal, name: &str, log: &Path, mut command: Command) -> Result<Process> {
         let file = OpenOptions::new().create(true).append(true).open(log);
         let file = file.with_context(|| format!("cannot write the log {}", log.display()))?;
         let both = file.try_clone().with_context(|| format!("cannot write the log {}", log.display()))?;
         command.stdin(Stdio::null()).stdout(file).stderr(both);
-        // Ctrl-C is for us; we end it in order.
+        // Ctrl-C is for this process, which stops the program gracefully.
         command.process_group(0);
-        let mut child = command.spawn().with_context(|| format!("cannot start {name}: {command:?}"))?;
-        // It cannot be gone from the process table, even if it has ended, before we wait for it.
-        let Some(identity) = Identity::of(child.id()) else {
+        let mut child = command.spawn().with_context(|| format!("cannot start {name} ({command:?})"))?;
+        // Until it is waited for, the process stays in the process table, also after it has ended.
+        let Some(identity) = ProcessIdentity::lookup(child.id()) else {
             child.kill().with_context(|| format!("cannot end {name}"))?;
             bail!("cannot read the state of {name}; is /proc mounted?");
         };
         let process = Process { name: name.to_owned(), child, identity, log: log.to_owned() };
-        state.record(&Entry::Process(identity))?;
+        state.record(&JournalEntry::Process(identity))?;
         Ok(process)
     }
 
-    pub fn identity(&self) -> Identity {
+    pub fn identity(&self) -> ProcessIdentity {
         self.identity
     }
 
-    /// Waits until the probe succeeds. Fails with the end of the log when the program ends or time is up: why somebody
-    /// else's program is not ready stands there.
-    pub async fn until_ready(&mut self, patience: Duration, probe: impl AsyncFn() -> Result<()>) -> Result<()> {
+    /// Waits until the probe succeeds. If the program ends or the time is up, the error has the end of the log, which
+    /// usually has the reason.
+    pub async fn wait_until_ready(&mut self, limit: Duration, probe: impl AsyncFn() -> Result<()>) -> Result<()> {
         let what = format!("{} is ready", self.name);
         let child = &mut self.child;
-        let ready = until(&what, patience, async || match child.try_wait() {
+        let ready = until(&what, limit, async || match child.try_wait() {
             Ok(None) => probe().await.map(|()| None),
             Ok(Some(status)) => Ok(Some(status)),
-            Err(error) => Err(error).context("cannot ask for it"),
+            Err(error) => Err(error).context("cannot query the process"),
         });
         match ready.await {
             Ok(None) => Ok(()),
@@ -62,13 +62,13 @@ impl Process {
         }
     }
 
-    /// Asks it to end, and ends it if it has not after this time.
-    pub fn stop(mut self, patience: Duration) -> Result<()> {
-        terminate(&self.identity, patience).with_context(|| format!("cannot end {}", self.name))?;
+    /// Sends SIGTERM, and SIGKILL after this time.
+    pub fn stop(mut self, limit: Duration) -> Result<()> {
+        terminate(&self.identity, limit).with_context(|| format!("cannot end {}", self.name))?;
         self.child.wait().map(drop).with_context(|| format!("cannot wait for {}", self.name))
     }
 
-    /// Ends it at once, as a crash would.
+    /// Kills the program, like a crash.
     pub fn kill(mut self) -> Result<()> {
         self.child.kill().with_context(|| format!("cannot end {}", self.name))?;
         self.child.wait().map(drop).with_context(|| format!("cannot wait for {}", self.name))
@@ -81,7 +81,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Neither can fail but for a process that is gone, which is what is wanted.
+        // These fail only if the process has ended already.
         drop(self.child.kill());
         drop(self.child.wait());
     }
@@ -98,11 +98,13 @@ pub fn last_lines(path: &Path, number: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::Claim;
+    use crate::journal::Claim;
 
     /// A shell that runs this script, with a journal and a log in this folder.
-    fn shell(folder: &Path, script: &str) -> (State, Process) {
-        let Claim::Ours(state) = State::claim(&folder.join("journals"), "a").unwrap() else { panic!("it is new") };
+    fn shell(folder: &Path, script: &str) -> (Journal, Process) {
+        let Claim::Claimed(state) = Journal::claim(&folder.join("journals"), "a").unwrap() else {
+            panic!("the journal is in use")
+        };
         let mut command = Command::new("sh");
         command.args(["-c", script]);
         let process = Process::start(&state, "shell", &folder.join("log"), command).unwrap();
@@ -110,26 +112,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_that_ends_before_it_is_ready_is_told_with_its_last_words() {
+    async fn early_exit_is_reported_with_the_end_of_the_log() {
         let folder = tempfile::tempdir().unwrap();
         let (_state, mut process) = shell(folder.path(), "echo out; echo no such flag >&2; exit 7");
-        let never = process.until_ready(Duration::from_secs(60), async || bail!("it does not listen"));
+        let never = process.wait_until_ready(Duration::from_secs(60), async || bail!("it does not listen"));
         let error = never.await.unwrap_err().to_string();
         assert!(error.starts_with("shell ended before it was ready (exit status: 7)"), "{error}");
         assert!(error.ends_with("ends with:\nout\nno such flag"), "{error}");
     }
 
     #[tokio::test]
-    async fn a_program_that_is_not_ready_in_time_is_told_with_the_reason() {
+    async fn readiness_timeout_is_reported_with_its_reason() {
         let folder = tempfile::tempdir().unwrap();
         let (_state, mut process) = shell(folder.path(), "exec sleep 1000");
-        let never = process.until_ready(Duration::ZERO, async || bail!("it does not listen"));
+        let never = process.wait_until_ready(Duration::ZERO, async || bail!("it does not listen"));
         let error = never.await.unwrap_err().to_string();
-        assert!(error.starts_with("waited 0 s in vain until shell is ready: it does not listen. Its log "), "{error}");
+        assert!(
+            error.starts_with("timed out after 0 s waiting until shell is ready: it does not listen. Its log "),
+            "{error}"
+        );
     }
 
     #[test]
-    fn what_does_not_end_when_asked_is_ended_and_so_is_what_is_dropped() {
+    fn stop_and_drop_end_a_process_that_ignores_sigterm() {
         let folder = tempfile::tempdir().unwrap();
         let (state, process) = shell(folder.path(), "trap '' TERM; exec sleep 1000");
         let identity = process.identity();

@@ -1,4 +1,4 @@
-//! A scenario is a function that gets a cluster; this is what stands around it in a test.
+//! Runs scenarios, functions that get a cluster, as tests.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -6,11 +6,11 @@ use anyhow::Result;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::borrowed::{self, Unfit};
 use crate::cluster::{self, Cluster, Options};
-use crate::progress::say;
+use crate::existing_cluster::{self, UnsuitableCluster};
+use crate::progress::report;
 
-/// Runs a scenario on a cluster of its own and fails the test with the whole reason if it fails.
+/// Runs a scenario on a new cluster; if it fails, the test fails with the complete error.
 ///
 /// ```no_run
 /// #[test]
@@ -27,28 +27,28 @@ pub fn run(name: &str, inside: impl AsyncFnOnce(&mut Cluster) -> Result<()> + Se
 
 /// The same with options.
 pub fn run_with(mut options: Options, inside: impl AsyncFnOnce(&mut Cluster) -> Result<()> + Send) {
-    if !wanted() {
+    if !is_enabled() {
         return;
     }
-    // Those that share a cluster come one after another.
+    // Scenarios on an existing cluster run one after another.
     static ALONE: Mutex<()> = Mutex::new(());
-    let _alone = borrowed::kubeconfig().map(|_| ALONE.lock());
+    let _alone = existing_cluster::kubeconfig().map(|_| ALONE.lock());
     let called = std::mem::take(&mut options.name);
-    options.name = name_here(&called);
+    options.name = checkout_name(&called);
     let started = Instant::now();
-    say(format_args!("{called}: starting a cluster"));
+    report(format_args!("{called}: starting a cluster"));
     if let Err(error) = cluster::run(&options, inside) {
-        if let Some(unfit) = error.downcast_ref::<Unfit>() {
-            return not_run(&called, &unfit.0);
+        if let Some(unfit) = error.downcast_ref::<UnsuitableCluster>() {
+            return report_skipped(&called, &unfit.0);
         }
-        panic!("{error:#}\nWhere there is no root, E2E=off leaves this out");
+        panic!("{error:#}\nWithout root, skip these tests with E2E=off");
     }
-    say(format_args!("{called}: passed after {} s", started.elapsed().as_secs()));
+    report(format_args!("{called}: passed after {} s", started.elapsed().as_secs()));
 }
 
-/// False if what needs network namespaces is left out on purpose; that is said, so that nobody takes it for passed.
+/// False, with a message, if tests that need network namespaces are disabled with E2E=off.
 #[expect(clippy::print_stdout, reason = "cargo shows it with the test")]
-pub fn wanted() -> bool {
+pub fn is_enabled() -> bool {
     let off = std::env::var_os("E2E").is_some_and(|value| value == "off");
     if off {
         println!("not run: E2E=off");
@@ -56,23 +56,29 @@ pub fn wanted() -> bool {
     !off
 }
 
-/// False, and said so, if this takes a cluster of our own and there is to be none.
-pub fn on_our_own(what: &str) -> bool {
-    let own = borrowed::kubeconfig().is_none();
+/// False, with a message, if this needs a new cluster but an existing one is configured.
+pub fn needs_new_cluster(what: &str) -> bool {
+    let own = existing_cluster::kubeconfig().is_none();
     if !own {
-        not_run(what, &format!("{} names a cluster, and this takes one of our own", borrowed::VARIABLE));
+        report_skipped(
+            what,
+            &format!(
+                "{} names an existing cluster, but this test needs a new one",
+                existing_cluster::KUBECONFIG_VARIABLE
+            ),
+        );
     }
     own
 }
 
-/// Says that something is left out. Summaries count these lines.
+/// Reports that a test is skipped. The summary of `make test` counts these lines.
 #[expect(clippy::print_stdout, reason = "cargo shows it with the test")]
-pub fn not_run(what: &str, why: &str) {
+pub fn report_skipped(what: &str, why: &str) {
     println!("not run: {what}: {why}");
 }
 
-/// A name of this checkout, so that the tests of two can run on one machine.
-pub fn name_here(name: &str) -> String {
+/// A name that includes a hash of the checkout's path, so that tests of two checkouts can run on one machine.
+pub fn checkout_name(name: &str) -> String {
     let mut hasher = DefaultHasher::new();
     env!("CARGO_MANIFEST_DIR").hash(&mut hasher);
     format!("{name}-{:04x}", hasher.finish() & 0xffff)

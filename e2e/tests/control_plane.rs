@@ -1,4 +1,4 @@
-//! The control plane itself: it starts, it is a real one, it survives what scenarios do to it, and it leaves nothing.
+//! Tests of the control plane: it starts, works like a real one, survives restarts, and leaves nothing behind.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -13,89 +13,91 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams};
 use kube::runtime::wait::await_condition;
 use portico_e2e::cluster::{self, Cluster, Options};
-use portico_e2e::identity::Identity;
+use portico_e2e::identity::ProcessIdentity;
+use portico_e2e::journal::{self, JournalEntry};
 use portico_e2e::netns::Netns;
-use portico_e2e::progress::say;
+use portico_e2e::progress::report;
 use portico_e2e::scenario;
 use portico_e2e::site::folder_of;
-use portico_e2e::state::{self, Entry};
 use tokio::time::timeout;
 
 #[test]
-fn a_control_plane_serves_survives_a_restart_and_leaves_nothing() {
-    if !scenario::wanted() || !scenario::on_our_own("the control plane") {
+fn control_plane_serves_restarts_and_cleans_up() {
+    if !scenario::is_enabled() || !scenario::needs_new_cluster("the control plane") {
         return;
     }
-    let options = Options::named(&scenario::name_here("control-plane"));
+    let options = Options::named(&scenario::checkout_name("control-plane"));
     let entries = cluster::run(&options, async |cluster| {
         version_is_that_of_the_module(cluster).await?;
         crds_are_established(cluster).await?;
         objects_are_kept(cluster).await?;
         controllers_work(cluster).await?;
-        rights_are_checked(cluster).await?;
-        cluster.state().entries()
+        permissions_are_enforced(cluster).await?;
+        cluster.journal().entries()
     });
     let entries = entries.unwrap_or_else(|error| panic!("{error:#}"));
     assert_eq!(processes(&entries).len(), 4, "etcd, controllers, two API servers: {entries:?}");
-    nothing_is_left(&options.name, &entries);
+    check_nothing_is_left(&options.name, &entries);
 }
 
 #[test]
-fn a_scenario_that_panics_leaves_nothing() {
-    if !scenario::wanted() || !scenario::on_our_own("the control plane") {
+fn panicking_scenario_leaves_nothing_behind() {
+    if !scenario::is_enabled() || !scenario::needs_new_cluster("the control plane") {
         return;
     }
-    let options = Options { channel: None, ..Options::named(&scenario::name_here("panic")) };
+    let options = Options { channel: None, ..Options::named(&scenario::checkout_name("panic")) };
     let entries = Mutex::new(Vec::new());
     let outcome = std::panic::catch_unwind(|| {
         cluster::run(&options, async |cluster| -> Result<()> {
-            *entries.lock().expect("nobody panics with it") = cluster.state().entries()?;
-            say(format_args!("the panic that follows is meant"));
+            *entries.lock().expect("the lock is not poisoned") = cluster.journal().entries()?;
+            report(format_args!("the following panic is intended"));
             panic!("as an assertion does");
         })
     });
-    let panic = outcome.expect_err("it panics");
+    let panic = outcome.expect_err("the scenario must panic");
     assert_eq!(panic.downcast_ref::<&str>(), Some(&"as an assertion does"));
-    let entries = entries.into_inner().expect("nobody panics with it");
+    let entries = entries.into_inner().expect("the lock is not poisoned");
     assert_eq!(processes(&entries).len(), 3, "{entries:?}");
-    nothing_is_left(&options.name, &entries);
+    check_nothing_is_left(&options.name, &entries);
 }
 
 #[test]
-fn what_a_crash_leaves_behind_is_ended_by_down() {
-    if !scenario::wanted() || !scenario::on_our_own("the control plane") {
+fn down_removes_leftovers_of_a_crash() {
+    if !scenario::is_enabled() || !scenario::needs_new_cluster("the control plane") {
         return;
     }
-    let name = scenario::name_here("crash");
+    let name = scenario::checkout_name("crash");
     let program = env!("CARGO_BIN_EXE_portico-e2e");
     let mut child = Command::new(program)
         .args(["run", &name, "--no-crds"])
         .stdout(Stdio::piped())
         .spawn()
-        .expect("our own program starts");
+        .expect("portico-e2e starts");
     let output = BufReader::new(child.stdout.take().unwrap());
     let lines: Vec<String> =
-        output.lines().map(|line| line.unwrap()).take_while(|line| line != "It runs until Ctrl-C.").collect();
-    // The end of its output would end the list too.
-    assert!(lines.iter().any(|line| line.contains("ip netns exec")), "it did not start: {lines:?}");
+        output.lines().map(|line| line.unwrap()).take_while(|line| line != "The cluster runs until Ctrl-C.").collect();
+    // The loop also ends at the end of the output.
+    assert!(lines.iter().any(|line| line.contains("ip netns exec")), "portico-e2e did not start: {lines:?}");
     child.kill().unwrap();
     child.wait().unwrap();
 
-    let entries = state::entries(Path::new(state::FOLDER), &name).unwrap();
+    let entries = journal::entries(Path::new(journal::JOURNAL_FOLDER), &name).unwrap();
     let orphans = processes(&entries);
     assert_eq!(orphans.len(), 3, "{entries:?}");
-    assert!(orphans.iter().all(Identity::is_alive), "they should live: {orphans:?}");
+    assert!(orphans.iter().all(ProcessIdentity::is_alive), "the processes must outlive the crash: {orphans:?}");
 
     let down = Command::new(program).args(["down", &name]).output().unwrap();
     assert!(down.status.success(), "{}", String::from_utf8_lossy(&down.stderr));
-    nothing_is_left(&name, &entries);
+    check_nothing_is_left(&name, &entries);
     assert!(!folder_of(&name).exists());
 }
 
 async fn version_is_that_of_the_module(cluster: &Cluster) -> Result<()> {
     let go_mod = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("go/kubernetes/go.mod"))?;
     let required = go_mod.lines().find_map(|line| line.trim().strip_prefix("k8s.io/kubernetes "));
-    let required = required.and_then(|rest| rest.split_whitespace().next()).context("go.mod names the version")?;
+    let required = required
+        .and_then(|rest| rest.split_whitespace().next())
+        .context("go.mod has no version of k8s.io/kubernetes")?;
     let version = cluster.kubectl(&["version"]).await?;
     for who in ["Client", "Server"] {
         ensure!(version.contains(&format!("{who} Version: {required}\n")), "{required} is required: {version}");
@@ -109,13 +111,13 @@ async fn crds_are_established(cluster: &Cluster) -> Result<()> {
         crds.list(&ListParams::default()).await?.into_iter().map(|crd| crd.spec.names.plural).collect();
     for expected in ["gatewayclasses", "gateways", "httproutes", "referencegrants"] {
         ensure!(names.iter().any(|name| name == expected), "{expected} are missing: {names:?}");
-        // The kind is served, not only described.
+        // The kind must be served, not only defined.
         cluster.kubectl(&["get", expected, "--all-namespaces"]).await?;
     }
     Ok(())
 }
 
-/// What `kubectl` applied is what the client reads, also after the API server was ended, in order and by a crash.
+/// Objects that `kubectl` applied are readable by the client, also after the API server was stopped or killed.
 async fn objects_are_kept(cluster: &mut Cluster) -> Result<()> {
     let manifest =
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: kept, namespace: default}\ndata: {answer: '42'}\n";
@@ -124,10 +126,10 @@ async fn objects_are_kept(cluster: &mut Cluster) -> Result<()> {
     let before = maps.get("kept").await?;
     ensure!(before.data.as_ref().is_some_and(|data| data["answer"] == "42"), "{before:?}");
     cluster.stop_apiserver()?;
-    ensure!(cluster.stop_apiserver().is_err(), "it is stopped already");
-    ensure!(maps.get("kept").await.is_err(), "somebody answers in place of the API server");
+    ensure!(cluster.stop_apiserver().is_err(), "a stopped API server cannot be stopped");
+    ensure!(maps.get("kept").await.is_err(), "a request succeeded without an API server");
     cluster.start_apiserver().await?;
-    ensure!(cluster.start_apiserver().await.is_err(), "it runs already");
+    ensure!(cluster.start_apiserver().await.is_err(), "a running API server cannot be started");
     let after = maps.get("kept").await?;
     ensure!(after == before, "{after:?} was {before:?}");
     Ok(())
@@ -141,12 +143,12 @@ async fn controllers_work(cluster: &Cluster) -> Result<()> {
         let watched = kube::runtime::watcher::Config::default().labels("app=sleepers");
         let mut seen = std::pin::pin!(kube::runtime::watcher(pods.clone(), watched));
         while pods.list(&sleepers).await?.items.len() < 2 {
-            futures_util::StreamExt::next(&mut seen).await.context("a watch does not end")??;
+            futures_util::StreamExt::next(&mut seen).await.context("the watch ended")??;
         }
         Ok::<_, anyhow::Error>(())
     };
-    timeout(Duration::from_secs(60), made).await.context("the Deployment got no Pods")??;
-    // No node runs them, so deleting waits for nobody; what they are owned by goes, and then they do.
+    timeout(Duration::from_secs(60), made).await.context("the Deployment created no Pods")??;
+    // No node runs the Pods, so they are deleted at once after their owners.
     let names: Vec<_> =
         pods.list(&sleepers).await?.into_iter().filter_map(|pod| pod.metadata.name.zip(pod.metadata.uid)).collect();
     cluster.kubectl(&["delete", "deployment", "sleepers"]).await?;
@@ -159,44 +161,49 @@ async fn controllers_work(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// A ServiceAccount is who it is, and may do what its role says and nothing else.
-async fn rights_are_checked(cluster: &Cluster) -> Result<()> {
+/// A ServiceAccount has exactly the permissions of its Role.
+async fn permissions_are_enforced(cluster: &Cluster) -> Result<()> {
     cluster.kubectl(&["create", "serviceaccount", "reader"]).await?;
     cluster.kubectl(&["create", "role", "reader", "--verb=get", "--resource=configmaps"]).await?;
     cluster.kubectl(&["create", "rolebinding", "reader", "--role=reader", "--serviceaccount=default:reader"]).await?;
     let kubeconfig = cluster.service_account("default", "reader").await?;
-    let client = cluster::client_of(&kubeconfig).await?;
+    let client = cluster::client_from_kubeconfig(&kubeconfig).await?;
     let maps: Api<ConfigMap> = Api::default_namespaced(client.clone());
     maps.get("kube-root-ca.crt").await?;
     match maps.delete("kept", &DeleteParams::default()).await {
         Err(kube::Error::Api(status)) if status.code == 403 => ensure!(status.message.contains("reader"), "{status:?}"),
-        other => bail!("a reader deletes: {other:?}"),
+        other => bail!("the reader was allowed to delete: {other:?}"),
     }
     Ok(())
 }
 
-fn processes(entries: &[Entry]) -> Vec<Identity> {
-    entries.iter().filter_map(|entry| if let Entry::Process(process) = entry { Some(*process) } else { None }).collect()
+fn processes(entries: &[JournalEntry]) -> Vec<ProcessIdentity> {
+    entries
+        .iter()
+        .filter_map(|entry| if let JournalEntry::Process(process) = entry { Some(*process) } else { None })
+        .collect()
 }
 
-fn nothing_is_left(name: &str, entries: &[Entry]) {
+fn check_nothing_is_left(name: &str, entries: &[JournalEntry]) {
     for process in processes(entries) {
-        process.wait(Duration::from_secs(10)).expect("it was ended");
+        process.wait(Duration::from_secs(10)).expect("the process must have ended");
     }
     let mut namespaces = 0;
     for entry in entries {
         match entry {
-            Entry::Netns(netns) => {
+            JournalEntry::Netns(netns) => {
                 namespaces += 1;
                 assert!(!Netns::named(netns).exists(), "{netns} is still there");
             }
-            Entry::Folder(folder) => assert!(!folder.exists(), "{} is still there", folder.display()),
-            Entry::Owner(_) | Entry::Process(_) => {}
+            JournalEntry::Folder(folder) => assert!(!folder.exists(), "{} is still there", folder.display()),
+            JournalEntry::Owner(_) | JournalEntry::Process(_) => {}
         }
     }
     assert_eq!(namespaces, 1);
     assert!(
-        !state::names(Path::new(state::FOLDER)).expect("it is readable").contains(&name.to_owned()),
+        !journal::names(Path::new(journal::JOURNAL_FOLDER))
+            .expect("the folder of journals is readable")
+            .contains(&name.to_owned()),
         "the journal is still there"
     );
 }

@@ -1,14 +1,14 @@
-//! What pages show for a cluster, on one: the API server takes every object, Helm takes every file of values, and commands
-//! do what the pages say, from the first to the last. What pages show for one machine alone, `tests/pages.rs` runs.
+//! Tests the documentation for clusters: the API server accepts every object, Helm accepts every values file, and
+//! commands have the documented results, in the order of the pages. `tests/pages.rs` tests what needs only one machine.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a failed precondition fails the test")]
 
 #[path = "../../tests/pages/page.rs"]
 mod page;
-#[path = "guide/shown.rs"]
-mod shown;
-#[path = "guide/terminal.rs"]
-mod terminal;
+#[path = "guide/shell.rs"]
+mod shell;
+#[path = "guide/validation.rs"]
+mod validation;
 #[path = "guide/walk.rs"]
 mod walk;
 
@@ -20,22 +20,22 @@ use portico_e2e::node::Node;
 use portico_e2e::scenario;
 
 #[test]
-fn the_api_server_and_helm_take_what_pages_and_examples_show() {
+fn documented_objects_and_values_are_accepted() {
     scenario::run_with(Options::named("shown"), async |cluster| {
-        shown::objects(cluster, &pages()).await?;
-        shown::values(cluster, &pages())
+        validation::objects(cluster, &pages()).await?;
+        validation::values(cluster, &pages())
     });
 }
 
-/// The Pods' root folder is what `make image-root` builds.
+/// The root folder of the Pods is the output of `make image-root`.
 #[test]
-fn commands_that_pages_show_for_a_cluster_do_what_the_pages_say() {
-    if !scenario::on_our_own("a walk through the pages") {
+fn documented_cluster_commands_work() {
+    if !scenario::needs_new_cluster("the documented commands") {
         return;
     }
     scenario::run_with(Options { channel: None, ..Options::named("guide") }, async |cluster| {
         let node = Node::start(cluster).await?;
-        walk::through(cluster, &pages()).await?;
+        walk::run_all(cluster, &pages()).await?;
         node.stop().await
     });
 }
@@ -45,5 +45,5 @@ fn pages() -> Vec<Page> {
 }
 
 fn checkout() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the harness is a folder of the checkout")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in a folder of the checkout")
 }

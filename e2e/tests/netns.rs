@@ -1,4 +1,4 @@
-//! Network namespaces: two clusters' worth of the same address, and errors that say what is wrong.
+//! Tests of network namespaces: isolation of equal addresses, and errors that say what is wrong.
 
 use std::sync::Barrier;
 
@@ -8,21 +8,21 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 #[test]
-fn the_same_address_is_another_in_each_namespace() {
-    if !scenario::wanted() {
+fn equal_addresses_are_isolated() {
+    if !scenario::is_enabled() {
         return;
     }
-    let names = ["one", "two"].map(|name| scenario::name_here(&format!("portico-test-{name}")));
+    let names = ["one", "two"].map(|name| scenario::checkout_name(&format!("portico-test-{name}")));
     let namespaces = names.each_ref().map(Netns::named);
     for netns in &namespaces {
-        // What a test that was ended left behind.
+        // Leftovers of an interrupted test.
         netns.delete().unwrap();
         netns.create().unwrap();
     }
     let both = Barrier::new(namespaces.len());
     std::thread::scope(|scope| {
         for netns in &namespaces {
-            scope.spawn(|| netns.run(async || answer_ourselves(netns.name(), &both).await).unwrap());
+            scope.spawn(|| netns.run(async || connect_to_own_server(netns.name(), &both).await).unwrap());
         }
     });
     for netns in &namespaces {
@@ -35,10 +35,11 @@ fn the_same_address_is_another_in_each_namespace() {
     }
 }
 
-/// On a port that both namespaces use at the same time, from several tasks, so that all threads of the runtime count.
-async fn answer_ourselves(name: &str, both: &Barrier) -> anyhow::Result<()> {
+/// Uses the same port in both namespaces at the same time, from several tasks, so that all threads of the runtime are
+/// tested.
+async fn connect_to_own_server(name: &str, both: &Barrier) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:80").await;
-    // Nobody answers before both listen.
+    // Both servers listen before a client connects.
     both.wait();
     let listener = listener?;
     let word = name.to_owned();
@@ -66,8 +67,8 @@ async fn answer_ourselves(name: &str, both: &Barrier) -> anyhow::Result<()> {
 }
 
 #[test]
-fn errors_name_the_command_and_what_it_says() {
-    if !scenario::wanted() {
+fn errors_have_the_command_and_its_output() {
+    if !scenario::is_enabled() {
         return;
     }
     let error = ip(&["netns", "delete", "portico-test-none"]).unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! The admin listener: views of the inside, as JSON or YAML. Read-only, for people on this machine.
+//! The admin listener: read-only views of the internal state as JSON or YAML, for local operators.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -15,117 +15,133 @@ use tokio::net::TcpListener;
 use tracing::warn;
 
 use super::LIMITS;
-use super::answer::{Answer, Aside, JSON, answer, not_found, refusal_of_method, text};
-use super::own::{self, Checks};
+use super::response::{AdminResponse, JSON, ResponseWriter, not_found, reject_method, response, text};
+use super::self_connection::{self, SelfConnectionChecks};
 use crate::http_server;
 
-/// What the application shows of itself.
+/// The views that the application provides.
 pub trait Views: Send + Sync + 'static {
-    /// What there is to see now, without secrets. `None` when whoever knows it has gone, as it does when we stop.
-    fn view(&self, view: View) -> BoxFuture<'_, Option<Seen>>;
+    /// The current content of a view, without secrets. `None` during shutdown, when the owner of the data has ended.
+    fn view(&self, view: AdminView) -> BoxFuture<'_, Option<ViewContent>>;
 }
 
-/// Makes a value of what was seen. That may be much, so it is called on a thread for it.
-pub type Seen = Box<dyn FnOnce() -> Value + Send>;
+/// Builds the value of a view. It may be large, so this is called on a blocking thread.
+pub type ViewContent = Box<dyn FnOnce() -> Value + Send>;
 
-/// What can be looked at.
+/// The available views.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum View {
+pub enum AdminView {
     Hash,
     Snapshot,
     Store,
     Verdicts,
 }
 
-impl View {
-    pub const ALL: [View; 4] = [View::Hash, View::Snapshot, View::Store, View::Verdicts];
+impl AdminView {
+    pub const ALL: [AdminView; 4] = [AdminView::Hash, AdminView::Snapshot, AdminView::Store, AdminView::Verdicts];
 
     pub fn name(self) -> &'static str {
         match self {
-            View::Hash => "hash",
-            View::Snapshot => "snapshot",
-            View::Store => "store",
-            View::Verdicts => "verdicts",
+            AdminView::Hash => "hash",
+            AdminView::Snapshot => "snapshot",
+            AdminView::Store => "store",
+            AdminView::Verdicts => "verdicts",
         }
     }
 
-    fn about(self) -> &'static str {
+    fn description(self) -> &'static str {
         match self {
-            View::Hash => "the hash of the snapshot, the same in all replicas that serve the same",
-            View::Snapshot => "what requests are routed by: listeners, hosts, rules, backends",
-            View::Store => "the objects that it was compiled from",
-            View::Verdicts => "what is thought of each object: its conditions",
+            AdminView::Hash => "the hash of the snapshot, the same in all replicas with the same configuration",
+            AdminView::Snapshot => "the routing configuration: listeners, hosts, rules, backends",
+            AdminView::Store => "the objects that the snapshot was compiled from",
+            AdminView::Verdicts => "the conditions of each object",
         }
     }
 }
 
-/// Answers on `listener` until `shutdown` is over.
+/// Serves on `listener` until `shutdown` completes.
 pub async fn serve_admin(listener: TcpListener, views: Arc<dyn Views>, shutdown: impl Future<Output = ()>) {
     if let Some(address) = listener.local_addr().ok().filter(|address| !address.ip().is_loopback()) {
-        warn!(%address, "The admin listener can be reached from other machines and asks nobody who they are; use --admin-listen 127.0.0.1:8101");
+        warn!(
+            %address,
+            "The admin listener is reachable from other machines and has no authentication; \
+             use --admin-listen 127.0.0.1:8101"
+        );
     }
-    serve(listener, views, Checks::new(own::made_by_us), shutdown).await;
+    serve(listener, views, SelfConnectionChecks::new(self_connection::is_from_this_process), shutdown).await;
 }
 
-async fn serve(listener: TcpListener, views: Arc<dyn Views>, checks: Checks, shutdown: impl Future<Output = ()>) {
-    let aside = Aside::new();
-    let welcome = |ends| {
-        let (views, aside, check) = (views.clone(), aside.clone(), Arc::new(checks.of(ends)));
+async fn serve(
+    listener: TcpListener,
+    views: Arc<dyn Views>,
+    checks: SelfConnectionChecks,
+    shutdown: impl Future<Output = ()>,
+) {
+    let writer = ResponseWriter::new();
+    let on_connection = |ends| {
+        let (views, writer, check) = (views.clone(), writer.clone(), Arc::new(checks.for_connection(ends)));
         move |request: Request<Incoming>| {
-            let (views, aside, check) = (views.clone(), aside.clone(), check.clone());
-            async move { if check.is_own().await { refusal_of_own() } else { respond(&request, &*views, &aside).await } }
+            let (views, writer, check) = (views.clone(), writer.clone(), check.clone());
+            async move {
+                if check.is_self_connection().await {
+                    reject_self_connection()
+                } else {
+                    respond(&request, &*views, &writer).await
+                }
+            }
         }
     };
-    http_server::serve(listener, LIMITS, welcome, shutdown).await;
+    http_server::serve(listener, LIMITS, on_connection, shutdown).await;
 }
 
-/// It ends the connection: the proxy would keep it, and send more.
-fn refusal_of_own() -> Answer {
-    let message = "refused: a route leads here, and what is here is not for clients";
-    let mut answer = text(StatusCode::FORBIDDEN, message);
-    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    answer
+/// Closes the connection; otherwise the proxy would keep it and send more requests.
+fn reject_self_connection() -> AdminResponse {
+    let message = "refused: the request came from Portico itself; no route may lead to the admin listener";
+    let mut response = text(StatusCode::FORBIDDEN, message);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
-async fn respond<B>(request: &Request<B>, views: &dyn Views, aside: &Aside) -> Answer {
-    if !is_asked_by_address(request) {
-        let message = "refused: the Host is not an address or localhost; ask for example http://127.0.0.1:8101/";
+async fn respond<B>(request: &Request<B>, views: &dyn Views, writer: &ResponseWriter) -> AdminResponse {
+    if !has_local_host(request) {
+        let message = "refused: the Host is not an address or localhost; use for example http://127.0.0.1:8101/";
         return text(StatusCode::FORBIDDEN, message);
     }
-    if let Some(refusal) = refusal_of_method(request) {
+    if let Some(refusal) = reject_method(request) {
         return refusal;
     }
     let path = request.uri().path();
     if ["/", "/debug", "/debug/"].contains(&path) {
         return index();
     }
-    let view = path.strip_prefix("/debug/").and_then(|name| View::ALL.into_iter().find(|view| view.name() == name));
+    let view =
+        path.strip_prefix("/debug/").and_then(|name| AdminView::ALL.into_iter().find(|view| view.name() == name));
     let Some(view) = view else { return not_found("/debug/") };
-    // The room first, so that not many hold what they have seen.
-    let Ok(room) = tokio::time::timeout(PATIENCE, aside.room()).await else {
-        let message = "other views are being written and did not end within 10s; try again";
+    // The permit comes first, so that few views are held in memory at a time.
+    let Ok(permit) = tokio::time::timeout(VIEW_TIMEOUT, writer.permit()).await else {
+        let message = "other views were still being written after 10s; try again";
         return text(StatusCode::SERVICE_UNAVAILABLE, message);
     };
-    match tokio::time::timeout(PATIENCE, views.view(view)).await {
+    match tokio::time::timeout(VIEW_TIMEOUT, views.view(view)).await {
         Ok(Some(seen)) => {
             let query = request.uri().query().unwrap_or_default().to_owned();
             let write = move || {
                 let mut value = seen();
                 hide_secrets(&mut value);
-                show(&query, &value)
+                render(&query, &value)
             };
-            room.write(write).await
+            permit.write(write).await
         }
-        Ok(None) => text(StatusCode::SERVICE_UNAVAILABLE, "stopping; there is nothing to see any more"),
+        Ok(None) => text(StatusCode::SERVICE_UNAVAILABLE, "shutting down; the view is no longer available"),
         Err(_) => {
-            text(StatusCode::SERVICE_UNAVAILABLE, "the control loop is busy and did not answer within 10s; try again")
+            text(StatusCode::SERVICE_UNAVAILABLE, "the control loop is busy and did not respond within 10s; try again")
         }
     }
 }
 
-/// A page of another site can make its name resolve to this machine and then read what we answer to its scripts. Its
-/// requests still carry its name as Host, so names other than localhost are refused.
-fn is_asked_by_address<B>(request: &Request<B>) -> bool {
+/// Whether the Host is an address or localhost. Other names are refused to prevent DNS rebinding: a web page can make
+/// its own name resolve to this machine and read the responses, but its requests carry that name as Host.
+fn has_local_host<B>(request: &Request<B>) -> bool {
     let mut hosts = request.headers().get_all(HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
     let Ok(host) = Authority::try_from(host.as_bytes()) else { return false };
@@ -136,7 +152,8 @@ fn is_asked_by_address<B>(request: &Request<B>) -> bool {
     is_of_this_machine(&host) && request.uri().authority().is_none_or(is_of_this_machine)
 }
 
-/// A second fence: views are made without secrets, but what looks like a Secret loses its values here in any case.
+/// Defense in depth: views contain no secrets, but the values of anything that looks like a Secret are hidden here
+/// again.
 fn hide_secrets(value: &mut Value) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(hide_secrets),
@@ -154,22 +171,24 @@ fn hide_secrets(value: &mut Value) {
     }
 }
 
-fn show(query: &str, value: &Value) -> Answer {
+fn render(query: &str, value: &Value) -> AdminResponse {
     match query {
-        "" | "o=json" => answer(StatusCode::OK, JSON, format!("{value:#}\n")),
+        "" | "o=json" => response(StatusCode::OK, JSON, format!("{value:#}\n")),
         "o=yaml" => match serde_saphyr::to_string(value) {
-            Ok(yaml) => answer(StatusCode::OK, "application/yaml", yaml),
-            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("it could not be written as YAML: {error}")),
+            Ok(yaml) => response(StatusCode::OK, "application/yaml", yaml),
+            Err(error) => {
+                text(StatusCode::INTERNAL_SERVER_ERROR, &format!("the view could not be written as YAML: {error}"))
+            }
         },
-        _ => text(StatusCode::BAD_REQUEST, "the query is not understood; write ?o=json or ?o=yaml"),
+        _ => text(StatusCode::BAD_REQUEST, "unknown query; use ?o=json or ?o=yaml"),
     }
 }
 
-fn index() -> Answer {
-    let items: String = View::ALL
+fn index() -> AdminResponse {
+    let items: String = AdminView::ALL
         .iter()
         .map(|view| {
-            let (name, about) = (view.name(), view.about());
+            let (name, about) = (view.name(), view.description());
             format!(
                 "<li><a href=\"/debug/{name}\">{name}</a> (<a href=\"/debug/{name}?o=yaml\">YAML</a>): {about}</li>\n"
             )
@@ -179,14 +198,14 @@ fn index() -> Answer {
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>Portico</title>\n\
          <h1>Portico</h1>\n<ul>\n{items}</ul>\n</html>\n"
     );
-    let mut answer = answer(StatusCode::OK, "text/html; charset=utf-8", page);
-    answer.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'"));
-    answer
+    let mut response = response(StatusCode::OK, "text/html; charset=utf-8", page);
+    response.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'"));
+    response
 }
 
-/// With those whose views are written before ours, and again with the control loop, which answers between two pieces of work,
-/// the longest of which is a compile.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The timeout for waiting for other views, and again for the control loop, which responds between two steps; the
+/// longest step is a compile.
+const VIEW_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
@@ -196,42 +215,47 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::http_server::{Ends, testing};
+    use crate::http_server::{ConnectionAddresses, testing};
 
-    /// Shows the store, has no snapshot, and never finishes the verdicts.
-    struct Inside;
+    /// Has a store, no snapshot, and verdicts that never complete.
+    struct StubViews;
 
-    impl Views for Inside {
-        fn view(&self, view: View) -> BoxFuture<'_, Option<Seen>> {
+    impl Views for StubViews {
+        fn view(&self, view: AdminView) -> BoxFuture<'_, Option<ViewContent>> {
             let secret = json!({ "kind": "Secret", "data": { "tls.key": "cHJpdmF0ZQ==" }, "stringData": { "a": "b" } });
             match view {
-                View::Store => {
+                AdminView::Store => {
                     let map = json!({ "kind": "ConfigMap", "data": { "ca.crt": "public" } });
                     let value = json!({ "objects": [secret, map] });
-                    std::future::ready(Some(Box::new(move || value) as Seen)).boxed()
+                    std::future::ready(Some(Box::new(move || value) as ViewContent)).boxed()
                 }
-                View::Hash | View::Snapshot => std::future::ready(None).boxed(),
-                View::Verdicts => std::future::pending().boxed(),
+                AdminView::Hash | AdminView::Snapshot => std::future::ready(None).boxed(),
+                AdminView::Verdicts => std::future::pending().boxed(),
             }
         }
     }
 
-    async fn ask(request: String) -> (u16, String) {
+    async fn send(request: String) -> (u16, String) {
         let (listener, address) = testing::listener().await;
-        // The tests ask from this process.
-        let server = tokio::spawn(serve(listener, Arc::new(Inside), Checks::new(|_| false), std::future::pending()));
-        let answer = testing::exchange(address, &request).await;
+        // The tests send requests from this process.
+        let server = tokio::spawn(serve(
+            listener,
+            Arc::new(StubViews),
+            SelfConnectionChecks::new(|_| false),
+            std::future::pending(),
+        ));
+        let response = testing::roundtrip(address, &request).await;
         server.abort();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let (head, body) = response.split_once("\r\n\r\n").unwrap();
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
     async fn get(target: &str) -> (u16, String) {
-        ask(format!("GET {target} HTTP/1.1\r\nhost: localhost:8101\r\nconnection: close\r\n\r\n")).await
+        send(format!("GET {target} HTTP/1.1\r\nhost: localhost:8101\r\nconnection: close\r\n\r\n")).await
     }
 
     #[tokio::test]
-    async fn a_view_comes_as_json_or_yaml_without_secrets() {
+    async fn views_are_json_or_yaml_without_secrets() {
         let expected = json!({ "objects": [
             { "kind": "Secret", "data": { "tls.key": "<hidden>" }, "stringData": { "a": "<hidden>" } },
             { "kind": "ConfigMap", "data": { "ca.crt": "public" } },
@@ -243,53 +267,53 @@ mod tests {
         let (status, body) = get("/debug/store?o=yaml").await;
         assert_eq!((status, serde_saphyr::from_str::<Value>(&body).unwrap()), (200, expected));
         assert!(body.starts_with("objects:\n"), "{body}");
-        let message = "the query is not understood; write ?o=json or ?o=yaml\n";
+        let message = "unknown query; use ?o=json or ?o=yaml\n";
         assert_eq!(get("/debug/store?o=xml").await, (400, message.to_owned()));
     }
 
     #[tokio::test]
-    async fn what_cannot_be_seen_is_said() {
+    async fn unavailable_views_are_errors() {
         let (status, body) = get("/debug/snapshot").await;
-        assert_eq!((status, body.as_str()), (503, "stopping; there is nothing to see any more\n"));
-        assert_eq!(get("/debug/secrets").await, (404, "nothing is here; try /debug/\n".to_owned()));
+        assert_eq!((status, body.as_str()), (503, "shutting down; the view is no longer available\n"));
+        assert_eq!(get("/debug/secrets").await, (404, "not found; try /debug/\n".to_owned()));
         assert_eq!(get("/healthz").await.0, 404);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_control_loop_that_does_not_answer_is_not_waited_for() {
-        expect_refusal("/debug/verdicts", &Aside::new(), "the control loop is busy").await;
+    async fn busy_control_loop_times_out() {
+        expect_unavailable("/debug/verdicts", &ResponseWriter::new(), "the control loop is busy").await;
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_waits_for_other_views_is_told_so() {
-        let aside = Aside::new();
-        let _writing = [aside.room().await, aside.room().await];
-        expect_refusal("/debug/store", &aside, "other views are being written").await;
+    async fn waiting_for_other_views_times_out() {
+        let writer = ResponseWriter::new();
+        let _writing = [writer.permit().await, writer.permit().await];
+        expect_unavailable("/debug/store", &writer, "other views were still being written").await;
     }
 
-    async fn expect_refusal(path: &str, aside: &Aside, why: &str) {
+    async fn expect_unavailable(path: &str, writer: &ResponseWriter, why: &str) {
         let request = Request::get(path).header("host", "localhost").body(()).unwrap();
-        let answer = respond(&request, &Inside, aside).await;
-        assert_eq!(answer.status(), 503);
-        let body = http_body_util::Limited::new(answer.into_body(), 1000);
+        let response = respond(&request, &StubViews, writer).await;
+        assert_eq!(response.status(), 503);
+        let body = http_body_util::Limited::new(response.into_body(), 1000);
         #[expect(clippy::disallowed_methods, reason = "it is limited")]
         let body = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
         assert!(body.starts_with(why.as_bytes()), "{body:?}");
     }
 
     #[tokio::test]
-    async fn the_index_links_every_view() {
+    async fn index_links_every_view() {
         for target in ["/", "/debug", "/debug/"] {
             let (status, body) = get(target).await;
             assert_eq!(status, 200);
-            for view in View::ALL {
+            for view in AdminView::ALL {
                 assert!(body.contains(&format!("href=\"/debug/{}\"", view.name())), "{body}");
             }
         }
     }
 
     #[tokio::test]
-    async fn names_of_other_sites_are_refused() {
+    async fn foreign_host_names_are_refused() {
         let cases = [
             ("host: 127.0.0.1:8101", 200),
             ("host: 127.0.0.1", 200),
@@ -306,49 +330,49 @@ mod tests {
         ];
         for (host, status) in cases {
             let request = format!("GET / HTTP/1.1\r\n{host}\r\nconnection: close\r\n\r\n");
-            assert_eq!(ask(request).await.0, status, "{host}");
+            assert_eq!(send(request).await.0, status, "{host}");
         }
         let absolute = "GET http://evil.example/ HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-        assert_eq!(ask(absolute.to_owned()).await.0, 403);
+        assert_eq!(send(absolute.to_owned()).await.0, 403);
     }
 
     #[tokio::test]
-    async fn this_process_does_not_ask_itself() {
+    async fn requests_from_this_process_are_refused() {
         let (listener, address) = testing::listener().await;
-        let server = tokio::spawn(serve_admin(listener, Arc::new(Inside), std::future::pending()));
-        // Nobody asks for the end of the connection, and it comes.
+        let server = tokio::spawn(serve_admin(listener, Arc::new(StubViews), std::future::pending()));
+        // The response must close the connection although the request does not ask for it.
         let request = "GET /debug/store HTTP/1.1\r\nhost: localhost\r\n\r\n";
-        let answer = testing::exchange(address, request).await;
+        let response = testing::roundtrip(address, request).await;
         server.abort();
-        assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("a route leads here"), "{answer}");
-        assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+        assert!(response.starts_with("HTTP/1.1 403 ") && response.contains("no route may lead"), "{response}");
+        assert!(response.contains("\r\nconnection: close\r\n"), "{response}");
     }
 
-    /// It reads files whose length is up to all connections of the machine.
+    /// The check reads files that list all connections of the machine.
     #[tokio::test]
-    async fn who_connects_is_looked_at_once() {
+    async fn connections_are_checked_once() {
         static LOOKS: AtomicUsize = AtomicUsize::new(0);
-        let checks = Checks::new(|_: Ends| {
+        let checks = SelfConnectionChecks::new(|_: ConnectionAddresses| {
             LOOKS.fetch_add(1, Ordering::SeqCst);
             false
         });
         let (listener, address) = testing::listener().await;
-        let server = tokio::spawn(serve(listener, Arc::new(Inside), checks, std::future::pending()));
+        let server = tokio::spawn(serve(listener, Arc::new(StubViews), checks, std::future::pending()));
         let request = |end: &str| format!("GET / HTTP/1.1\r\nhost: localhost\r\n{end}\r\n");
         let requests = [request(""), request(""), request("connection: close\r\n")].concat();
         for looks in 1..=2 {
-            let answers = testing::exchange(address, &requests).await;
-            assert_eq!(answers.matches("HTTP/1.1 200").count(), 3, "{answers}");
+            let responses = testing::roundtrip(address, &requests).await;
+            assert_eq!(responses.matches("HTTP/1.1 200").count(), 3, "{responses}");
             assert_eq!(LOOKS.load(Ordering::SeqCst), looks);
         }
         server.abort();
     }
 
     #[tokio::test]
-    async fn only_reading_is_allowed() {
+    async fn only_get_and_head_are_allowed() {
         for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
             let request = format!("{method} /debug/store HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
-            assert_eq!(ask(request).await, (405, "only for reading; use GET or HEAD\n".to_owned()), "{method}");
+            assert_eq!(send(request).await, (405, "read-only; use GET or HEAD\n".to_owned()), "{method}");
         }
     }
 }

@@ -1,30 +1,31 @@
-//! The two listeners for people and machines that look after us. Both only show, and change nothing.
+//! The status listener and the admin listener: read-only endpoints for probes, scrapes and debugging.
 //!
 //! ```text
-//!   status listener   /healthz /readyz /metrics, Kong's /status and /status/ready    nothing secret; may be reachable
-//!   admin listener    /debug/…                                                       names of things; loopback, and no route
+//!   status listener   /healthz /readyz /metrics, Kong's /status and /status/ready   no secrets; may be exposed
+//!   admin listener    /debug/…                                                      object names; loopback only
 //! ```
 //!
-//! What they show comes through traits that the application implements.
+//! Their content comes from traits that the application implements.
 
-mod answer;
 mod debug;
-mod own;
+mod response;
+mod self_connection;
 mod status;
 
-pub use debug::{Seen, View, Views, serve_admin};
-pub use status::{Vitals, serve_status};
+pub use debug::{AdminView, ViewContent, Views, serve_admin};
+pub use status::{StatusSource, serve_status};
 
 use std::time::Duration;
 
-use crate::http_server::{Limits, WhenFull};
+use crate::http_server::{ServerLimits, WhenFull};
 
-/// Of each of the two listeners. Enough for every probe, scrape and person there is; a probe comes in however many others stay.
-const LIMITS: Limits = Limits {
+/// The limits of each of the two listeners. At the connection limit, a new connection closes the longest idle one, so
+/// probes are always accepted.
+const LIMITS: ServerLimits = ServerLimits {
     connections: 256,
-    when_full: WhenFull::CloseLongestStill,
-    idle: Duration::from_secs(10),
-    stuck: Duration::from_secs(10),
+    when_full: WhenFull::CloseLongestIdle,
+    idle_timeout: Duration::from_secs(10),
+    write_timeout: Duration::from_secs(10),
     header_bytes: 16 << 10,
     header_count: 100,
 };

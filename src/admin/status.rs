@@ -1,4 +1,4 @@
-//! The status listener: are we alive, are we ready, and how are we doing.
+//! The status listener: liveness, readiness, metrics, and Kong's status endpoints.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -10,20 +10,20 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::LIMITS;
-use super::answer::{Answer, Aside, answer, json, not_found, refusal_of_method, text};
-use crate::http_server::{self, Limits};
+use super::response::{AdminResponse, ResponseWriter, json, not_found, reject_method, response, text};
+use crate::http_server::{self, ServerLimits};
 use crate::metrics::Exposition;
 
-/// What the application tells the status listener. Nothing here waits for others. All but `waiting_for` may take long, and is called
-/// on a thread for that.
-pub trait Vitals: Send + Sync + 'static {
-    /// What has to happen before requests may come, in words; empty when ready.
+/// The data of the status listener. No method waits for other tasks. All except `waiting_for` may be slow and are
+/// called on blocking threads.
+pub trait StatusSource: Send + Sync + 'static {
+    /// The missing prerequisites for serving requests, in words; empty when ready.
     fn waiting_for(&self) -> Vec<String>;
 
-    /// All metrics, in the exposition asked for.
+    /// All metrics, in the requested exposition format.
     fn metrics(&self, exposition: Exposition) -> Result<String, std::fmt::Error>;
 
-    /// Client connections that are open now.
+    /// Currently open client connections.
     fn open_connections(&self) -> u64;
 
     /// Client connections since the start.
@@ -32,50 +32,59 @@ pub trait Vitals: Send + Sync + 'static {
     /// Requests since the start.
     fn total_requests(&self) -> u64;
 
-    /// Identifies what is being served: the same configuration has the same.
+    /// The hash of the served configuration; equal configurations have equal hashes.
     fn configuration_hash(&self) -> String;
 }
 
-/// Answers on `listener` until `shutdown` is over.
-pub async fn serve_status(listener: TcpListener, vitals: Arc<dyn Vitals>, shutdown: impl Future<Output = ()>) {
+/// Serves on `listener` until `shutdown` completes.
+pub async fn serve_status(listener: TcpListener, vitals: Arc<dyn StatusSource>, shutdown: impl Future<Output = ()>) {
     serve(listener, LIMITS, vitals, shutdown).await;
 }
 
-async fn serve(listener: TcpListener, limits: Limits, vitals: Arc<dyn Vitals>, shutdown: impl Future<Output = ()>) {
-    let places = Places { metrics: Aside::new(), kong: Aside::new() };
-    let welcome = |_| {
-        let (vitals, places) = (vitals.clone(), places.clone());
+async fn serve(
+    listener: TcpListener,
+    limits: ServerLimits,
+    vitals: Arc<dyn StatusSource>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let writers = ResponseWriters { metrics: ResponseWriter::new(), kong: ResponseWriter::new() };
+    let on_connection = |_| {
+        let (vitals, writers) = (vitals.clone(), writers.clone());
         move |request: Request<Incoming>| {
-            let (vitals, places) = (vitals.clone(), places.clone());
-            async move { respond(&request, vitals, &places).await }
+            let (vitals, writers) = (vitals.clone(), writers.clone());
+            async move { respond(&request, vitals, &writers).await }
         }
     };
-    http_server::serve(listener, limits, welcome, shutdown).await;
+    http_server::serve(listener, limits, on_connection, shutdown).await;
 }
 
-/// Where long answers are written. Kong's status may be a probe, so it does not queue behind scrapes.
+/// Writers of large responses. Kong's status may be a probe, so it does not queue behind scrapes.
 #[derive(Clone)]
-struct Places {
-    metrics: Aside,
-    kong: Aside,
+struct ResponseWriters {
+    metrics: ResponseWriter,
+    kong: ResponseWriter,
 }
 
-async fn respond(request: &Request<Incoming>, vitals: Arc<dyn Vitals>, places: &Places) -> Answer {
-    if let Some(refusal) = refusal_of_method(request) {
+async fn respond(
+    request: &Request<Incoming>,
+    vitals: Arc<dyn StatusSource>,
+    writers: &ResponseWriters,
+) -> AdminResponse {
+    if let Some(refusal) = reject_method(request) {
         return refusal;
     }
     match request.uri().path() {
         "/healthz" => text(StatusCode::OK, "ok"),
         "/readyz" => readiness(&*vitals),
-        "/metrics" => metrics(request, vitals, &places.metrics).await,
-        "/status" => places.kong.room().await.write(move || kong_status(&*vitals)).await,
+        "/metrics" => metrics(request, vitals, &writers.metrics).await,
+        "/status" => writers.kong.permit().await.write(move || kong_status(&*vitals)).await,
         "/status/ready" => kong_readiness(&*vitals),
         _ => not_found("/healthz, /readyz, /metrics, /status or /status/ready"),
     }
 }
 
-/// One line per thing that is waited for, as the API server writes them.
-fn readiness(vitals: &dyn Vitals) -> Answer {
+/// One line per missing prerequisite, in the format of the API server.
+fn readiness(vitals: &dyn StatusSource) -> AdminResponse {
     let waiting_for = vitals.waiting_for();
     if waiting_for.is_empty() {
         return text(StatusCode::OK, "ok");
@@ -84,19 +93,19 @@ fn readiness(vitals: &dyn Vitals) -> Answer {
     text(StatusCode::SERVICE_UNAVAILABLE, &format!("not ready, waiting for:\n{}", lines.join("\n")))
 }
 
-async fn metrics(request: &Request<Incoming>, vitals: Arc<dyn Vitals>, aside: &Aside) -> Answer {
+async fn metrics(request: &Request<Incoming>, vitals: Arc<dyn StatusSource>, writer: &ResponseWriter) -> AdminResponse {
     let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
     let exposition = Exposition::accepted_by(accept);
     let write = move || match vitals.metrics(exposition) {
-        Ok(metrics) => answer(StatusCode::OK, exposition.content_type(), metrics),
+        Ok(metrics) => response(StatusCode::OK, exposition.content_type(), metrics),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("the metrics could not be written: {error}")),
     };
-    aside.room().await.write(write).await
+    writer.permit().await.write(write).await
 }
 
-/// What scripts and dashboards made for Kong read of its `/status`, as far as we know it. Its memory of Lua workers and its
-/// database do not exist here.
-fn kong_status(vitals: &dyn Vitals) -> Answer {
+/// The fields of Kong's `/status` that scripts and dashboards commonly read. Those about Lua workers and the database
+/// have no equivalent.
+fn kong_status(vitals: &dyn StatusSource) -> AdminResponse {
     let status = json!({
         "configuration_hash": vitals.configuration_hash(),
         "server": {
@@ -109,7 +118,7 @@ fn kong_status(vitals: &dyn Vitals) -> Answer {
     json(StatusCode::OK, &status)
 }
 
-fn kong_readiness(vitals: &dyn Vitals) -> Answer {
+fn kong_readiness(vitals: &dyn StatusSource) -> AdminResponse {
     let waiting_for = vitals.waiting_for();
     if waiting_for.is_empty() {
         return json(StatusCode::OK, &json!({ "message": "ready" }));
@@ -131,11 +140,11 @@ mod tests {
     use super::*;
     use crate::http_server::testing;
 
-    struct Patient {
+    struct StubStatus {
         waiting_for: &'static [&'static str],
     }
 
-    impl Vitals for Patient {
+    impl StatusSource for StubStatus {
         fn waiting_for(&self) -> Vec<String> {
             self.waiting_for.iter().map(ToString::to_string).collect()
         }
@@ -161,25 +170,25 @@ mod tests {
         }
     }
 
-    /// The answer to raw bytes, without the date.
-    async fn ask(waiting_for: &'static [&'static str], request: &str) -> String {
+    /// The response to raw bytes, without the date.
+    async fn send(waiting_for: &'static [&'static str], request: &str) -> String {
         let (listener, address) = testing::listener().await;
-        let server = tokio::spawn(serve_status(listener, Arc::new(Patient { waiting_for }), std::future::pending()));
-        let answer = testing::exchange(address, request).await;
+        let server = tokio::spawn(serve_status(listener, Arc::new(StubStatus { waiting_for }), std::future::pending()));
+        let response = testing::roundtrip(address, request).await;
         server.abort();
-        answer.split_inclusive("\r\n").filter(|line| !line.starts_with("date: ")).collect()
+        response.split_inclusive("\r\n").filter(|line| !line.starts_with("date: ")).collect()
     }
 
     async fn get(waiting_for: &'static [&'static str], path: &str) -> (u16, String) {
         let request = format!("GET {path} HTTP/1.1\r\nhost: portico.example\r\nconnection: close\r\n\r\n");
-        let answer = ask(waiting_for, &request).await;
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let response = send(waiting_for, &request).await;
+        let (head, body) = response.split_once("\r\n\r\n").unwrap();
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
     // kong-compat §3.14
     #[tokio::test]
-    async fn ready_or_what_is_waited_for() {
+    async fn readiness_lists_missing_prerequisites() {
         let waiting: &[&str] = &["first snapshot", "listeners"];
         let cases: [(&'static [&str], &str, u16, &str); 6] = [
             (&[], "/healthz", 200, "ok\n"),
@@ -200,7 +209,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn kongs_status_says_what_is_true_of_us() {
+    async fn kong_status_has_connections_and_requests() {
         let (status, body) = get(&[], "/status").await;
         let expected = json!({
             "configuration_hash": "abc",
@@ -211,16 +220,16 @@ mod tests {
         assert_eq!((status, serde_json::from_str(&body).unwrap()), (200, expected));
     }
 
-    /// Counting the requests of many series takes its time, and a probe that is late ends the process.
+    /// Summing the requests of many series is slow, and a late liveness probe restarts the process.
     #[tokio::test]
-    async fn probes_are_answered_while_kongs_status_is_made() {
-        /// Its requests are counted when somebody says so.
+    async fn probes_are_served_while_kong_status_is_slow() {
+        /// Its request total is returned on a signal.
         struct Slow {
             begun: Arc<Notify>,
             go_on: Mutex<mpsc::Receiver<()>>,
         }
 
-        impl Vitals for Slow {
+        impl StatusSource for Slow {
             fn waiting_for(&self) -> Vec<String> {
                 Vec::new()
             }
@@ -254,26 +263,26 @@ mod tests {
         let server = tokio::spawn(serve_status(listener, vitals, std::future::pending()));
         let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
         let request = get("/status");
-        let asking = tokio::spawn(async move { testing::exchange(address, &request).await });
+        let pending = tokio::spawn(async move { testing::roundtrip(address, &request).await });
         begun.notified().await;
-        let probe = testing::exchange(address, &get("/healthz")).await;
+        let probe = testing::roundtrip(address, &get("/healthz")).await;
         assert!(probe.starts_with("HTTP/1.1 200"), "{probe}");
         probed.send(()).ok();
-        let status = asking.await.unwrap();
-        assert!(status.contains("\"total_requests\": 7"), "the probe came only after it: {status}");
+        let status = pending.await.unwrap();
+        assert!(status.contains("\"total_requests\": 7"), "the probe was served only afterwards: {status}");
         server.abort();
     }
 
-    /// Kong's charts probe it.
+    /// Kong's charts use it as a probe.
     #[tokio::test]
-    async fn kongs_status_does_not_wait_for_scrapes() {
-        /// Its metrics are written when somebody says so.
+    async fn kong_status_does_not_wait_for_scrapes() {
+        /// Its metrics are returned on a signal.
         struct SlowToScrape {
             begun: mpsc::SyncSender<()>,
             go_on: Mutex<mpsc::Receiver<()>>,
         }
 
-        impl Vitals for SlowToScrape {
+        impl StatusSource for SlowToScrape {
             fn waiting_for(&self) -> Vec<String> {
                 Vec::new()
             }
@@ -302,21 +311,21 @@ mod tests {
         }
 
         let (begun, scraping) = mpsc::sync_channel(9);
-        let (go_on, told) = mpsc::sync_channel(9);
+        let (go_on, receiver) = mpsc::sync_channel(9);
         let (listener, address) = testing::listener().await;
-        let vitals = Arc::new(SlowToScrape { begun, go_on: Mutex::new(told) });
+        let vitals = Arc::new(SlowToScrape { begun, go_on: Mutex::new(receiver) });
         let server = tokio::spawn(serve_status(listener, vitals, std::future::pending()));
         let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
-        // As many as there is room for, and more that wait.
+        // More scrapes than can be written concurrently.
         let scrapes: Vec<_> = std::iter::repeat_n(get("/metrics"), 4)
-            .map(|request| tokio::spawn(async move { testing::exchange(address, &request).await }))
+            .map(|request| tokio::spawn(async move { testing::roundtrip(address, &request).await }))
             .collect();
         tokio::task::spawn_blocking(move || {
             (0..2).for_each(|_| scraping.recv_timeout(Duration::from_secs(30)).unwrap())
         })
         .await
         .unwrap();
-        let status = tokio::time::timeout(Duration::from_secs(10), testing::exchange(address, &get("/status"))).await;
+        let status = tokio::time::timeout(Duration::from_secs(10), testing::roundtrip(address, &get("/status"))).await;
         assert!(status.expect("it does not wait").contains("\"total_requests\": 7"));
         drop(go_on);
         for scrape in scrapes {
@@ -326,17 +335,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn silent_connections_keep_no_probe_out() {
+    async fn idle_connections_do_not_block_probes() {
         let (listener, address) = testing::listener().await;
-        let limits = Limits { connections: 8, idle: Duration::from_secs(3600), ..LIMITS };
-        let vitals = Arc::new(Patient { waiting_for: &[] });
+        let limits = ServerLimits { connections: 8, idle_timeout: Duration::from_secs(3600), ..LIMITS };
+        let vitals = Arc::new(StubStatus { waiting_for: &[] });
         let server = tokio::spawn(serve(listener, limits, vitals, std::future::pending()));
-        // They come in the order in which they were made.
+        // Opened sequentially, so they are accepted in this order.
         let mut silent = Vec::new();
         for _ in 0..limits.connections * 2 {
             silent.push(TcpStream::connect(address).await.unwrap());
         }
-        let probe = testing::exchange(address, "GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        let probe = testing::roundtrip(address, "GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
         let probe = tokio::time::timeout(Duration::from_secs(10), probe).await.expect("there is room for it");
         assert!(probe.starts_with("HTTP/1.1 200"), "{probe}");
         drop(silent);
@@ -344,7 +353,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn metrics_come_in_the_exposition_asked_for() {
+    async fn metrics_use_the_requested_exposition() {
         for (accept, content_type, body) in [
             ("*/*", "text/plain; version=0.0.4; charset=utf-8", "Text\n"),
             (
@@ -354,32 +363,32 @@ mod tests {
             ),
         ] {
             let request = format!("GET /metrics HTTP/1.1\r\nhost: a\r\naccept: {accept}\r\nconnection: close\r\n\r\n");
-            let answer = ask(&[], &request).await;
-            assert!(answer.contains(&format!("content-type: {content_type}\r\n")), "{answer}");
-            assert!(answer.ends_with(&format!("\r\n\r\n{body}")), "{answer}");
+            let response = send(&[], &request).await;
+            assert!(response.contains(&format!("content-type: {content_type}\r\n")), "{response}");
+            assert!(response.ends_with(&format!("\r\n\r\n{body}")), "{response}");
         }
     }
 
     #[tokio::test]
-    async fn only_reading_is_allowed() {
+    async fn only_get_and_head_are_allowed() {
         let request = "POST /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 2\r\n\r\nhi";
         let expected = "HTTP/1.1 405 Method Not Allowed\r\ncontent-type: text/plain; charset=utf-8\r\n\
                         cache-control: no-store\r\nx-content-type-options: nosniff\r\nallow: GET, HEAD\r\n\
-                        content-length: 34\r\nconnection: close\r\n\r\nonly for reading; use GET or HEAD\n";
-        let answer = ask(&[], request).await;
-        let mut lines: Vec<_> = answer.split("\r\n").collect();
+                        content-length: 27\r\nconnection: close\r\n\r\nread-only; use GET or HEAD\n";
+        let response = send(&[], request).await;
+        let mut lines: Vec<_> = response.split("\r\n").collect();
         let mut expected: Vec<_> = expected.split("\r\n").collect();
         lines.sort_unstable();
         expected.sort_unstable();
         assert_eq!(lines, expected);
-        let head = ask(&[], "HEAD /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+        let head = send(&[], "HEAD /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
         assert!(head.starts_with("HTTP/1.1 200") && head.ends_with("\r\n\r\n"), "{head}");
     }
 
     #[tokio::test]
-    async fn an_unknown_path_names_the_known_ones() {
+    async fn unknown_paths_list_the_known_ones() {
         let (status, body) = get(&[], "/debug/store").await;
-        let expected = "nothing is here; try /healthz, /readyz, /metrics, /status or /status/ready\n";
+        let expected = "not found; try /healthz, /readyz, /metrics, /status or /status/ready\n";
         assert_eq!((status, body.as_str()), (404, expected));
     }
 }

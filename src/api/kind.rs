@@ -1,4 +1,4 @@
-//! The closed list of kinds we know, with what a REST path or a manifest says of each.
+//! The closed list of supported kinds with their group, versions and REST names.
 
 use std::fmt;
 
@@ -8,14 +8,14 @@ pub const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
 pub const GATEWAY_X_GROUP: &str = "gateway.networking.x-k8s.io";
 pub const DISCOVERY_GROUP: &str = "discovery.k8s.io";
 pub const NETWORKING_GROUP: &str = "networking.k8s.io";
-/// Where Kong's resources live. Manifests written for it are what we take, so the name stays theirs.
+/// Group of Kong's resources; unchanged, so that existing manifests work.
 pub const KONG_GROUP: &str = "configuration.konghq.com";
-/// Where Kong puts what is on trial.
+/// Group of Kong's experimental resources.
 pub const KONG_INCUBATOR_GROUP: &str = "incubator.ingress-controller.konghq.com";
-/// The group of Service, Secret and the like, written as nothing.
+/// The core group, with Service, Secret and others; written as an empty string.
 pub const CORE_GROUP: &str = "";
 
-/// A kind of object that Portico reads. The order is the one in which people expect to see them listed.
+/// A kind of object that Portico reads, in the order of tables and reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     GatewayClass,
@@ -54,15 +54,15 @@ pub enum Kind {
     Namespace,
 }
 
-/// The body of an object of one kind: everything but `apiVersion`, `kind` and `metadata`.
+/// Everything in an object of one kind except `apiVersion`, `kind` and `metadata`.
 pub trait Resource: DeserializeOwned + Send + Sync + 'static {
     const KIND: Kind;
 }
 
-struct Info {
+struct KindInfo {
     name: &'static str,
     group: &'static str,
-    /// Served versions, the one we prefer first. All are read as the same type: ours differ in name only.
+    /// Served versions, preferred first. All are parsed as the same type.
     versions: &'static [&'static str],
     plural: &'static str,
     namespaced: bool,
@@ -74,8 +74,8 @@ const fn info(
     versions: &'static [&'static str],
     plural: &'static str,
     namespaced: bool,
-) -> Info {
-    Info { name, group, versions, plural, namespaced }
+) -> KindInfo {
+    KindInfo { name, group, versions, plural, namespaced }
 }
 
 impl Kind {
@@ -116,7 +116,7 @@ impl Kind {
         Kind::Namespace,
     ];
 
-    const fn info(self) -> Info {
+    const fn info(self) -> KindInfo {
         match self {
             Kind::GatewayClass => info("GatewayClass", GATEWAY_GROUP, &["v1", "v1beta1"], "gatewayclasses", false),
             Kind::Gateway => info("Gateway", GATEWAY_GROUP, &["v1", "v1beta1"], "gateways", true),
@@ -167,7 +167,7 @@ impl Kind {
         }
     }
 
-    /// The kind as manifests spell it, for example `HTTPRoute`.
+    /// The kind in manifests, for example `HTTPRoute`.
     pub const fn name(self) -> &'static str {
         self.info().name
     }
@@ -176,7 +176,7 @@ impl Kind {
         self.info().group
     }
 
-    /// Versions we accept, the preferred one first.
+    /// Accepted versions, preferred first.
     pub const fn versions(self) -> &'static [&'static str] {
         self.info().versions
     }
@@ -189,7 +189,7 @@ impl Kind {
         self.info().namespaced
     }
 
-    /// The kind of this name in this group, whatever its version.
+    /// Finds a kind by group and name, regardless of the version.
     pub fn find(group: &str, name: &str) -> Option<Kind> {
         Kind::ALL.iter().copied().find(|kind| kind.group() == group && kind.name() == name)
     }
@@ -206,12 +206,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_is_listed_in_order_and_found_by_its_name() {
+    fn all_kinds_are_sorted_and_found_by_name() {
         assert!(Kind::ALL.is_sorted());
         for kind in Kind::ALL {
             assert_eq!(Kind::find(kind.group(), kind.name()), Some(*kind));
         }
-        assert_eq!(Kind::ALL.last(), Some(&Kind::Namespace), "a new kind goes into ALL too");
+        assert_eq!(Kind::ALL.last(), Some(&Kind::Namespace), "ALL contains every kind");
         assert_eq!(Kind::find(CORE_GROUP, "HTTPRoute"), None);
     }
 }

@@ -1,4 +1,4 @@
-//! What every object has: its key, its age, its generation, and the labels and annotations that we read.
+//! Metadata of objects: key, creation time, generation, and the labels and annotations that Portico reads.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer};
 use super::kind::Kind;
 use super::names::ANNOTATION_PREFIXES;
 
-/// Namespace and name. Objects of cluster scope have the empty namespace.
+/// Namespace and name. Cluster-scoped objects have an empty namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectKey {
     pub namespace: Arc<str>,
@@ -23,13 +23,13 @@ impl ObjectKey {
         ObjectKey { namespace: Arc::from(namespace), name: Arc::from(name) }
     }
 
-    /// The key of an object of cluster scope.
+    /// The key of a cluster-scoped object.
     pub fn cluster(name: &str) -> Self {
         ObjectKey::new("", name)
     }
 }
 
-/// `namespace/name`, or the name alone for objects of cluster scope.
+/// `namespace/name`, or only the name for cluster-scoped objects.
 impl fmt::Display for ObjectKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.namespace.is_empty() {
@@ -40,7 +40,7 @@ impl fmt::Display for ObjectKey {
     }
 }
 
-/// One object among all kinds.
+/// Identifies one object among all kinds.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectId {
     pub kind: Kind,
@@ -53,23 +53,24 @@ impl ObjectId {
     }
 }
 
-/// `HTTPRoute default/web`, as messages name an object.
+/// `HTTPRoute default/web`, as in messages.
 impl fmt::Display for ObjectId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} {}", self.kind, self.key)
     }
 }
 
-/// Metadata as kept in the store: what nobody reads (managed fields, foreign annotations) is gone.
+/// Metadata as kept in the store, without unused parts such as managed fields and foreign annotations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Meta {
     pub key: ObjectKey,
-    /// Rises with every change of the spec; status written for an older one is stale.
+    /// Increases with every change of the spec; a status written for an older generation is stale.
     pub generation: i64,
-    /// Of Secrets: what tells this version from all others of the cluster, in every process alike and without a look at what is in
-    /// it. 0 of other kinds, and of what no API server has.
+    /// For Secrets, a hash of the resource version, which identifies this version of the object equally in every
+    /// process
+    /// without reading its data. 0 for other kinds and for objects that do not come from an API server.
     pub revision: u64,
-    /// Seconds since 1970. Without one all objects are equally old and the name decides.
+    /// Seconds since 1970. Without a timestamp all objects are equally old and the name decides.
     pub created: Option<i64>,
     pub labels: BTreeMap<Arc<str>, Arc<str>>,
     pub annotations: BTreeMap<Arc<str>, Arc<str>>,
@@ -99,7 +100,7 @@ impl<'de> Deserialize<'de> for Meta {
         Ok(Meta {
             key: ObjectKey::new(&raw.namespace, &raw.name),
             generation: raw.generation,
-            revision: raw.resource_version.map_or(0, |version| revision(&version)),
+            revision: raw.resource_version.map_or(0, |version| hash_revision(&version)),
             created: raw.creation_timestamp.map(jiff::Timestamp::as_second),
             labels: raw.labels.unwrap_or_default(),
             annotations,
@@ -107,14 +108,14 @@ impl<'de> Deserialize<'de> for Meta {
     }
 }
 
-/// Versions are texts that nobody has to understand. The hasher has no seed.
-fn revision(version: &str) -> u64 {
+/// Resource versions are opaque strings. This hasher has a fixed seed.
+fn hash_revision(version: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     version.hash(&mut hasher);
     hasher.finish()
 }
 
-/// An object of one kind. It reads like its body: `route.spec.rules`, and `route.meta.key` for who it is.
+/// An object of one kind. Dereferences to its body: `route.spec.rules` next to `route.meta.key`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Object<T> {
     #[serde(rename = "metadata")]

@@ -1,17 +1,16 @@
-//! The Kubernetes objects we read, as types of our own, and the names that people and tools hold on to.
+//! Types for the Kubernetes objects that Portico reads, and its stable names.
 //!
 //! ```text
-//!   meta.rs      what every object has: key, generation, labels, age
+//!   meta.rs      metadata: key, generation, labels, creation time
 //!   kind.rs      the closed list of kinds, with group, versions and scope
 //!   names.rs     controller names, annotation and label keys
-//!   gateway/     Gateway API, both channels; strings stay open here and close in `compile`
+//!   gateway/     Gateway API, both channels; enums are strings here and are validated in `compile`
 //!   networking/  Ingress and IngressClass
 //!   kong/        the kinds and annotations of Kong's ingress controller
-//!   core/        Service, EndpointSlice, Secret, ConfigMap, Namespace: only what we read of them
+//!   core/        Service, EndpointSlice, Secret, ConfigMap, Namespace: only the fields that are read
 //! ```
 //!
-//! No behavior lives here: these types are what an object says, `schema` decides whether it may say so, and `compile`
-//! what it means.
+//! This module has no behavior: the types represent objects, `schema` validates them, and `compile` interprets them.
 
 pub mod core;
 pub mod gateway;

@@ -1,46 +1,47 @@
-//! Names of ours that appear in other people's manifests, dashboards and scripts. They change only with a migration.
+//! Portico's names in manifests, dashboards and scripts of its users. A change requires a migration.
 
 use super::kong::annotations::{INGRESS_CLASS, INGRESS_PREFIX, IS_DEFAULT_CLASS, KONG_PREFIX};
 
-/// `spec.controllerName` of the GatewayClasses we serve.
+/// `spec.controllerName` of the served GatewayClasses.
 pub const GATEWAY_CONTROLLER: &str = "portico.dev/gateway-controller";
 
-/// `spec.controller` of the IngressClasses we serve.
+/// `spec.controller` of the served IngressClasses.
 pub const INGRESS_CONTROLLER: &str = "portico.dev/ingress-controller";
 
-/// The class of Ingresses that is ours unless another is taken over.
+/// The default class of Ingresses.
 pub const INGRESS_CLASS_NAME: &str = "portico";
 
-/// `spec.controller` of Kong's IngressClasses, which we serve when one of them is taken over.
+/// `spec.controller` of Kong's IngressClasses, which are served if one of them is taken over.
 pub const KONG_INGRESS_CONTROLLER: &str = "ingress-controllers.konghq.com/kong";
 
-/// Annotation on a Service, for use without a cluster: where its backends listen. An address or name list whose ports
-/// are the Service's numeric target ports, or `host:port` for a Service of one port.
+/// Annotation on a Service outside of a cluster: the addresses of its endpoints. A list of addresses or names, whose
+/// ports
+/// are the Service's numeric target ports, or `host:port` for a Service with one port.
 pub const ADDRESS_ANNOTATION: &str = "portico.dev/address";
 
-/// Annotation on a Service: how requests are shared among its endpoints.
+/// Annotation on a Service: its load balancing.
 pub const BALANCE_ANNOTATION: &str = "portico.dev/balance";
 
-/// Label that ties an EndpointSlice to its Service.
+/// Label with the name of an EndpointSlice's Service.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
-/// Label that every Namespace carries, set by the API server and by us where there is none.
+/// Label of every Namespace, set by the API server, or by Portico for namespaces from files.
 pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
-/// Labels on what is made for a Gateway: its name and its class, shortened if they are longer than a value may be.
+/// Labels on objects created for a Gateway: its name and its class, truncated to the maximum length of a label value.
 pub const GATEWAY_NAME_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
 pub const GATEWAY_CLASS_LABEL: &str = "gateway.networking.k8s.io/gateway-class-name";
 
-/// Annotation on what is made for a Gateway: the controller in whose name, so that two of them do not clear away each
-/// other's.
+/// Annotation on objects created for a Gateway: the name of the controller, so that two controllers do not delete each
+/// other's objects.
 pub const CONTROLLER_ANNOTATION: &str = "portico.dev/gateway-controller";
 
-/// Label on whatever we make, with [`MANAGED_BY`] as its value.
+/// Label on every object that Portico creates, with the value [`MANAGED_BY`].
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 
-/// Who we are, in labels and as the owner of fields.
+/// Value of the label above, and the owner of fields in server-side apply.
 pub const MANAGED_BY: &str = "portico";
 
-/// Prefixes of the annotations that we read; all others are dropped when an object arrives.
+/// Prefixes of the annotations that Portico reads; all others are dropped.
 pub const ANNOTATION_PREFIXES: &[&str] =
     &["portico.dev/", KONG_PREFIX, INGRESS_PREFIX, INGRESS_CLASS, IS_DEFAULT_CLASS];

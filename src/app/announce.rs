@@ -1,5 +1,5 @@
-//! What a person at the terminal reads: tables and `curl` lines at the start, then what each edit changed. Where the log is
-//! JSON a program reads it, and gets the same as events.
+//! Reports to the operator: tables and `curl` lines at startup, then the effect of each edit. With JSON logs the same
+//! is reported as events.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -8,50 +8,55 @@ use std::time::Duration;
 
 use tracing::{debug, error, info, warn};
 
-use super::control::{Applied, Control, News};
+use super::control::{ApplySummary, Control, VerdictChanges};
 use crate::api::ObjectId;
 use crate::compile::verdict::{Verdict, Verdicts};
-use crate::manifests::{Manifests, Refusal, Severity, Update};
-use crate::report::{self, Counts, Diagnostic, RouteRow};
+use crate::manifests::{ManifestDiagnostic, ManifestUpdate, Manifests, Severity};
+use crate::report::{self, Diagnostic, InputCounts, RouteRow};
 use crate::snapshot::Snapshot;
-use crate::snapshot::dump::{ActionDump, ListenerDump, MatchDump, Row};
+use crate::snapshot::dump::{ActionDump, ListenerDump, MatchDump, RouteTableRow};
 use crate::telemetry;
 
-/// Writes to stderr, so that the access log has stdout for itself.
+/// Writes to stderr; stdout belongs to the access log.
 #[derive(Debug)]
 pub(super) struct Announcer {
-    form: Form,
+    format: AnnouncementFormat,
     color: bool,
-    /// Refusals that were told, so that an edit elsewhere does not repeat them.
-    told: Vec<Refusal>,
-    /// Objects that were told to be of no use to us.
+    /// Rejected documents that were already reported, so that other edits do not repeat them.
+    reported: Vec<ManifestDiagnostic>,
+    /// Ignored objects that were already reported.
     ignored: BTreeMap<String, usize>,
 }
 
-/// How it is said.
+/// Output form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
-    /// Tables and carets, for somebody who edits files at a terminal.
+pub(super) enum AnnouncementFormat {
+    /// Tables and source excerpts, for editing files at a terminal.
     Tables,
-    /// One event each, for programs and for whoever reads the log of a Pod.
+    /// One event per item, for log collectors.
     Events,
 }
 
-/// One change on its way to what is served.
+/// One applied change.
 #[derive(Debug)]
-pub(super) struct Edit {
-    pub(super) applied: Applied,
-    /// Of the snapshot that is served now.
+pub(super) struct AppliedEdit {
+    pub(super) applied: ApplySummary,
+    /// Revision of the snapshot that contains the change.
     pub(super) revision: u64,
-    /// From the first sign of it until it was served.
+    /// Time from the first sign of the change until it was served.
     pub(super) took: Duration,
 }
 
-impl Edit {
-    /// One line for each change: of which objects, into which revision, how long it took, and which verdicts changed. Where it is
-    /// only endpoints that come and go, whoever wants to know asks for it.
+impl AppliedEdit {
+    /// Logs one line per change: its objects, the revision, the duration and the changed verdicts. Changes of endpoints
+    /// only
+    /// are logged at debug level.
     fn log(&self, changes: &str) {
-        let Edit { applied: Applied { named, concerned, swapped, .. }, revision, took } = self;
+        let AppliedEdit {
+            applied: ApplySummary { named_objects: named, relevant_objects: concerned, swapped, .. },
+            revision,
+            took,
+        } = self;
         if *concerned == 0 && !swapped && changes.is_empty() {
             return;
         }
@@ -69,40 +74,46 @@ impl Edit {
     }
 }
 
-/// Lines of changes as a part of one.
+/// Joins lines to one.
 fn in_one_line(changes: &str) -> String {
-    let mut joined = changes.lines().take(MOST_VERDICTS).collect::<Vec<_>>().join("; ");
-    let more = changes.lines().count().saturating_sub(MOST_VERDICTS);
+    let mut joined = changes.lines().take(MAX_LOGGED_VERDICTS).collect::<Vec<_>>().join("; ");
+    let more = changes.lines().count().saturating_sub(MAX_LOGGED_VERDICTS);
     if more > 0 {
         joined += &format!("; and {more} more");
     }
     joined
 }
 
-/// Verdicts in one line of the log. `/debug/verdicts` has all.
-const MOST_VERDICTS: usize = 20;
+/// Verdicts in one line of the log; `/debug/verdicts` lists all.
+const MAX_LOGGED_VERDICTS: usize = 20;
 
-/// More routes than fit on a few screens are counted, not listed.
-const MOST_ROWS: usize = 60;
-/// Problems that are told in full. Whoever has more corrects these first, or asks `portico check` for all.
-const MOST_PROBLEMS: usize = 20;
-/// `curl` lines to paste; a few show how, more would be noise.
-const MOST_CURL_LINES: usize = 8;
+/// Longer tables are counted, not listed.
+const MAX_TABLE_ROWS: usize = 60;
+/// Problems that are printed in full; `portico check` prints all.
+const MAX_PRINTED_PROBLEMS: usize = 20;
+/// Examples are enough; more lines would be noise.
+const MAX_CURL_LINES: usize = 8;
 
 impl Announcer {
-    pub(super) fn new(form: Form, color: bool) -> Self {
-        Announcer { form, color, told: Vec::new(), ignored: BTreeMap::new() }
+    pub(super) fn new(format: AnnouncementFormat, color: bool) -> Self {
+        Announcer { format, color, reported: Vec::new(), ignored: BTreeMap::new() }
     }
 
-    /// Everything there is, once at the start.
-    pub(super) fn start(&mut self, control: &Control, manifests: &Manifests, update: &Update, snapshot: &Snapshot) {
-        let verdicts = &self.worth_telling(control.verdicts(), control);
-        let diagnostics = diagnostics(update.refusals.iter(), verdicts.iter(), manifests);
-        let counts = Counts { files: update.files, objects: update.objects, ignored: &update.ignored };
+    /// Reports the whole configuration, once at startup.
+    pub(super) fn report_start(
+        &mut self,
+        control: &Control,
+        manifests: &Manifests,
+        update: &ManifestUpdate,
+        snapshot: &Snapshot,
+    ) {
+        let verdicts = &self.relevant_verdicts(control.verdicts(), control);
+        let diagnostics = diagnostics(update.diagnostics.iter(), verdicts.iter(), manifests);
+        let counts = InputCounts { files: update.files, objects: update.objects, ignored: &update.ignored };
         let summary = report::summary(counts, &diagnostics);
-        self.told = update.refusals.clone();
+        self.reported = update.diagnostics.clone();
         self.ignored = update.ignored.clone();
-        if self.form == Form::Events {
+        if self.format == AnnouncementFormat::Events {
             log(&diagnostics);
             let objects = control.store.everything().len();
             match update.files {
@@ -117,47 +128,52 @@ impl Announcer {
                 text += &format!("\n{title}\n{}\n", body.trim_end());
             }
         };
-        if (1..=MOST_ROWS).contains(&verdicts.len()) {
+        if (1..=MAX_TABLE_ROWS).contains(&verdicts.len()) {
             section("Objects", &report::verdicts(verdicts));
         }
         let rows = snapshot.rows();
-        if (1..=MOST_ROWS).contains(&rows.len()) {
+        if (1..=MAX_TABLE_ROWS).contains(&rows.len()) {
             let rows: Vec<_> = rows.iter().map(route_row).collect();
             section("Routes", &report::routes(&rows));
         } else if !rows.is_empty() {
-            section(
-                "Routes",
-                &format!("{} ways a request can go; see /debug/snapshot of the admin listener\n", rows.len()),
-            );
+            section("Routes", &format!("{} routes; see /debug/snapshot of the admin listener\n", rows.len()));
         }
         section("Try it", &curl_lines(snapshot));
-        section("Problems", &problems(&diagnostics, self.color));
+        section("Problems", &problems_section(&diagnostics, self.color));
         text += &format!("\n{summary}");
-        write(&text);
+        write_stderr(&text);
     }
 
-    /// What an edit changed: objects, conditions that flipped, problems that are new, and that old ones are gone.
-    pub(super) fn edit(&mut self, edit: &Edit, news: &News, control: &Control, manifests: &Manifests, update: &Update) {
+    /// Reports an edit: objects, changed conditions, new problems and the number of resolved problems.
+    pub(super) fn report_edit(
+        &mut self,
+        edit: &AppliedEdit,
+        news: &VerdictChanges,
+        control: &Control,
+        manifests: &Manifests,
+        update: &ManifestUpdate,
+    ) {
         let took = edit.took;
-        let (before, after) = (&self.worth_telling(&news.before, control), &self.worth_telling(&news.after, control));
+        let (before, after) =
+            (&self.relevant_verdicts(&news.before, control), &self.relevant_verdicts(&news.after, control));
         let changes = report::changes(before, after);
-        let new: Vec<_> = update.refusals.iter().filter(|refusal| !self.told.contains(refusal)).collect();
-        let mended =
-            self.told.iter().filter(|refusal| !update.refusals.contains(refusal)).count() + mended(before, after);
+        let new: Vec<_> = update.diagnostics.iter().filter(|refusal| !self.reported.contains(refusal)).collect();
+        let resolved = self.reported.iter().filter(|refusal| !update.diagnostics.contains(refusal)).count()
+            + resolved_count(before, after);
         let diagnostics = diagnostics(new.into_iter(), after.iter(), manifests);
         let more_ignored = update.ignored.iter().any(|(kind, number)| self.ignored.get(kind) < Some(number));
-        if self.form == Form::Events {
+        if self.format == AnnouncementFormat::Events {
             edit.log(&changes);
         }
-        if changes.is_empty() && diagnostics.is_empty() && mended == 0 && !more_ignored {
+        if changes.is_empty() && diagnostics.is_empty() && resolved == 0 && !more_ignored {
             return;
         }
-        self.told = update.refusals.clone();
+        self.reported = update.diagnostics.clone();
         self.ignored = update.ignored.clone();
-        if self.form == Form::Events {
+        if self.format == AnnouncementFormat::Events {
             log(&diagnostics);
-            if mended > 0 {
-                info!(mended, left = self.left(control), "Mended");
+            if resolved > 0 {
+                info!(resolved, left = self.remaining_problems(control), "Resolved");
             }
             return;
         }
@@ -167,51 +183,61 @@ impl Announcer {
             format!("\nChanged, live after {}\n{}", milliseconds(took), first_rows(&changes))
         };
         if more_ignored {
-            text += &format!("Not read: {}\n", report::not_read(&update.ignored));
+            text += &format!("Ignored: {}\n", report::ignored_kinds(&update.ignored));
         }
-        text += &problems(&diagnostics, self.color);
-        if diagnostics.is_empty() && mended > 0 {
-            text += &relief(mended, self.left(control));
+        text += &problems_section(&diagnostics, self.color);
+        if diagnostics.is_empty() && resolved > 0 {
+            text += &resolved_line(resolved, self.remaining_problems(control));
         }
-        write(&text);
+        write_stderr(&text);
     }
 
-    /// Verdicts that changed without an edit: a port became free, or was taken.
-    pub(super) fn verdicts(&mut self, news: &News, control: &Control, manifests: &Manifests) {
-        let (before, after) = (&self.worth_telling(&news.before, control), &self.worth_telling(&news.after, control));
+    /// Reports verdicts that changed without an edit, for example because a port became free.
+    pub(super) fn report_verdicts(&mut self, news: &VerdictChanges, control: &Control, manifests: &Manifests) {
+        let (before, after) =
+            (&self.relevant_verdicts(&news.before, control), &self.relevant_verdicts(&news.after, control));
         let changes = report::changes(before, after);
         if changes.is_empty() {
             return;
         }
         let diagnostics = diagnostics([].into_iter(), after.iter(), manifests);
-        if self.form == Form::Events {
+        if self.format == AnnouncementFormat::Events {
             log(&diagnostics);
             info!(verdicts = in_one_line(&changes), "Changed");
             return;
         }
-        let mended = mended(before, after);
-        let relief =
-            if diagnostics.is_empty() && mended > 0 { relief(mended, self.left(control)) } else { String::new() };
-        write(&format!("\nChanged\n{}{}{relief}", first_rows(&changes), problems(&diagnostics, self.color)));
+        let resolved = resolved_count(before, after);
+        let relief = if diagnostics.is_empty() && resolved > 0 {
+            resolved_line(resolved, self.remaining_problems(control))
+        } else {
+            String::new()
+        };
+        write_stderr(&format!(
+            "\nChanged\n{}{}{relief}",
+            first_rows(&changes),
+            problems_section(&diagnostics, self.color)
+        ));
     }
 
-    /// In a log there is nothing about what concerns nobody here. At a terminal the objects are those of one's own files.
-    fn worth_telling(&self, verdicts: &Verdicts, control: &Control) -> Verdicts {
-        let told = verdicts.iter().filter(|(id, _)| self.form != Form::Events || control.concerns(id));
+    /// The log omits objects that do not concern this controller; a terminal shows all, since the files belong to the
+    /// user.
+    fn relevant_verdicts(&self, verdicts: &Verdicts, control: &Control) -> Verdicts {
+        let told =
+            verdicts.iter().filter(|(id, _)| self.format != AnnouncementFormat::Events || control.is_relevant(id));
         told.map(|(id, verdict)| (id.clone(), verdict.clone())).collect()
     }
 
-    /// Problems that there are now, in files and verdicts.
-    fn left(&self, control: &Control) -> usize {
-        let verdicts = self.worth_telling(control.verdicts(), control);
-        let verdicts = verdicts.iter().map(|(id, verdict)| report::of_verdict(id, verdict).len());
-        self.told.len() + verdicts.sum::<usize>()
+    /// Number of current problems in files and verdicts.
+    fn remaining_problems(&self, control: &Control) -> usize {
+        let verdicts = self.relevant_verdicts(control.verdicts(), control);
+        let verdicts = verdicts.iter().map(|(id, verdict)| report::from_verdict(id, verdict).len());
+        self.reported.len() + verdicts.sum::<usize>()
     }
 }
 
-/// As many problems as somebody reads.
-fn problems(diagnostics: &[Diagnostic], color: bool) -> String {
-    let shown = &diagnostics[..diagnostics.len().min(MOST_PROBLEMS)];
+/// Renders the first problems.
+fn problems_section(diagnostics: &[Diagnostic], color: bool) -> String {
+    let shown = &diagnostics[..diagnostics.len().min(MAX_PRINTED_PROBLEMS)];
     let mut text = report::terminal(shown, color);
     if diagnostics.len() > shown.len() {
         let more = report::count((diagnostics.len() - shown.len()) as u64, "more problem");
@@ -220,49 +246,49 @@ fn problems(diagnostics: &[Diagnostic], color: bool) -> String {
     text
 }
 
-/// As many changes as somebody reads.
+/// Keeps the first changes.
 fn first_rows(changes: &str) -> String {
-    let mut text: String = changes.split_inclusive('\n').take(MOST_ROWS).collect();
-    let more = changes.lines().count().saturating_sub(MOST_ROWS);
+    let mut text: String = changes.split_inclusive('\n').take(MAX_TABLE_ROWS).collect();
+    let more = changes.lines().count().saturating_sub(MAX_TABLE_ROWS);
     if more > 0 {
         text += &format!("and {more} more\n");
     }
     text
 }
 
-/// Problems of verdicts that are no more.
-fn mended(before: &Verdicts, after: &Verdicts) -> usize {
+/// Number of problems that no longer exist.
+fn resolved_count(before: &Verdicts, after: &Verdicts) -> usize {
     let gone = before.iter().map(|(id, verdict)| {
-        let now = after.get(id).map(|verdict| report::of_verdict(id, verdict)).unwrap_or_default();
-        report::of_verdict(id, verdict).into_iter().filter(|problem| !now.contains(problem)).count()
+        let now = after.get(id).map(|verdict| report::from_verdict(id, verdict)).unwrap_or_default();
+        report::from_verdict(id, verdict).into_iter().filter(|problem| !now.contains(problem)).count()
     });
     gone.sum()
 }
 
-fn relief(mended: usize, left: usize) -> String {
+fn resolved_line(resolved: usize, left: usize) -> String {
     match left {
-        0 => "Everything is fine again\n".to_owned(),
-        left => format!("{} mended, {left} left\n", report::count(mended as u64, "problem")),
+        0 => "All problems are resolved\n".to_owned(),
+        left => format!("{} resolved, {left} left\n", report::count(resolved as u64, "problem")),
     }
 }
 
 fn diagnostics<'a>(
-    refusals: impl Iterator<Item = &'a Refusal>,
+    refusals: impl Iterator<Item = &'a ManifestDiagnostic>,
     verdicts: impl Iterator<Item = (&'a ObjectId, &'a Arc<Verdict>)>,
     manifests: &Manifests,
 ) -> Vec<Diagnostic> {
-    let mut diagnostics: Vec<_> = refusals.map(report::of_refusal).collect();
-    diagnostics.extend(verdicts.flat_map(|(id, verdict)| report::of_verdict(id, verdict)));
-    report::locate(&mut diagnostics, |fields| manifests.places(fields));
+    let mut diagnostics: Vec<_> = refusals.map(report::from_manifest).collect();
+    diagnostics.extend(verdicts.flat_map(|(id, verdict)| report::from_verdict(id, verdict)));
+    report::add_positions(&mut diagnostics, |fields| manifests.positions(fields));
     report::explain_missing(&mut diagnostics);
     report::sort(&mut diagnostics);
     diagnostics
 }
 
-/// One event per problem, for programs.
+/// Logs one event per problem.
 fn log(diagnostics: &[Diagnostic]) {
     for diagnostic in diagnostics {
-        let place = diagnostic.place.as_ref().map(ToString::to_string).unwrap_or_default();
+        let place = diagnostic.position.as_ref().map(ToString::to_string).unwrap_or_default();
         let object = diagnostic.object.as_deref().unwrap_or_default();
         let Diagnostic { field, reason, message, remedy, .. } = diagnostic;
         match diagnostic.severity {
@@ -272,7 +298,7 @@ fn log(diagnostics: &[Diagnostic]) {
     }
 }
 
-fn route_row(row: &Row) -> RouteRow {
+fn route_row(row: &RouteTableRow) -> RouteRow {
     RouteRow {
         host: row.host.clone(),
         path: row.matches.clone(),
@@ -282,7 +308,7 @@ fn route_row(row: &Row) -> RouteRow {
     }
 }
 
-/// A line per route that can be pasted into a shell and is answered by that route.
+/// A `curl` command line for each of the first routes.
 fn curl_lines(snapshot: &Snapshot) -> String {
     let mut lines = String::new();
     let mut shown = BTreeSet::new();
@@ -291,7 +317,7 @@ fn curl_lines(snapshot: &Snapshot) -> String {
             for host in &listener.hosts {
                 for entry in &host.matches {
                     let Some(line) = curl_line(bind.address, listener, &host.host, entry) else { continue };
-                    if shown.len() < MOST_CURL_LINES && shown.insert(entry.route.clone()) {
+                    if shown.len() < MAX_CURL_LINES && shown.insert(entry.route.clone()) {
                         lines += &format!("  {line}\n");
                     }
                 }
@@ -301,7 +327,7 @@ fn curl_lines(snapshot: &Snapshot) -> String {
     lines
 }
 
-/// None for what no single line is sure to reach, as regular expressions, and for what answers errors.
+/// `None` for matches without a certain example, such as regular expressions, and for routes that respond with errors.
 fn curl_line(address: SocketAddr, listener: &ListenerDump, host: &str, entry: &MatchDump) -> Option<String> {
     if entry.headers.iter().any(|header| header.contains(" | ") || header.contains(": ~*")) {
         return None;
@@ -317,13 +343,13 @@ fn curl_line(address: SocketAddr, listener: &ListenerDump, host: &str, entry: &M
         return None;
     }
     let mut line = "curl".to_owned();
-    // Of several methods or hosts one is enough.
+    // One of several methods or hosts is enough.
     let method = entry.method.as_deref().and_then(|methods| methods.split(" | ").next());
     if let Some(method) = method.filter(|method| *method != "GET") {
         line += &format!(" -X {method}");
     }
     let host = host.split(", ").next().unwrap_or_default();
-    // The narrower of the two hosts is the one that both take.
+    // The narrower host matches both.
     let name = match (host, &*listener.hostname) {
         ("*", "*") => None,
         ("*", listener) => Some(listener),
@@ -335,7 +361,7 @@ fn curl_line(address: SocketAddr, listener: &ListenerDump, host: &str, entry: &M
         line += &format!(" -H 'Host: {name}'");
     }
     for header in &entry.headers {
-        line += &format!(" -H {}", quoted(header.split_once(": ").map(|_| header.as_str())?));
+        line += &format!(" -H {}", shell_quote(header.split_once(": ").map(|_| header.as_str())?));
     }
     let mut query = String::new();
     for parameter in &entry.query {
@@ -350,20 +376,20 @@ fn curl_line(address: SocketAddr, listener: &ListenerDump, host: &str, entry: &M
         None => format!("https://{address}{path}{query}"),
     };
     if secure {
-        // Whoever tries out seldom has a certificate that curl trusts, and the name has to be in the handshake.
+        // Local certificates are rarely trusted by curl, and the handshake needs the host name for SNI.
         line += " -k";
         line += &name.map(|_| format!(" --connect-to '::{address}'")).unwrap_or_default();
     }
     let plain = url.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/:.-_~[]".contains(&byte));
-    Some(format!("{line} {}", if plain { url } else { quoted(&url) }))
+    Some(format!("{line} {}", if plain { url } else { shell_quote(&url) }))
 }
 
 fn loopback_of(address: IpAddr) -> IpAddr {
     if address.is_ipv4() { IpAddr::from([127, 0, 0, 1]) } else { IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]) }
 }
 
-/// For a POSIX shell.
-fn quoted(text: &str) -> String {
+/// Quotes a word for a POSIX shell.
+fn shell_quote(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
@@ -371,6 +397,6 @@ fn milliseconds(took: Duration) -> String {
     format!("{:.1} ms", took.as_secs_f64() * 1000.0)
 }
 
-fn write(text: &str) {
-    telemetry::tell(text);
+fn write_stderr(text: &str) {
+    telemetry::write_stderr(text);
 }

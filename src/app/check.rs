@@ -1,4 +1,4 @@
-//! `portico check`: reads manifests, compiles them, says what is wrong, and serves nothing.
+//! `portico check`: reads and compiles manifests and reports problems without serving them.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -7,39 +7,39 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 
 use super::control::Control;
-use super::ingress::Ingresses;
-use crate::args::{CheckOptions, Exit, OutputFormat};
-use crate::manifests::{Manifests, Refusal, Severity};
-use crate::plugin::Workshop;
+use super::ingress::IngressConfig;
+use crate::args::{CheckOptions, ExitStatus, OutputFormat};
+use crate::manifests::{ManifestDiagnostic, Manifests, Severity};
+use crate::plugin_api::PluginFactory;
 use crate::plugins;
-use crate::report::{self, Counts, Diagnostic};
+use crate::report::{self, Diagnostic, InputCounts};
 use crate::snapshot::Snapshot;
-use crate::upstream::Registry;
+use crate::upstream::UpstreamRegistry;
 
-/// Says what is wrong with manifests.
-pub fn check(options: CheckOptions) -> anyhow::Result<Exit> {
+/// Reports what is wrong with the manifests.
+pub fn check(options: CheckOptions) -> anyhow::Result<ExitStatus> {
     let mut manifests = Manifests::new(options.paths.clone(), options.channel);
     let update = manifests.read();
-    let is_given = |refusal: &Refusal| options.paths.iter().any(|path| **path == *refusal.place.file);
-    let missing = update.refusals.iter().any(|refusal| refusal.reason == "NotFound" && is_given(refusal));
+    let is_given = |refusal: &ManifestDiagnostic| options.paths.iter().any(|path| **path == *refusal.position.file);
+    let missing = update.diagnostics.iter().any(|refusal| refusal.reason == "NotFound" && is_given(refusal));
     let snapshots: Arc<ArcSwap<Snapshot>> = Arc::default();
     let fail_open = options.ingress_class.fail_open;
-    let workshop = Workshop { fail_open, ..Workshop::offline(plugins::REGISTRY) };
-    let ingresses = Ingresses::unserved(&options.ingress_class);
-    let upstreams = Arc::new(Registry::default());
+    let workshop = PluginFactory { fail_open, ..PluginFactory::offline(plugins::REGISTRY) };
+    let ingresses = IngressConfig::without_listeners(&options.ingress_class);
+    let upstreams = Arc::new(UpstreamRegistry::default());
     let mut control = Control::new(options.gateways, upstreams, workshop, ingresses, snapshots);
     control.apply(update.batch);
 
-    let mut diagnostics: Vec<Diagnostic> = update.refusals.iter().map(report::of_refusal).collect();
-    diagnostics.extend(control.verdicts().iter().flat_map(|(id, verdict)| report::of_verdict(id, verdict)));
-    report::locate(&mut diagnostics, |fields| manifests.places(fields));
+    let mut diagnostics: Vec<Diagnostic> = update.diagnostics.iter().map(report::from_manifest).collect();
+    diagnostics.extend(control.verdicts().iter().flat_map(|(id, verdict)| report::from_verdict(id, verdict)));
+    report::add_positions(&mut diagnostics, |fields| manifests.positions(fields));
     report::explain_missing(&mut diagnostics);
     report::sort(&mut diagnostics);
 
     match options.output {
         OutputFormat::Json => print(&report::json(&diagnostics))?,
         OutputFormat::Text => {
-            let counts = Counts { files: update.files, objects: update.objects, ignored: &update.ignored };
+            let counts = InputCounts { files: update.files, objects: update.objects, ignored: &update.ignored };
             print(&report::terminal(&diagnostics, options.color_stdout))?;
             print(&report::summary(counts, &diagnostics))?;
         }
@@ -47,18 +47,18 @@ pub fn check(options: CheckOptions) -> anyhow::Result<Exit> {
     let refused =
         diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error || options.warnings_as_errors);
     Ok(if missing {
-        Exit::Usage
+        ExitStatus::Usage
     } else if refused {
-        Exit::Refused
+        ExitStatus::Rejected
     } else {
-        Exit::Fine
+        ExitStatus::Success
     })
 }
 
 fn print(text: &str) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        // Whoever reads has seen enough.
+        // The reader closed the pipe early.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result.context("cannot write to stdout"),
     }

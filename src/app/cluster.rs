@@ -1,4 +1,5 @@
-//! The cluster as the control loop sees it: what it says, and when enough of it is there to compile.
+//! The cluster as a source of the control loop: takes deliveries and decides when the state is complete enough to
+//! compile.
 
 use std::collections::BTreeSet;
 use std::future::pending;
@@ -12,40 +13,40 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use super::control::Control;
-use super::overlap::Overlap;
+use super::source_overlap::SourceOverlap;
 use crate::api::ObjectId;
 use crate::args::{ClusterAccess, ClusterOptions};
-use crate::k8s::{Access, Counters, Delivery, Installed, Source};
-use crate::ready::{Ready, ReadyGuard};
-use crate::status::Desk;
+use crate::k8s::{Access, ApiServerSource, Delivery, InstalledApis, WatchCounters};
+use crate::ready::{Readiness, ReadyGuard};
+use crate::status::StatusQueue;
 use crate::store::Batch;
 use crate::telemetry;
 
-/// A cluster that is a source of objects, and what is pending of it.
+/// A cluster that is a source of objects, and its pending state.
 #[derive(Debug)]
-pub(super) struct Cluster {
-    pub(super) source: Source,
-    /// Where verdicts on its objects are told.
-    pub(super) desk: Option<Desk>,
-    /// What is installed, as far as is known.
-    pub(super) installed: Arc<Installed>,
+pub(super) struct ClusterSource {
+    pub(super) source: ApiServerSource,
+    /// Queue of status writes for the verdicts on its objects.
+    pub(super) status_queue: Option<StatusQueue>,
+    /// Known CRD versions in the cluster.
+    pub(super) installed: Arc<InstalledApis>,
     /// Every kind was listed once.
     complete: bool,
-    /// Held until then.
-    missing: Missing,
-    /// Until then what is referred to may come; after that things are compiled without it.
-    patience: Option<Instant>,
-    /// The first event that was not compiled yet.
-    since: Option<Instant>,
-    /// Objects that were deleted and made anew under their names.
-    successors: Vec<ObjectId>,
-    /// Objects that cannot be read as their kind.
+    /// Withholds readiness until `complete`.
+    initial_sync: InitialSync,
+    /// Deadline for referenced objects; after it, compilation proceeds without them.
+    deadline: Option<Instant>,
+    /// Time of the first event that is not compiled yet.
+    first_event: Option<Instant>,
+    /// Objects that were deleted and recreated under the same name.
+    recreated: Vec<ObjectId>,
+    /// Objects that cannot be parsed as their kind.
     pub(super) malformed: BTreeSet<ObjectId>,
 }
 
-impl Cluster {
-    /// Connects, says to what, and begins to watch. Readiness waits for the first complete delivery.
-    pub(super) async fn start(options: &ClusterOptions, ready: &Ready) -> anyhow::Result<Cluster> {
+impl ClusterSource {
+    /// Connects, logs the server and starts to watch. Readiness waits for the first complete delivery.
+    pub(super) async fn start(options: &ClusterOptions, ready: &Readiness) -> anyhow::Result<ClusterSource> {
         let access = match &options.access {
             ClusterAccess::Pod => Access::InCluster,
             ClusterAccess::Kubeconfig { file, context } => {
@@ -54,144 +55,146 @@ impl Cluster {
         };
         let connection = access.connect().await.context("cannot use the cluster")?;
         match &connection.context {
-            // For people, and before anything else happens: this is the cluster that is meant, or it is not.
-            Some(context) => telemetry::tell(&format!("Context {context}, server {}\n", connection.server)),
-            None => info!(server = connection.server, "Reads objects from the cluster that this Pod is in"),
+            // Printed before anything else, so that the user can check that this is the intended cluster.
+            Some(context) => telemetry::write_stderr(&format!("Context {context}, server {}\n", connection.server)),
+            None => info!(server = connection.server, "Reading objects from the cluster of this Pod"),
         }
-        let source = Source::start(access, connection, options.namespaces.clone());
-        let missing = Missing::new(ready.guard("the API server"));
-        // On its own, since it ends with the source, or when there is nothing more to say.
-        tokio::spawn(missing.clone().say(source.waiting_for()));
-        Ok(Cluster {
+        let source = ApiServerSource::start(access, connection, options.namespaces.clone());
+        let missing = InitialSync::new(ready.guard("the API server"));
+        // A separate task that ends with the source or when nothing is missing any more.
+        tokio::spawn(missing.clone().follow(source.waiting_for()));
+        Ok(ClusterSource {
             source,
-            desk: None,
+            status_queue: None,
             installed: Arc::default(),
             complete: false,
-            missing,
-            patience: None,
-            since: None,
-            successors: Vec::new(),
+            initial_sync: missing,
+            deadline: None,
+            first_event: None,
+            recreated: Vec::new(),
             malformed: BTreeSet::new(),
         })
     }
 
-    pub(super) fn counters(&self) -> Counters {
+    pub(super) fn counters(&self) -> WatchCounters {
         self.source.counters()
     }
 
-    /// Waits for news. May be dropped while it waits.
+    /// Waits for the next delivery. Cancel-safe.
     pub(super) async fn next(&self) -> Delivery {
         self.source.next().await
     }
 
-    /// Takes a delivery over, and what it says about objects to the store.
-    pub(super) fn take(&mut self, delivery: Delivery, control: &mut Control, overlap: Option<&mut Overlap>) {
-        let Delivery { batch, observed, refused, installed, complete, since } = delivery;
+    /// Applies a delivery; its objects go to the store.
+    pub(super) fn apply(&mut self, delivery: Delivery, control: &mut Control, overlap: Option<&mut SourceOverlap>) {
+        let Delivery { batch, observed, rejected: refused, installed, complete, since } = delivery;
         for (id, refused) in refused {
             match &refused {
                 Some(refused) => {
-                    let (field, why) = (&refused.why.field, &refused.why.message);
-                    warn!(object = %id, field, "Cannot be read: {why}; its last good version counts, if there was one");
+                    let (field, why) = (&refused.error.field, &refused.error.message);
+                    warn!(object = %id, field, "Invalid object: {why}; its last valid version, if any, stays in use");
                 }
-                None => info!(object = %id, "Can be read again, or is gone"),
+                None => info!(object = %id, "The object is valid again or deleted"),
             }
             match &refused {
                 Some(_) => self.malformed.insert(id.clone()),
                 None => self.malformed.remove(&id),
             };
-            if let Some(desk) = &self.desk {
-                desk.refuse(id, refused);
+            if let Some(desk) = &self.status_queue {
+                desk.set_rejected(id, refused);
             }
         }
         if let Some(installed) = installed {
-            tell_installed(&self.installed, &installed);
-            control.installed(installed.clone());
-            if let Some(desk) = &self.desk {
-                desk.installed(installed.clone());
+            log_installed(&self.installed, &installed);
+            control.set_installed(installed.clone());
+            if let Some(desk) = &self.status_queue {
+                desk.set_installed(installed.clone());
             }
             self.installed = installed;
         }
-        control.addressing.observe(&observed);
-        if let Some(desk) = &self.desk {
-            // Before the verdicts: one that speaks of an older generation than was seen is not told.
+        control.addressing.observe_statuses(&observed);
+        if let Some(desk) = &self.status_queue {
+            // Before the verdicts: the queue drops verdicts for an older generation than the observed one.
             let others = observed.into_iter().filter(|(id, observed)| desk.observe(id.clone(), observed.clone()));
-            self.successors.extend(others.map(|(id, _)| id));
+            self.recreated.extend(others.map(|(id, _)| id));
         }
         if complete {
             self.complete = true;
-            // Here and not where it is said what is missing: whoever reads that we serve must find us ready.
-            self.missing.end();
+            // Here and not in `follow`: a client that sees readiness must find this delivery served.
+            self.initial_sync.finish();
         }
-        self.since = self.since.or(since);
+        self.first_event = self.first_event.or(since);
         let batch: Batch = match overlap {
-            Some(overlap) => overlap.of_cluster(batch),
+            Some(overlap) => overlap.filter_cluster(batch),
             None => batch,
         };
-        control.put(batch);
+        control.stage(batch);
     }
 
-    /// Whether what is in the store may be compiled now. What is referred to and exists is waited for, but not for ever: a
-    /// Gateway whose Secret is a moment late must not look broken, and one that never comes must not stop the others.
-    pub(super) fn lets_compile(&mut self, control: &Control, is_first: bool) -> bool {
-        let settled = self.source.want(control.wanted_bodies());
+    /// Whether the store may be compiled now. Waits for referenced objects that exist but are not fetched yet, so that
+    /// a
+    /// Gateway whose Secret arrives late does not appear broken. The wait is bounded so that a missing object does not
+    /// block others.
+    pub(super) fn may_compile(&mut self, control: &Control, is_first: bool) -> bool {
+        let settled = self.source.set_referenced(control.wanted_objects());
         if !self.complete {
             return false;
         }
         if settled {
-            self.patience = None;
+            self.deadline = None;
             return true;
         }
-        let longest = if is_first { LONGEST_AT_START } else { LONGEST };
-        let until = *self.patience.get_or_insert_with(|| Instant::now() + longest);
+        let longest = if is_first { MAX_REFERENCE_WAIT_AT_START } else { MAX_REFERENCE_WAIT };
+        let until = *self.deadline.get_or_insert_with(|| Instant::now() + longest);
         if until <= Instant::now() {
-            self.patience = None;
+            self.deadline = None;
             return true;
         }
         false
     }
 
-    /// Waits until it makes sense to ask `lets_compile` again although nothing was delivered.
-    pub(super) async fn settled(&self) {
-        match self.patience {
+    /// Waits until `may_compile` may return another result although nothing was delivered.
+    pub(super) async fn compile_may_proceed(&self) {
+        match self.deadline {
             Some(until) => tokio::select! {
-                () = self.source.settled() => {}
+                () = self.source.wait_until_fetched() => {}
                 () = sleep_until(until) => {}
             },
             None => pending().await,
         }
     }
 
-    /// Objects that have to be told what was compiled now, even if the same was thought of others of their names.
-    pub(super) fn take_successors(&mut self) -> Vec<ObjectId> {
-        std::mem::take(&mut self.successors)
+    /// Recreated objects, whose status must be written even if their verdict did not change.
+    pub(super) fn take_recreated(&mut self) -> Vec<ObjectId> {
+        std::mem::take(&mut self.recreated)
     }
 
-    /// When the first of what is compiled now happened.
-    pub(super) fn take_since(&mut self) -> Option<Instant> {
-        self.since.take()
+    /// Time of the first event in the current compilation.
+    pub(super) fn take_first_event(&mut self) -> Option<Instant> {
+        self.first_event.take()
     }
 }
 
-/// Holds readiness back until everything was listed once, and names what was not yet.
+/// Withholds readiness until everything was listed once, and names the pending lists.
 #[derive(Clone, Debug)]
-struct Missing(Arc<Mutex<Option<ReadyGuard>>>);
+struct InitialSync(Arc<Mutex<Option<ReadyGuard>>>);
 
-impl Missing {
+impl InitialSync {
     fn new(guard: ReadyGuard) -> Self {
-        Missing(Arc::new(Mutex::new(Some(guard))))
+        InitialSync(Arc::new(Mutex::new(Some(guard))))
     }
 
-    /// Nothing is missing any more.
-    fn end(&self) {
+    /// Releases readiness.
+    fn finish(&self) {
         self.0.lock().take();
     }
 
-    async fn say(self, mut waiting_for: watch::Receiver<Vec<String>>) {
+    async fn follow(self, mut waiting_for: watch::Receiver<Vec<String>>) {
         loop {
             {
                 let missing = waiting_for.borrow_and_update();
                 match &*self.0.lock() {
-                    Some(guard) if missing.is_empty() => guard.rename("the first delivery of what was listed"),
+                    Some(guard) if missing.is_empty() => guard.rename("the first delivery of the listed objects"),
                     Some(guard) => guard.rename(missing.join(", ")),
                     None => return,
                 }
@@ -203,39 +206,39 @@ impl Missing {
     }
 }
 
-fn tell_installed(before: &Installed, now: &Installed) {
-    let marks = |installed: &Installed| (installed.bundle_version.clone(), installed.channel.clone());
+fn log_installed(before: &InstalledApis, now: &InstalledApis) {
+    let marks = |installed: &InstalledApis| (installed.bundle_version.clone(), installed.channel.clone());
     let new = now.versions.iter().filter(|(kind, version)| before.versions.get(*kind) != Some(*version));
     let kinds: Vec<_> = new.map(|(kind, version)| format!("{kind} {version}")).collect();
     if !kinds.is_empty() {
-        info!(kinds = kinds.join(", "), "Watches");
+        info!(kinds = kinds.join(", "), "Watching kinds");
     }
     if marks(before) != marks(now) {
         let (bundle, channel) = marks(now);
-        info!(bundle, channel, "The Gateway API that is installed");
+        info!(bundle, channel, "Found the Gateway API CRDs");
     }
 }
 
-const LONGEST: Duration = Duration::from_secs(1);
-const LONGEST_AT_START: Duration = Duration::from_secs(15);
+const MAX_REFERENCE_WAIT: Duration = Duration::from_secs(1);
+const MAX_REFERENCE_WAIT_AT_START: Duration = Duration::from_secs(15);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn ready_once_the_first_complete_delivery_is_taken_and_not_when_that_is_told() {
-        let ready = Ready::new();
-        let missing = Missing::new(ready.guard("the API server"));
+    async fn ready_after_first_complete_delivery_is_applied() {
+        let ready = Readiness::new();
+        let missing = InitialSync::new(ready.guard("the API server"));
         let (lists, waiting_for) = watch::channel(vec!["the first list of services".to_owned()]);
-        let saying = tokio::spawn(missing.clone().say(waiting_for));
+        let saying = tokio::spawn(missing.clone().follow(waiting_for));
         tokio::task::yield_now().await;
         assert_eq!(ready.waiting_for(), ["the first list of services"]);
         lists.send_replace(Vec::new());
         tokio::task::yield_now().await;
-        assert_eq!(ready.waiting_for(), ["the first delivery of what was listed"], "it is not served yet");
-        missing.end();
-        assert!(ready.is_ready(), "nobody else has to come first");
+        assert_eq!(ready.waiting_for(), ["the first delivery of the listed objects"], "the delivery is not served yet");
+        missing.finish();
+        assert!(ready.is_ready(), "no other guard is held");
         drop(lists);
         saying.await.unwrap();
     }

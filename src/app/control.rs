@@ -1,4 +1,4 @@
-//! The control loop's state: everything between a file that changed and a snapshot that is served.
+//! State of the control loop: everything between a changed object and the served snapshot.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -6,60 +6,60 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::addressing::Addressing;
-use super::ingress::Ingresses;
+use super::addressing::GatewayAddressing;
+use super::ingress::IngressConfig;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::args::GatewayOptions;
-use crate::compile::verdict::{Problem, Verdict, Verdicts};
-use crate::compile::{self, Compiler, Inputs};
-use crate::k8s::Installed;
-use crate::plugin::{Invalid, Workshop};
+use crate::compile::verdict::{FieldDiagnostic, Verdict, Verdicts};
+use crate::compile::{self, CompileInputs, Compiler};
+use crate::k8s::InstalledApis;
+use crate::plugin_api::{PluginDiagnostic, PluginFactory};
 use crate::snapshot::Snapshot;
-use crate::status::{self, Bind};
+use crate::status::{self, BindOutcome};
 use crate::store::{Batch, Changes, Store};
-use crate::upstream::{Address, Registry};
+use crate::upstream::{EndpointAddress, UpstreamRegistry};
 
-/// Store, compiler and what they need. Owned by one task: whoever wants to know something asks that task.
+/// Store, compiler and their inputs. Owned by one task; other tasks query that task.
 #[derive(Debug)]
 pub(super) struct Control {
     pub(super) store: Store,
-    /// Changed in the store and not compiled yet.
+    /// Changes in the store that are not compiled yet.
     uncompiled: Changes,
     compiler: Compiler,
-    pub(super) addressing: Addressing,
+    pub(super) addressing: GatewayAddressing,
     controllers: Vec<String>,
-    upstreams: Arc<Registry>,
-    workshop: Workshop,
-    /// Which Ingresses, consumers and the like are ours.
-    ingresses: Ingresses,
+    upstreams: Arc<UpstreamRegistry>,
+    plugin_factory: PluginFactory,
+    /// Class and settings of Ingresses, consumers and other Kong resources.
+    ingresses: IngressConfig,
     snapshots: Arc<ArcSwap<Snapshot>>,
-    /// What became of each address the snapshot asks for.
-    binds: BTreeMap<SocketAddr, Bind>,
-    /// The verdicts of the compiler, joined with `binds` and with what is installed.
+    /// Bind result of each address in the snapshot.
+    binds: BTreeMap<SocketAddr, BindOutcome>,
+    /// Verdicts of the compiler, merged with `binds` and `installed`.
     verdicts: Verdicts,
-    /// What a cluster has of our kinds; None without one.
-    installed: Option<Arc<Installed>>,
-    /// What plugins at work say about the objects that configure them.
-    troubles: BTreeMap<String, Invalid>,
-    /// What was thought of objects before their verdict changed, since the last `take_news`.
-    before: BTreeMap<ObjectId, Option<Arc<Verdict>>>,
+    /// CRD versions in the cluster; `None` without a cluster.
+    installed: Option<Arc<InstalledApis>>,
+    /// Errors that running plugins report about the objects that configure them.
+    plugin_diagnostics: BTreeMap<String, PluginDiagnostic>,
+    /// Previous verdicts of changed objects, since the last `take_verdict_changes`.
+    previous_verdicts: BTreeMap<ObjectId, Option<Arc<Verdict>>>,
 }
 
-/// Verdicts that changed, as they were and as they are.
+/// Changed verdicts, before and after.
 #[derive(Debug, Default)]
-pub(super) struct News {
+pub(super) struct VerdictChanges {
     pub(super) before: Verdicts,
     pub(super) after: Verdicts,
 }
 
-/// What one batch led to.
+/// Result of applying one batch.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Applied {
+pub(super) struct ApplySummary {
     pub(super) changes: usize,
-    /// The first of those that somebody wants to hear of, and how many these are.
-    pub(super) named: Vec<ObjectId>,
-    pub(super) concerned: usize,
-    /// There is another snapshot than before.
+    /// The first relevant objects, and the number of all relevant ones.
+    pub(super) named_objects: Vec<ObjectId>,
+    pub(super) relevant_objects: usize,
+    /// A new snapshot was published.
     pub(super) swapped: bool,
     pub(super) routers_built: usize,
 }
@@ -67,42 +67,42 @@ pub(super) struct Applied {
 impl Control {
     pub(super) fn new(
         gateways: GatewayOptions,
-        upstreams: Arc<Registry>,
-        workshop: Workshop,
-        ingresses: Ingresses,
+        upstreams: Arc<UpstreamRegistry>,
+        plugin_factory: PluginFactory,
+        ingresses: IngressConfig,
         snapshots: Arc<ArcSwap<Snapshot>>,
     ) -> Self {
         Control {
             store: Store::default(),
             uncompiled: Changes::new(),
             compiler: Compiler::default(),
-            addressing: Addressing::new(&gateways),
+            addressing: GatewayAddressing::new(&gateways),
             controllers: gateways.controller_names.into_iter().collect(),
             upstreams,
-            workshop,
+            plugin_factory,
             ingresses,
             snapshots,
             binds: BTreeMap::new(),
             verdicts: Verdicts::new(),
             installed: None,
-            troubles: BTreeMap::new(),
-            before: BTreeMap::new(),
+            plugin_diagnostics: BTreeMap::new(),
+            previous_verdicts: BTreeMap::new(),
         }
     }
 
-    /// Lets no route lead to the admin listener. Before anything is compiled.
-    pub(super) fn keep_away_from_admin(&mut self, admin: SocketAddr) {
-        self.compiler.keep_away_from_admin(admin);
+    /// Forbids backends at the admin listener's address. Must be called before anything is compiled.
+    pub(super) fn forbid_admin_backend(&mut self, admin: SocketAddr) {
+        self.compiler.set_admin_address(admin);
     }
 
-    /// Takes a batch all the way to the snapshot that is served from now on.
-    pub(super) fn apply(&mut self, batch: Batch) -> Applied {
-        self.put(batch);
+    /// Applies a batch, compiles and publishes the snapshot.
+    pub(super) fn apply(&mut self, batch: Batch) -> ApplySummary {
+        self.stage(batch);
         self.compile()
     }
 
-    /// Takes a batch over without drawing any conclusion from it.
-    pub(super) fn put(&mut self, batch: Batch) {
+    /// Applies a batch to the store without compiling.
+    pub(super) fn stage(&mut self, batch: Batch) {
         self.uncompiled.extend(self.store.apply(batch));
     }
 
@@ -111,23 +111,31 @@ impl Control {
         !self.uncompiled.is_empty() || self.addressing.is_stale()
     }
 
-    /// Takes what was put all the way to the snapshot that is served from now on.
-    pub(super) fn compile(&mut self) -> Applied {
+    /// Compiles all pending changes and publishes the snapshot.
+    pub(super) fn compile(&mut self) -> ApplySummary {
         let count = self.uncompiled.len();
         self.assign();
         let changes = std::mem::take(&mut self.uncompiled);
-        let concerned = || changes.iter().filter(|id| self.concerns(id));
-        let (named, concerned) = (concerned().take(MOST_NAMED).cloned().collect(), concerned().count());
+        let concerned = || changes.iter().filter(|id| self.is_relevant(id));
+        let (named, concerned) = (concerned().take(MAX_NAMED_OBJECTS).cloned().collect(), concerned().count());
         let addresses = self.addressing.addresses();
-        // Of what comes from files alone, everything is known.
+        // With files as the only source, every kind is known.
         static NONE: BTreeSet<Kind> = BTreeSet::new();
-        let unknown = self.installed.as_ref().map_or(&NONE, |installed| &installed.unknown);
-        let (controllers, upstreams, workshop) = (&self.controllers, &self.upstreams, &self.workshop);
-        let Ingresses { classes, settings: ingress } = &self.ingresses;
-        let inputs = Inputs { controllers, addresses, upstreams, classes, workshop, ingress, unknown };
+        let unknown = self.installed.as_ref().map_or(&NONE, |installed| &installed.never_listed);
+        let (controllers, upstreams, workshop) = (&self.controllers, &self.upstreams, &self.plugin_factory);
+        let IngressConfig { classes, settings: ingress } = &self.ingresses;
+        let inputs = CompileInputs {
+            controllers,
+            addresses,
+            upstreams,
+            classes,
+            plugin_factory: workshop,
+            ingress,
+            unreadable_kinds: unknown,
+        };
         let compiled = self.compiler.compile(&self.store, &changes, &inputs);
 
-        // Endpoints before the swap: nothing new is served without them.
+        // Endpoints before the swap, so that new routes never lack them.
         for (key, endpoints) in compiled.endpoints {
             self.upstreams.upstream(&key).set_endpoints(endpoints);
         }
@@ -135,23 +143,29 @@ impl Control {
         if swapped {
             self.snapshots.store(compiled.snapshot);
         }
-        // Forgetting after the swap: until then requests still come to the old ones.
-        if let Some(used) = &compiled.used {
+        // Upstreams are dropped after the swap, because requests use them until then.
+        if let Some(used) = &compiled.used_upstreams {
             self.upstreams.retain(used);
         }
         for id in compiled.verdicts_changed {
-            self.join(id);
+            self.update_verdict(id);
         }
-        Applied { changes: count, named, concerned, swapped, routers_built: compiled.routers_built }
+        ApplySummary {
+            changes: count,
+            named_objects: named,
+            relevant_objects: concerned,
+            swapped,
+            routers_built: compiled.routers_built,
+        }
     }
 
-    /// Gives Gateways their addresses, as far as they are known, and says what each needs in front of it.
+    /// Assigns addresses to Gateways as far as they are known, and publishes the Services they need.
     pub(super) fn assign(&mut self) {
         self.addressing.assign(&self.store, &self.controllers, &mut self.uncompiled);
     }
 
-    /// Takes over what could be bound, and what could not.
-    pub(super) fn bound(&mut self, binds: BTreeMap<SocketAddr, Bind>) {
+    /// Stores the results of binding addresses.
+    pub(super) fn set_binds(&mut self, binds: BTreeMap<SocketAddr, BindOutcome>) {
         if self.binds == binds {
             return;
         }
@@ -159,88 +173,90 @@ impl Control {
         let listens = |id: &&ObjectId| matches!(id.kind, Kind::Gateway | Kind::Ingress);
         let listening: Vec<_> = self.verdicts.keys().filter(listens).cloned().collect();
         for id in listening {
-            self.join(id);
+            self.update_verdict(id);
         }
     }
 
-    /// Where a port of a Service listens now. None if there is no such Service.
-    pub(super) fn addresses(&self, service: &ObjectKey, port: u16) -> Option<Vec<Address>> {
+    /// Current endpoints of a port of a Service; `None` if the Service does not exist.
+    pub(super) fn addresses(&self, service: &ObjectKey, port: u16) -> Option<Vec<EndpointAddress>> {
         self.compiler.addresses(&self.store, service, port)
     }
 
-    /// What became of each address that is to be listened on.
-    pub(super) fn binds(&self) -> &BTreeMap<SocketAddr, Bind> {
+    /// Bind result of each listening address.
+    pub(super) fn binds(&self) -> &BTreeMap<SocketAddr, BindOutcome> {
         &self.binds
     }
 
-    /// The objects that something mentions and that are only fetched if so.
-    pub(super) fn wanted_bodies(&self) -> BTreeSet<ObjectId> {
-        let Ingresses { classes, settings } = &self.ingresses;
-        let mut wanted = self.store.wanted_bodies(|meta, field| classes.own(&self.store, meta, field));
+    /// References to objects whose content is fetched only on demand.
+    pub(super) fn wanted_objects(&self) -> BTreeSet<ObjectId> {
+        let IngressConfig { classes, settings } = &self.ingresses;
+        let mut wanted = self.store.referenced_bodies(|meta, field| classes.serves_object(&self.store, meta, field));
         wanted.extend(settings.default_secret.clone().map(|key| ObjectId::new(Kind::Secret, key)));
         wanted
     }
 
-    /// Whether somebody who reads the log wants to hear of an object: a cluster has thousands of Services to which no route
-    /// leads, and whether they have endpoints is nothing to us.
-    pub(super) fn concerns(&self, id: &ObjectId) -> bool {
-        let refs = self.store.refs();
+    /// Whether changes of an object are worth a log entry. A cluster has thousands of Services without a route, whose
+    /// endpoints are irrelevant here.
+    pub(super) fn is_relevant(&self, id: &ObjectId) -> bool {
+        let refs = self.store.dependency_index();
         let routes = |id: &ObjectId| matches!(id.kind, Kind::HttpRoute | Kind::Ingress | Kind::KongServiceFacade);
         let is_routed_to = |service: &ObjectId| refs.dependents(service).any(routes);
         match id.kind {
-            // What is in a file was written for us.
+            // Objects from files are always relevant.
             _ if self.installed.is_none() => true,
             Kind::Service => is_routed_to(id),
-            Kind::EndpointSlice => {
-                self.store.services_of(id).any(|service| is_routed_to(&ObjectId::new(Kind::Service, service)))
-            }
+            Kind::EndpointSlice => self
+                .store
+                .services_referenced_by(id)
+                .any(|service| is_routed_to(&ObjectId::new(Kind::Service, service))),
             _ => true,
         }
     }
 
-    /// Whether there are GatewayClasses, and all of them are ours.
-    pub(super) fn is_alone(&self) -> bool {
+    /// Whether GatewayClasses exist and all of them belong to this controller.
+    pub(super) fn owns_all_gateway_classes(&self) -> bool {
         let classes = &self.store.gateway_classes;
         !classes.is_empty() && classes.values().all(|class| self.controllers.contains(&class.spec.controller_name))
     }
 
-    /// Takes over what is installed in the cluster.
-    pub(super) fn installed(&mut self, installed: Arc<Installed>) {
-        let unknown = |installed: &Installed| installed.unknown.contains(&Kind::BackendTlsPolicy);
+    /// Stores the CRD versions in the cluster.
+    pub(super) fn set_installed(&mut self, installed: Arc<InstalledApis>) {
+        let unknown = |installed: &InstalledApis| installed.never_listed.contains(&Kind::BackendTlsPolicy);
         if self.installed.as_deref().is_some_and(unknown) != unknown(&installed) {
             self.uncompiled.extend(self.store.services.keys().map(|key| ObjectId::new(Kind::Service, key.clone())));
         }
         self.installed = Some(installed);
         let classes: Vec<_> = self.verdicts.keys().filter(|id| id.kind == Kind::GatewayClass).cloned().collect();
         for id in classes {
-            self.join(id);
+            self.update_verdict(id);
         }
     }
 
-    /// Takes over what plugins at work have to say.
-    pub(super) fn troubled(&mut self, troubles: BTreeMap<String, Invalid>) {
-        let before = std::mem::replace(&mut self.troubles, troubles);
+    /// Stores the errors reported by running plugins.
+    pub(super) fn set_plugin_diagnostics(&mut self, troubles: BTreeMap<String, PluginDiagnostic>) {
+        let before = std::mem::replace(&mut self.plugin_diagnostics, troubles);
         let concerned = |id: &&ObjectId| {
             let object = object_name(id);
-            before.get(&object) != self.troubles.get(&object)
+            before.get(&object) != self.plugin_diagnostics.get(&object)
         };
         let mut concerned: BTreeSet<_> = self.verdicts.keys().filter(concerned).cloned().collect();
-        let referrers: Vec<_> = concerned.iter().flat_map(|id| self.store.refs().dependents(id)).cloned().collect();
+        let referrers: Vec<_> =
+            concerned.iter().flat_map(|id| self.store.dependency_index().dependents(id)).cloned().collect();
         concerned.extend(referrers);
         for id in concerned {
-            self.join(id);
+            self.update_verdict(id);
         }
     }
 
-    /// Every verdict as of now.
+    /// All current verdicts.
     pub(super) fn verdicts(&self) -> &Verdicts {
         &self.verdicts
     }
 
-    /// What changed since this was last asked.
-    pub(super) fn take_news(&mut self) -> News {
-        let mut news = News::default();
-        for (id, before) in std::mem::take(&mut self.before) {
+    /// Returns the changes since the last call.
+    pub(super) fn take_verdict_changes(&mut self) -> VerdictChanges {
+        let mut news = VerdictChanges::default();
+        for (id, before) in std::mem::take(&mut self.previous_verdicts) {
             let after = self.verdicts.get(&id).cloned();
             if before == after {
                 continue;
@@ -255,35 +271,35 @@ impl Control {
         news
     }
 
-    fn join(&mut self, id: ObjectId) {
+    fn update_verdict(&mut self, id: ObjectId) {
         let verdict = self.compiler.verdicts().get(&id).map(|verdict| {
             let bind = |address: SocketAddr| self.binds.get(&address).cloned();
             let joined = match (id.kind, &self.installed) {
-                (Kind::GatewayClass, Some(installed)) => status::with_installed(verdict, installed),
-                _ => status::join(verdict, &bind),
+                (Kind::GatewayClass, Some(installed)) => status::apply_installed(verdict, installed),
+                _ => status::apply_bind_outcomes(verdict, &bind),
             };
             let joined = joined.map_or_else(|| verdict.clone(), Arc::new);
-            if self.troubles.is_empty() {
+            if self.plugin_diagnostics.is_empty() {
                 return joined;
             }
             let trouble = |plugin: &ObjectId| {
-                let Invalid { field, message, remedy } = self.troubles.get(&object_name(plugin))?;
-                Some(Problem::new(field.as_str(), message.as_str(), remedy.as_str()))
+                let PluginDiagnostic { field, message, remedy } = self.plugin_diagnostics.get(&object_name(plugin))?;
+                Some(FieldDiagnostic::new(field.as_str(), message.as_str(), remedy.as_str()))
             };
-            compile::with_troubles(&self.store, &id, &joined, &trouble).map_or(joined, Arc::new)
+            compile::with_degraded_plugins(&self.store, &id, &joined, &trouble).map_or(joined, Arc::new)
         });
         let before = match verdict {
             Some(verdict) => self.verdicts.insert(id.clone(), verdict),
             None => self.verdicts.remove(&id),
         };
-        self.before.entry(id).or_insert(before);
+        self.previous_verdicts.entry(id).or_insert(before);
     }
 }
 
-/// Objects that are named when something changed. More than these are counted.
-const MOST_NAMED: usize = 10;
+/// Maximum number of objects that are named in a log entry; further ones are counted.
+const MAX_NAMED_OBJECTS: usize = 10;
 
-/// As plugins know the object that configures them.
+/// Name under which plugins report errors about an object.
 fn object_name(id: &ObjectId) -> String {
     format!("{}/{}", id.kind, id.key)
 }
@@ -298,13 +314,13 @@ mod tests {
     use crate::store::AnyObject;
 
     #[test]
-    fn only_services_that_a_route_leads_to_concern_anybody() {
+    fn only_routed_services_are_relevant() {
         let gateways = GatewayOptions {
             controller_names: BTreeSet::new(),
             addresses: AddressSource::Services(crate::api::core::ServiceType::ClusterIp),
         };
-        let workshop = Workshop::offline(crate::plugins::REGISTRY);
-        let mut control = Control::new(gateways, Arc::default(), workshop, Ingresses::default(), Arc::default());
+        let workshop = PluginFactory::offline(crate::plugins::REGISTRY);
+        let mut control = Control::new(gateways, Arc::default(), workshop, IngressConfig::default(), Arc::default());
         let object = |kind, name: &str, spec| {
             let metadata = json!({"namespace": "ns", "name": name, "labels": {"kubernetes.io/service-name": name}});
             AnyObject::parse(kind, json!({"metadata": metadata, "spec": spec, "addressType": "IPv4", "endpoints": []}))
@@ -316,9 +332,9 @@ mod tests {
             upserts.push(object(Kind::Service, name, json!({"ports": [{"port": 80}]})));
             upserts.push(object(Kind::EndpointSlice, name, json!(null)));
         }
-        control.put(Batch { upserts, removes: vec![] });
-        assert!(control.concerns(&ObjectId::new(Kind::Service, ObjectKey::new("ns", "other"))), "without a cluster");
-        control.installed(Arc::default());
+        control.stage(Batch { upserts, removes: vec![] });
+        assert!(control.is_relevant(&ObjectId::new(Kind::Service, ObjectKey::new("ns", "other"))), "without a cluster");
+        control.set_installed(Arc::default());
         for (kind, name, expected) in [
             (Kind::Service, "used", true),
             (Kind::EndpointSlice, "used", true),
@@ -326,7 +342,11 @@ mod tests {
             (Kind::EndpointSlice, "other", false),
             (Kind::HttpRoute, "r", true),
         ] {
-            assert_eq!(control.concerns(&ObjectId::new(kind, ObjectKey::new("ns", name))), expected, "{kind} {name}");
+            assert_eq!(
+                control.is_relevant(&ObjectId::new(kind, ObjectKey::new("ns", name))),
+                expected,
+                "{kind} {name}"
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The loop that carries every change on: from files and cluster to the store, the snapshot, the sockets, and to people.
+//! The loop that propagates every change from files and the cluster to the store, the snapshot, the listeners and the
+//! statuses.
 
 use std::collections::BTreeSet;
 use std::future::pending;
@@ -10,217 +11,218 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::announce::{Announcer, Edit};
-use super::cluster::Cluster;
-use super::control::{Applied, Control, News};
-use super::fronts::Fronts;
-use super::meters::Meters;
-use super::overlap::Overlap;
-use super::problem_meters::ProblemMeters;
-use super::servers::{Lookup, Troubles};
-use super::tell;
-use super::views::Question;
+use super::announce::{Announcer, AppliedEdit};
+use super::change_meters::ChangeMeters;
+use super::cluster::ClusterSource;
+use super::control::{ApplySummary, Control, VerdictChanges};
+use super::diagnostic_meters::DiagnosticMeters;
+use super::gateway_services::GatewayServicesHandle;
+use super::plugin_servers::{PluginDiagnostics, ServiceLookup};
+use super::source_overlap::SourceOverlap;
+use super::status_publisher;
+use super::views::ViewQuery;
 use crate::k8s::Delivery;
-use crate::manifests::{Changed, Manifests, Refusal, Update, Watcher};
-use crate::proxy::{BindState, Binds, Proxy};
+use crate::manifests::{ChangedPaths, ManifestDiagnostic, ManifestUpdate, ManifestWatcher, Manifests};
+use crate::proxy::{BindState, BindStates, Proxy};
 use crate::ready::ReadyGuard;
 use crate::schema::Channel;
 use crate::snapshot::Snapshot;
-use crate::status::Bind;
-use crate::upstream::Registry;
-use crate::upstream::dns::Dns;
+use crate::status::BindOutcome;
+use crate::upstream::UpstreamRegistry;
+use crate::upstream::dns::DnsFollower;
 
-/// What the control loop owns, and nobody else writes.
+/// State that only the control loop writes.
 pub(super) struct ControlLoop {
-    pub(super) files: Files,
-    pub(super) cluster: Option<Cluster>,
-    /// Only with a cluster.
-    pub(super) fronts: Option<Fronts>,
-    /// Only if there are both.
-    pub(super) overlap: Option<Overlap>,
+    pub(super) files: ManifestFiles,
+    pub(super) cluster: Option<ClusterSource>,
+    /// Present only with a cluster.
+    pub(super) gateway_services: Option<GatewayServicesHandle>,
+    /// Present only with both sources.
+    pub(super) overlap: Option<SourceOverlap>,
     pub(super) control: Control,
     pub(super) announcer: Announcer,
     pub(super) proxy: Arc<Proxy>,
-    pub(super) retry: Retry,
-    /// Until there is a snapshot.
-    pub(super) first: Option<ReadyGuard>,
-    pub(super) dns: Dns,
-    /// What plugins at work say.
-    pub(super) troubles: Arc<Troubles>,
-    pub(super) upstreams: Arc<Registry>,
+    pub(super) bind_retry: BindRetry,
+    /// Held until the first snapshot is served.
+    pub(super) first_snapshot: Option<ReadyGuard>,
+    pub(super) dns: DnsFollower,
+    /// Errors reported by running plugins.
+    pub(super) plugin_diagnostics: Arc<PluginDiagnostics>,
+    pub(super) upstreams: Arc<UpstreamRegistry>,
     pub(super) snapshots: Arc<ArcSwap<Snapshot>>,
-    pub(super) meters: Meters,
-    pub(super) problems: ProblemMeters,
+    pub(super) meters: ChangeMeters,
+    pub(super) diagnostic_meters: DiagnosticMeters,
 }
 
-/// The files of the command line, and what was last said about them.
-pub(super) struct Files {
+/// The manifests of the command line and their last state.
+pub(super) struct ManifestFiles {
     manifests: Manifests,
-    watcher: Watcher,
-    /// Without its batch, which is in the store.
-    update: Update,
-    /// What of `update` is about the files alone.
-    refusals: Vec<Refusal>,
+    watcher: ManifestWatcher,
+    /// Without its batch, which was moved to the store.
+    update: ManifestUpdate,
+    /// The part of `update` that concerns files only.
+    refusals: Vec<ManifestDiagnostic>,
 }
 
-impl Files {
-    pub(super) fn new(paths: Vec<PathBuf>, channel: Channel, watcher: Watcher) -> Self {
+impl ManifestFiles {
+    pub(super) fn new(paths: Vec<PathBuf>, channel: Channel, watcher: ManifestWatcher) -> Self {
         let manifests = Manifests::new(paths, channel);
-        Files { manifests, watcher, update: Update::default(), refusals: Vec::new() }
+        ManifestFiles { manifests, watcher, update: ManifestUpdate::default(), refusals: Vec::new() }
     }
 }
 
 impl ControlLoop {
-    /// Never returns by itself.
+    /// Runs until the task is aborted.
     pub(super) async fn run(
         mut self,
         mut ticks: mpsc::Receiver<()>,
-        mut questions: mpsc::Receiver<Question>,
-        mut lookups: mpsc::Receiver<Lookup>,
+        mut questions: mpsc::Receiver<ViewQuery>,
+        mut lookups: mpsc::Receiver<ServiceLookup>,
     ) {
-        self.read_files(&Changed::Anything);
-        self.carry_on(Instant::now()).await;
+        self.read_files(&ChangedPaths::Anything);
+        self.process_changes(Instant::now()).await;
         loop {
             tokio::select! {
                 Some(()) = ticks.recv() => {
                     let begin = Instant::now();
                     let changed = self.files.watcher.changed();
                     self.read_files(&changed);
-                    self.carry_on(begin).await;
+                    self.process_changes(begin).await;
                 }
-                delivery = next(self.cluster.as_ref()) => {
+                delivery = next_delivery(self.cluster.as_ref()) => {
                     let begin = delivery.since.unwrap_or_else(Instant::now);
-                    self.take(delivery);
-                    self.carry_on(begin).await;
+                    self.apply_delivery(delivery);
+                    self.process_changes(begin).await;
                 }
-                () = fronts_changed(self.fronts.as_mut()) => self.carry_on(Instant::now()).await,
-                () = settled(self.cluster.as_ref()) => self.carry_on(Instant::now()).await,
-                () = self.retry.due() => {
+                () = gateway_services_changed(self.gateway_services.as_mut()) => self.process_changes(Instant::now()).await,
+                () = compile_may_proceed(self.cluster.as_ref()) => self.process_changes(Instant::now()).await,
+                () = self.bind_retry.due() => {
                     self.reconcile().await;
-                    self.announce_news();
+                    self.publish_verdict_changes();
                 }
-                Some(question) = questions.recv() => question.answer(&self.control),
-                () = self.troubles.changed() => {
-                    self.control.troubled(self.troubles.said());
-                    self.announce_news();
+                Some(question) = questions.recv() => question.run(&self.control),
+                () = self.plugin_diagnostics.changed() => {
+                    self.control.set_plugin_diagnostics(self.plugin_diagnostics.snapshot());
+                    self.publish_verdict_changes();
                 }
-                Some(lookup) = lookups.recv() => lookup.answer(&self.control),
+                Some(lookup) = lookups.recv() => lookup.run(&self.control),
             }
         }
     }
 
-    /// Says what has become of objects that nobody changed.
-    fn announce_news(&mut self) {
-        let news = self.control.take_news();
-        self.tell(&news);
-        self.announcer.verdicts(&news, &self.control, &self.files.manifests);
+    /// Reports verdicts that changed without an object change.
+    fn publish_verdict_changes(&mut self) {
+        let news = self.control.take_verdict_changes();
+        self.queue_statuses(&news);
+        self.announcer.report_verdicts(&news, &self.control, &self.files.manifests);
     }
 
-    /// Reads what changed in files and puts it into the store.
-    fn read_files(&mut self, changed: &Changed) {
+    /// Reads changed files and applies them to the store.
+    fn read_files(&mut self, changed: &ChangedPaths) {
         let mut update = tokio::task::block_in_place(|| self.files.manifests.read_changed(changed));
         let batch = std::mem::take(&mut update.batch);
         let batch = match &mut self.overlap {
-            Some(overlap) => overlap.of_files(batch),
+            Some(overlap) => overlap.filter_files(batch),
             None => batch,
         };
-        self.control.put(batch);
-        self.files.watcher.follow(self.files.manifests.folders());
-        self.files.refusals.clone_from(&update.refusals);
+        self.control.stage(batch);
+        self.files.watcher.watch_only(self.files.manifests.folders());
+        self.files.refusals.clone_from(&update.diagnostics);
         self.files.update = update;
-        self.remark_overlap();
+        self.update_overlap_warnings();
     }
 
-    /// Puts what the cluster says into the store.
-    fn take(&mut self, delivery: Delivery) {
+    /// Applies a delivery of the cluster to the store.
+    fn apply_delivery(&mut self, delivery: Delivery) {
         let Some(cluster) = &mut self.cluster else { return };
         let changes_objects = !(delivery.batch.upserts.is_empty() && delivery.batch.removes.is_empty());
-        cluster.take(delivery, &mut self.control, self.overlap.as_mut());
+        cluster.apply(delivery, &mut self.control, self.overlap.as_mut());
         if changes_objects {
-            self.remark_overlap();
+            self.update_overlap_warnings();
         }
     }
 
-    /// Says of files what the cluster makes of them.
-    fn remark_overlap(&mut self) {
+    /// Updates the warnings about objects that exist in both sources.
+    fn update_overlap_warnings(&mut self) {
         if let Some(overlap) = &self.overlap {
-            let remarks = overlap.refusals(&self.files.manifests);
-            self.files.update.refusals = self.files.refusals.iter().cloned().chain(remarks).collect();
+            let remarks = overlap.warnings(&self.files.manifests);
+            self.files.update.diagnostics = self.files.refusals.iter().cloned().chain(remarks).collect();
         }
     }
 
-    /// Takes what is in the store to the proxy and to people, if enough of it is there. `begin`: when it changed.
-    async fn carry_on(&mut self, begin: Instant) {
+    /// Compiles and publishes the pending changes if the state is complete enough. `begin`: time of the first change.
+    async fn process_changes(&mut self, begin: Instant) {
         if let Some(cluster) = &mut self.cluster
-            && !cluster.lets_compile(&self.control, self.first.is_some())
+            && !cluster.may_compile(&self.control, self.first_snapshot.is_some())
         {
             return;
         }
-        if let Some(fronts) = &mut self.fronts {
-            if self.first.is_some() {
-                // What there is in front of the Gateways is only told for those that have asked.
+        if let Some(fronts) = &mut self.gateway_services {
+            if self.first_snapshot.is_some() {
+                // The Services of Gateways are observed only after they were requested.
                 self.control.assign();
-                if !fronts.let_compile() {
+                if !fronts.may_compile() {
                     return;
                 }
             }
-            fronts.see(&mut self.control);
+            fronts.update(&mut self.control);
         }
-        let begin = self.cluster.as_mut().and_then(Cluster::take_since).map_or(begin, |since| since.min(begin));
-        let is_first = self.first.is_some();
-        // Most events of a cluster are the echo of our own statuses.
-        let applied = if is_first || self.control.has_changes() { self.compile() } else { Applied::default() };
+        let begin =
+            self.cluster.as_mut().and_then(ClusterSource::take_first_event).map_or(begin, |since| since.min(begin));
+        let is_first = self.first_snapshot.is_some();
+        // Most events of a cluster are the result of Portico's own status writes.
+        let applied = if is_first || self.control.has_changes() { self.compile() } else { ApplySummary::default() };
         let swapped = applied.swapped;
         let took = begin.elapsed();
         if swapped || is_first {
             if swapped && !is_first {
-                self.meters.propagated(took);
+                self.meters.record_propagation(took);
             }
             self.reconcile().await;
         } else {
-            // A port may serve another Gateway in the same way.
-            self.tell_bound();
+            // A port may serve another Gateway with the same snapshot.
+            self.publish_bound_ports();
         }
         let malformed = self.cluster.iter().flat_map(|cluster| &cluster.malformed);
-        self.problems.refuse(&self.files.update.refusals, malformed);
-        let news = self.control.take_news();
-        // What a status says is being served already.
-        self.tell(&news);
-        if let Some(first) = self.first.take() {
-            // Before anything is printed: nobody who does not read it may keep us from being ready.
+        self.diagnostic_meters.set_rejected(&self.files.update.diagnostics, malformed);
+        let news = self.control.take_verdict_changes();
+        // Statuses are written after the configuration is served.
+        self.queue_statuses(&news);
+        if let Some(first) = self.first_snapshot.take() {
+            // Before the report, so that a blocked terminal does not delay readiness.
             drop(first);
             let snapshot = self.snapshots.load_full();
-            self.announcer.start(&self.control, &self.files.manifests, &self.files.update, &snapshot);
+            self.announcer.report_start(&self.control, &self.files.manifests, &self.files.update, &snapshot);
         } else {
-            let edit = Edit { applied, revision: self.meters.revision(), took };
-            self.announcer.edit(&edit, &news, &self.control, &self.files.manifests, &self.files.update);
+            let edit = AppliedEdit { applied, revision: self.meters.revision(), took };
+            self.announcer.report_edit(&edit, &news, &self.control, &self.files.manifests, &self.files.update);
         }
     }
 
-    fn compile(&mut self) -> Applied {
+    fn compile(&mut self) -> ApplySummary {
         let compiling = Instant::now();
         let applied = tokio::task::block_in_place(|| self.control.compile());
         if applied.changes > 0 {
-            self.meters.compiled(compiling.elapsed(), applied.routers_built, applied.swapped);
+            self.meters.record_compile(compiling.elapsed(), applied.routers_built, applied.swapped);
         }
-        self.follow_names();
+        self.resolve_endpoint_names();
         applied
     }
 
-    fn tell(&mut self, news: &News) {
-        self.problems.follow(news);
+    fn queue_statuses(&mut self, news: &VerdictChanges) {
+        self.diagnostic_meters.update_verdicts(news);
         let Some(cluster) = &mut self.cluster else { return };
-        let successors = cluster.take_successors();
-        if let Some(desk) = &cluster.desk {
-            tell::want(desk, news, self.control.is_alone());
+        let successors = cluster.take_recreated();
+        if let Some(desk) = &cluster.status_queue {
+            status_publisher::queue_statuses(desk, news, self.control.owns_all_gateway_classes());
             for id in successors.into_iter().filter(|id| !news.after.contains_key(id)) {
-                desk.want(id.clone(), self.control.verdicts().get(&id).cloned());
+                desk.set_verdict(id.clone(), self.control.verdicts().get(&id).cloned());
             }
         }
     }
 
-    /// Asks DNS about the names that endpoints have now. A name that is known already is told to whoever is new to it.
-    fn follow_names(&mut self) {
+    /// Resolves the current host names of endpoints. Known addresses are also set on upstreams that newly use a name.
+    fn resolve_endpoint_names(&mut self) {
         let upstreams = self.upstreams.all();
         let names: BTreeSet<Arc<str>> = upstreams.iter().flat_map(|upstream| upstream.names()).collect();
         self.dns.follow(&names);
@@ -235,51 +237,51 @@ impl ControlLoop {
 
     async fn reconcile(&mut self) {
         let binds = self.proxy.reconcile().await;
-        self.retry.after(&binds);
-        let binds = binds.into_iter().map(|(address, state)| (address, bind(state))).collect();
-        self.control.bound(binds);
-        self.tell_bound();
+        self.bind_retry.schedule(&binds);
+        let binds = binds.into_iter().map(|(address, state)| (address, to_bind(state))).collect();
+        self.control.set_binds(binds);
+        self.publish_bound_ports();
     }
 
-    fn tell_bound(&self) {
-        if let Some(fronts) = &self.fronts {
-            fronts.tell_bound(&self.control);
+    fn publish_bound_ports(&self) {
+        if let Some(fronts) = &self.gateway_services {
+            fronts.publish_bound_ports(&self.control);
         }
     }
 }
 
-/// Without a cluster there is never anything to take.
-async fn next(cluster: Option<&Cluster>) -> Delivery {
+/// Pends forever without a cluster.
+async fn next_delivery(cluster: Option<&ClusterSource>) -> Delivery {
     match cluster {
         Some(cluster) => cluster.next().await,
         None => pending().await,
     }
 }
 
-async fn fronts_changed(fronts: Option<&mut Fronts>) {
+async fn gateway_services_changed(fronts: Option<&mut GatewayServicesHandle>) {
     match fronts {
         Some(fronts) => fronts.changed().await,
         None => pending().await,
     }
 }
 
-async fn settled(cluster: Option<&Cluster>) {
+async fn compile_may_proceed(cluster: Option<&ClusterSource>) {
     match cluster {
-        Some(cluster) => cluster.settled().await,
+        Some(cluster) => cluster.compile_may_proceed().await,
         None => pending().await,
     }
 }
 
-/// When to try again what could not be bound: it comes alive without an edit.
+/// Back-off for failed binds, which succeed later without an edit.
 #[derive(Debug, Default)]
-pub(super) struct Retry {
+pub(super) struct BindRetry {
     at: Option<Instant>,
     wait: Duration,
 }
 
-impl Retry {
-    const FIRST: Duration = Duration::from_millis(500);
-    const LONGEST: Duration = Duration::from_secs(15);
+impl BindRetry {
+    const MIN_WAIT: Duration = Duration::from_millis(500);
+    const MAX_WAIT: Duration = Duration::from_secs(15);
 
     async fn due(&self) {
         match self.at {
@@ -288,22 +290,22 @@ impl Retry {
         }
     }
 
-    fn after(&mut self, binds: &Binds) {
+    fn schedule(&mut self, binds: &BindStates) {
         if binds.values().all(|state| *state == BindState::Bound) {
-            *self = Retry::default();
+            *self = BindRetry::default();
         } else {
-            self.wait = (self.wait * 2).clamp(Self::FIRST, Self::LONGEST);
+            self.wait = (self.wait * 2).clamp(Self::MIN_WAIT, Self::MAX_WAIT);
             self.at = Some(Instant::now() + self.wait);
         }
     }
 }
 
-fn bind(state: BindState) -> Bind {
+fn to_bind(state: BindState) -> BindOutcome {
     match state {
-        BindState::Bound => Bind::Bound,
-        BindState::InUse => Bind::InUse,
-        BindState::NotPermitted => Bind::NotPermitted,
-        BindState::NotOurs => Bind::NotOurs,
-        BindState::Failed(what) => Bind::Failed(what),
+        BindState::Bound => BindOutcome::Bound,
+        BindState::InUse => BindOutcome::InUse,
+        BindState::NotPermitted => BindOutcome::NotPermitted,
+        BindState::NotLocal => BindOutcome::NotLocal,
+        BindState::Failed(what) => BindOutcome::Failed(what),
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::api::kong::crd;
 
-/// Each definition as YAML, with the name of its file in `crds/`.
+/// Each definition as YAML, with its file name in `crds/`.
 pub fn crds() -> Vec<(String, String)> {
     let definition = |kind| {
         let definition = crd::definition(kind)?;

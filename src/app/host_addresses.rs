@@ -1,11 +1,10 @@
-//! The addresses of this machine, to report for Gateways that listen on all interfaces.
+//! Addresses of this machine, reported for Gateways that listen on all interfaces.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Addresses by which others may reach this machine, without loopback and link-local ones; the loopback address of a family
-/// that has no other, so that whoever listens on all interfaces of it has something to report.
-/// Reads what the kernel shows under `/proc`, so that no name service is asked.
+/// Addresses of this machine except loopback and link-local ones. A family without any other address gets its loopback
+/// address, so that a Gateway on all interfaces has one to report. Reads `/proc`, so no name service is queried.
 pub(super) fn host_addresses() -> Vec<IpAddr> {
     let trie = fs::read_to_string("/proc/net/fib_trie").unwrap_or_default();
     let interfaces = fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
@@ -25,7 +24,7 @@ fn with_loopback(mut v4: Vec<IpAddr>, mut v6: Vec<IpAddr>) -> Vec<IpAddr> {
     addresses
 }
 
-/// In the routing trie a line `|-- ADDRESS` is followed by `/32 host LOCAL` if the address is ours.
+/// In the routing trie, a line `|-- ADDRESS` is followed by `/32 host LOCAL` if the address is local.
 fn local_v4(trie: &str) -> Vec<IpAddr> {
     let mut found = Vec::new();
     let mut last: Option<Ipv4Addr> = None;
@@ -57,18 +56,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_tables_are_read() {
-        let trie = "Local:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 0.0.0.0\n        /0 universe UNICAST\n     |-- 127.0.0.1\n        \
-                    /32 host LOCAL\n     |-- 192.0.2.7\n        /32 host LOCAL\n     |-- 192.0.2.255\n        /32 link BROADCAST\n";
+    fn proc_tables_are_parsed() {
+        let trie = "Local:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 0.0.0.0\n        \
+                    /0 universe UNICAST\n     |-- 127.0.0.1\n        \
+                    /32 host LOCAL\n     |-- 192.0.2.7\n        /32 host LOCAL\n     |-- 192.0.2.255\n        \
+                    /32 link BROADCAST\n";
         assert_eq!(local_v4(trie), ["192.0.2.7".parse::<IpAddr>().unwrap()]);
-        let interfaces = "20010db8000000000000000000000001 02 40 00 80 eth0\nfe800000000000000000000000000001 02 40 20 80 eth0\n\
+        let interfaces = "20010db8000000000000000000000001 02 40 00 80 eth0\n\
+                          fe800000000000000000000000000001 02 40 20 80 eth0\n\
                           00000000000000000000000000000001 01 80 10 80 lo\n";
         assert_eq!(global_v6(interfaces), ["2001:db8::1".parse::<IpAddr>().unwrap()]);
         assert_eq!((local_v4(""), global_v6("nonsense")), (vec![], vec![]));
     }
 
     #[test]
-    fn each_family_has_an_address_to_report() {
+    fn each_family_has_an_address() {
         let addresses = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
         assert_eq!(with_loopback(vec![], vec![]), addresses(&["127.0.0.1", "::1"]));
         let one = addresses(&["192.0.2.7"]);

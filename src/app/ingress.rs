@@ -1,4 +1,4 @@
-//! What the command line says about Ingresses, in the words of the compiler, and the certificate for hosts without one.
+//! Converts the Ingress flags to compiler inputs and creates the default certificate.
 
 use std::sync::Arc;
 
@@ -8,35 +8,39 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::sign::CertifiedKey;
 
 use crate::api::ObjectKey;
-use crate::args::{IngressClassOptions, IngressListen, IngressOptions, KongRouter, PublishOptions};
+use crate::args::{IngressClassOptions, IngressListenAddress, IngressOptions, KongRouter, PublishOptions};
 use crate::compile::verdict::Published;
-use crate::compile::{Classes, Entrance, IngressSettings, Publish};
-use crate::snapshot::certs::{Certificate, MADE_HERE};
+use crate::compile::{Classes, IngressListener, IngressSettings, PublishSource};
+use crate::snapshot::certs::{Certificate, SELF_GENERATED};
 use crate::snapshot::host::HostPattern;
-use crate::snapshot::kong::Flavor;
+use crate::snapshot::kong::RouterFlavor;
 
-/// Which Ingresses are ours, and how they are served.
+/// Class of the served Ingresses and their settings.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Ingresses {
+pub(super) struct IngressConfig {
     pub(super) classes: Classes,
     pub(super) settings: IngressSettings,
 }
 
-impl Ingresses {
-    /// To look at them without serving any.
-    pub(super) fn unserved(class: &IngressClassOptions) -> Self {
+impl IngressConfig {
+    /// For validation without listeners.
+    pub(super) fn without_listeners(class: &IngressClassOptions) -> Self {
         let flavor = match class.router {
-            KongRouter::TraditionalCompatible => Flavor::TraditionalCompatible,
-            KongRouter::Expressions => Flavor::Expressions,
+            KongRouter::TraditionalCompatible => RouterFlavor::TraditionalCompatible,
+            KongRouter::Expressions => RouterFlavor::Expressions,
         };
         let classes = Classes { name: class.class.clone() };
-        Ingresses { classes, settings: IngressSettings { flavor, ..IngressSettings::default() } }
+        IngressConfig { classes, settings: IngressSettings { flavor, ..IngressSettings::default() } }
     }
 
-    pub(super) fn served(class: &IngressClassOptions, options: &IngressOptions) -> anyhow::Result<Self> {
-        let Ingresses { classes, settings } = Ingresses::unserved(class);
-        let entrance = |listen: Option<IngressListen>| {
-            listen.map(|IngressListen { address, public, always }| Entrance { address, public, always })
+    pub(super) fn with_listeners(class: &IngressClassOptions, options: &IngressOptions) -> anyhow::Result<Self> {
+        let IngressConfig { classes, settings } = IngressConfig::without_listeners(class);
+        let entrance = |listen: Option<IngressListenAddress>| {
+            listen.map(|IngressListenAddress { address, public_port: public, explicit: always }| IngressListener {
+                address,
+                public_port: public,
+                always_listen: always,
+            })
         };
         let key = |(namespace, name): &(String, String)| ObjectKey::new(namespace, name);
         let settings = IngressSettings {
@@ -45,51 +49,51 @@ impl Ingresses {
             default_secret: options.default_certificate.as_ref().map(key),
             default_certificate: Some(Arc::new(self_signed()?)),
             publish: match &options.publish {
-                PublishOptions::Nothing => Publish::Nothing,
+                PublishOptions::Nothing => PublishSource::Nothing,
                 PublishOptions::Addresses(addresses) => {
-                    Publish::Addresses(addresses.iter().map(|address| published(address)).collect())
+                    PublishSource::Addresses(addresses.iter().map(|address| parse_published(address)).collect())
                 }
-                PublishOptions::Services(services) => Publish::Services(services.iter().map(key).collect()),
+                PublishOptions::Services(services) => PublishSource::Services(services.iter().map(key).collect()),
             },
             ..settings
         };
-        Ok(Ingresses { classes, settings })
+        Ok(IngressConfig { classes, settings })
     }
 }
 
-fn published(text: &str) -> Published {
+fn parse_published(text: &str) -> Published {
     match text.parse::<std::net::IpAddr>() {
         Ok(_) => Published::Ip(text.to_owned()),
         Err(_) => Published::Hostname(text.to_owned()),
     }
 }
 
-/// Nobody is to trust it. It lets clients shake hands that do not check, and tells the others what is missing.
+/// Not trusted by any client. It lets clients without verification connect and gives others a meaningful error.
 fn self_signed() -> anyhow::Result<Certificate> {
-    let what = "cannot make a certificate for hosts of Ingresses without one";
-    let made = rcgen::generate_simple_self_signed(vec![NAME.to_owned()]).context(what)?;
+    let what = "cannot create the self-signed default certificate for Ingresses";
+    let made = rcgen::generate_simple_self_signed(vec![DEFAULT_CERTIFICATE_HOST.to_owned()]).context(what)?;
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).map_err(anyhow::Error::msg).context(what)?;
     let key = any_supported_type(&key).context(what)?;
     let chain = vec![made.cert.der().clone()];
     let parsed = x509_parser::parse_x509_certificate(&chain[0]).context(what)?.1;
     let (begins, expires) = (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
     Ok(Certificate {
-        secret: MADE_HERE.into(),
-        names: [HostPattern::parse(Some(NAME))].into(),
+        secret: SELF_GENERATED.into(),
+        names: [HostPattern::parse(Some(DEFAULT_CERTIFICATE_HOST))].into(),
         expires,
         lifetime: expires - begins,
         key: Arc::new(CertifiedKey::new(chain, key)),
     })
 }
 
-const NAME: &str = "portico.invalid";
+const DEFAULT_CERTIFICATE_HOST: &str = "portico.invalid";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_certificate_made_at_the_start_belongs_to_its_key() {
+    fn self_signed_certificate_matches_its_key() {
         let made = self_signed().unwrap();
         assert!(made.key.keys_match().is_ok());
         let now = jiff::Timestamp::now().as_second();

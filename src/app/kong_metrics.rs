@@ -1,37 +1,39 @@
-//! What prometheus plugins count, behind our own families, while there is such a plugin or `--kong-metrics` stands for one.
+//! Appends the metrics of prometheus plugins to Portico's own, while such a plugin or `--kong-metrics` is active.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::metrics::{Exposition, resident_memory};
-use crate::plugin::State;
-use crate::plugin::workshop::{Builtin, Workshop};
-use crate::plugins::prometheus::{self, Connections, Facts, Form, Target, TargetState};
-use crate::upstream::{Registry, UpstreamKey};
+use crate::plugin_api::PluginState;
+use crate::plugin_api::factory::{BuiltinPlugin, PluginFactory};
+use crate::plugins::prometheus::{
+    self, ConnectionCounts, HealthTarget, KongExpositionFormat, ProcessFacts, TargetState,
+};
+use crate::upstream::{UpstreamKey, UpstreamRegistry};
 use crate::version;
 
 pub(super) struct KongMetrics {
-    /// Where the plugins keep what they count.
-    pub(super) state: State,
-    /// The name of this process among its replicas.
+    /// State in which the plugins keep their counters.
+    pub(super) state: PluginState,
+    /// Name of this process among its replicas.
     pub(super) node: Arc<str>,
-    /// Whose endpoints are shown if a plugin asks for that.
-    pub(super) upstreams: Arc<Registry>,
+    /// Source of endpoint health, if a plugin enables it.
+    pub(super) upstreams: Arc<UpstreamRegistry>,
 }
 
 impl KongMetrics {
-    /// `requests` and `connections` are those of the whole process.
+    /// `requests` and `connections` are totals of the process.
     pub(super) fn append_to(
         &self,
         page: String,
         exposition: Exposition,
         requests: u64,
-        connections: Connections,
+        connections: ConnectionCounts,
     ) -> String {
         let Some(series) = prometheus::series(&self.state) else { return page };
-        let targets = if prometheus::shows_health(&self.state) { targets(&self.upstreams) } else { Vec::new() };
-        let facts = Facts {
+        let targets = if prometheus::is_health_requested(&self.state) { targets(&self.upstreams) } else { Vec::new() };
+        let facts = ProcessFacts {
             node: self.node.to_string(),
             version: version::VERSION.to_owned(),
             requests,
@@ -41,45 +43,45 @@ impl KongMetrics {
             targets,
         };
         match exposition {
-            Exposition::Text => page + &series.text(&facts, Form::Text),
-            // There the end is marked.
+            Exposition::Text => page + &series.render(&facts, KongExpositionFormat::Text),
+            // OpenMetrics has an end marker.
             Exposition::OpenMetrics => {
-                let page = page.strip_suffix(END).unwrap_or(&page);
-                [page, &series.text(&facts, Form::OpenMetrics), END].concat()
+                let page = page.strip_suffix(OPEN_METRICS_END).unwrap_or(&page);
+                [page, &series.render(&facts, KongExpositionFormat::OpenMetrics), OPEN_METRICS_END].concat()
             }
         }
     }
 }
 
-/// The plugin that `--kong-metrics` stands for.
-pub(super) fn of_everything(workshop: &Workshop) -> Builtin {
+/// The plugin instance created by `--kong-metrics`.
+pub(super) fn builtin_plugin(workshop: &PluginFactory) -> BuiltinPlugin {
     let kind = workshop.registry.find(prometheus::KIND).expect("the registry has all plugins");
     let object = "--kong-metrics";
-    let built = workshop.build(kind, object, &prometheus::everything());
-    let (plugin, _) = built.expect("its own configuration is one that it takes");
-    Builtin { kind, plugin, asked_for_by: object.into() }
+    let built = workshop.build(kind, object, &prometheus::all_metrics_config());
+    let (plugin, _) = built.expect("the built-in configuration is valid");
+    BuiltinPlugin { kind, plugin, enabled_by: object.into() }
 }
 
-/// Every endpoint of every upstream, in order. Upstreams that differ in nothing that Kong knows are one.
-fn targets(upstreams: &Registry) -> Vec<Target> {
+/// Every endpoint of every upstream, in order. Upstreams with the same name in Kong are merged.
+fn targets(upstreams: &UpstreamRegistry) -> Vec<HealthTarget> {
     let mut states = BTreeMap::new();
     for upstream in upstreams.all() {
-        let name = name(&upstream.key);
-        for standing in upstream.standings() {
+        let name = kong_upstream_name(&upstream.key);
+        for standing in upstream.endpoint_reports() {
             let state = match standing.address {
                 None => TargetState::DnsError,
-                Some(_) if standing.is_well => TargetState::Healthy,
+                Some(_) if standing.is_healthy => TargetState::Healthy,
                 Some(_) => TargetState::Unhealthy,
             };
             let target = (name.clone(), standing.target, standing.address);
-            // Who cannot be reached in one protocol is not well.
+            // An endpoint is healthy only if it is in every protocol.
             let known = states.entry(target).or_insert(state);
             if *known == TargetState::Healthy {
                 *known = state;
             }
         }
     }
-    let target = |((upstream, target, address), state): ((String, _, Option<SocketAddr>), _)| Target {
+    let target = |((upstream, target, address), state): ((String, _, Option<SocketAddr>), _)| HealthTarget {
         upstream,
         target: ToString::to_string(&target),
         address: address.map(|address| address.to_string()).unwrap_or_default(),
@@ -88,8 +90,8 @@ fn targets(upstreams: &Registry) -> Vec<Target> {
     states.into_iter().map(target).collect()
 }
 
-/// As Kong calls it (`kong-compat.md` §3.2).
-fn name(key: &UpstreamKey) -> String {
+/// Upstream name as Kong's ingress controller writes it: `SERVICE.NAMESPACE.PORT.svc`.
+fn kong_upstream_name(key: &UpstreamKey) -> String {
     let UpstreamKey { namespace, service, port, facade, .. } = key;
     match facade {
         Some(facade) => format!("{namespace}.{facade}.svc.facade"),
@@ -97,25 +99,25 @@ fn name(key: &UpstreamKey) -> String {
     }
 }
 
-const END: &str = "# EOF\n";
+const OPEN_METRICS_END: &str = "# EOF\n";
 
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::upstream::{Address, Endpoints};
+    use crate::upstream::{EndpointAddress, Endpoints};
 
-    fn plugin(state: &State, config: &Value) -> Arc<dyn crate::plugin::Plugin> {
-        let workshop = Workshop { state: state.clone(), ..Workshop::offline(crate::plugins::REGISTRY) };
+    fn plugin(state: &PluginState, config: &Value) -> Arc<dyn crate::plugin_api::Plugin> {
+        let workshop = PluginFactory { state: state.clone(), ..PluginFactory::offline(crate::plugins::REGISTRY) };
         let kind = workshop.registry.find(prometheus::KIND).unwrap();
         workshop.build(kind, "KongPlugin/default/test", config).unwrap().0
     }
 
-    // kong-compat §6.1
+    // Target states: `healthy`, `unhealthy` and `dns_error`, as in Kong's documentation of the prometheus plugin.
     #[tokio::test]
-    async fn endpoints_are_shown_as_they_fare_if_a_plugin_asks_for_it() {
-        let upstreams = Arc::<Registry>::default();
+    async fn endpoint_health_is_exported_if_enabled() {
+        let upstreams = Arc::<UpstreamRegistry>::default();
         let key = |service: &str| UpstreamKey {
             namespace: "shop".into(),
             service: service.into(),
@@ -125,19 +127,23 @@ mod tests {
         let (well, lost): (SocketAddr, SocketAddr) =
             ("10.0.0.1:8080".parse().unwrap(), "10.0.0.2:8080".parse().unwrap());
         let cart = upstreams.upstream(&key("cart"));
-        let nowhere = Address::Name { host: "cart.example".into(), port: 443 };
-        let addresses = vec![Address::Ip(well), Address::Ip(lost), nowhere];
+        let nowhere = EndpointAddress::Name { host: "cart.example".into(), port: 443 };
+        let addresses = vec![EndpointAddress::Ip(well), EndpointAddress::Ip(lost), nowhere];
         cart.set_endpoints(Endpoints { addresses, ..Endpoints::default() });
-        cart.failed(lost);
-        // The same in another protocol, where it has not been noticed yet.
-        let same = upstreams.upstream(&UpstreamKey { protocol: crate::upstream::Protocol::Http2, ..key("cart") });
-        same.set_endpoints(Endpoints { addresses: vec![Address::Ip(well), Address::Ip(lost)], ..Endpoints::default() });
+        cart.record_failure(lost);
+        // The same Service in another protocol, where the failure has not been noticed yet.
+        let same =
+            upstreams.upstream(&UpstreamKey { protocol: crate::upstream::UpstreamProtocol::Http2, ..key("cart") });
+        same.set_endpoints(Endpoints {
+            addresses: vec![EndpointAddress::Ip(well), EndpointAddress::Ip(lost)],
+            ..Endpoints::default()
+        });
         let stands_in = upstreams.upstream(&UpstreamKey { facade: Some("front".into()), ..key("cart") });
-        stands_in.set_endpoints(Endpoints { addresses: vec![Address::Ip(well)], ..Endpoints::default() });
+        stands_in.set_endpoints(Endpoints { addresses: vec![EndpointAddress::Ip(well)], ..Endpoints::default() });
 
-        let state = State::default();
+        let state = PluginState::default();
         let metrics = KongMetrics { state: state.clone(), node: "one".into(), upstreams };
-        let scrape = || metrics.append_to(String::new(), Exposition::Text, 3, Connections::default());
+        let scrape = || metrics.append_to(String::new(), Exposition::Text, 3, ConnectionCounts::default());
         let without = plugin(&state, &json!({"status_code_metrics": true}));
         assert!(!scrape().contains("kong_upstream_target_health"));
         let with = plugin(&state, &json!({"upstream_health_metrics": true}));
@@ -162,15 +168,15 @@ mod tests {
             page.lines().filter(|line| line.starts_with("kong_upstream_target_health{") && line.ends_with(" 0"));
         assert_eq!(zeros.count(), 3 * ones.len());
         drop(with);
-        assert!(!scrape().contains("kong_upstream_target_health"), "nobody asks for it any more");
+        assert!(!scrape().contains("kong_upstream_target_health"), "no plugin enables it any more");
         drop(without);
     }
 
     #[test]
-    fn they_are_there_while_there_is_a_plugin() {
-        let state = State::default();
+    fn metrics_exist_only_while_a_plugin_does() {
+        let state = PluginState::default();
         let metrics = KongMetrics { state: state.clone(), node: "one".into(), upstreams: Arc::default() };
-        let append = |page: &str, form| metrics.append_to(page.to_owned(), form, 3, Connections::default());
+        let append = |page: &str, form| metrics.append_to(page.to_owned(), form, 3, ConnectionCounts::default());
         let page = "a 1\n# EOF\n";
         assert_eq!(append(page, Exposition::OpenMetrics), page);
         let plugin = plugin(&state, &json!({}));

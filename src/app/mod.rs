@@ -1,4 +1,4 @@
-//! Wiring: the only place that knows every module. It decides nothing; it hands things from one module to the next.
+//! Wiring: the only module that may import all others. It connects them and contains no policy.
 //!
 //! ```text
 //!   manifests ─▶ control.rs: store ─▶ compile ─▶ swap ─▶ proxy binds ─▶ status joins ─▶ announce.rs
@@ -7,25 +7,25 @@
 
 mod addressing;
 mod announce;
-mod certificates;
+mod certificate_metrics;
+mod change_meters;
 mod check;
 mod cluster;
 mod control;
 mod control_loop;
 mod crds;
-mod descriptors;
-mod fingerprints;
-mod fronts;
+mod diagnostic_meters;
+mod file_descriptors;
+mod fingerprint_cache;
+mod gateway_services;
 mod host_addresses;
 mod ingress;
 mod kong_metrics;
-mod meters;
-mod overlap;
-mod problem_meters;
+mod plugin_servers;
 mod run;
-mod servers;
+mod source_overlap;
 mod state_meters;
-mod tell;
+mod status_publisher;
 mod views;
 mod watch_meters;
 

@@ -1,4 +1,4 @@
-//! `portico run`: starts the parts, then carries every change from files and cluster to the proxy until told to stop.
+//! `portico run`: starts all components and runs the control loop until a stop is requested.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,47 +13,47 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::announce::{Announcer, Form};
-use super::certificates::CertificateExpiry;
-use super::cluster::Cluster;
+use super::announce::{AnnouncementFormat, Announcer};
+use super::certificate_metrics::CertificateExpiry;
+use super::change_meters::ChangeMeters;
+use super::cluster::ClusterSource;
 use super::control::Control;
-use super::control_loop::{ControlLoop, Files, Retry};
-use super::descriptors::connections_that_fit;
-use super::fingerprints::Fingerprints;
-use super::fronts::Fronts;
-use super::ingress::Ingresses;
+use super::control_loop::{BindRetry, ControlLoop, ManifestFiles};
+use super::diagnostic_meters::DiagnosticMeters;
+use super::file_descriptors::raise_descriptor_limit;
+use super::fingerprint_cache::FingerprintCache;
+use super::gateway_services::GatewayServicesHandle;
+use super::ingress::IngressConfig;
 use super::kong_metrics::{self, KongMetrics};
-use super::meters::Meters;
-use super::overlap::Overlap;
-use super::problem_meters::ProblemMeters;
-use super::servers::Servers;
+use super::plugin_servers::PluginServers;
+use super::source_overlap::SourceOverlap;
 use super::state_meters::StateMeters;
-use super::tell::Telling;
-use super::views::{Inside, Outside};
+use super::status_publisher::StatusPublisher;
+use super::views::{AdminViews, StatusViews};
 use super::watch_meters::WatchMeters;
 use crate::admin;
-use crate::args::{self, Exit, RunOptions};
-use crate::drain::{self, Drain, Hangups, Phase, StopSignals};
+use crate::args::{self, ExitStatus, RunOptions};
+use crate::drain::{self, Drain, DrainPhase, HangupSignals, StopSignals};
 use crate::echo;
-use crate::manifests::Watcher;
+use crate::manifests::ManifestWatcher;
 use crate::metrics::Metrics;
-use crate::plugin::{State, Workshop};
+use crate::plugin_api::{PluginFactory, PluginState};
 use crate::plugins;
-use crate::proxy::access_log::{self, AccessLog};
-use crate::proxy::{self, Proxy, Stats};
-use crate::ready::Ready;
+use crate::proxy::access_log::{self, AccessLogger};
+use crate::proxy::{self, Proxy, ProxyStats};
+use crate::ready::Readiness;
 use crate::snapshot::Snapshot;
-use crate::status::Writes;
+use crate::status::StatusWriteMetrics;
 use crate::telemetry::{self, LogFormat};
-use crate::upstream::dns::Dns;
-use crate::upstream::tls::Anchors;
-use crate::upstream::{Authors, Loopback, Registry};
+use crate::upstream::dns::DnsFollower;
+use crate::upstream::tls::TrustAnchors;
+use crate::upstream::{LoopbackPolicy, TrustModel, UpstreamRegistry};
 
-/// Serves until told to stop.
-pub fn run(options: RunOptions) -> anyhow::Result<Exit> {
+/// Serves until a stop is requested.
+pub fn run(options: RunOptions) -> anyhow::Result<ExitStatus> {
     let started = SystemTime::now();
     telemetry::init(&options.log)?;
-    // Two threads: one may be busy compiling while the other answers probes. Requests have threads of their own.
+    // Two threads: one may compile while the other serves probes. The proxy's workers have their own threads.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("control")
@@ -61,56 +61,56 @@ pub fn run(options: RunOptions) -> anyhow::Result<Exit> {
         .build()
         .context("cannot start the control runtime")?;
     let ended = runtime.block_on(serve(options, started));
-    // Whatever is still being read, such as a standard input that nobody types, is not waited for.
+    // Does not wait for blocking reads, such as an idle standard input.
     runtime.shutdown_background();
     ended
 }
 
-async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit> {
+async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitStatus> {
     let signals = StopSignals::listen().context("cannot listen for signals")?;
-    let hangups = Hangups::listen().context("cannot listen for SIGHUP")?;
-    let (conductor, drain) = drain::conductor(signals, options.drain.delay, options.drain.timeout);
-    let ready = Ready::new();
+    let hangups = HangupSignals::listen().context("cannot listen for SIGHUP")?;
+    let (conductor, drain) = drain::drain_controller(signals, options.drain.delay, options.drain.timeout);
+    let ready = Readiness::new();
     let first_snapshot = ready.guard("first snapshot");
 
     let snapshots: Arc<ArcSwap<Snapshot>> = Arc::default();
     let authors = match &options.cluster {
-        Some(cluster) if cluster.loopback_backends => Authors::Tenants { loopback: Loopback::Served },
-        Some(_) => Authors::Tenants { loopback: Loopback::Refused },
-        None => Authors::Operator,
+        Some(cluster) if cluster.loopback_backends => TrustModel::MultiTenant { loopback: LoopbackPolicy::Allowed },
+        Some(_) => TrustModel::MultiTenant { loopback: LoopbackPolicy::Blocked },
+        None => TrustModel::SingleTenant,
     };
-    let upstreams = Arc::new(Registry::new(Anchors::of_system(), authors));
+    let upstreams = Arc::new(UpstreamRegistry::new(TrustAnchors::from_system(), authors));
     let access_log = open_access_log(&options.access_log, &options.access_log_fields)?;
     let proxy = Proxy::start(proxy_config(&options, access_log.clone()), snapshots.clone())
         .context("cannot start the workers")?;
     let proxy = Arc::new(proxy);
 
-    // Before the cluster is asked anything: whoever reads in the log that it does not answer can ask here what is waited for.
+    // Before the cluster is contacted, so that /readyz shows what is pending while the API server does not respond.
     let status_listener = listen("--status-listen", options.status_listen).await?;
     let admin_listener = listen("--admin-listen", options.admin_listen).await?;
     let admin = admin_listener
         .as_ref()
         .map(TcpListener::local_addr)
         .transpose()
-        .context("cannot tell where --admin-listen is")?;
+        .context("cannot read the local address of --admin-listen")?;
     let echo_listener = listen("--echo", options.echo).await?;
     let mut cluster = match &options.cluster {
-        Some(cluster) => Some(Cluster::start(cluster, &ready).await?),
+        Some(cluster) => Some(ClusterSource::start(cluster, &ready).await?),
         None => None,
     };
     let mut metrics = Metrics::new(started);
     let telling = cluster.as_mut().zip(options.cluster.as_ref()).map(|(cluster, flags)| {
-        let writes = Writes::register(metrics.registry());
-        let telling = Telling::start(cluster, flags, &options.gateways, writes, drain.clone());
-        cluster.desk = Some(telling.desk());
+        let writes = StatusWriteMetrics::register(metrics.registry());
+        let telling = StatusPublisher::start(cluster, flags, &options.gateways, writes, drain.clone());
+        cluster.status_queue = Some(telling.queue());
         telling
     });
     if let Some(cluster) = &cluster {
         metrics.registry().register_collector(Box::new(WatchMeters(cluster.counters())));
     }
-    metrics.registry().register_collector(Box::new(Shared(proxy.stats())));
+    metrics.registry().register_collector(Box::new(StatsCollector(proxy.stats())));
     metrics.registry().register_collector(Box::new(CertificateExpiry(snapshots.clone())));
-    let fingerprints = Fingerprints::of(snapshots.clone());
+    let fingerprints = FingerprintCache::new(snapshots.clone());
     metrics.registry().register_collector(Box::new(StateMeters {
         ready: ready.clone(),
         leading: telling.as_ref().map(|telling| telling.leading.clone()),
@@ -118,232 +118,240 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit>
         upstreams: upstreams.clone(),
         stats: proxy.stats(),
     }));
-    let meters = Meters::register(metrics.registry());
-    let problems = ProblemMeters::register(metrics.registry(), cluster.is_some());
+    let meters = ChangeMeters::register(metrics.registry());
+    let problems = DiagnosticMeters::register(metrics.registry(), cluster.is_some());
 
     let mut tasks = JoinSet::new();
-    let (state, node) = (State::default(), Arc::<str>::from(node_name()));
-    let (inside, questions) = Inside::new(snapshots.clone(), fingerprints.clone());
+    let (state, node) = (PluginState::default(), Arc::<str>::from(node_name()));
+    let (inside, questions) = AdminViews::new(snapshots.clone(), fingerprints.clone());
     if let Some(listener) = status_listener {
         let kong = KongMetrics { state: state.clone(), node: Arc::clone(&node), upstreams: upstreams.clone() };
-        let outside = Outside::new(metrics, kong, ready.clone(), proxy.stats(), fingerprints);
+        let outside = StatusViews::new(metrics, kong, ready.clone(), proxy.stats(), fingerprints);
         let over = drain.clone();
-        tasks.spawn(async move { admin::serve_status(listener, Arc::new(outside), async { over.over().await }).await });
+        tasks
+            .spawn(async move { admin::serve_status(listener, Arc::new(outside), async { over.ended().await }).await });
     }
     if let Some(listener) = admin_listener {
         let over = drain.clone();
-        tasks.spawn(async move { admin::serve_admin(listener, Arc::new(inside), async { over.over().await }).await });
+        tasks.spawn(async move { admin::serve_admin(listener, Arc::new(inside), async { over.ended().await }).await });
     }
     if let Some(listener) = echo_listener {
         let over = drain.clone();
-        tasks.spawn(async move { echo::serve(listener, async { over.over().await }).await });
+        tasks.spawn(async move { echo::serve(listener, async { over.ended().await }).await });
     }
     tasks.spawn(reopen_on_hangup(hangups, access_log.clone()));
-    tasks.spawn(unready_when_leaving(ready.clone(), drain.clone()));
+    tasks.spawn(withdraw_readiness(ready.clone(), drain.clone()));
     let conducting = tokio::spawn(conductor.run());
 
-    let (watcher, ticks) = Watcher::start();
+    let (watcher, ticks) = ManifestWatcher::start();
     let dns = {
         let upstreams = upstreams.clone();
-        Dns::from_system(authors, move |name, addresses| {
+        DnsFollower::from_system(authors, move |name, addresses| {
             for upstream in upstreams.all() {
                 upstream.set_resolved(name, addresses.to_vec());
             }
         })
     };
-    let (servers, lookups) = Servers::start(authors.loopback()).context("cannot prepare connections of plugins")?;
-    let troubles = servers.troubles();
+    let (servers, lookups) =
+        PluginServers::start(authors.loopback()).context("cannot set up connections for plugins")?;
+    let troubles = servers.diagnostics();
     let fail_open = options.ingress_class.fail_open;
     let services = Arc::new(servers);
-    let mut workshop = Workshop { registry: plugins::REGISTRY, state, services, node, fail_open, builtin: None };
+    let mut workshop = PluginFactory { registry: plugins::REGISTRY, state, services, node, fail_open, builtin: None };
     if options.kong.metrics {
-        workshop.builtin = Some(kong_metrics::of_everything(&workshop));
+        workshop.builtin = Some(kong_metrics::builtin_plugin(&workshop));
     }
-    let ingresses = Ingresses::served(&options.ingress_class, &options.ingress)?;
+    let ingresses = IngressConfig::with_listeners(&options.ingress_class, &options.ingress)?;
     let mut control = Control::new(options.gateways.clone(), upstreams.clone(), workshop, ingresses, snapshots.clone());
     if let Some(admin) = admin {
-        control.keep_away_from_admin(admin);
+        control.forbid_admin_backend(admin);
     }
     let (fronts, goodbye) = match (&cluster, &options.cluster, &telling) {
         (Some(cluster), Some(flags), Some(telling)) => {
             let leading = telling.leading.clone();
-            let (fronts, goodbye) = Fronts::start(cluster, flags, &options.gateways, &control, leading, &drain)?;
+            let (fronts, goodbye) =
+                GatewayServicesHandle::start(cluster, flags, &options.gateways, &control, leading, &drain)?;
             (Some(fronts), Some(goodbye))
         }
         _ => (None, None),
     };
     let control_loop = ControlLoop {
-        files: Files::new(options.manifests.clone(), options.channel, watcher),
-        overlap: (cluster.is_some() && !options.manifests.is_empty()).then(Overlap::default),
+        files: ManifestFiles::new(options.manifests.clone(), options.channel, watcher),
+        overlap: (cluster.is_some() && !options.manifests.is_empty()).then(SourceOverlap::default),
         control,
-        announcer: Announcer::new(form(&options), options.log.color),
+        announcer: Announcer::new(announcement_format(&options), options.log.color),
         proxy: Arc::clone(&proxy),
-        retry: Retry::default(),
-        first: Some(first_snapshot),
+        bind_retry: BindRetry::default(),
+        first_snapshot: Some(first_snapshot),
         cluster,
-        fronts,
+        gateway_services: fronts,
         dns,
-        troubles,
+        plugin_diagnostics: troubles,
         upstreams,
         snapshots,
         meters,
-        problems,
+        diagnostic_meters: problems,
     };
-    // A task of its own: reading files may take as long as it wants, and signals are heard meanwhile.
+    // A separate task, so that slow file reads do not delay signals.
     let mut controlling = tokio::spawn(control_loop.run(ticks, questions, lookups));
     let until = tokio::select! {
-        ended = &mut controlling => return ended.context("the control loop has failed").map(|()| Exit::Fine),
+        ended = &mut controlling => return ended.context("the control loop has failed").map(|()| ExitStatus::Success),
         until = drain.draining() => until,
     };
     controlling.abort();
     if let Some(goodbye) = goodbye {
-        goodbye.say().await;
+        goodbye.run().await;
     }
     drain_until(&proxy, until, &drain).await;
     if let Some(telling) = telling {
-        telling.end().await;
+        telling.shutdown().await;
     }
     conducting.abort();
-    // The last requests are often the ones that somebody will ask about.
+    // The last log entries matter most for diagnosis.
     tokio::task::block_in_place(|| access_log.finish());
-    Ok(Exit::Fine)
+    Ok(ExitStatus::Success)
 }
 
-/// Finishes what is in flight, until the time is over or a second signal cuts it.
+/// Waits for requests in flight until the deadline or a second signal.
 async fn drain_until(proxy: &Proxy, until: Instant, drain: &Drain) {
     let timeout = until.saturating_duration_since(Instant::now());
     let mut draining = std::pin::pin!(proxy.drain(timeout));
     let at_once = match drain.phase() {
-        Phase::Over => true,
+        DrainPhase::Ended => true,
         _ => tokio::select! {
             biased;
-            cut = &mut draining => return tell_drained(cut),
-            () = drain.over() => Instant::now() < until,
+            cut = &mut draining => return log_drained(cut),
+            () = drain.ended() => Instant::now() < until,
         },
     };
     if at_once {
-        warn!("Stopped at once; requests in flight were cut off");
+        warn!("Stopped at once; requests in flight were aborted");
     } else {
-        // The time was over for both of us in the same moment.
-        tell_drained(draining.await);
+        // The drain and the shutdown reached the deadline at the same moment.
+        log_drained(draining.await);
     }
 }
 
-fn tell_drained(cut: usize) {
+fn log_drained(cut: usize) {
     match cut {
-        0 => info!("Stopped; every request was answered"),
-        cut => warn!(cut, "Stopped; the drain timeout cut requests off"),
+        0 => info!("Stopped; all requests completed"),
+        cut => warn!(cut, "Stopped; the drain timeout aborted requests in flight"),
     }
 }
 
-/// The Pod, or the machine.
+/// Name of the Pod, otherwise of the machine.
 fn node_name() -> String {
     let named = std::env::var("POD_NAME").ok().filter(|name| !name.is_empty());
     let machine = || Some(rustix::system::uname().nodename().to_str().ok()?.to_owned());
     named.or_else(machine).unwrap_or_else(|| "portico".to_owned())
 }
 
-/// Whoever edits files sees tables. What a cluster says is in its status, and here in the log.
-fn form(options: &RunOptions) -> Form {
+/// Tables for editing files at a terminal; with a cluster, verdicts are in the statuses and the log.
+fn announcement_format(options: &RunOptions) -> AnnouncementFormat {
     match options.log.format {
-        LogFormat::Text if options.cluster.is_none() => Form::Tables,
-        LogFormat::Text | LogFormat::Json => Form::Events,
+        LogFormat::Text if options.cluster.is_none() => AnnouncementFormat::Tables,
+        LogFormat::Text | LogFormat::Json => AnnouncementFormat::Events,
     }
 }
 
-/// None if that is off.
+/// `None` if the listener is off.
 async fn listen(flag: &str, address: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
     let Some(address) = address else { return Ok(None) };
     let listener = TcpListener::bind(address).await.with_context(|| {
-        format!("{flag} {address}: cannot listen there; stop what uses the port, or choose another address")
+        format!("{flag} {address}: cannot listen; stop the process that uses the port, or choose another address")
     })?;
     Ok(Some(listener))
 }
 
-async fn reopen_on_hangup(mut hangups: Hangups, access_log: Arc<AccessLog>) {
+async fn reopen_on_hangup(mut hangups: HangupSignals, access_log: Arc<AccessLogger>) {
     loop {
         hangups.next().await;
-        info!("Opening the access log again");
+        info!("Reopening the access log");
         access_log.reopen();
     }
 }
 
-/// Whoever sends requests is to look elsewhere before we stop taking them.
-async fn unready_when_leaving(ready: Ready, drain: Drain) {
+/// Withdraws readiness first, so that load balancers stop sending requests before listeners close.
+async fn withdraw_readiness(ready: Readiness, drain: Drain) {
     drain.leaving().await;
     let _leaving = ready.guard("stopping");
-    drain.over().await;
+    drain.ended().await;
 }
 
-fn proxy_config(options: &RunOptions, access_log: Arc<AccessLog>) -> proxy::Config {
+fn proxy_config(options: &RunOptions, access_log: Arc<AccessLogger>) -> proxy::ProxyConfig {
     let flags = &options.limits;
-    let connections = connections_that_fit(flags.max_connections.get());
-    let limits = proxy::Limits {
+    let connections = raise_descriptor_limit(flags.max_connections.get());
+    let limits = proxy::ProxyLimits {
         header_timeout: flags.client_header_timeout,
-        max_head: flags.client_header_bytes,
-        max_fields: flags.client_header_count.get(),
+        max_request_head: flags.client_header_bytes,
+        max_request_fields: flags.client_header_count.get(),
         handshake_timeout: options.tls.handshake_timeout,
-        keep_alive: flags.client_idle_timeout,
+        keep_alive_timeout: flags.client_idle_timeout,
         max_streams: u32::try_from(flags.client_http2_streams.get()).unwrap_or(u32::MAX),
-        tunnel_idle: flags.upgrade_idle_timeout,
-        listener_leave: options.drain.timeout,
+        tunnel_idle_timeout: flags.upgrade_idle_timeout,
+        listener_grace_period: options.drain.timeout,
         max_connections: connections,
         max_upstream_connections: connections,
         connect_timeout: flags.upstream_connect_timeout,
-        upstream_idle: flags.upstream_idle_timeout,
-        ..proxy::Limits::default()
+        upstream_idle_timeout: flags.upstream_idle_timeout,
+        ..proxy::ProxyLimits::default()
     };
-    proxy::Config {
+    proxy::ProxyConfig {
         workers: options.workers,
         limits,
-        trusted: options.trusted_ips.clone(),
+        trusted_ips: options.trusted_ips.clone(),
         tls: tls_policy(&options.tls),
-        balancers: options.proxy_protocol_from.clone(),
+        proxy_protocol_peers: options.proxy_protocol_from.clone(),
         allow_port_sharing: options.allow_port_sharing,
         access_log,
         kong_headers: match options.kong.headers {
-            None => proxy::KongHeaders::Auto,
-            Some(args::KongHeaders::On) => proxy::KongHeaders::On,
-            Some(args::KongHeaders::Off) => proxy::KongHeaders::Off,
+            None => proxy::KongHeaderMode::Auto,
+            Some(args::KongHeadersArg::On) => proxy::KongHeaderMode::On,
+            Some(args::KongHeadersArg::Off) => proxy::KongHeaderMode::Off,
         },
-        product: proxy::Product::new(&options.kong.product).expect("the flag takes nothing else"),
+        product_token: proxy::ProductToken::new(&options.kong.product).expect("the flag was validated"),
         max_series: options.metrics_max_series.get(),
     }
 }
 
 fn tls_policy(options: &args::TlsOptions) -> proxy::TlsPolicy {
     let min_version = match options.min_version {
-        args::TlsVersion::V1_2 => proxy::TlsVersion::V1_2,
-        args::TlsVersion::V1_3 => proxy::TlsVersion::V1_3,
+        args::TlsVersionArg::V1_2 => proxy::MinTlsVersion::V1_2,
+        args::TlsVersionArg::V1_3 => proxy::MinTlsVersion::V1_3,
     };
     proxy::TlsPolicy { min_version, ciphers: options.ciphers.clone() }
 }
 
-fn open_access_log(log: &args::AccessLog, fields: &[access_log::Field]) -> anyhow::Result<Arc<AccessLog>> {
+fn open_access_log(
+    log: &args::AccessLogOptions,
+    fields: &[access_log::AccessLogField],
+) -> anyhow::Result<Arc<AccessLogger>> {
     let (destination, format) = match log {
-        args::AccessLog::Off => (access_log::Destination::Off, LogFormat::Json),
-        args::AccessLog::Stdout(format) => (access_log::Destination::Stdout, *format),
-        args::AccessLog::File(path, format) => (access_log::Destination::File(path.clone()), *format),
+        args::AccessLogOptions::Off => (access_log::AccessLogDestination::Off, LogFormat::Json),
+        args::AccessLogOptions::Stdout(format) => (access_log::AccessLogDestination::Stdout, *format),
+        args::AccessLogOptions::File(path, format) => (access_log::AccessLogDestination::File(path.clone()), *format),
     };
     let format = match format {
-        LogFormat::Text => access_log::Format::Text,
-        LogFormat::Json => access_log::Format::Json,
+        LogFormat::Text => access_log::AccessLogFormat::Text,
+        LogFormat::Json => access_log::AccessLogFormat::Json,
     };
-    let log = AccessLog::start(destination.clone(), format, fields);
+    let log = AccessLogger::start(destination.clone(), format, fields);
     log.map(Arc::new).with_context(|| match destination {
-        access_log::Destination::File(path) => format!(
-            "--access-log {}: cannot be opened; give a file in a folder that exists and may be written to, `-` or `off`",
+        access_log::AccessLogDestination::File(path) => format!(
+            "--access-log {}: cannot be opened; give a file in an existing, writable directory, `-` or `off`",
             path.display()
         ),
-        access_log::Destination::Off | access_log::Destination::Stdout => "--access-log: cannot be started".to_owned(),
+        access_log::AccessLogDestination::Off | access_log::AccessLogDestination::Stdout => {
+            "--access-log: cannot be started".to_owned()
+        }
     })
 }
 
-/// The proxy and the registry both hold the counters.
+/// Collector for the counters, which the proxy and the registry share.
 #[derive(Debug)]
-struct Shared(Arc<Stats>);
+struct StatsCollector(Arc<ProxyStats>);
 
-impl Collector for Shared {
+impl Collector for StatsCollector {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
         self.0.encode(encoder)
     }

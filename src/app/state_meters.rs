@@ -1,4 +1,4 @@
-//! What is measured when somebody asks: whether this replica is ready and leads, what it serves, and how its endpoints fare.
+//! Metrics computed at each scrape: readiness, leadership, the served snapshot and the health of endpoints.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,39 +10,39 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use tokio::sync::watch;
 
-use super::fingerprints::Fingerprints;
-use crate::proxy::Stats;
-use crate::ready::Ready;
-use crate::upstream::{Registry, Tally};
+use super::fingerprint_cache::FingerprintCache;
+use crate::proxy::ProxyStats;
+use crate::ready::Readiness;
+use crate::upstream::{EndpointCounts, UpstreamRegistry};
 
 #[derive(Debug)]
 pub(super) struct StateMeters {
-    pub(super) ready: Ready,
-    /// Only with a cluster.
+    pub(super) ready: Readiness,
+    /// Present only with a cluster.
     pub(super) leading: Option<watch::Receiver<bool>>,
-    pub(super) fingerprints: Arc<Fingerprints>,
-    pub(super) upstreams: Arc<Registry>,
-    pub(super) stats: Arc<Stats>,
+    pub(super) fingerprints: Arc<FingerprintCache>,
+    pub(super) upstreams: Arc<UpstreamRegistry>,
+    pub(super) stats: Arc<ProxyStats>,
 }
 
 impl Collector for StateMeters {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let ready = u64::from(self.ready.is_ready());
-        gauge(&mut encoder, "portico_ready", "1 if requests may come, as /readyz says", ready)?;
-        let hash = self.fingerprints.now().number();
-        gauge(&mut encoder, "portico_snapshot_hash", "Of the snapshot that is served: the same in all replicas", hash)?;
+        gauge(&mut encoder, "portico_ready", "1 if /readyz reports ready", ready)?;
+        let hash = self.fingerprints.current().as_metric_value();
+        gauge(&mut encoder, "portico_snapshot_hash", "Hash of the served snapshot, equal in all replicas", hash)?;
         if let Some(leading) = &self.leading {
             let leads = u64::from(*leading.borrow());
-            gauge(&mut encoder, "portico_leader", "1 if this replica writes statuses and the like", leads)?;
+            gauge(&mut encoder, "portico_leader", "1 if this replica is the leader and writes statuses", leads)?;
         }
         let mut family = encoder.encode_descriptor(
             "portico_upstream_endpoints",
-            "Endpoints of Services that had requests, by whether they can be connected to",
+            "Endpoints of Services that had requests, by health",
             None,
             MetricType::Gauge,
         )?;
-        for (upstream, Tally { well, passed_over }) in self.tallies() {
-            for (state, count) in [("well", well), ("passed_over", passed_over)] {
+        for (upstream, EndpointCounts { healthy: well, ejected: passed_over }) in self.tallies() {
+            for (state, count) in [("healthy", well), ("ejected", passed_over)] {
                 let pairs = [("upstream", &*upstream), ("state", state)];
                 family.encode_family(&pairs)?.encode_gauge(&i64::try_from(count).unwrap_or(i64::MAX))?;
             }
@@ -52,18 +52,18 @@ impl Collector for StateMeters {
 }
 
 impl StateMeters {
-    /// By name, as requests have it. One that is spoken to in two protocols is as well as the worse of them.
-    fn tallies(&self) -> BTreeMap<String, Tally> {
+    /// By name, as in request metrics. An upstream used in two protocols counts with the worse of the two.
+    fn tallies(&self) -> BTreeMap<String, EndpointCounts> {
         let asked = self.stats.backends();
-        let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
+        let mut tallies: BTreeMap<String, EndpointCounts> = BTreeMap::new();
         for upstream in self.upstreams.all() {
             let name = upstream.key.to_string();
             if !asked.contains(name.as_str()) {
                 continue;
             }
-            let tally = upstream.tally();
+            let tally = upstream.endpoint_counts();
             let known = tallies.entry(name).or_insert(tally);
-            if tally.well < known.well {
+            if tally.healthy < known.healthy {
                 *known = tally;
             }
         }

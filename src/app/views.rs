@@ -1,4 +1,4 @@
-//! What the status and admin listeners show, gathered from the parts that know it.
+//! Data of the status and admin listeners, gathered from the modules that own it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,114 +11,113 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use super::control::Control;
-use super::fingerprints::Fingerprints;
+use super::fingerprint_cache::FingerprintCache;
 use super::kong_metrics::KongMetrics;
-use crate::admin::{Seen, View, Views, Vitals};
+use crate::admin::{AdminView, StatusSource, ViewContent, Views};
 use crate::api::{Meta, ObjectId};
 use crate::compile::verdict::Verdicts;
 use crate::metrics::{Exposition, Metrics};
-use crate::plugins::prometheus::Connections;
-use crate::proxy::Stats;
-use crate::ready::Ready;
+use crate::plugins::prometheus::ConnectionCounts;
+use crate::proxy::ProxyStats;
+use crate::ready::Readiness;
 use crate::snapshot::Snapshot;
 use crate::status;
 
-/// A question to the control loop, and where the answer goes.
-pub(super) struct Question {
-    view: View,
-    answer: oneshot::Sender<Seen>,
+/// A query to the control loop, with the channel for its result.
+pub(super) struct ViewQuery {
+    view: AdminView,
+    reply: oneshot::Sender<ViewContent>,
 }
 
-/// Answers the admin listener: from the snapshot directly, else by asking the control loop.
-pub(super) struct Inside {
+/// Views of the admin listener: the snapshot directly, everything else through the control loop.
+pub(super) struct AdminViews {
     snapshots: Arc<ArcSwap<Snapshot>>,
-    fingerprints: Arc<Fingerprints>,
-    questions: mpsc::Sender<Question>,
+    fingerprints: Arc<FingerprintCache>,
+    queries: mpsc::Sender<ViewQuery>,
 }
 
-impl Inside {
-    /// Gives the questions to whoever owns the control state.
+impl AdminViews {
+    /// Returns the receiver of queries for the task that owns the control state.
     pub(super) fn new(
         snapshots: Arc<ArcSwap<Snapshot>>,
-        fingerprints: Arc<Fingerprints>,
-    ) -> (Self, mpsc::Receiver<Question>) {
+        fingerprints: Arc<FingerprintCache>,
+    ) -> (Self, mpsc::Receiver<ViewQuery>) {
         let (questions, receiver) = mpsc::channel(16);
-        (Inside { snapshots, fingerprints, questions }, receiver)
+        (AdminViews { snapshots, fingerprints, queries: questions }, receiver)
     }
 }
 
-impl Views for Inside {
-    fn view(&self, view: View) -> BoxFuture<'_, Option<Seen>> {
+impl Views for AdminViews {
+    fn view(&self, view: AdminView) -> BoxFuture<'_, Option<ViewContent>> {
         async move {
             match view {
-                View::Snapshot => {
+                AdminView::Snapshot => {
                     let snapshot = self.snapshots.load_full();
-                    let made =
-                        move || serde_json::to_value(snapshot.dump()).expect("a dump is made of words and lists");
-                    return Some(Box::new(made) as Seen);
+                    let made = move || serde_json::to_value(snapshot.dump()).expect("a dump serializes to JSON");
+                    return Some(Box::new(made) as ViewContent);
                 }
-                View::Hash => {
+                AdminView::Hash => {
                     let fingerprints = Arc::clone(&self.fingerprints);
-                    return Some(Box::new(move || hash(&fingerprints)) as Seen);
+                    return Some(Box::new(move || hash_json(&fingerprints)) as ViewContent);
                 }
-                View::Store | View::Verdicts => {}
+                AdminView::Store | AdminView::Verdicts => {}
             }
             let (answer, answered) = oneshot::channel();
-            self.questions.send(Question { view, answer }).await.ok()?;
+            self.queries.send(ViewQuery { view, reply: answer }).await.ok()?;
             answered.await.ok()
         }
         .boxed()
     }
 }
 
-impl Question {
-    /// Changes wait for this, so it takes what there is and leaves it to others to make something of it.
-    pub(super) fn answer(self, control: &Control) {
-        let seen: Seen = match self.view {
-            View::Store => {
-                let objects = objects(control);
-                Box::new(move || store(&objects))
+impl ViewQuery {
+    /// Blocks the control loop, so it only clones data; the closure renders it elsewhere.
+    pub(super) fn run(self, control: &Control) {
+        let seen: ViewContent = match self.view {
+            AdminView::Store => {
+                let objects = object_metadata(control);
+                Box::new(move || store_json(&objects))
             }
-            View::Verdicts => {
+            AdminView::Verdicts => {
                 let verdicts = control.verdicts().clone();
-                Box::new(move || verdicts_of(&verdicts))
+                Box::new(move || verdicts_json(&verdicts))
             }
-            View::Hash | View::Snapshot => return,
+            AdminView::Hash | AdminView::Snapshot => return,
         };
-        // Whoever asked may have gone.
-        drop(self.answer.send(seen));
+        // The receiver may be gone because the client disconnected.
+        drop(self.reply.send(seen));
     }
 }
 
-/// Answers the status listener: everything it shows is at hand.
-pub(super) struct Outside {
+/// Data of the status listener, all available without the control loop.
+pub(super) struct StatusViews {
     metrics: Metrics,
     kong: KongMetrics,
-    ready: Ready,
-    stats: Arc<Stats>,
-    fingerprints: Arc<Fingerprints>,
+    ready: Readiness,
+    stats: Arc<ProxyStats>,
+    fingerprints: Arc<FingerprintCache>,
 }
 
-impl Outside {
+impl StatusViews {
     pub(super) fn new(
         metrics: Metrics,
         kong: KongMetrics,
-        ready: Ready,
-        stats: Arc<Stats>,
-        fingerprints: Arc<Fingerprints>,
+        ready: Readiness,
+        stats: Arc<ProxyStats>,
+        fingerprints: Arc<FingerprintCache>,
     ) -> Self {
-        Outside { metrics, kong, ready, stats, fingerprints }
+        StatusViews { metrics, kong, ready, stats, fingerprints }
     }
 }
 
-impl Vitals for Outside {
+impl StatusSource for StatusViews {
     fn waiting_for(&self) -> Vec<String> {
         self.ready.waiting_for()
     }
 
     fn metrics(&self, exposition: Exposition) -> Result<String, fmt::Error> {
         let page = self.metrics.encode(exposition)?;
-        let connections = Connections { accepted: self.stats.accepted(), active: self.stats.connections() };
+        let connections = ConnectionCounts { accepted: self.stats.accepted(), active: self.stats.connections() };
         Ok(self.kong.append_to(page, exposition, self.stats.requests(), connections))
     }
 
@@ -135,37 +134,37 @@ impl Vitals for Outside {
     }
 
     fn configuration_hash(&self) -> String {
-        self.fingerprints.now().to_string()
+        self.fingerprints.current().to_string()
     }
 }
 
-/// The number is `portico_snapshot_hash`.
-fn hash(fingerprints: &Fingerprints) -> Value {
-    let fingerprint = fingerprints.now();
-    json!({"hash": fingerprint.to_string(), "number": fingerprint.number()})
+/// `number` equals `portico_snapshot_hash`.
+fn hash_json(fingerprints: &FingerprintCache) -> Value {
+    let fingerprint = fingerprints.current();
+    json!({"hash": fingerprint.to_string(), "number": fingerprint.as_metric_value()})
 }
 
-/// An object of the store: who it is and how old, never what is in it.
-struct Known {
+/// Metadata of an object in the store, never its content.
+struct ObjectMetadata {
     id: ObjectId,
     generation: i64,
     labels: BTreeMap<Arc<str>, Arc<str>>,
     mentioned_by: Vec<ObjectId>,
 }
 
-fn objects(control: &Control) -> Vec<Known> {
+fn object_metadata(control: &Control) -> Vec<ObjectMetadata> {
     let known = |id: ObjectId| {
         let Meta { generation, labels, .. } = control.store.meta(&id)?;
-        let mentioned_by = control.store.refs().dependents(&id).cloned().collect();
-        Some(Known { generation: *generation, labels: labels.clone(), mentioned_by, id })
+        let mentioned_by = control.store.dependency_index().dependents(&id).cloned().collect();
+        Some(ObjectMetadata { generation: *generation, labels: labels.clone(), mentioned_by, id })
     };
     control.store.everything().into_iter().filter_map(known).collect()
 }
 
-/// By kind.
-fn store(objects: &[Known]) -> Value {
+/// Grouped by kind.
+fn store_json(objects: &[ObjectMetadata]) -> Value {
     let mut kinds: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
-    for Known { id, generation, labels, mentioned_by } in objects {
+    for ObjectMetadata { id, generation, labels, mentioned_by } in objects {
         let mut object = json!({"name": &*id.key.name, "generation": generation});
         if !id.key.namespace.is_empty() {
             object["namespace"] = json!(&*id.key.namespace);
@@ -181,7 +180,7 @@ fn store(objects: &[Known]) -> Value {
     json!(kinds)
 }
 
-fn verdicts_of(verdicts: &Verdicts) -> Value {
+fn verdicts_json(verdicts: &Verdicts) -> Value {
     let describe = |(id, verdict): (&ObjectId, &Arc<_>)| {
         let mut object = json!({"kind": id.kind.name(), "name": &*id.key.name});
         if !id.key.namespace.is_empty() {

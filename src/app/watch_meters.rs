@@ -1,4 +1,4 @@
-//! What is measured about watches: events, lists, objects and their age, by kind.
+//! Metrics of watches: events, lists, objects and age, by kind.
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
@@ -7,18 +7,18 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::api::Kind;
-use crate::k8s::{Counters, WatchCounts};
+use crate::k8s::{WatchCounters, WatchCounts};
 
-/// Reads the counts of the watches when somebody asks. A kind that is not watched has no series.
+/// Reads the counters of the watches at each scrape. Kinds that are not watched have no series.
 #[derive(Debug)]
-pub(super) struct WatchMeters(pub(super) Counters);
+pub(super) struct WatchMeters(pub(super) WatchCounters);
 
 impl Collector for WatchMeters {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
-        let kinds: Vec<_> = Kind::ALL.iter().map(|kind| (kind.name(), self.0.of(*kind))).collect();
+        let kinds: Vec<_> = Kind::ALL.iter().map(|kind| (kind.name(), self.0.for_kind(*kind))).collect();
         let mut ages = encoder.encode_descriptor(
             "portico_watch_age_seconds",
-            "How old what is known of the API server may be: 0 while the watch works",
+            "Maximum age of the state received from the API server: 0 while the watch works",
             None,
             MetricType::Gauge,
         )?;
@@ -29,7 +29,7 @@ impl Collector for WatchMeters {
         }
         let watched: Vec<_> = kinds.into_iter().filter(|(_, counts)| counts.lists > 0).collect();
         for family in FAMILIES {
-            let kind = if family.grows { MetricType::Counter } else { MetricType::Gauge };
+            let kind = if family.is_counter { MetricType::Counter } else { MetricType::Gauge };
             let mut metric = encoder.encode_descriptor(family.name, family.help, None, kind)?;
             for (kind, counts) in &watched {
                 let labels = [("kind", *kind)];
@@ -41,36 +41,36 @@ impl Collector for WatchMeters {
     }
 }
 
-struct Family {
+struct WatchFamily {
     name: &'static str,
     help: &'static str,
-    grows: bool,
+    is_counter: bool,
     value: fn(&WatchCounts) -> u64,
 }
 
-impl Family {
+impl WatchFamily {
     fn encode(&self, value: u64, encoder: MetricEncoder<'_>) -> std::fmt::Result {
-        if self.grows { ConstCounter::new(value).encode(encoder) } else { ConstGauge::new(value).encode(encoder) }
+        if self.is_counter { ConstCounter::new(value).encode(encoder) } else { ConstGauge::new(value).encode(encoder) }
     }
 }
 
-const FAMILIES: &[Family] = &[
-    Family {
+const FAMILIES: &[WatchFamily] = &[
+    WatchFamily {
         name: "portico_watch_events",
-        help: "Objects that watches of the API server reported, those of lists included",
-        grows: true,
+        help: "Objects received from watches of the API server, including initial lists",
+        is_counter: true,
         value: |counts| counts.events,
     },
-    Family {
+    WatchFamily {
         name: "portico_watch_lists",
-        help: "Lists that watches began with: the first, and one whenever events were missed",
-        grows: true,
+        help: "Lists requested by watches: the first, and one whenever events were missed",
+        is_counter: true,
         value: |counts| counts.lists,
     },
-    Family {
+    WatchFamily {
         name: "portico_watch_objects",
-        help: "Objects that are known of the API server",
-        grows: false,
+        help: "Objects known from the API server",
+        is_counter: false,
         value: |counts| counts.objects as u64,
     },
 ];

@@ -1,4 +1,4 @@
-//! `portico check`: its flags, and what they come to.
+//! Flags of `portico check` and the options they resolve to.
 
 use std::path::PathBuf;
 
@@ -7,11 +7,11 @@ use clap::builder::BoolishValueParser;
 
 use super::gateways::GatewayArgs;
 use super::ingress::{IngressClassArgs, IngressClassOptions};
-use super::run::standard_input_once;
-use super::{Channel, ColorArgs, GatewayOptions, OutputFormat, Surroundings, UsageError};
+use super::run::require_single_standard_input;
+use super::{ChannelArg, ColorArgs, Environment, GatewayOptions, OutputFormat, UsageError};
 use crate::schema;
 
-/// Say what is wrong with manifests, and what would be right, without serving them
+/// Report errors in manifests and how to fix them, without serving the manifests
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct CheckArgs {
@@ -19,17 +19,17 @@ pub struct CheckArgs {
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
 
-    /// Form of the answer
+    /// Output format
     #[arg(short, long, value_enum, default_value_t = OutputFormat::Text, value_name = "FORMAT", env = "PORTICO_OUTPUT")]
     output: OutputFormat,
 
-    /// Let warnings count as errors
+    /// Treat warnings as errors
     #[arg(long, env = "PORTICO_WARNINGS_AS_ERRORS", value_parser = BoolishValueParser::new())]
     warnings_as_errors: bool,
 
     /// Release channel of the Gateway API that decides which kinds and fields exist
-    #[arg(long, value_enum, default_value_t = Channel::Experimental, value_name = "CHANNEL", env = "PORTICO_CHANNEL")]
-    channel: Channel,
+    #[arg(long, value_enum, default_value_t = ChannelArg::Experimental, value_name = "CHANNEL", env = "PORTICO_CHANNEL")]
+    channel: ChannelArg,
 
     #[command(flatten)]
     gateways: GatewayArgs,
@@ -40,7 +40,7 @@ pub struct CheckArgs {
 /// `portico check`, resolved.
 #[derive(Clone, Debug)]
 pub struct CheckOptions {
-    /// At least one; `-` is standard input and there at most once.
+    /// At least one; `-` means standard input and occurs at most once.
     pub paths: Vec<PathBuf>,
     pub output: OutputFormat,
     pub warnings_as_errors: bool,
@@ -52,8 +52,8 @@ pub struct CheckOptions {
 }
 
 impl CheckArgs {
-    pub(super) fn resolve(self, color: &ColorArgs, surroundings: &Surroundings) -> Result<CheckOptions, UsageError> {
-        standard_input_once("PATH", &self.paths)?;
+    pub(super) fn resolve(self, color: &ColorArgs, surroundings: &Environment) -> Result<CheckOptions, UsageError> {
+        require_single_standard_input("PATH", &self.paths)?;
         Ok(CheckOptions {
             paths: self.paths,
             output: self.output,
@@ -68,15 +68,15 @@ impl CheckArgs {
 }
 
 const EXAMPLES: &str = "\
-Exit codes: 0 fine, 1 something was refused, 2 usage or I/O error.
+Exit codes: 0 valid, 1 an object was rejected, 2 usage or I/O error.
 
 Examples:
-  # A folder, as a step of a pipeline
+  # A directory, as a step of a CI pipeline
   portico check --warnings-as-errors ./manifests
 
-  # What another tool renders
+  # The output of another tool
   helm template my-chart | portico check -
 
-  # For a program: a list with file, line, column, object, field, type, status, reason, message
+  # Machine-readable: a list with file, line, column, object, field, type, status, reason, message
   # and remedy
   portico check -o json ./manifests";

@@ -1,4 +1,4 @@
-//! Which cluster is a source of objects, and what of it is watched.
+//! Flags for the cluster whose objects are watched.
 
 use std::path::PathBuf;
 
@@ -14,26 +14,29 @@ pub(super) struct ClusterArgs {
     #[arg(long, env = "PORTICO_KUBERNETES", value_parser = BoolishValueParser::new())]
     kubernetes: bool,
 
-    /// Kubeconfig that says where the API server is; without it that of KUBECONFIG or of the home folder if --context is
-    /// given, else the service account of the Pod
+    /// Kubeconfig of the API server; default: with --context, KUBECONFIG or the kubeconfig in the home directory, else
+    /// the
+    /// service account of the Pod
     #[arg(long, value_name = "FILE", env = "PORTICO_KUBECONFIG")]
     kubeconfig: Option<PathBuf>,
 
-    /// Context of the kubeconfig; without it the current one
+    /// Context of the kubeconfig; default: its current context
     #[arg(long, value_name = "NAME", env = "PORTICO_CONTEXT")]
     context: Option<String>,
 
-    /// Namespaces to watch (repeatable); without it all
+    /// Namespaces to watch (repeatable); default: all
     #[arg(long, value_name = "NAME", value_delimiter = ',', env = "PORTICO_WATCH_NAMESPACES")]
-    #[arg(value_parser = namespace)]
+    #[arg(value_parser = parse_namespace)]
     watch_namespaces: Vec<String>,
 
-    /// Namespace of the Lease portico-leader, whose holder writes statuses; without it that of our Pod, else portico-system
-    #[arg(long, value_name = "NAME", env = "PORTICO_LEADER_ELECTION_NAMESPACE", value_parser = namespace)]
+    /// Namespace of the Lease portico-leader, whose holder writes statuses; default: that of the Pod, else
+    /// portico-system
+    #[arg(long, value_name = "NAME", env = "PORTICO_LEADER_ELECTION_NAMESPACE", value_parser = parse_namespace)]
     leader_election_namespace: Option<String>,
 
-    /// Let Services and plugins lead to loopback addresses of the machine or Pod that Portico runs in, as to a sidecar;
-    /// without it they may where all objects come from files, and not where some come from a cluster
+    /// Let Services and plugins connect to loopback addresses of the machine or Pod that Portico runs in, for example
+    /// to a
+    /// sidecar; default: allowed if all objects come from files, denied if any come from a cluster
     #[arg(long, env = "PORTICO_ALLOW_LOOPBACK_BACKENDS", value_parser = BoolishValueParser::new())]
     allow_loopback_backends: bool,
 }
@@ -42,25 +45,25 @@ pub(super) struct ClusterArgs {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterOptions {
     pub access: ClusterAccess,
-    /// Each once; empty for all.
+    /// Without duplicates; empty for all.
     pub namespaces: Vec<String>,
-    /// Where the replicas elect who writes; without it wherever this one runs.
+    /// Namespace of the leader election Lease; by default that of this Pod.
     pub election_namespace: Option<String>,
-    /// Services may lead to the machine or Pod that we run in.
+    /// Services may have loopback addresses of this machine or Pod as endpoints.
     pub loopback_backends: bool,
 }
 
-/// Who says where the API server is and who we are.
+/// Source of the API server's address and of the credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClusterAccess {
-    /// The service account of the Pod that this is.
+    /// The service account of this Pod.
     Pod,
-    /// A kubeconfig; at least one of the two was named by a person.
+    /// A kubeconfig; at least one of the fields was given by a flag.
     Kubeconfig { file: Option<PathBuf>, context: Option<String> },
 }
 
 impl ClusterArgs {
-    /// `others`: whether objects come from elsewhere too.
+    /// `others`: objects also come from files.
     pub(super) fn resolve(self, others: bool, in_cluster: bool) -> Result<Option<ClusterOptions>, UsageError> {
         let ClusterArgs {
             kubernetes,
@@ -80,14 +83,14 @@ impl ClusterArgs {
                 ("--allow-loopback-backends", loopback_backends),
             ];
             return match given.into_iter().find(|(_, given)| *given) {
-                Some((flag, _)) => Err(UsageError::NeedsKubernetes { flag }),
+                Some((flag, _)) => Err(UsageError::RequiresKubernetes { flag }),
                 None => Ok(None),
             };
         }
         let access = match (named, in_cluster) {
             (true, _) => ClusterAccess::Kubeconfig { file: kubeconfig, context },
             (false, true) => ClusterAccess::Pod,
-            (false, false) if kubernetes => return Err(UsageError::WhichCluster),
+            (false, false) if kubernetes => return Err(UsageError::UnknownCluster),
             (false, false) => return Err(UsageError::NoSource),
         };
         let mut namespaces = Vec::new();
@@ -105,14 +108,14 @@ impl ClusterArgs {
     }
 }
 
-/// As the API server wants the name of a namespace.
-fn namespace(text: &str) -> Result<String, String> {
+/// Validates the name of a namespace as the API server does.
+fn parse_namespace(text: &str) -> Result<String, String> {
     let fits = (1..=63).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
         && !text.starts_with('-')
         && !text.ends_with('-');
     match fits {
         true => Ok(text.to_owned()),
-        false => Err("not the name of a namespace; write small letters, digits and dashes, 63 at most".to_owned()),
+        false => Err("not the name of a namespace; write lowercase letters, digits and dashes, at most 63".to_owned()),
     }
 }

@@ -1,4 +1,4 @@
-//! Which Gateways are ours, and which addresses they may have.
+//! Flags for the Gateways to serve and their addresses.
 
 use std::collections::BTreeSet;
 
@@ -12,31 +12,32 @@ use crate::api::names::GATEWAY_CONTROLLER;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Gateways")]
 pub(super) struct GatewayArgs {
-    /// Also serve GatewayClasses of this controller, to take them over from another implementation (repeatable);
+    /// Also serve GatewayClasses of this controller name, to take them over from another implementation (repeatable);
     /// portico.dev/gateway-controller is always served
     #[arg(long, value_name = "NAME", value_delimiter = ',', env = "PORTICO_GATEWAY_CONTROLLER_NAME")]
-    #[arg(value_parser = controller_name)]
+    #[arg(value_parser = parse_controller_name)]
     gateway_controller_name: Vec<String>,
 
-    /// Addresses that Gateways may have: addresses or CIDRs (repeatable); 0.0.0.0 or :: binds all interfaces. Without it
-    /// each Gateway gets a Service in a Pod, and elsewhere 127.0.0.1, 127.0.0.2, …
+    /// Addresses or CIDRs that Gateways may use (repeatable); 0.0.0.0 or :: binds all interfaces. Default: in a Pod
+    /// each
+    /// Gateway gets a Service, elsewhere 127.0.0.1, 127.0.0.2, …
     #[arg(long, value_name = "CIDR", value_delimiter = ',', env = "PORTICO_GATEWAY_ADDRESS_POOL")]
-    #[arg(value_parser = pool_member)]
+    #[arg(value_parser = parse_pool_network)]
     gateway_address_pool: Vec<IpNet>,
 }
 
-/// What matters only where Gateways are served.
+/// Flags that exist only for commands that serve Gateways.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Gateways")]
 pub(super) struct GatewayServiceArgs {
-    /// Type of the Service that each Gateway gets when there is no address pool; in a Pod LoadBalancer unless said otherwise
+    /// Type of the Service created for each Gateway without an address pool; default: LoadBalancer in a Pod
     #[arg(long, value_enum, value_name = "TYPE", env = "PORTICO_GATEWAY_SERVICE_TYPE")]
-    gateway_service_type: Option<ServiceKind>,
+    gateway_service_type: Option<ServiceTypeArg>,
 }
 
-/// As `spec.type` of a Service spells it.
+/// Values of `spec.type` of a Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum ServiceKind {
+enum ServiceTypeArg {
     #[value(name = "LoadBalancer")]
     LoadBalancer,
     #[value(name = "NodePort")]
@@ -45,15 +46,15 @@ enum ServiceKind {
     ClusterIp,
 }
 
-/// Which Gateways are ours, and which addresses they may have.
+/// Gateways to serve and their addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatewayOptions {
-    /// Controller names whose GatewayClasses we serve; ours is always among them.
+    /// Controller names of the served GatewayClasses, including Portico's own.
     pub controller_names: BTreeSet<String>,
     pub addresses: AddressSource,
 }
 
-/// Where Gateways get their addresses from.
+/// Source of the addresses of Gateways.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AddressSource {
     Pool(AddressPool),
@@ -61,16 +62,16 @@ pub enum AddressSource {
     Services(ServiceType),
 }
 
-/// The addresses that Gateways may have, in order of preference.
+/// Addresses that Gateways may use, in order of preference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressPool {
     pub networks: Vec<IpNet>,
-    /// Given by a person. Then a Gateway may ask only for addresses in it; else for any that can be bound.
+    /// Set by a flag. A Gateway may then request only addresses of the pool, otherwise any address that can be bound.
     pub explicit: bool,
 }
 
 impl GatewayArgs {
-    /// `cluster`: there is one; `in_cluster`: and we run in it.
+    /// `cluster`: objects come from a cluster; `in_cluster`: this process runs in it.
     pub(super) fn resolve(
         self,
         service: Option<GatewayServiceArgs>,
@@ -88,7 +89,7 @@ impl GatewayArgs {
         }
         let addresses = match service.and_then(|service| service.gateway_service_type) {
             Some(_) if explicit => return Err(UsageError::PoolAndService),
-            Some(_) if !cluster => return Err(UsageError::NeedsKubernetes { flag: "--gateway-service-type" }),
+            Some(_) if !cluster => return Err(UsageError::RequiresKubernetes { flag: "--gateway-service-type" }),
             Some(kind) => AddressSource::Services(kind.into()),
             None if in_cluster && !explicit => AddressSource::Services(ServiceType::LoadBalancer),
             None => {
@@ -102,18 +103,18 @@ impl GatewayArgs {
     }
 }
 
-impl From<ServiceKind> for ServiceType {
-    fn from(kind: ServiceKind) -> Self {
+impl From<ServiceTypeArg> for ServiceType {
+    fn from(kind: ServiceTypeArg) -> Self {
         match kind {
-            ServiceKind::LoadBalancer => ServiceType::LoadBalancer,
-            ServiceKind::NodePort => ServiceType::NodePort,
-            ServiceKind::ClusterIp => ServiceType::ClusterIp,
+            ServiceTypeArg::LoadBalancer => ServiceType::LoadBalancer,
+            ServiceTypeArg::NodePort => ServiceType::NodePort,
+            ServiceTypeArg::ClusterIp => ServiceType::ClusterIp,
         }
     }
 }
 
-/// As the Gateway API defines it: a domain, a slash and a path, at most 253 characters.
-fn controller_name(text: &str) -> Result<String, String> {
+/// Validates a controller name of the Gateway API: a domain, a slash and a path, at most 253 characters.
+fn parse_controller_name(text: &str) -> Result<String, String> {
     let label = |label: &str| {
         let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         !label.is_empty() && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
@@ -131,20 +132,20 @@ fn controller_name(text: &str) -> Result<String, String> {
     }
 }
 
-fn pool_member(text: &str) -> Result<IpNet, String> {
-    let network = network::network(text)?;
+fn parse_pool_network(text: &str) -> Result<IpNet, String> {
+    let network = network::parse_network(text)?;
     let is_single = network.prefix_len() == network.max_prefix_len();
     if network.addr().is_unspecified() && !is_single {
         let address = network.addr();
-        return Err(format!("a pool of addresses nobody owns; write {address} to bind all interfaces of this machine"));
+        return Err(format!("the pool covers every address; write {address} to bind all interfaces of this machine"));
     }
     if network.addr().is_multicast() {
-        return Err("multicast, where nothing can listen for TCP; write addresses of this machine".to_owned());
+        return Err("multicast addresses cannot accept TCP connections; write addresses of this machine".to_owned());
     }
     Ok(network)
 }
 
-/// All of it is this machine on Linux.
+/// On Linux every address of this network belongs to the local machine.
 const LOOPBACK: &str = "127.0.0.0/8";
 
 #[cfg(test)]
@@ -156,14 +157,14 @@ mod tests {
     }
 
     #[test]
-    fn ours_is_always_served() {
+    fn own_controller_name_is_always_served() {
         let options = args(&[]).resolve(None, false, false).unwrap();
         let names = ["a.b/c", "portico.dev/gateway-controller"].map(str::to_owned);
         assert_eq!(options.controller_names, BTreeSet::from(names));
     }
 
     #[test]
-    fn addresses_come_from_where_we_run_unless_told() {
+    fn default_addresses_depend_on_the_environment() {
         let pool: IpNet = "10.0.0.9/32".parse().unwrap();
         let loopback = AddressPool { networks: vec!["127.0.0.0/8".parse().unwrap()], explicit: false };
         let explicit = AddressPool { networks: vec![pool], explicit: true };
@@ -174,12 +175,12 @@ mod tests {
                 .map(|options| options.addresses)
                 .map_err(|error| error.to_string())
         };
-        let node_port = Some(ServiceKind::NodePort);
+        let node_port = Some(ServiceTypeArg::NodePort);
         assert_eq!(resolve(&[], None, false, false), Ok(AddressSource::Pool(loopback.clone())));
         assert_eq!(
             resolve(&[], None, true, false),
             Ok(AddressSource::Pool(loopback)),
-            "nobody in there could reach us"
+            "Services cannot route to a process outside of the cluster"
         );
         assert_eq!(resolve(&[], None, true, true), Ok(AddressSource::Services(ServiceType::LoadBalancer)));
         assert_eq!(resolve(&[], node_port, true, false), Ok(AddressSource::Services(ServiceType::NodePort)));
@@ -189,32 +190,33 @@ mod tests {
     }
 
     #[test]
-    fn an_explicit_pool_keeps_its_order_and_loses_duplicates() {
-        let given: Vec<IpNet> = ["10.0.0.9", "10.0.0.0/30", "10.0.0.9"].map(|text| pool_member(text).unwrap()).into();
+    fn explicit_pool_keeps_order_without_duplicates() {
+        let given: Vec<IpNet> =
+            ["10.0.0.9", "10.0.0.0/30", "10.0.0.9"].map(|text| parse_pool_network(text).unwrap()).into();
         let options = args(&given).resolve(None, false, false).unwrap();
         let pool = AddressPool { networks: given[..2].to_vec(), explicit: true };
         assert_eq!(options.addresses, AddressSource::Pool(pool));
     }
 
     #[test]
-    fn pool_members() {
-        assert!(pool_member("0.0.0.0").is_ok());
-        assert!(pool_member("::").is_ok());
+    fn pool_members_are_validated() {
+        assert!(parse_pool_network("0.0.0.0").is_ok());
+        assert!(parse_pool_network("::").is_ok());
         assert_eq!(
-            pool_member("0.0.0.0/0").unwrap_err(),
-            "a pool of addresses nobody owns; write 0.0.0.0 to bind all interfaces of this machine"
+            parse_pool_network("0.0.0.0/0").unwrap_err(),
+            "the pool covers every address; write 0.0.0.0 to bind all interfaces of this machine"
         );
-        assert!(pool_member("224.0.0.1").unwrap_err().starts_with("multicast"));
+        assert!(parse_pool_network("224.0.0.1").unwrap_err().starts_with("multicast"));
     }
 
     #[test]
-    fn controller_names() {
+    fn controller_names_are_validated() {
         for good in ["konghq.com/kic-gateway-controller", "a/b", "example.com/x/y:z"] {
-            assert_eq!(controller_name(good), Ok(good.to_owned()));
+            assert_eq!(parse_controller_name(good), Ok(good.to_owned()));
         }
         let long = format!("a/{}", "b".repeat(252));
         for bad in ["", "portico", "/x", "a/", "A.com/x", "a..b/c", "-a/b", "a-/b", "a/b c", long.as_str()] {
-            assert!(controller_name(bad).is_err(), "{bad:?}");
+            assert!(parse_controller_name(bad).is_err(), "{bad:?}");
         }
     }
 }

@@ -1,69 +1,71 @@
-//! Which Ingresses are ours, where they are served, and what their status says.
+//! Flags for Ingresses: their class, listeners and published status.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use clap::{Args, ValueEnum};
 
-use super::network::Listen;
+use super::network::ListenArg;
 
-/// What decides how Ingresses are read, for `run` and `check` alike.
+/// How Ingresses are interpreted, for `run` and `check` alike.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Ingress")]
 pub(super) struct IngressClassArgs {
-    /// Class of the Ingresses, consumers and other Kong resources to serve; kong takes over those of Kong's ingress
-    /// controller
-    #[arg(long, value_name = "NAME", default_value = "portico", env = "PORTICO_INGRESS_CLASS", value_parser = class)]
+    /// IngressClass of the Ingresses, consumers and other Kong resources to serve; kong takes over the objects of
+    /// Kong's ingress controller
+    #[arg(long, value_name = "NAME", default_value = "portico", env = "PORTICO_INGRESS_CLASS", value_parser = parse_class)]
     ingress_class: String,
 
-    /// Whose order decides between the paths of Ingresses: that of Kong's usual router, or that of its expressions
+    /// Kong router flavor whose precedence orders the paths of Ingresses
     #[arg(long, value_enum, value_name = "ORDER", default_value_t = KongRouter::TraditionalCompatible)]
     #[arg(env = "PORTICO_KONG_ROUTER")]
     kong_router: KongRouter,
 
-    /// Serve routes without a plugin that cannot be used even if it guards them, as Kong does; without it they answer 503.
-    /// And let who names a KongClusterPlugin in one namespace decide for whom it runs in others
+    /// Serve routes without a plugin that cannot be used even if it guards them, as Kong does, instead of responding
+    /// 503;
+    /// and let objects of any namespace set the scope of a KongClusterPlugin that also runs in other namespaces
     #[arg(long, env = "PORTICO_KONG_COMPAT_FAIL_OPEN", value_parser = clap::builder::BoolishValueParser::new())]
     kong_compat_fail_open: bool,
 }
 
-/// What matters only where Ingresses are served.
+/// Flags that exist only for commands that serve Ingresses.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Ingress")]
 pub(super) struct IngressArgs {
-    /// Address for Ingresses in plain text, or off. If given it is listened on at once; without it, while there is an
-    /// Ingress of ours, 127.0.0.1:8000, and 0.0.0.0:8000 in a cluster
+    /// Plain HTTP address for Ingresses, or off; an explicit address is always bound, the default, 127.0.0.1:8000 or
+    /// 0.0.0.0:8000 in a cluster, only while an Ingress of the class exists
     #[arg(long, value_name = "ADDR", env = "PORTICO_INGRESS_HTTP_LISTEN")]
-    ingress_http_listen: Option<Listen>,
+    ingress_http_listen: Option<ListenArg>,
 
-    /// Address for Ingresses over TLS, or off; without it likewise 127.0.0.1:8443, and 0.0.0.0:8443 in a cluster
+    /// HTTPS address for Ingresses, or off; default as for HTTP: 127.0.0.1:8443, or 0.0.0.0:8443 in a cluster
     #[arg(long, value_name = "ADDR", env = "PORTICO_INGRESS_HTTPS_LISTEN")]
-    ingress_https_listen: Option<Listen>,
+    ingress_https_listen: Option<ListenArg>,
 
-    /// The ports of HTTP and HTTPS that clients see, as redirects and X-Forwarded-Port say them; without it the ports that
-    /// are listened on, and 80,443 in a cluster
-    #[arg(long, value_name = "HTTP,HTTPS", env = "PORTICO_INGRESS_PUBLIC_PORTS", value_parser = ports)]
-    ingress_public_ports: Option<Ports>,
+    /// HTTP and HTTPS ports that clients connect to, for redirects and X-Forwarded-Port; default: the listening ports,
+    /// or
+    /// 80,443 in a cluster
+    #[arg(long, value_name = "HTTP,HTTPS", env = "PORTICO_INGRESS_PUBLIC_PORTS", value_parser = parse_ports)]
+    ingress_public_ports: Option<PublicPorts>,
 
-    /// Secret with the certificate for hosts of Ingresses that have none; without it one is made at the start
-    #[arg(long, value_name = "NAMESPACE/NAME", env = "PORTICO_INGRESS_DEFAULT_CERTIFICATE", value_parser = name)]
-    ingress_default_certificate: Option<Name>,
+    /// Secret with the certificate for Ingress hosts without one; default: a self-signed certificate created at startup
+    #[arg(long, value_name = "NAMESPACE/NAME", env = "PORTICO_INGRESS_DEFAULT_CERTIFICATE", value_parser = parse_object_name)]
+    ingress_default_certificate: Option<NamespacedName>,
 
-    /// Service in front of Portico whose addresses the status of Ingresses says (repeatable)
+    /// Service in front of Portico whose addresses are published in the status of Ingresses (repeatable)
     #[arg(long, value_name = "NAMESPACE/NAME", value_delimiter = ',', env = "PORTICO_PUBLISH_SERVICE")]
-    #[arg(value_parser = name)]
-    publish_service: Vec<Name>,
+    #[arg(value_parser = parse_object_name)]
+    publish_service: Vec<NamespacedName>,
 
-    /// Address or name that the status of Ingresses says instead (repeatable)
+    /// Address or host name to publish in the status of Ingresses instead (repeatable)
     #[arg(long, value_name = "ADDR", value_delimiter = ',', env = "PORTICO_PUBLISH_STATUS_ADDRESS")]
-    #[arg(value_parser = reachable)]
+    #[arg(value_parser = parse_published_address)]
     publish_status_address: Vec<String>,
 
-    /// Whether the status of Ingresses is written; off while another controller serves them, too
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Switch::On, env = "PORTICO_INGRESS_STATUS")]
-    ingress_status: Switch,
+    /// Write the status of Ingresses; off while another controller serves them too
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = OnOff::On, env = "PORTICO_INGRESS_STATUS")]
+    ingress_status: OnOff,
 }
 
-/// As `--kong-router` spells it.
+/// Values of `--kong-router`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum KongRouter {
     #[value(name = "traditional_compatible")]
@@ -73,17 +75,17 @@ pub enum KongRouter {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Switch {
+enum OnOff {
     On,
     Off,
 }
 
 /// Namespace and name.
-pub type Name = (String, String);
+pub type NamespacedName = (String, String);
 
-type Ports = (u16, u16);
+type PublicPorts = (u16, u16);
 
-/// How Ingresses are read, resolved.
+/// Interpretation of Ingresses, resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IngressClassOptions {
     pub class: String,
@@ -91,31 +93,31 @@ pub struct IngressClassOptions {
     pub fail_open: bool,
 }
 
-/// Where Ingresses are served, resolved.
+/// Listeners and status of Ingresses, resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IngressOptions {
-    /// None is off.
-    pub http: Option<IngressListen>,
-    pub https: Option<IngressListen>,
-    pub default_certificate: Option<Name>,
+    /// `None` means off.
+    pub http: Option<IngressListenAddress>,
+    pub https: Option<IngressListenAddress>,
+    pub default_certificate: Option<NamespacedName>,
     pub publish: PublishOptions,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IngressListen {
+pub struct IngressListenAddress {
     pub address: SocketAddr,
-    /// The port that clients see.
-    pub public: u16,
-    /// Somebody asked for it, so that it does not wait for an Ingress.
-    pub always: bool,
+    /// The port that clients connect to.
+    pub public_port: u16,
+    /// Set by a flag and therefore bound even without an Ingress.
+    pub explicit: bool,
 }
 
-/// What the status of Ingresses says.
+/// What the status of Ingresses contains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PublishOptions {
     Nothing,
     Addresses(Vec<String>),
-    Services(Vec<Name>),
+    Services(Vec<NamespacedName>),
 }
 
 impl IngressClassArgs {
@@ -129,64 +131,70 @@ impl IngressArgs {
     pub(super) fn resolve(self, in_cluster: bool) -> IngressOptions {
         let ports = self.ingress_public_ports.or(in_cluster.then_some((80, 443)));
         let address = if in_cluster { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
-        let listen = |given: Option<Listen>, usual: u16, public: Option<u16>| {
+        let listen = |given: Option<ListenArg>, usual: u16, public: Option<u16>| {
             let address = match given {
                 Some(given) => given.address()?,
                 None => SocketAddr::new(IpAddr::V4(address), usual),
             };
-            Some(IngressListen { address, public: public.unwrap_or(address.port()), always: given.is_some() })
+            Some(IngressListenAddress {
+                address,
+                public_port: public.unwrap_or(address.port()),
+                explicit: given.is_some(),
+            })
         };
         let publish = match self.ingress_status {
-            Switch::Off => PublishOptions::Nothing,
-            Switch::On if !self.publish_status_address.is_empty() => {
+            OnOff::Off => PublishOptions::Nothing,
+            OnOff::On if !self.publish_status_address.is_empty() => {
                 PublishOptions::Addresses(self.publish_status_address)
             }
-            Switch::On if !self.publish_service.is_empty() => PublishOptions::Services(self.publish_service),
-            Switch::On => PublishOptions::Nothing,
+            OnOff::On if !self.publish_service.is_empty() => PublishOptions::Services(self.publish_service),
+            OnOff::On => PublishOptions::Nothing,
         };
         IngressOptions {
-            http: listen(self.ingress_http_listen, HTTP, ports.map(|(http, _)| http)),
-            https: listen(self.ingress_https_listen, HTTPS, ports.map(|(_, https)| https)),
+            http: listen(self.ingress_http_listen, DEFAULT_HTTP_PORT, ports.map(|(http, _)| http)),
+            https: listen(self.ingress_https_listen, DEFAULT_HTTPS_PORT, ports.map(|(_, https)| https)),
             default_certificate: self.ingress_default_certificate,
             publish,
         }
     }
 }
 
-const HTTP: u16 = 8000;
-const HTTPS: u16 = 8443;
+const DEFAULT_HTTP_PORT: u16 = 8000;
+const DEFAULT_HTTPS_PORT: u16 = 8443;
 
-fn is_name(text: &str) -> bool {
+fn is_dns_subdomain(text: &str) -> bool {
     let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
     !text.is_empty() && text.len() <= 253 && text.bytes().all(good)
 }
 
-fn class(text: &str) -> Result<String, String> {
-    if is_name(text) {
+fn parse_class(text: &str) -> Result<String, String> {
+    if is_dns_subdomain(text) {
         Ok(text.to_owned())
     } else {
         Err("not the name of an IngressClass; write for example kong".into())
     }
 }
 
-fn name(text: &str) -> Result<Name, String> {
+fn parse_object_name(text: &str) -> Result<NamespacedName, String> {
     match text.split_once('/') {
-        Some((namespace, name)) if is_name(namespace) && is_name(name) => Ok((namespace.to_owned(), name.to_owned())),
+        Some((namespace, name)) if is_dns_subdomain(namespace) && is_dns_subdomain(name) => {
+            Ok((namespace.to_owned(), name.to_owned()))
+        }
         _ => Err("not a namespace and a name; write for example portico-system/portico".into()),
     }
 }
 
-fn ports(text: &str) -> Result<Ports, String> {
+fn parse_ports(text: &str) -> Result<PublicPorts, String> {
     let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0);
     let both = text.split_once(',').and_then(|(http, https)| Some((port(http)?, port(https)?)));
     both.ok_or_else(|| "not two ports; write for example 80,443".to_owned())
 }
 
-fn reachable(text: &str) -> Result<String, String> {
-    if text.parse::<IpAddr>().is_ok() || is_name(text) {
+fn parse_published_address(text: &str) -> Result<String, String> {
+    if text.parse::<IpAddr>().is_ok() || is_dns_subdomain(text) {
         return Ok(text.to_owned());
     }
-    Err("neither an address nor a host name; write for example 192.0.2.10 or lb.example.com".to_owned())
+    Err("not an address or a host name; write for example 192.0.2.10 or lb.example.com".to_owned())
 }
 
 #[cfg(test)]
@@ -194,20 +202,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_taken() {
-        assert_eq!(ports("80,443"), Ok((80, 443)));
-        assert_eq!(name("a/b"), Ok(("a".to_owned(), "b".to_owned())));
+    fn values_are_validated() {
+        assert_eq!(parse_ports("80,443"), Ok((80, 443)));
+        assert_eq!(parse_object_name("a/b"), Ok(("a".to_owned(), "b".to_owned())));
         for (text, good) in
             [("192.0.2.1", true), ("2001:db8::1", true), ("lb.example.com", true), ("", false), ("a b", false)]
         {
-            assert_eq!(reachable(text).is_ok(), good, "{text}");
+            assert_eq!(parse_published_address(text).is_ok(), good, "{text}");
         }
         for text in ["80", "80,", "0,443", "80,443,1", "a,b"] {
-            assert!(ports(text).is_err(), "{text}");
+            assert!(parse_ports(text).is_err(), "{text}");
         }
         for text in ["a", "a/", "/b", "a/b/c", "A/b"] {
-            assert!(name(text).is_err(), "{text}");
+            assert!(parse_object_name(text).is_err(), "{text}");
         }
-        assert!(class("kong").is_ok() && class("Kong!").is_err());
+        assert!(parse_class("kong").is_ok() && parse_class("Kong!").is_err());
     }
 }

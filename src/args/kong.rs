@@ -1,4 +1,4 @@
-//! Flags about what clients and backends of Kong are used to.
+//! Flags for compatibility with clients and backends of Kong.
 
 use clap::{Args, ValueEnum};
 
@@ -7,36 +7,38 @@ use crate::version::VERSION;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Kong")]
 pub(super) struct KongArgs {
-    /// Write Via, Server and X-Kong-... under every route, or under none; without it under those of Ingress and under routes
-    /// with plugins or annotations of Kong
+    /// Write Via, Server and X-Kong-... on responses of every route, or of none; default: routes of Ingresses and
+    /// routes
+    /// with Kong plugins or annotations
     #[arg(long, value_enum, value_name = "WHEN", env = "PORTICO_KONG_HEADERS")]
-    kong_headers: Option<KongHeaders>,
+    kong_headers: Option<KongHeadersArg>,
 
-    /// What Via and Server name; kong/3.9.1 for clients that look for it
-    #[arg(long, value_name = "NAME/VERSION", default_value_t = usual(), env = "PORTICO_PRODUCT_TOKEN")]
-    #[arg(value_parser = product)]
+    /// Product name in Via and Server; kong/3.9.1 for clients that check it
+    #[arg(long, value_name = "NAME/VERSION", default_value_t = default_product_token(), env = "PORTICO_PRODUCT_TOKEN")]
+    #[arg(value_parser = parse_product_token)]
     product_token: String,
 
-    /// Show the metrics that Kong's dashboards know, of all routes, as if a prometheus plugin with all of its families were
-    /// attached to everything
+    /// Export the metrics of Kong's dashboards for all routes, as if a global prometheus plugin with all metric
+    /// families
+    /// were configured
     #[arg(long, env = "PORTICO_KONG_METRICS")]
     kong_metrics: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum KongHeaders {
+pub enum KongHeadersArg {
     On,
     Off,
 }
 
-/// What Kong's clients see, resolved.
+/// Kong compatibility, resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KongOptions {
-    /// None leaves it to the route.
-    pub headers: Option<KongHeaders>,
-    /// One word without commas, brackets and quotes.
+    /// `None`: decided per route.
+    pub headers: Option<KongHeadersArg>,
+    /// One token without commas, brackets and quotes.
     pub product: String,
-    /// Whether requests of all routes are counted as Kong's prometheus plugin would.
+    /// Count the requests of all routes as Kong's prometheus plugin would.
     pub metrics: bool,
 }
 
@@ -46,11 +48,11 @@ impl KongArgs {
     }
 }
 
-fn usual() -> String {
+fn default_product_token() -> String {
     format!("portico/{VERSION}")
 }
 
-fn product(text: &str) -> Result<String, String> {
+fn parse_product_token(text: &str) -> Result<String, String> {
     let is_part = |byte: u8| byte.is_ascii_graphic() && !b",;()\"\\".contains(&byte);
     if text.is_empty() || !text.bytes().all(is_part) {
         return Err(
@@ -65,9 +67,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_be_named() {
-        for (text, good) in [("kong/3.9.1", true), (&*usual(), true), ("", false), ("a b", false), ("a,b", false)] {
-            assert_eq!(product(text).is_ok(), good, "{text}");
+    fn product_tokens_are_validated() {
+        for (text, good) in
+            [("kong/3.9.1", true), (&*default_product_token(), true), ("", false), ("a b", false), ("a,b", false)]
+        {
+            assert_eq!(parse_product_token(text).is_ok(), good, "{text}");
         }
     }
 }

@@ -1,11 +1,11 @@
-//! The command line: what can be asked of the program, and how it says that it was asked wrongly.
+//! The command line: subcommands, flags and usage errors.
 //!
 //! ```text
 //!   argv, PORTICO_… ──clap──▶ RunArgs (as given) ──resolve──▶ RunOptions (what everything else reads)
 //! ```
 //!
-//! Single values are parsed where clap can name the flag and the value; what needs two flags or a look at the machine
-//! happens in `resolve`.
+//! clap parses single values and reports their errors; rules for several flags or the environment are checked in
+//! `resolve`.
 
 mod check;
 mod cluster;
@@ -31,13 +31,13 @@ pub use check::{CheckArgs, CheckOptions};
 pub use cluster::{ClusterAccess, ClusterOptions};
 pub use gateways::{AddressPool, AddressSource, GatewayOptions};
 pub use ingress::{
-    IngressClassOptions, IngressListen, IngressOptions, KongRouter, Name as NamespacedName, PublishOptions,
+    IngressClassOptions, IngressListenAddress, IngressOptions, KongRouter, NamespacedName, PublishOptions,
 };
-pub use kong::{KongHeaders, KongOptions};
-pub use run::{AccessLog, DrainOptions, Limits, RunArgs, RunOptions};
-pub use tls::{TlsOptions, TlsVersion};
+pub use kong::{KongHeadersArg, KongOptions};
+pub use run::{AccessLogOptions, DrainOptions, LimitOptions, RunArgs, RunOptions};
+pub use tls::{TlsOptions, TlsVersionArg};
 
-use crate::proxy::access_log::Field;
+use crate::proxy::access_log::AccessLogField;
 use crate::schema;
 use crate::telemetry::{LogFilter, LogFormat, LogOptions};
 
@@ -47,7 +47,7 @@ use crate::telemetry::{LogFilter, LogFormat, LogOptions};
 #[command(arg_required_else_help = true, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
 
     #[command(flatten)]
     color: ColorArgs,
@@ -55,7 +55,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 #[expect(clippy::large_enum_variant, reason = "there is one per process")]
-enum Command {
+enum CliCommand {
     Run(RunArgs),
     Check(CheckArgs),
     Echo(EchoArgs),
@@ -64,10 +64,10 @@ enum Command {
     Completion(CompletionArgs),
 }
 
-/// What the command line asks for, ready to be done.
+/// The parsed command, ready to execute.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "there is one per process")]
-pub enum Request {
+pub enum CliRequest {
     Run(RunOptions),
     Check(CheckOptions),
     Echo(EchoOptions),
@@ -76,34 +76,33 @@ pub enum Request {
     Completion(clap_complete::Shell),
 }
 
-/// Reads the command line. On a usage error, and for `--help`, the message is printed and the code to leave with is
-/// returned.
-pub fn parse(argv: impl IntoIterator<Item = OsString>, surroundings: &Surroundings) -> Result<Request, ExitCode> {
+/// Parses the command line. Prints usage errors and `--help` and returns the exit code.
+pub fn parse(argv: impl IntoIterator<Item = OsString>, surroundings: &Environment) -> Result<CliRequest, ExitCode> {
     try_parse(argv, surroundings).map_err(|error| {
-        // Nobody is left to be told when stdout and stderr are closed.
+        // If stdout and stderr are closed, the message cannot be delivered.
         error.print().ok();
-        if error.use_stderr() { Exit::Usage.into() } else { Exit::Fine.into() }
+        if error.use_stderr() { ExitStatus::Usage.into() } else { ExitStatus::Success.into() }
     })
 }
 
 fn try_parse(
     argv: impl IntoIterator<Item = OsString>,
-    surroundings: &Surroundings,
-) -> Result<Request, Box<clap::Error>> {
+    surroundings: &Environment,
+) -> Result<CliRequest, Box<clap::Error>> {
     let argv: Vec<_> = argv.into_iter().collect();
-    let mut command = command().color(color_of_messages(&argv));
+    let mut command = command().color(message_color(&argv));
     let matches = command.try_get_matches_from_mut(argv)?;
     let Cli { command: given, color } = Cli::from_arg_matches(&matches)?;
     let name = matches.subcommand_name().expect("clap demands a subcommand");
     let resolved = match given {
-        Command::Run(args) => args.resolve(&color, surroundings).map(Request::Run),
-        Command::Check(args) => args.resolve(&color, surroundings).map(Request::Check),
-        Command::Echo(args) => {
-            Ok(Request::Echo(EchoOptions { listen: args.listen, log: args.log.resolve(&color, surroundings) }))
+        CliCommand::Run(args) => args.resolve(&color, surroundings).map(CliRequest::Run),
+        CliCommand::Check(args) => args.resolve(&color, surroundings).map(CliRequest::Check),
+        CliCommand::Echo(args) => {
+            Ok(CliRequest::Echo(EchoOptions { listen: args.listen, log: args.log.resolve(&color, surroundings) }))
         }
-        Command::Crds(CrdsArgs {}) => Ok(Request::Crds),
-        Command::Version(args) => Ok(Request::Version(args.output)),
-        Command::Completion(args) => Ok(Request::Completion(args.shell)),
+        CliCommand::Crds(CrdsArgs {}) => Ok(CliRequest::Crds),
+        CliCommand::Version(args) => Ok(CliRequest::Version(args.output)),
+        CliCommand::Completion(args) => Ok(CliRequest::Completion(args.shell)),
     };
     resolved.map_err(|error| {
         let subcommand = command.find_subcommand_mut(name).expect("clap just matched it");
@@ -111,9 +110,8 @@ fn try_parse(
     })
 }
 
-/// clap colors help and errors before it has read `--color`, so it is looked for first. A value that is none is clap's to
-/// refuse.
-fn color_of_messages(argv: &[OsString]) -> clap::ColorChoice {
+/// clap colors help and errors before it parses `--color`, so the flag is looked up first. clap reports invalid values.
+fn message_color(argv: &[OsString]) -> clap::ColorChoice {
     let flag = argv.iter().zip(argv.iter().skip(1).map(Some).chain([None])).find_map(|(argument, next)| {
         let argument = argument.to_str()?;
         if argument == "--color" { next?.to_str() } else { argument.strip_prefix("--color=") }
@@ -126,17 +124,17 @@ fn color_of_messages(argv: &[OsString]) -> clap::ColorChoice {
     }
 }
 
-/// The whole command line as clap sees it, for completion scripts and documentation.
+/// The whole command line as a clap command, for completion scripts and documentation.
 pub fn command() -> clap::Command {
-    // The variables follow one rule, which is printed once; a hundred lines that repeat it would hide what matters.
+    // The variable names follow one rule, which is printed once; repeating it for every flag would bury the help.
     Cli::command()
         .mut_args(|arg| arg.hide_env(true))
         .mut_subcommands(|subcommand| subcommand.max_term_width(100).mut_args(|arg| arg.hide_env(true)))
 }
 
-/// What the machine and the terminal say, so that nothing below asks them.
+/// Facts about the terminal and the machine, gathered once so that parsing is a pure function.
 #[derive(Clone, Copy, Debug)]
-pub struct Surroundings {
+pub struct Environment {
     pub stdout_is_terminal: bool,
     pub stderr_is_terminal: bool,
     /// `NO_COLOR` is set and not empty.
@@ -146,9 +144,9 @@ pub struct Surroundings {
     pub in_cluster: bool,
 }
 
-impl Surroundings {
-    pub fn of_this_process() -> Self {
-        Surroundings {
+impl Environment {
+    pub fn detect() -> Self {
+        Environment {
             stdout_is_terminal: std::io::stdout().is_terminal(),
             stderr_is_terminal: std::io::stderr().is_terminal(),
             no_color: std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()),
@@ -161,99 +159,96 @@ impl Surroundings {
 
 const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
-/// How the program ends.
+/// Exit codes of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
+pub enum ExitStatus {
     /// 0
-    Fine,
-    /// 1: something was refused.
-    Refused,
-    /// 2: the command line, or reading and writing, went wrong.
+    Success,
+    /// 1: an object was rejected.
+    Rejected,
+    /// 2: usage or I/O error.
     Usage,
 }
 
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
+impl From<ExitStatus> for ExitCode {
+    fn from(exit: ExitStatus) -> Self {
         match exit {
-            Exit::Fine => ExitCode::SUCCESS,
-            Exit::Refused => ExitCode::from(1),
-            Exit::Usage => ExitCode::from(2),
+            ExitStatus::Success => ExitCode::SUCCESS,
+            ExitStatus::Rejected => ExitCode::from(1),
+            ExitStatus::Usage => ExitCode::from(2),
         }
     }
 }
 
-/// Flags that contradict each other, or lack one another.
+/// Contradictory flags, or a flag without one that it requires.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum UsageError {
     #[error(
-        "there is nothing to read objects from; give --manifests PATH (a file, a folder, or - for standard input), or \
+        "no source of objects is given; give --manifests PATH (a file, a directory, or - for standard input), or \
          --kubernetes with --kubeconfig FILE or --context NAME"
     )]
     NoSource,
     #[error(
-        "--kubernetes does not say which cluster, and this is not a Pod of one; give --kubeconfig FILE or --context NAME, \
+        "--kubernetes does not select a cluster outside of a Pod; give --kubeconfig FILE or --context NAME, \
          so that a kubeconfig is not used by accident"
     )]
-    WhichCluster,
+    UnknownCluster,
     #[error("{flag} is given without --kubernetes, and --manifests alone never contacts a cluster; add --kubernetes")]
-    NeedsKubernetes { flag: &'static str },
-    #[error(
-        "--gateway-address-pool and --gateway-service-type are both given, and a Gateway gets its address from one of them; \
-         leave one out"
-    )]
+    RequiresKubernetes { flag: &'static str },
+    #[error("--gateway-address-pool and --gateway-service-type exclude each other; remove one")]
     PoolAndService,
     #[error("{flag} names standard input (-) twice, and it can be read only once; give - once")]
-    StandardInputTwice { flag: &'static str },
-    #[error("{first} and {second} both want {address}, and only one can have it; give one of them another port")]
-    SameAddress { first: &'static str, second: &'static str, address: SocketAddr },
-    #[error("--access-log-fields names `{field}` twice, and a line has one value for it; name it once")]
-    FieldTwice { field: Field },
-    #[error("--tls-min-version 1.3 leaves none of --tls-ciphers; add one of TLS 1.3, such as TLS_AES_128_GCM_SHA256")]
+    DuplicateStandardInput { flag: &'static str },
+    #[error("{first} and {second} both listen on {address}; give one of them another port")]
+    DuplicateAddress { first: &'static str, second: &'static str, address: SocketAddr },
+    #[error("--access-log-fields contains `{field}` twice; list it once")]
+    DuplicateField { field: AccessLogField },
+    #[error("--tls-min-version 1.3 excludes all of --tls-ciphers; add one of TLS 1.3, such as TLS_AES_128_GCM_SHA256")]
     NoCipherForVersion,
 }
 
 #[derive(Debug, Args)]
 struct ColorArgs {
-    /// Whether to color messages; `auto` does so on a terminal unless NO_COLOR is set
-    #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN", global = true)]
+    /// When to color messages; `auto` does so on a terminal unless NO_COLOR is set
+    #[arg(long, value_enum, default_value_t = ColorChoice::Auto, value_name = "WHEN", global = true)]
     #[arg(env = "PORTICO_COLOR", help_heading = "Global options")]
-    color: Color,
+    color: ColorChoice,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Color {
+enum ColorChoice {
     Auto,
     Always,
     Never,
 }
 
 impl ColorArgs {
-    fn resolve(&self, is_terminal: bool, surroundings: &Surroundings) -> bool {
+    fn resolve(&self, is_terminal: bool, surroundings: &Environment) -> bool {
         match self.color {
-            Color::Always => true,
-            Color::Never => false,
-            Color::Auto => is_terminal && !surroundings.no_color,
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto => is_terminal && !surroundings.no_color,
         }
     }
 }
 
-/// Which release channel of the Gateway API decides what exists
+/// Release channel of the Gateway API that decides which kinds and fields exist
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Channel {
+enum ChannelArg {
     Standard,
     Experimental,
 }
 
-impl From<Channel> for schema::Channel {
-    fn from(channel: Channel) -> Self {
+impl From<ChannelArg> for schema::Channel {
+    fn from(channel: ChannelArg) -> Self {
         match channel {
-            Channel::Standard => schema::Channel::Standard,
-            Channel::Experimental => schema::Channel::Experimental,
+            ChannelArg::Standard => schema::Channel::Standard,
+            ChannelArg::Experimental => schema::Channel::Experimental,
         }
     }
 }
 
-/// How answers are printed.
+/// Output format of a subcommand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OutputFormat {
     Text,
@@ -263,18 +258,18 @@ pub enum OutputFormat {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Logs and metrics")]
 struct LogArgs {
-    /// What to log to stderr: a level (error, warn, info, debug, trace) or, after it, single modules
+    /// Log level for stderr (error, warn, info, debug, trace), optionally followed by levels of single modules
     /// (`info,portico::proxy=debug`)
     #[arg(long, default_value = "info", value_name = "LEVEL", env = "PORTICO_LOG_LEVEL")]
     log_level: LogFilter,
 
-    /// Form of all logs; without it text on a terminal, else JSON
+    /// Format of all logs; default: text on a terminal, otherwise JSON
     #[arg(long, value_enum, value_name = "FORMAT", env = "PORTICO_LOG_FORMAT")]
     log_format: Option<LogFormat>,
 }
 
 impl LogArgs {
-    fn resolve(self, color: &ColorArgs, surroundings: &Surroundings) -> LogOptions {
+    fn resolve(self, color: &ColorArgs, surroundings: &Environment) -> LogOptions {
         let on_terminal = surroundings.stderr_is_terminal;
         LogOptions {
             filter: self.log_level,
@@ -284,12 +279,12 @@ impl LogArgs {
     }
 }
 
-/// Answer every request with what was received, as JSON
+/// Respond to every request with a JSON description of it
 #[derive(Debug, Args)]
 #[command(after_help = ECHO_EXAMPLES)]
 struct EchoArgs {
     /// Address to listen on
-    #[arg(long, value_name = "ADDR", env = "PORTICO_LISTEN", value_parser = network::address)]
+    #[arg(long, value_name = "ADDR", env = "PORTICO_LISTEN", value_parser = network::parse_socket_address)]
     listen: SocketAddr,
 
     #[command(flatten)]
@@ -303,7 +298,7 @@ pub struct EchoOptions {
     pub log: LogOptions,
 }
 
-/// Print the definitions of Kong's kinds, for a cluster that does not have them
+/// Print the definitions of Kong's kinds, for clusters that do not have them
 #[derive(Debug, Args)]
 #[command(after_help = CRDS_EXAMPLES)]
 struct CrdsArgs {}
@@ -311,7 +306,7 @@ struct CrdsArgs {}
 /// Print the version
 #[derive(Debug, Args)]
 struct VersionArgs {
-    /// Form of the answer
+    /// Output format
     #[arg(short, long, value_enum, default_value_t = OutputFormat::Text, value_name = "FORMAT", env = "PORTICO_OUTPUT")]
     output: OutputFormat,
 }
@@ -320,40 +315,40 @@ struct VersionArgs {
 #[derive(Debug, Args)]
 #[command(after_help = COMPLETION_EXAMPLES)]
 struct CompletionArgs {
-    /// The shell
+    /// Shell to generate the script for
     #[arg(value_name = "SHELL")]
     shell: clap_complete::Shell,
 }
 
 const EXAMPLES: &str = "\
-Exit codes: 0 fine, 1 something was refused, 2 usage or I/O error.
+Exit codes: 0 valid, 1 an object was rejected, 2 usage or I/O error.
 
-Every flag can be given as an environment variable too: --drain-timeout is PORTICO_DRAIN_TIMEOUT.
+Every flag can also be set by an environment variable: --drain-timeout is PORTICO_DRAIN_TIMEOUT.
 
 Examples:
-  # Check manifests like a compiler
+  # Validate manifests
   portico check gateway.yaml routes/
 
-  # Serve them, with a backend that answers with what it received
+  # Serve them, with a backend that echoes the request
   portico run --manifests gateway.yaml routes/ --echo 127.0.0.1:9000";
 
 const ECHO_EXAMPLES: &str = "\
-The query asks for another answer: ?status=503 sets the status code, ?delay=500ms waits first (30s at most).
+The query controls the response: ?status=503 sets the status code, ?delay=500ms delays it (30s at most).
 
 Examples:
-  # See what a backend would see
+  # Show what a backend would receive
   portico echo --listen 127.0.0.1:9000
   curl 'http://127.0.0.1:9000/any/path?status=201&delay=250ms'";
 
 const CRDS_EXAMPLES: &str = "\
-With KongPlugin, KongConsumer and the others a cluster takes manifests that were written for Kong's
-ingress controller. Where Kong's own definitions are installed, these are not needed.
+With KongPlugin, KongConsumer and the other kinds, a cluster accepts manifests written for Kong's ingress
+controller. They are not needed where Kong's own definitions are installed.
 
 Examples:
-  # Install or update them
+  # Install or update the definitions
   portico crds | kubectl apply -f -
 
-  # What can be written where
+  # Explore the fields
   kubectl explain kongplugin.config
   kubectl get kong --all-namespaces";
 

@@ -1,4 +1,4 @@
-//! Addresses and networks as people write them.
+//! Parsers for listen addresses and networks.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -7,7 +7,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 
 /// An address to listen on: `127.0.0.1:8100`, `[::1]:8100` or `localhost:8100`.
-pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn parse_socket_address(text: &str) -> Result<SocketAddr, String> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
@@ -17,7 +17,7 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     let port = text.strip_prefix(':').unwrap_or(text);
     if port.parse::<u16>().is_ok() {
         return Err(format!(
-            "names no address; write 127.0.0.1:{port} for this machine or 0.0.0.0:{port} for everyone"
+            "has no address; write 127.0.0.1:{port} for this machine only or 0.0.0.0:{port} for all interfaces"
         ));
     }
     if let Ok(address) = text.parse::<IpAddr>() {
@@ -28,42 +28,42 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
 
 /// An address to listen on, or `off`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Listen {
+pub(super) enum ListenArg {
     Off,
     On(SocketAddr),
 }
 
-impl Listen {
+impl ListenArg {
     pub(super) fn address(self) -> Option<SocketAddr> {
         match self {
-            Listen::Off => None,
-            Listen::On(address) => Some(address),
+            ListenArg::Off => None,
+            ListenArg::On(address) => Some(address),
         }
     }
 }
 
-impl FromStr for Listen {
+impl FromStr for ListenArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text == "off" {
-            return Ok(Listen::Off);
+            return Ok(ListenArg::Off);
         }
-        address(text).map(Listen::On).map_err(|error| format!("{error}, or off"))
+        parse_socket_address(text).map(ListenArg::On).map_err(|error| format!("{error}, or off"))
     }
 }
 
-impl fmt::Display for Listen {
+impl fmt::Display for ListenArg {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Listen::Off => formatter.write_str("off"),
-            Listen::On(address) => address.fmt(formatter),
+            ListenArg::Off => formatter.write_str("off"),
+            ListenArg::On(address) => address.fmt(formatter),
         }
     }
 }
 
-/// A network, or a single address as the network that holds only it.
-pub(super) fn network(text: &str) -> Result<IpNet, String> {
+/// A network, or a single address as a network with only that address.
+pub(super) fn parse_network(text: &str) -> Result<IpNet, String> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(address.into());
     }
@@ -84,13 +84,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses() {
+    fn addresses_are_parsed() {
+        let no_address =
+            Err("has no address; write 127.0.0.1:8100 for this machine only or 0.0.0.0:8100 for all interfaces");
         let cases: &[(&str, Result<&str, &str>)] = &[
             ("127.0.0.1:8100", Ok("127.0.0.1:8100")),
             ("[::]:0", Ok("[::]:0")),
             ("localhost:80", Ok("127.0.0.1:80")),
-            ("8100", Err("names no address; write 127.0.0.1:8100 for this machine or 0.0.0.0:8100 for everyone")),
-            (":8100", Err("names no address; write 127.0.0.1:8100 for this machine or 0.0.0.0:8100 for everyone")),
+            ("8100", no_address),
+            (":8100", no_address),
             ("::1", Err("has no port; write for example [::1]:8100")),
             ("10.0.0.1", Err("has no port; write for example 10.0.0.1:8100")),
             ("example.com:80", Err("not an address and a port; write for example 127.0.0.1:8100 or [::1]:8100")),
@@ -99,15 +101,15 @@ mod tests {
         ];
         for (text, expected) in cases {
             let expected = expected.map(|address| address.parse().unwrap()).map_err(str::to_owned);
-            assert_eq!(address(text), expected, "{text:?}");
+            assert_eq!(parse_socket_address(text), expected, "{text:?}");
         }
-        assert_eq!("off".parse(), Ok(Listen::Off));
-        assert_eq!("[::1]:1".parse(), address("[::1]:1").map(Listen::On));
-        assert!("none".parse::<Listen>().unwrap_err().ends_with(", or off"));
+        assert_eq!("off".parse(), Ok(ListenArg::Off));
+        assert_eq!("[::1]:1".parse(), parse_socket_address("[::1]:1").map(ListenArg::On));
+        assert!("none".parse::<ListenArg>().unwrap_err().ends_with(", or off"));
     }
 
     #[test]
-    fn networks() {
+    fn networks_are_parsed() {
         let cases: &[(&str, Result<&str, &str>)] = &[
             ("10.0.0.7", Ok("10.0.0.7/32")),
             ("::1", Ok("::1/128")),
@@ -121,7 +123,7 @@ mod tests {
         ];
         for (text, expected) in cases {
             let expected = expected.map(|network| network.parse().unwrap()).map_err(str::to_owned);
-            assert_eq!(network(text), expected, "{text:?}");
+            assert_eq!(parse_network(text), expected, "{text:?}");
         }
     }
 }

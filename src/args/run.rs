@@ -1,4 +1,4 @@
-//! `portico run`: its flags, and what they come to.
+//! Flags of `portico run` and the options they resolve to.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -13,15 +13,15 @@ use super::cluster::{ClusterArgs, ClusterOptions};
 use super::gateways::{GatewayArgs, GatewayServiceArgs};
 use super::ingress::{IngressArgs, IngressClassArgs, IngressClassOptions, IngressOptions};
 use super::kong::{KongArgs, KongOptions};
-use super::network::{self, Listen};
+use super::network::{self, ListenArg};
 use super::tls::{TlsArgs, TlsOptions};
-use super::{Channel, ColorArgs, GatewayOptions, LogArgs, Surroundings, UsageError};
-use crate::proxy::access_log::Field;
+use super::{ChannelArg, ColorArgs, Environment, GatewayOptions, LogArgs, UsageError};
+use crate::proxy::access_log::AccessLogField;
 use crate::quantity;
 use crate::schema;
 use crate::telemetry::{LogFormat, LogOptions};
 
-/// Serve the Gateways and routes of a cluster, of some manifests or of both, and follow their changes
+/// Serve the Gateways and routes of a cluster, of manifests or of both, and follow their changes
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct RunArgs {
@@ -44,18 +44,18 @@ pub struct RunArgs {
     #[command(flatten)]
     kong: KongArgs,
     #[command(flatten)]
-    stopping: StoppingArgs,
+    stopping: DrainArgs,
     #[command(flatten)]
     log: LogArgs,
     #[command(flatten)]
-    record: RecordArgs,
+    record: AccessLogArgs,
 }
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sources")]
 struct SourceArgs {
-    /// Files and folders of YAML to serve and watch, or - for standard input (repeatable); no cluster is contacted unless
-    /// --kubernetes is given too
+    /// YAML files and directories to serve and watch, or - for standard input (repeatable); no cluster is contacted
+    /// unless --kubernetes is given too
     #[arg(long, value_name = "PATH", num_args = 1.., env = "PORTICO_MANIFESTS")]
     manifests: Vec<PathBuf>,
 
@@ -63,88 +63,88 @@ struct SourceArgs {
     cluster: ClusterArgs,
 
     /// Release channel of the Gateway API that decides which kinds and fields exist
-    #[arg(long, value_enum, default_value_t = Channel::Experimental, value_name = "CHANNEL", env = "PORTICO_CHANNEL")]
-    channel: Channel,
+    #[arg(long, value_enum, default_value_t = ChannelArg::Experimental, value_name = "CHANNEL", env = "PORTICO_CHANNEL")]
+    channel: ChannelArg,
 }
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Listening")]
 struct ListeningArgs {
-    /// Address for /healthz, /readyz and /metrics, or off; without it 127.0.0.1:8100, and 0.0.0.0:8100 in a cluster
+    /// Address for /healthz, /readyz and /metrics, or off; default: 127.0.0.1:8100, or 0.0.0.0:8100 in a cluster
     #[arg(long, value_name = "ADDR", env = "PORTICO_STATUS_LISTEN")]
-    status_listen: Option<Listen>,
+    status_listen: Option<ListenArg>,
 
     /// Address for the read-only views under /debug, or off
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8101", env = "PORTICO_ADMIN_LISTEN")]
-    admin_listen: Listen,
+    admin_listen: ListenArg,
 
-    /// Start a backend here that answers with what it received
-    #[arg(long, value_name = "ADDR", env = "PORTICO_ECHO", value_parser = network::address)]
+    /// Also start an echo backend on this address, which responds with a description of the request
+    #[arg(long, value_name = "ADDR", env = "PORTICO_ECHO", value_parser = network::parse_socket_address)]
     echo: Option<SocketAddr>,
 
-    /// Let another Portico listen on the same ports, for handing over from one process to the next
+    /// Let another Portico process listen on the same ports, for a handover without downtime
     #[arg(long, env = "PORTICO_ALLOW_PORT_SHARING", value_parser = BoolishValueParser::new())]
     allow_port_sharing: bool,
 
-    /// Peers whose X-Forwarded headers are believed: addresses or CIDRs (repeatable); without it none
+    /// Peers whose X-Forwarded headers are trusted: addresses or CIDRs (repeatable); default: none
     #[arg(long, value_name = "CIDR", value_delimiter = ',', env = "PORTICO_TRUSTED_IPS")]
-    #[arg(value_parser = network::network)]
+    #[arg(value_parser = network::parse_network)]
     trusted_ips: Vec<IpNet>,
 
-    /// Balancers that begin every connection with a PROXY header, version 1 or 2: addresses or CIDRs (repeatable)
+    /// Load balancers that start every connection with a PROXY header, version 1 or 2: addresses or CIDRs (repeatable)
     #[arg(long, value_name = "CIDR", value_delimiter = ',', env = "PORTICO_PROXY_PROTOCOL_FROM")]
-    #[arg(value_parser = network::network)]
+    #[arg(value_parser = network::parse_network)]
     proxy_protocol_from: Vec<IpNet>,
 
-    /// Threads that serve requests; without it one per core
-    #[arg(long, value_name = "NUMBER", env = "PORTICO_WORKERS", value_parser = count::<1024>)]
+    /// Threads that serve requests; default: one per core
+    #[arg(long, value_name = "NUMBER", env = "PORTICO_WORKERS", value_parser = parse_count::<1024>)]
     workers: Option<NonZeroUsize>,
 }
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Limits")]
 struct LimitArgs {
-    /// Client connections in all, and as many to backends; more wait until one closes
+    /// Maximum number of client connections, and of connections to backends; more wait until one closes
     #[arg(long, value_name = "NUMBER", default_value = "65536", env = "PORTICO_MAX_CONNECTIONS")]
-    #[arg(value_parser = count::<10_000_000>)]
+    #[arg(value_parser = parse_count::<10_000_000>)]
     max_connections: NonZeroUsize,
 
-    /// How long a client may take to send the header of a request
+    /// Time for a client to send the header of a request
     #[arg(long, value_name = "DURATION", default_value = "10s", env = "PORTICO_CLIENT_HEADER_TIMEOUT")]
     #[arg(value_parser = quantity::timeout)]
     client_header_timeout: Duration,
 
-    /// Largest request header, request line included (8KiB to 1MiB)
+    /// Maximum size of a request header, request line included (8KiB to 1MiB)
     #[arg(long, value_name = "SIZE", default_value = "64KiB", env = "PORTICO_CLIENT_HEADER_BYTES")]
     #[arg(value_parser = quantity::header_size)]
     client_header_bytes: usize,
 
-    /// Most fields in a request header
+    /// Maximum number of fields in a request header
     #[arg(long, value_name = "NUMBER", default_value = "100", env = "PORTICO_CLIENT_HEADER_COUNT")]
-    #[arg(value_parser = count::<10_000>)]
+    #[arg(value_parser = parse_count::<10_000>)]
     client_header_count: NonZeroUsize,
 
-    /// How long an idle client connection is kept
+    /// Idle timeout of client connections
     #[arg(long, value_name = "DURATION", default_value = "75s", env = "PORTICO_CLIENT_IDLE_TIMEOUT")]
     #[arg(value_parser = quantity::timeout)]
     client_idle_timeout: Duration,
 
-    /// Requests at a time on one HTTP/2 connection of a client
+    /// Maximum number of concurrent requests on one HTTP/2 client connection
     #[arg(long, value_name = "NUMBER", default_value = "128", env = "PORTICO_CLIENT_HTTP2_STREAMS")]
-    #[arg(value_parser = count::<10_000>)]
+    #[arg(value_parser = parse_count::<10_000>)]
     client_http2_streams: NonZeroUsize,
 
-    /// How long an upgraded connection, such as a WebSocket, is kept while nothing moves on it
+    /// Idle timeout of upgraded connections, such as WebSockets
     #[arg(long, value_name = "DURATION", default_value = "5m", env = "PORTICO_UPGRADE_IDLE_TIMEOUT")]
     #[arg(value_parser = quantity::timeout)]
     upgrade_idle_timeout: Duration,
 
-    /// How long connecting to a backend may take
+    /// Timeout of connecting to a backend
     #[arg(long, value_name = "DURATION", default_value = "5s", env = "PORTICO_UPSTREAM_CONNECT_TIMEOUT")]
     #[arg(value_parser = quantity::timeout)]
     upstream_connect_timeout: Duration,
 
-    /// How long an idle connection to a backend is kept for reuse
+    /// Idle timeout of pooled connections to backends
     #[arg(long, value_name = "DURATION", default_value = "60s", env = "PORTICO_UPSTREAM_IDLE_TIMEOUT")]
     #[arg(value_parser = quantity::timeout)]
     upstream_idle_timeout: Duration,
@@ -152,13 +152,13 @@ struct LimitArgs {
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Stopping")]
-struct StoppingArgs {
-    /// How long to go on serving after SIGTERM while /readyz already says no; without it 0s, and 5s in a cluster
+struct DrainArgs {
+    /// Time to keep serving after SIGTERM while /readyz already fails; default: 0s, or 5s in a cluster
     #[arg(long, value_name = "DURATION", env = "PORTICO_DRAIN_DELAY")]
     #[arg(value_parser = quantity::duration)]
     drain_delay: Option<Duration>,
 
-    /// How long requests may then take to finish, as also when their listener is removed; a second signal ends at once
+    /// Time for requests to finish after that, and when their listener is removed; a second signal ends at once
     #[arg(long, value_name = "DURATION", default_value = "60s", env = "PORTICO_DRAIN_TIMEOUT")]
     #[arg(value_parser = quantity::duration)]
     drain_timeout: Duration,
@@ -166,59 +166,59 @@ struct StoppingArgs {
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Logs and metrics")]
-struct RecordArgs {
-    /// Where requests are logged: a file (reopened on SIGHUP), - for standard output, or off
+struct AccessLogArgs {
+    /// Destination of the access log: a file (reopened on SIGHUP), - for standard output, or off
     #[arg(long, value_name = "FILE", default_value = "-", env = "PORTICO_ACCESS_LOG")]
     access_log: PathBuf,
 
-    /// What a line of the access log says, in this order, separated by commas; without it all but `query` and `consumer`
+    /// Fields of an access log entry in this order, separated by commas; default: all but `query` and `consumer`
     #[arg(long, value_name = "FIELD", value_delimiter = ',', env = "PORTICO_ACCESS_LOG_FIELDS")]
-    access_log_fields: Vec<Field>,
+    access_log_fields: Vec<AccessLogField>,
 
-    /// Most series of request metrics; further ones are folded into one
+    /// Maximum number of time series of request metrics; excess series are merged into one
     #[arg(long, value_name = "NUMBER", default_value = "10000", env = "PORTICO_METRICS_MAX_SERIES")]
-    #[arg(value_parser = count::<10_000_000>)]
+    #[arg(value_parser = parse_count::<10_000_000>)]
     metrics_max_series: NonZeroUsize,
 }
 
 /// `portico run`, resolved.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
-    /// `-` is standard input and there at most once. None only if there is a cluster.
+    /// `-` means standard input and occurs at most once. Empty only if there is a cluster.
     pub manifests: Vec<PathBuf>,
-    /// The cluster that is a source of objects, too or alone.
+    /// The cluster to watch, alone or in addition to manifests.
     pub cluster: Option<ClusterOptions>,
     pub channel: schema::Channel,
     pub gateways: GatewayOptions,
-    /// `None` is off, for the three of them.
+    /// `None` means off; this applies to all three addresses.
     pub status_listen: Option<SocketAddr>,
     pub admin_listen: Option<SocketAddr>,
     pub echo: Option<SocketAddr>,
     pub allow_port_sharing: bool,
-    /// Peers whose `X-Forwarded-…` fields are believed.
+    /// Peers whose `X-Forwarded-…` fields are trusted.
     pub trusted_ips: Vec<IpNet>,
-    /// Peers that begin every connection with a PROXY header.
+    /// Peers that start every connection with a PROXY header.
     pub proxy_protocol_from: Vec<IpNet>,
     pub workers: NonZeroUsize,
     pub tls: TlsOptions,
-    pub limits: Limits,
+    pub limits: LimitOptions,
     pub kong: KongOptions,
     pub ingress_class: IngressClassOptions,
     pub ingress: IngressOptions,
     pub drain: DrainOptions,
-    pub access_log: AccessLog,
-    /// Of each line, in order.
-    pub access_log_fields: Vec<Field>,
+    pub access_log: AccessLogOptions,
+    /// Fields of an entry, in order.
+    pub access_log_fields: Vec<AccessLogField>,
     pub metrics_max_series: NonZeroUsize,
     pub log: LogOptions,
-    /// Whether what is printed to stdout, verdicts above all, is colored.
+    /// Whether output on stdout, such as verdicts, is colored.
     pub color_stdout: bool,
 }
 
-/// What one client or backend may cost.
+/// Resource limits for clients and backends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// In all workers together.
+pub struct LimitOptions {
+    /// Across all workers.
     pub max_connections: NonZeroUsize,
     pub client_header_timeout: Duration,
     pub client_header_bytes: usize,
@@ -230,45 +230,45 @@ pub struct Limits {
     pub upstream_idle_timeout: Duration,
 }
 
-/// How the process stops.
+/// Graceful shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DrainOptions {
-    /// Not ready, but still serving like before.
+    /// Not ready, but still serving.
     pub delay: Duration,
-    /// After that: requests may finish, nothing new begins.
+    /// Time for running requests after the delay; no new work starts.
     pub timeout: Duration,
 }
 
-/// Where a line per request goes.
+/// Destination and format of the access log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AccessLog {
+pub enum AccessLogOptions {
     Off,
     Stdout(LogFormat),
     File(PathBuf, LogFormat),
 }
 
 impl RunArgs {
-    pub(super) fn resolve(self, color: &ColorArgs, surroundings: &Surroundings) -> Result<RunOptions, UsageError> {
+    pub(super) fn resolve(self, color: &ColorArgs, surroundings: &Environment) -> Result<RunOptions, UsageError> {
         let manifests = self.sources.manifests;
-        standard_input_once("--manifests", &manifests)?;
+        require_single_standard_input("--manifests", &manifests)?;
         let cluster = self.sources.cluster.resolve(!manifests.is_empty(), surroundings.in_cluster)?;
         let in_cluster = cluster.is_some() && surroundings.in_cluster;
         let gateways = self.gateways.resolve(Some(self.gateway_service), cluster.is_some(), in_cluster)?;
         let listening = self.listening;
         let status_listen = match listening.status_listen {
             Some(listen) => listen.address(),
-            None if in_cluster => Some(STATUS_IN_CLUSTER),
-            None => Some(STATUS),
+            None if in_cluster => Some(DEFAULT_STATUS_ADDRESS_IN_CLUSTER),
+            None => Some(DEFAULT_STATUS_ADDRESS),
         };
         let usual_delay = if in_cluster { DRAIN_DELAY_IN_CLUSTER } else { Duration::ZERO };
         let admin_listen = listening.admin_listen.address();
         let ingress = self.ingress.resolve(in_cluster);
-        distinct(&[
+        require_distinct_addresses(&[
             ("--status-listen", status_listen),
             ("--admin-listen", admin_listen),
             ("--echo", listening.echo),
-            ("--ingress-http-listen", ingress.http.filter(|listen| listen.always).map(|listen| listen.address)),
-            ("--ingress-https-listen", ingress.https.filter(|listen| listen.always).map(|listen| listen.address)),
+            ("--ingress-http-listen", ingress.http.filter(|listen| listen.explicit).map(|listen| listen.address)),
+            ("--ingress-https-listen", ingress.https.filter(|listen| listen.explicit).map(|listen| listen.address)),
         ])?;
         Ok(RunOptions {
             manifests,
@@ -291,8 +291,8 @@ impl RunArgs {
                 delay: self.stopping.drain_delay.unwrap_or(usual_delay),
                 timeout: self.stopping.drain_timeout,
             },
-            access_log: access_log(self.record.access_log, self.log.log_format, surroundings),
-            access_log_fields: access_log_fields(self.record.access_log_fields)?,
+            access_log: resolve_access_log(self.record.access_log, self.log.log_format, surroundings),
+            access_log_fields: resolve_access_log_fields(self.record.access_log_fields)?,
             metrics_max_series: self.record.metrics_max_series,
             log: self.log.resolve(color, surroundings),
             color_stdout: color.resolve(surroundings.stdout_is_terminal, surroundings),
@@ -301,8 +301,8 @@ impl RunArgs {
 }
 
 impl LimitArgs {
-    fn resolve(self) -> Limits {
-        Limits {
+    fn resolve(self) -> LimitOptions {
+        LimitOptions {
             max_connections: self.max_connections,
             client_header_timeout: self.client_header_timeout,
             client_header_bytes: self.client_header_bytes,
@@ -316,70 +316,70 @@ impl LimitArgs {
     }
 }
 
-fn access_log(path: PathBuf, format: Option<LogFormat>, surroundings: &Surroundings) -> AccessLog {
+fn resolve_access_log(path: PathBuf, format: Option<LogFormat>, surroundings: &Environment) -> AccessLogOptions {
     if path == Path::new("off") {
-        AccessLog::Off
+        AccessLogOptions::Off
     } else if path == Path::new("-") {
         let fitting = if surroundings.stdout_is_terminal { LogFormat::Text } else { LogFormat::Json };
-        AccessLog::Stdout(format.unwrap_or(fitting))
+        AccessLogOptions::Stdout(format.unwrap_or(fitting))
     } else {
-        AccessLog::File(path, format.unwrap_or(LogFormat::Json))
+        AccessLogOptions::File(path, format.unwrap_or(LogFormat::Json))
     }
 }
 
-fn access_log_fields(fields: Vec<Field>) -> Result<Vec<Field>, UsageError> {
+fn resolve_access_log_fields(fields: Vec<AccessLogField>) -> Result<Vec<AccessLogField>, UsageError> {
     if fields.is_empty() {
-        return Ok(Field::usual());
+        return Ok(AccessLogField::defaults());
     }
     let twice = fields.iter().enumerate().find(|(index, field)| fields[..*index].contains(field));
-    twice.map_or(Ok(fields.clone()), |(_, field)| Err(UsageError::FieldTwice { field: *field }))
+    twice.map_or(Ok(fields.clone()), |(_, field)| Err(UsageError::DuplicateField { field: *field }))
 }
 
-pub(super) fn standard_input_once(flag: &'static str, paths: &[PathBuf]) -> Result<(), UsageError> {
+pub(super) fn require_single_standard_input(flag: &'static str, paths: &[PathBuf]) -> Result<(), UsageError> {
     let times = paths.iter().filter(|path| *path == Path::new("-")).count();
-    if times > 1 { Err(UsageError::StandardInputTwice { flag }) } else { Ok(()) }
+    if times > 1 { Err(UsageError::DuplicateStandardInput { flag }) } else { Ok(()) }
 }
 
-/// Port 0 is a new port each time and so never the same.
-fn distinct(listens: &[(&'static str, Option<SocketAddr>)]) -> Result<(), UsageError> {
+/// Port 0 means a free port and therefore never collides.
+fn require_distinct_addresses(listens: &[(&'static str, Option<SocketAddr>)]) -> Result<(), UsageError> {
     for (index, (second, address)) in listens.iter().enumerate() {
         let Some(address) = address.filter(|address| address.port() != 0) else { continue };
         if let Some((first, _)) = listens[..index].iter().find(|(_, other)| *other == Some(address)) {
-            return Err(UsageError::SameAddress { first, second, address });
+            return Err(UsageError::DuplicateAddress { first, second, address });
         }
     }
     Ok(())
 }
 
-/// A number from 1 to `MOST`.
-fn count<const MOST: usize>(text: &str) -> Result<NonZeroUsize, String> {
+/// Parses a number from 1 to `MOST`.
+fn parse_count<const MOST: usize>(text: &str) -> Result<NonZeroUsize, String> {
     text.parse::<NonZeroUsize>()
         .ok()
         .filter(|number| number.get() <= MOST)
         .ok_or_else(|| format!("not in range; write a whole number from 1 to {MOST}"))
 }
 
-const STATUS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8100);
-/// The kubelet and Prometheus come from outside of the Pod.
-const STATUS_IN_CLUSTER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8100);
-/// So long a cluster may take to tell everybody that a Pod is leaving.
+const DEFAULT_STATUS_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8100);
+/// Reachable from outside of the Pod, for the kubelet and Prometheus.
+const DEFAULT_STATUS_ADDRESS_IN_CLUSTER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8100);
+/// Time for a cluster to remove a terminating Pod from all load balancers.
 const DRAIN_DELAY_IN_CLUSTER: Duration = Duration::from_secs(5);
 
 const EXAMPLES: &str = "\
-Every flag can be given as an environment variable too: --drain-timeout is PORTICO_DRAIN_TIMEOUT.
+Every flag can also be set by an environment variable: --drain-timeout is PORTICO_DRAIN_TIMEOUT.
 Lists are separated by commas there; PORTICO_MANIFESTS is a single path.
 Durations are written like 10s, 500ms or 1m30s, sizes like 64KiB.
 
 Examples:
-  # Serve a folder of manifests; edits are live as soon as they are saved
+  # Serve a directory of manifests; saved edits take effect at once
   portico run --manifests ./manifests
 
-  # Try a route without any backend of your own
+  # Try a route without a backend
   portico run --manifests gateway.yaml route.yaml --echo 127.0.0.1:9000
 
-  # Serve what a cluster says; in a Pod without any flag
+  # Serve the objects of a cluster; in a Pod no flag is needed
   portico run --kubernetes --context my-cluster
 
-  # On a server of its own: listen on all interfaces, log requests to a file
+  # On a dedicated server: listen on all interfaces, log requests to a file
   portico run --manifests /etc/portico --gateway-address-pool 0.0.0.0 \\
     --access-log /var/log/portico.log";

@@ -1,4 +1,4 @@
-//! What the whole command line does; single values are tested beside their parsers.
+//! Tests of whole command lines; single values are tested next to their parsers.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::*;
 
-const DULL: Surroundings = Surroundings {
+const NO_TERMINAL: Environment = Environment {
     stdout_is_terminal: false,
     stderr_is_terminal: false,
     no_color: false,
@@ -14,28 +14,28 @@ const DULL: Surroundings = Surroundings {
     in_cluster: false,
 };
 
-fn request(line: &str) -> Result<Request, String> {
-    request_in(line, &DULL)
+fn request(line: &str) -> Result<CliRequest, String> {
+    request_in(line, &NO_TERMINAL)
 }
 
-fn request_in(line: &str, surroundings: &Surroundings) -> Result<Request, String> {
+fn request_in(line: &str, surroundings: &Environment) -> Result<CliRequest, String> {
     let argv = std::iter::once("portico").chain(line.split_whitespace()).map(OsString::from);
     try_parse(argv, surroundings).map_err(|error| error.to_string())
 }
 
 fn run(line: &str) -> RunOptions {
-    run_in(line, &DULL)
+    run_in(line, &NO_TERMINAL)
 }
 
-fn run_in(line: &str, surroundings: &Surroundings) -> RunOptions {
+fn run_in(line: &str, surroundings: &Environment) -> RunOptions {
     match request_in(&format!("run {line}"), surroundings) {
-        Ok(Request::Run(options)) => options,
+        Ok(CliRequest::Run(options)) => options,
         other => panic!("{other:?}"),
     }
 }
 
 #[test]
-fn defaults_of_run() {
+fn run_defaults() {
     let options = run("--manifests a b --manifests c");
     assert_eq!(options.manifests, ["a", "b", "c"].map(PathBuf::from));
     assert_eq!(options.cluster, None);
@@ -45,19 +45,19 @@ fn defaults_of_run() {
     assert_eq!(options.echo, None);
     assert!(!options.allow_port_sharing);
     assert!(options.trusted_ips.is_empty() && options.proxy_protocol_from.is_empty());
-    assert_eq!(options.tls.min_version, TlsVersion::V1_2);
+    assert_eq!(options.tls.min_version, TlsVersionArg::V1_2);
     assert!(options.tls.ciphers.is_empty());
     assert_eq!(options.tls.handshake_timeout, Duration::from_secs(10));
-    assert_eq!(options.workers, DULL.cores);
+    assert_eq!(options.workers, NO_TERMINAL.cores);
     assert_eq!(options.drain, DrainOptions { delay: Duration::ZERO, timeout: Duration::from_secs(60) });
-    assert_eq!(options.access_log, AccessLog::Stdout(LogFormat::Json));
+    assert_eq!(options.access_log, AccessLogOptions::Stdout(LogFormat::Json));
     assert_eq!(options.log.format, LogFormat::Json);
     assert!(!options.log.color);
     assert_eq!(options.metrics_max_series.get(), 10_000);
     let product = concat!("portico/", env!("CARGO_PKG_VERSION")).into();
     assert_eq!(options.kong, KongOptions { headers: None, product, metrics: false });
     let second = Duration::from_secs(1);
-    let limits = Limits {
+    let limits = LimitOptions {
         max_connections: NonZeroUsize::new(65_536).unwrap(),
         client_header_timeout: 10 * second,
         client_header_bytes: 65_536,
@@ -72,7 +72,7 @@ fn defaults_of_run() {
 }
 
 #[test]
-fn lists_are_separated_by_commas_or_repeated() {
+fn lists_are_comma_separated_or_repeated() {
     let options = run("--manifests a --trusted-ips 10.0.0.0/8,::1 --trusted-ips 192.0.2.1 \
                        --gateway-address-pool 10.1.0.0/30,10.2.0.1");
     let text: Vec<_> = options.trusted_ips.iter().map(ToString::to_string).collect();
@@ -81,18 +81,19 @@ fn lists_are_separated_by_commas_or_repeated() {
 }
 
 #[test]
-fn what_clients_of_kong_look_for() {
+fn kong_compatibility_flags() {
     let options = run("--manifests a --kong-headers off --product-token kong/3.9.1 --kong-metrics");
     let product = "kong/3.9.1".into();
-    assert_eq!(options.kong, KongOptions { headers: Some(KongHeaders::Off), product, metrics: true });
+    assert_eq!(options.kong, KongOptions { headers: Some(KongHeadersArg::Off), product, metrics: true });
     let error = request("run --manifests a --product-token a,b").unwrap_err();
     assert!(error.contains("--product-token") && error.contains("such as kong/3.9.1"), "{error}");
 }
 
 #[test]
-fn where_ingresses_are_served() {
-    let listen =
-        |address: &str, public, always| Some(IngressListen { address: address.parse().unwrap(), public, always });
+fn ingress_flags() {
+    let listen = |address: &str, public, always| {
+        Some(IngressListenAddress { address: address.parse().unwrap(), public_port: public, explicit: always })
+    };
     let usual = run("--manifests a");
     assert_eq!((&*usual.ingress_class.class, usual.ingress_class.fail_open), ("portico", false));
     assert_eq!(usual.ingress_class.router, KongRouter::TraditionalCompatible);
@@ -100,7 +101,7 @@ fn where_ingresses_are_served() {
     assert_eq!(usual.ingress.https, listen("127.0.0.1:8443", 8443, false));
     assert_eq!((usual.ingress.default_certificate, usual.ingress.publish), (None, PublishOptions::Nothing));
 
-    let pod = Surroundings { in_cluster: true, ..DULL };
+    let pod = Environment { in_cluster: true, ..NO_TERMINAL };
     let ingress = run_in("--publish-service a/b,c/d", &pod).ingress;
     assert_eq!((ingress.http, ingress.https), (listen("0.0.0.0:8000", 80, false), listen("0.0.0.0:8443", 443, false)));
     let name = |namespace: &str, name: &str| (namespace.to_owned(), name.to_owned());
@@ -118,8 +119,8 @@ fn where_ingresses_are_served() {
     assert_eq!(quiet.ingress.publish, PublishOptions::Nothing);
 
     let same = request("run --manifests a --echo 127.0.0.1:8000 --ingress-http-listen 127.0.0.1:8000").unwrap_err();
-    assert!(same.contains("--echo and --ingress-http-listen both want 127.0.0.1:8000"), "{same}");
-    // What nobody asked for is in nobody's way until there is an Ingress.
+    assert!(same.contains("--echo and --ingress-http-listen both listen on 127.0.0.1:8000"), "{same}");
+    // Default addresses are bound only while an Ingress exists, so they do not collide.
     assert!(request("run --manifests a --echo 127.0.0.1:8000").is_ok());
 }
 
@@ -130,70 +131,72 @@ fn listeners_can_be_off() {
 }
 
 #[test]
-fn logs_follow_the_terminal_unless_told() {
+fn log_format_and_color_follow_the_terminal() {
     let argv = |line: &str| -> Vec<OsString> { line.split(' ').map(OsString::from).collect() };
-    let terminal = Surroundings { stdout_is_terminal: true, stderr_is_terminal: true, ..DULL };
+    let terminal = Environment { stdout_is_terminal: true, stderr_is_terminal: true, ..NO_TERMINAL };
     let cases = [
-        ("portico run --manifests a", AccessLog::Stdout(LogFormat::Text), LogFormat::Text, true),
-        ("portico run --manifests a --log-format json", AccessLog::Stdout(LogFormat::Json), LogFormat::Json, true),
-        ("portico run --manifests a --color never --access-log off", AccessLog::Off, LogFormat::Text, false),
+        ("portico run --manifests a", AccessLogOptions::Stdout(LogFormat::Text), LogFormat::Text, true),
+        (
+            "portico run --manifests a --log-format json",
+            AccessLogOptions::Stdout(LogFormat::Json),
+            LogFormat::Json,
+            true,
+        ),
+        ("portico run --manifests a --color never --access-log off", AccessLogOptions::Off, LogFormat::Text, false),
         (
             "portico run --manifests a --access-log x.log",
-            AccessLog::File("x.log".into(), LogFormat::Json),
+            AccessLogOptions::File("x.log".into(), LogFormat::Json),
             LogFormat::Text,
             true,
         ),
     ];
     for (line, access_log, format, color) in cases {
-        let Ok(Request::Run(options)) = try_parse(argv(line), &terminal) else { panic!("{line}") };
+        let Ok(CliRequest::Run(options)) = try_parse(argv(line), &terminal) else { panic!("{line}") };
         assert_eq!(
             (&options.access_log, options.log.format, options.log.color),
             (&access_log, format, color),
             "{line}"
         );
     }
-    let no_color = Surroundings { no_color: true, ..terminal };
+    let no_color = Environment { no_color: true, ..terminal };
     for (line, color) in [("portico run --manifests a", false), ("portico run --manifests a --color always", true)] {
-        let Ok(Request::Run(options)) = try_parse(argv(line), &no_color) else { panic!("{line}") };
+        let Ok(CliRequest::Run(options)) = try_parse(argv(line), &no_color) else { panic!("{line}") };
         assert_eq!((options.log.color, options.color_stdout), (color, color), "{line}");
     }
 }
 
 #[test]
-fn lines_of_the_access_log_say_what_is_asked_for() {
-    assert_eq!(run("--manifests a").access_log_fields, Field::usual());
+fn access_log_fields_are_selectable() {
+    assert_eq!(run("--manifests a").access_log_fields, AccessLogField::defaults());
     let options = run("--manifests a --access-log-fields status,time --access-log-fields query");
-    assert_eq!(options.access_log_fields, [Field::Status, Field::Time, Field::Query]);
+    assert_eq!(options.access_log_fields, [AccessLogField::Status, AccessLogField::Time, AccessLogField::Query]);
     let unknown = request("run --manifests a --access-log-fields status,referer").unwrap_err();
-    assert!(unknown.contains("there is no field `referer`; write names of time, client, method,"), "{unknown}");
-    assert!(unknown.contains("fault, user_agent, separated by commas"), "{unknown}");
+    assert!(unknown.contains("there is no field `referer`; use a comma-separated list of time, client,"), "{unknown}");
+    assert!(unknown.contains("error, user_agent"), "{unknown}");
     let twice = request("run --manifests a --access-log-fields status,time,status").unwrap_err();
-    assert!(twice.contains("--access-log-fields names `status` twice"), "{twice}");
+    assert!(twice.contains("--access-log-fields contains `status` twice"), "{twice}");
 }
 
 #[test]
-fn contradictions_name_the_flags_and_what_would_be_right() {
+fn contradictions_name_the_flags_and_the_fix() {
     let cases = [
-        ("run", "there is nothing to read objects from; give --manifests PATH"),
+        ("run", "no source of objects is given; give --manifests PATH"),
         ("run --manifests - -", "--manifests names standard input (-) twice"),
         ("check - -", "PATH names standard input (-) twice"),
         (
             "run --manifests a --echo 127.0.0.1:8101",
-            "--admin-listen and --echo both want 127.0.0.1:8101, and only one can have it; give one of them another port",
+            "--admin-listen and --echo both listen on 127.0.0.1:8101; give one of them another port",
         ),
         ("run --manifests a --workers 0", "invalid value '0' for '--workers <NUMBER>': not in range; write a whole"),
         ("run --manifests a --tls-min-version 1.1", "invalid value '1.1' for '--tls-min-version <VERSION>'"),
-        (
-            "run --manifests a --tls-ciphers RC4",
-            "not a cipher suite that can be used; choose from TLS_AES_256_GCM_SHA384,",
-        ),
+        ("run --manifests a --tls-ciphers RC4", "not a supported cipher suite; choose from TLS_AES_256_GCM_SHA384,"),
         (
             "run --manifests a --tls-min-version 1.3 --tls-ciphers TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
-            "--tls-min-version 1.3 leaves none of --tls-ciphers",
+            "--tls-min-version 1.3 excludes all of --tls-ciphers",
         ),
         ("run --manifests a --drain-timeout 10", "'--drain-timeout <DURATION>': has no unit; write 10s or 10ms"),
-        ("run --manifests a --kubernetes", "--kubernetes does not say which cluster, and this is not a Pod of one"),
-        ("run --watch-namespaces a", "there is nothing to read objects from"),
+        ("run --manifests a --kubernetes", "--kubernetes does not select a cluster outside of a Pod"),
+        ("run --watch-namespaces a", "no source of objects is given"),
         ("run --manifests a --kubeconfig x", "--kubeconfig is given without --kubernetes"),
         ("run --manifests a --context x", "--context is given without --kubernetes"),
         ("run --manifests a --watch-namespaces x", "--watch-namespaces is given without --kubernetes"),
@@ -209,17 +212,17 @@ fn contradictions_name_the_flags_and_what_would_be_right() {
 }
 
 #[test]
-fn a_cluster_is_contacted_only_when_asked_for_or_inside_of_it() {
-    let pod = Surroundings { in_cluster: true, ..DULL };
+fn cluster_is_contacted_only_by_flag_or_in_a_pod() {
+    let pod = Environment { in_cluster: true, ..NO_TERMINAL };
     let file = |file: Option<&str>, context: Option<&str>| {
         let (file, context) = (file.map(PathBuf::from), context.map(str::to_owned));
         Some(ClusterAccess::Kubeconfig { file, context })
     };
     let cases = [
-        (&DULL, "--manifests a", None),
-        (&DULL, "--kubeconfig x", file(Some("x"), None)),
-        (&DULL, "--kubernetes --context y --manifests a", file(None, Some("y"))),
-        (&DULL, "--kubernetes --context y --kubeconfig x", file(Some("x"), Some("y"))),
+        (&NO_TERMINAL, "--manifests a", None),
+        (&NO_TERMINAL, "--kubeconfig x", file(Some("x"), None)),
+        (&NO_TERMINAL, "--kubernetes --context y --manifests a", file(None, Some("y"))),
+        (&NO_TERMINAL, "--kubernetes --context y --kubeconfig x", file(Some("x"), Some("y"))),
         (&pod, "", Some(ClusterAccess::Pod)),
         (&pod, "--kubernetes --manifests a", Some(ClusterAccess::Pod)),
         (&pod, "--manifests a", None),
@@ -237,7 +240,7 @@ fn a_cluster_is_contacted_only_when_asked_for_or_inside_of_it() {
 
 #[test]
 fn defaults_differ_in_a_cluster() {
-    let pod = Surroundings { in_cluster: true, ..DULL };
+    let pod = Environment { in_cluster: true, ..NO_TERMINAL };
     let told = |options: RunOptions| (options.status_listen.unwrap().to_string(), options.drain.delay.as_secs());
     assert_eq!(told(run_in("", &pod)), ("0.0.0.0:8100".to_owned(), 5));
     assert_eq!(told(run_in("--manifests a", &pod)), ("127.0.0.1:8100".to_owned(), 0));
@@ -251,11 +254,11 @@ fn port_zero_never_collides() {
 }
 
 #[test]
-fn clap_finds_no_fault_with_it() {
+fn clap_accepts_the_definition() {
     command().debug_assert();
 }
 
-/// Every flag of every command, with what the person sees of it.
+/// Every flag of every command.
 fn flags() -> Vec<(String, clap::Arg)> {
     let root = command();
     let mut flags: Vec<_> = root.get_arguments().map(|arg| ("portico".to_owned(), arg.clone())).collect();
@@ -266,7 +269,7 @@ fn flags() -> Vec<(String, clap::Arg)> {
 }
 
 #[test]
-fn every_flag_is_an_environment_variable_too() {
+fn every_flag_has_an_environment_variable() {
     let mut seen = BTreeSet::new();
     for (command, flag) in flags() {
         let Some(long) = flag.get_long() else {
@@ -279,7 +282,7 @@ fn every_flag_is_an_environment_variable_too() {
         seen.insert(variable.to_owned());
     }
     assert!(seen.len() > 25, "the walk found only {seen:?}");
-    // A Service named portico, or portico-anything, puts such variables into every Pod of its namespace.
+    // Kubernetes injects such variables for a Service named portico or portico-* into every Pod of its namespace.
     for variable in seen {
         let injected = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"].iter().any(|end| variable.ends_with(end));
         assert!(!injected && !variable.starts_with("PORTICO_PORT_"), "{variable} may be set by Kubernetes");
@@ -287,7 +290,7 @@ fn every_flag_is_an_environment_variable_too() {
 }
 
 #[test]
-fn every_flag_is_explained() {
+fn every_flag_has_help() {
     for (command, flag) in flags() {
         let help = flag.get_help().unwrap_or_else(|| panic!("{command} {} has no help", flag.get_id())).to_string();
         assert!(!help.ends_with('.'), "{command} {}: {help}", flag.get_id());

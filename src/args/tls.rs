@@ -1,4 +1,4 @@
-//! How TLS with clients is spoken: `--tls-min-version` and `--tls-ciphers`.
+//! Flags for TLS with clients: `--tls-min-version` and `--tls-ciphers`.
 
 use std::time::Duration;
 
@@ -12,22 +12,23 @@ use crate::quantity;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "TLS")]
 pub(super) struct TlsArgs {
-    /// Oldest version of TLS that clients may use
-    #[arg(long, value_enum, default_value_t = TlsVersion::V1_2, value_name = "VERSION", env = "PORTICO_TLS_MIN_VERSION")]
-    tls_min_version: TlsVersion,
+    /// Minimum TLS version for clients
+    #[arg(long, value_enum, default_value_t = TlsVersionArg::V1_2, value_name = "VERSION")]
+    #[arg(env = "PORTICO_TLS_MIN_VERSION")]
+    tls_min_version: TlsVersionArg,
 
-    /// Cipher suites that clients may use, best first (repeatable); without it all that are good
-    #[arg(long, value_name = "NAME", value_delimiter = ',', env = "PORTICO_TLS_CIPHERS", value_parser = cipher)]
+    /// Cipher suites for clients, preferred first (repeatable); default: all secure suites
+    #[arg(long, value_name = "NAME", value_delimiter = ',', env = "PORTICO_TLS_CIPHERS", value_parser = parse_cipher_suite)]
     tls_ciphers: Vec<SupportedCipherSuite>,
 
-    /// How long a TLS handshake may take
+    /// Timeout of a TLS handshake
     #[arg(long, value_name = "DURATION", default_value = "10s", env = "PORTICO_TLS_HANDSHAKE_TIMEOUT")]
     #[arg(value_parser = quantity::timeout)]
     tls_handshake_timeout: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum TlsVersion {
+pub enum TlsVersionArg {
     #[value(name = "1.2")]
     V1_2,
     #[value(name = "1.3")]
@@ -37,8 +38,8 @@ pub enum TlsVersion {
 /// TLS with clients, resolved.
 #[derive(Clone, Debug)]
 pub struct TlsOptions {
-    pub min_version: TlsVersion,
-    /// Empty for all. Otherwise at least one can be used with the versions that are allowed.
+    pub min_version: TlsVersionArg,
+    /// Empty for all. Otherwise at least one suite fits the allowed versions.
     pub ciphers: Vec<SupportedCipherSuite>,
     pub handshake_timeout: Duration,
 }
@@ -46,7 +47,7 @@ pub struct TlsOptions {
 impl TlsArgs {
     pub(super) fn resolve(self) -> Result<TlsOptions, UsageError> {
         let TlsArgs { tls_min_version, tls_ciphers, tls_handshake_timeout } = self;
-        let usable = |suite: &SupportedCipherSuite| tls_min_version == TlsVersion::V1_2 || suite.tls13().is_some();
+        let usable = |suite: &SupportedCipherSuite| tls_min_version == TlsVersionArg::V1_2 || suite.tls13().is_some();
         if !tls_ciphers.is_empty() && !tls_ciphers.iter().any(usable) {
             return Err(UsageError::NoCipherForVersion);
         }
@@ -54,15 +55,15 @@ impl TlsArgs {
     }
 }
 
-fn cipher(text: &str) -> Result<SupportedCipherSuite, String> {
-    ALL_CIPHER_SUITES.iter().find(|suite| name(suite).eq_ignore_ascii_case(text)).copied().ok_or_else(|| {
-        let names: Vec<_> = ALL_CIPHER_SUITES.iter().map(name).collect();
-        format!("not a cipher suite that can be used; choose from {}", names.join(", "))
+fn parse_cipher_suite(text: &str) -> Result<SupportedCipherSuite, String> {
+    ALL_CIPHER_SUITES.iter().find(|suite| iana_name(suite).eq_ignore_ascii_case(text)).copied().ok_or_else(|| {
+        let names: Vec<_> = ALL_CIPHER_SUITES.iter().map(iana_name).collect();
+        format!("not a supported cipher suite; choose from {}", names.join(", "))
     })
 }
 
-/// The name in the registry of IANA. That of TLS 1.3 is written differently by the library, to tell it apart.
-fn name(suite: &SupportedCipherSuite) -> String {
+/// The IANA name; rustls names the suites of TLS 1.3 differently (`TLS13_…`).
+fn iana_name(suite: &SupportedCipherSuite) -> String {
     let name = suite.suite().as_str().unwrap_or_default();
     name.strip_prefix("TLS13_").map_or(name.to_owned(), |rest| format!("TLS_{rest}"))
 }
@@ -72,12 +73,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ciphers_go_by_their_registered_names() {
+    fn ciphers_have_iana_names() {
         for known in ["TLS_AES_128_GCM_SHA256", "tls_ecdhe_rsa_with_aes_256_gcm_sha384"] {
-            assert!(name(&cipher(known).unwrap()).eq_ignore_ascii_case(known));
+            assert!(iana_name(&parse_cipher_suite(known).unwrap()).eq_ignore_ascii_case(known));
         }
         for unknown in ["", "TLS_RSA_WITH_3DES_EDE_CBC_SHA", "AES"] {
-            let refusal = cipher(unknown).unwrap_err();
+            let refusal = parse_cipher_suite(unknown).unwrap_err();
             assert!(
                 refusal.contains("TLS_CHACHA20_POLY1305_SHA256, TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"),
                 "{refusal}"

@@ -1,54 +1,54 @@
-//! Backends of a rule: which Service port each one means, or why it means none.
+//! Resolves the backends of a rule to Service ports, or to the reason why they cannot be resolved.
 
-use super::Inputs;
+use super::CompileInputs;
 use super::endpoints;
-use super::grants::Reference;
-use super::ingress::service_settings::{self, Speech};
+use super::ingress::service_settings::{self, AppProtocol};
 use super::ingress::upstream_tls;
-use super::verdict::{Code, Problem};
+use super::reference_grants::CrossNamespaceReference;
+use super::verdict::{Code, FieldDiagnostic};
 use crate::api::core::{Service, ServicePort};
 use crate::api::gateway::{BackendObjectReference, PolicyTargetReference};
 use crate::api::kind::CORE_GROUP;
 use crate::api::kong::annotations::PROTOCOL;
 use crate::api::{Kind, Object, ObjectId, ObjectKey};
-use crate::snapshot::rule::{Failure, Target};
+use crate::snapshot::rule::{BackendTarget, RouteFailure};
 use crate::store::Store;
-use crate::upstream::{Protocol, UpstreamKey};
+use crate::upstream::{UpstreamKey, UpstreamProtocol};
 
-/// Resolves a backend of a route of `namespace`. What cannot be resolved takes its share of the requests and fails
-/// them, since nobody asked for them to go elsewhere.
+/// Resolves a backend of a route. A backend that cannot be resolved keeps its share of the requests and fails them, as
+/// Gateway API specifies, instead of moving them to other backends.
 pub(super) fn resolve(
     store: &Store,
-    inputs: &Inputs<'_>,
+    inputs: &CompileInputs<'_>,
     from: (Kind, &str),
     backend: &BackendObjectReference,
     field: &str,
-) -> Result<(UpstreamKey, Target), (Code, Problem, Target)> {
-    match find(store, inputs, from, backend, field) {
+) -> Result<(UpstreamKey, BackendTarget), (Code, FieldDiagnostic, BackendTarget)> {
+    match resolve_service_port(store, inputs, from, backend, field) {
         Ok(key) => {
-            let target = Target::Upstream(inputs.upstreams.upstream(&key));
+            let target = BackendTarget::Upstream(inputs.upstreams.upstream(&key));
             Ok((key, target))
         }
-        // As Kong says it of a Service that is there and cannot be spoken to.
+        // Kong responds in the same way for a Service that exists but cannot be connected to.
         Err((Code::RouteInvalidBackendTls, problem)) => {
-            Err((Code::RouteInvalidBackendTls, problem, Target::Fail(Failure::NoService)))
+            Err((Code::RouteInvalidBackendTls, problem, BackendTarget::Fail(RouteFailure::NoService)))
         }
-        Err((code, problem)) => Err((code, problem, Target::Fail(Failure::InvalidBackend))),
+        Err((code, problem)) => Err((code, problem, BackendTarget::Fail(RouteFailure::InvalidBackend))),
     }
 }
 
-/// The key of what a backend means, of a route of `namespace`.
-pub(super) fn key(namespace: &str, backend: &BackendObjectReference) -> ObjectKey {
+/// The key of the object that a backend of a route in `namespace` refers to.
+pub(super) fn service_key(namespace: &str, backend: &BackendObjectReference) -> ObjectKey {
     ObjectKey::new(backend.namespace.as_deref().unwrap_or(namespace), &backend.name)
 }
 
-/// The Service that a backend means, if routes of `namespace` may refer to it.
-pub(super) fn service<'s>(
+/// The Service that a backend refers to, if routes of `namespace` may refer to it.
+pub(super) fn resolve_service<'s>(
     store: &'s Store,
     (kind, namespace): (Kind, &str),
     backend: &BackendObjectReference,
     field: &str,
-) -> Result<&'s Object<Service>, (Code, Problem)> {
+) -> Result<&'s Object<Service>, (Code, FieldDiagnostic)> {
     if backend.group != CORE_GROUP || backend.kind != Kind::Service.name() {
         let (part, what) = if backend.group == CORE_GROUP {
             ("kind", backend.kind.clone())
@@ -56,35 +56,39 @@ pub(super) fn service<'s>(
             ("group", format!("{}/{}", backend.group, backend.kind))
         };
         let message = format!("backends of kind {what} are not served");
-        return Err((Code::RouteInvalidKind, Problem::new(format!("{field}.{part}"), message, "refer to a Service")));
+        return Err((
+            Code::RouteInvalidKind,
+            FieldDiagnostic::new(format!("{field}.{part}"), message, "refer to a Service"),
+        ));
     }
-    let target = key(namespace, backend);
-    // Permission comes before existence, so that who may not use a Service does not learn whether it is there.
-    let crossing = Reference { from: kind, namespace, to: Kind::Service, target: &target };
+    let target = service_key(namespace, backend);
+    // Permission is checked before existence, so that a route without permission does not reveal whether the Service
+    // exists.
+    let crossing = CrossNamespaceReference { from: kind, namespace, to: Kind::Service, target: &target };
     if !crossing.is_allowed(store) {
         return Err((Code::RouteRefNotPermitted, crossing.problem(format!("{field}.namespace"))));
     }
     store.services.get(&target).map(|service| &**service).ok_or_else(|| {
         let message = format!("Service {target} does not exist");
-        let problem = Problem::new(format!("{field}.name"), message, "create it or correct the name");
+        let problem = FieldDiagnostic::new(format!("{field}.name"), message, "create it or correct the name");
         (Code::RouteBackendNotFound, problem)
     })
 }
 
-fn find(
+fn resolve_service_port(
     store: &Store,
-    inputs: &Inputs<'_>,
+    inputs: &CompileInputs<'_>,
     from: (Kind, &str),
     backend: &BackendObjectReference,
     field: &str,
-) -> Result<UpstreamKey, (Code, Problem)> {
-    let service = service(store, from, backend, field)?;
+) -> Result<UpstreamKey, (Code, FieldDiagnostic)> {
+    let service = resolve_service(store, from, backend, field)?;
     let target = service.meta.key.clone();
     let not_found = |message: String, remedy: String| {
-        Err((Code::RouteBackendNotFound, Problem::new(format!("{field}.port"), message, remedy)))
+        Err((Code::RouteBackendNotFound, FieldDiagnostic::new(format!("{field}.port"), message, remedy)))
     };
     let Some(number) = backend.port else {
-        let message = format!("no port of Service {target} is named");
+        let message = format!("the backend names no port of Service {target}");
         return not_found(message, ports_remedy(&service.spec.ports));
     };
     let Some(port) = service.spec.ports.iter().find(|port| port.port == number && is_tcp(port)) else {
@@ -92,41 +96,41 @@ fn find(
         return not_found(message, ports_remedy(&service.spec.ports));
     };
     let named = port.app_protocol.as_deref().unwrap_or_default();
-    // Of each Service its own annotation, whatever others of the rule say.
-    let annotated = Speech::of(&service.meta);
+    // The annotation of each Service applies to that Service only, independent of the rule's other backends.
+    let annotated = AppProtocol::from_annotations(&service.meta);
     let protocol = match annotated {
         Some(speech) => speech.protocol(),
-        None => spoken(named),
+        None => protocol_from_app_protocol(named),
     };
     let Some(protocol) = protocol else {
         let (message, remedy) = match annotated {
             Some(_) => (
-                format!("annotation {PROTOCOL} of Service {target} names a protocol that carries no requests"),
-                "set it to http, https, grpc, grpcs, ws or wss if the Service speaks one of these",
+                format!("annotation {PROTOCOL} of Service {target} names a protocol that is not HTTP"),
+                "set it to http, https, grpc, grpcs, ws or wss if the Service serves one of these",
             ),
             None => (
                 format!("port {number} of Service {target} has appProtocol {named}, which is not served"),
-                "use kubernetes.io/h2c if the backend speaks HTTP/2 without TLS; http, or no appProtocol, if it speaks \
+                "use kubernetes.io/h2c if the backend serves HTTP/2 without TLS; http, or no appProtocol, if it serves \
                  HTTP/1.1 without TLS",
             ),
         };
-        let problem = Problem::new(format!("{field}.port"), message, remedy);
+        let problem = FieldDiagnostic::new(format!("{field}.port"), message, remedy);
         return Err((Code::RouteUnsupportedProtocol, problem));
     };
-    if let Some((message, remedy)) = wants_tls(store, inputs, &target, port) {
-        return Err((Code::RouteUnsupportedProtocol, Problem::new(format!("{field}.name"), message, remedy)));
+    if let Some((message, remedy)) = requires_tls(store, inputs, &target, port) {
+        return Err((Code::RouteUnsupportedProtocol, FieldDiagnostic::new(format!("{field}.name"), message, remedy)));
     }
-    let is_tls = annotated.is_some_and(Speech::is_tls);
+    let is_tls = annotated.is_some_and(AppProtocol::is_tls);
     let terms = || {
         let settings = service_settings::read(&service.meta, "a Service", true).tls;
-        upstream_tls::terms(store, inputs, &service.meta, protocol, &settings)
+        upstream_tls::tls_settings(store, inputs, &service.meta, protocol, &settings)
     };
     let tls = is_tls.then(terms).transpose().map_err(|problem| {
         let at = format!("{field}.name");
         let problem = if *target.namespace == *from.1 {
-            upstream_tls::at_referrer(Kind::Service, &service.meta, &problem, &at)
+            upstream_tls::for_referrer(Kind::Service, &service.meta, &problem, &at)
         } else {
-            upstream_tls::at_stranger(Kind::Service, &service.meta, &at)
+            upstream_tls::for_foreign_referrer(Kind::Service, &service.meta, &at)
         };
         (Code::RouteInvalidBackendTls, problem)
     })?;
@@ -137,36 +141,36 @@ fn find(
         port: number,
         protocol,
         tls,
-        whole: service_settings::is_whole(&service.meta) && !endpoints::is_headless(service),
+        via_cluster_ip: service_settings::is_via_cluster_ip(&service.meta) && !endpoints::is_headless(service),
         ..UpstreamKey::default()
     })
 }
 
-/// Why this port must not be spoken to in plain text, if so, and what would be right.
-pub(super) fn wants_tls(
+/// Why connections to this port must not use plain text, and the remedy; `None` if they may.
+pub(super) fn requires_tls(
     store: &Store,
-    inputs: &Inputs<'_>,
+    inputs: &CompileInputs<'_>,
     service: &ObjectKey,
     port: &ServicePort,
 ) -> Option<(String, &'static str)> {
-    if let Some(policy) = policy_of(store, service, port) {
+    if let Some(policy) = tls_policy_for(store, service, port) {
         let message = format!(
-            "BackendTLSPolicy {policy} wants TLS towards Service {service}, which this version cannot speak, so nothing \
-             is sent there"
+            "BackendTLSPolicy {policy} requires TLS to Service {service}, which this version does not support, so no \
+             requests are sent to it"
         );
-        return Some((message, "remove the policy only if plain text will do"));
+        return Some((message, "remove the policy if plain text is acceptable"));
     }
-    inputs.unknown.contains(&Kind::BackendTlsPolicy).then(|| {
+    inputs.unreadable_kinds.contains(&Kind::BackendTlsPolicy).then(|| {
         let message = format!(
-            "no BackendTLSPolicy can be read, so whether Service {service} has to be spoken to in TLS is not known, and \
-             nothing is sent there"
+            "BackendTLSPolicies cannot be read, so it is unknown whether Service {service} requires TLS, and no \
+             requests are sent to it"
         );
-        (message, "let Portico's ClusterRole list and watch backendtlspolicies; its log says why it cannot")
+        (message, "let Portico's ClusterRole list and watch backendtlspolicies; the log has the reason of the failure")
     })
 }
 
-/// The policy that wants this port spoken to in TLS, if any. One that cannot be read wants it too.
-fn policy_of<'a>(store: &'a Store, service: &ObjectKey, port: &ServicePort) -> Option<&'a ObjectKey> {
+/// The policy that requires TLS for this port, if any. A policy that cannot be parsed counts too.
+fn tls_policy_for<'a>(store: &'a Store, service: &ObjectKey, port: &ServicePort) -> Option<&'a ObjectKey> {
     let concerns = |targets: &[PolicyTargetReference]| {
         targets.iter().any(|target| {
             target.group == CORE_GROUP
@@ -176,9 +180,9 @@ fn policy_of<'a>(store: &'a Store, service: &ObjectKey, port: &ServicePort) -> O
         })
     };
     let id = ObjectId::new(Kind::Service, service.clone());
-    // A policy is of the namespace of its targets. Others may mention the Service as well, whatever their names are.
+    // A policy targets Services of its own namespace only; objects of other namespaces may refer to this one as well.
     let is_policy = |id: &&ObjectId| id.kind == Kind::BackendTlsPolicy && id.key.namespace == service.namespace;
-    let policies = store.refs().dependents(&id).filter(is_policy);
+    let policies = store.dependency_index().dependents(&id).filter(is_policy);
     let mut policies = policies.filter_map(|id| store.backend_tls_policies.get(&id.key));
     let policy = policies.find(|policy| concerns(&policy.spec.target_refs)).map(|policy| &policy.meta.key);
     let mut guards = store.guards.values().filter(|guard| guard.meta.key.namespace == service.namespace);
@@ -190,11 +194,11 @@ pub(super) fn is_tcp(port: &ServicePort) -> bool {
     port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP")
 }
 
-/// What a backend that calls itself so is spoken to in. WebSocket begins as HTTP/1.1, and is let through for every backend.
-pub(super) fn spoken(protocol: &str) -> Option<Protocol> {
+/// The protocol for an `appProtocol`. WebSocket starts as HTTP/1.1 and is allowed for every backend.
+pub(super) fn protocol_from_app_protocol(protocol: &str) -> Option<UpstreamProtocol> {
     match protocol {
-        "" | "http" | "HTTP" | "kubernetes.io/http" | "kubernetes.io/ws" => Some(Protocol::Http1),
-        "kubernetes.io/h2c" => Some(Protocol::Http2),
+        "" | "http" | "HTTP" | "kubernetes.io/http" | "kubernetes.io/ws" => Some(UpstreamProtocol::Http1),
+        "kubernetes.io/h2c" => Some(UpstreamProtocol::Http2),
         _ => None,
     }
 }
@@ -215,38 +219,40 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::compile::addresses::Addresses;
+    use crate::compile::addresses::GatewayAddresses;
     use crate::compile::verdict::Verdict;
-    use crate::compile::{Compiler, Inputs};
-    use crate::store::{AnyObject, Batch, Guard};
-    use crate::upstream::Registry;
+    use crate::compile::{CompileInputs, Compiler};
+    use crate::store::{AnyObject, Batch, UnparseablePolicy};
+    use crate::upstream::UpstreamRegistry;
 
     fn object(kind: Kind, name: &str, spec: &Value) -> AnyObject {
         AnyObject::parse(kind, json!({"metadata": {"namespace": "ns", "name": name}, "spec": spec})).unwrap()
     }
 
-    /// What an API server without our schema lets in.
-    fn guard(namespace: &str, target_refs: &Value) -> AnyObject {
+    /// An object that an API server without Portico's schema accepts.
+    fn unparseable_policy(namespace: &str, target_refs: &Value) -> AnyObject {
         let object = json!({"spec": {"targetRefs": target_refs, "validation": {"hostname": 5}}});
-        AnyObject::Guard(Arc::new(Guard::of(ObjectKey::new(namespace, "tls"), 1, &object)))
+        AnyObject::Guard(Arc::new(UnparseablePolicy::from_value(ObjectKey::new(namespace, "tls"), 1, &object)))
     }
 
     #[test]
-    fn a_policy_that_cannot_be_read_guards_what_it_is_about() {
+    fn unparseable_tls_policy_blocks_its_targets() {
         let mut store = Store::default();
         let controllers = ["a.b/c".to_owned()];
-        let (addresses, upstreams) = (Addresses::default(), Registry::default());
+        let (addresses, upstreams) = (GatewayAddresses::default(), UpstreamRegistry::default());
         let unknown = std::collections::BTreeSet::new();
         let ingress = super::super::IngressSettings::default();
-        let (classes, workshop) =
-            (super::super::Classes::default(), crate::plugin::Workshop::offline(crate::plugin::Registry(&[])));
-        let inputs = Inputs {
+        let (classes, workshop) = (
+            super::super::Classes::default(),
+            crate::plugin_api::PluginFactory::offline(crate::plugin_api::PluginRegistry(&[])),
+        );
+        let inputs = CompileInputs {
             controllers: &controllers,
             addresses: &addresses,
             upstreams: &upstreams,
             classes: &classes,
-            workshop: &workshop,
-            unknown: &unknown,
+            plugin_factory: &workshop,
+            unreadable_kinds: &unknown,
             ingress: &ingress,
         };
         let mut compiler = Compiler::default();
@@ -282,21 +288,33 @@ mod tests {
             compiler.compile(&store, &changes, &inputs);
             let route = ObjectId::new(Kind::HttpRoute, ObjectKey::new("ns", "shop"));
             let verdict: &Verdict = &compiler.verdicts()[&route];
-            verdict.every_condition().any(|(_, condition)| condition.code == Code::RouteUnsupportedProtocol)
+            verdict.all_conditions().any(|(_, condition)| condition.code == Code::RouteUnsupportedProtocol)
         };
         let policy_id = || vec![ObjectId::new(Kind::BackendTlsPolicy, ObjectKey::new("ns", "tls"))];
         assert!(!guarded(begin, vec![]));
-        assert!(guarded(vec![guard("ns", &json!([to("Service", "shop")]))], vec![]), "its target");
-        assert!(!guarded(vec![guard("ns", &json!([to("Service", "other")]))], vec![]), "it is about another");
-        assert!(guarded(vec![guard("ns", &json!([to("Service", "other"), {"name": 5}]))], vec![]), "about anything");
-        assert!(guarded(vec![guard("ns", &json!("shop"))], vec![]));
-        assert!(!guarded(vec![], policy_id()), "it is gone");
-        assert!(!guarded(vec![guard("elsewhere", &Value::Null)], vec![]), "that of another namespace");
-        assert!(guarded(vec![guard("ns", &json!([]))], vec![]));
-        assert!(!guarded(vec![policy("other")], vec![]), "it is mended");
-        assert!(!guarded(vec![guard("ns", &Value::Null)], vec![]), "its last good version says what it was about");
+        assert!(
+            guarded(vec![unparseable_policy("ns", &json!([to("Service", "shop")]))], vec![]),
+            "targets the Service"
+        );
+        assert!(
+            !guarded(vec![unparseable_policy("ns", &json!([to("Service", "other")]))], vec![]),
+            "targets another Service"
+        );
+        assert!(
+            guarded(vec![unparseable_policy("ns", &json!([to("Service", "other"), {"name": 5}]))], vec![]),
+            "may target any Service"
+        );
+        assert!(guarded(vec![unparseable_policy("ns", &json!("shop"))], vec![]));
+        assert!(!guarded(vec![], policy_id()), "the policy was deleted");
+        assert!(!guarded(vec![unparseable_policy("elsewhere", &Value::Null)], vec![]), "a policy of another namespace");
+        assert!(guarded(vec![unparseable_policy("ns", &json!([]))], vec![]));
+        assert!(!guarded(vec![policy("other")], vec![]), "the policy was fixed");
+        assert!(
+            !guarded(vec![unparseable_policy("ns", &Value::Null)], vec![]),
+            "the targets of its last valid version count"
+        );
         assert!(guarded(vec![policy("shop")], vec![]));
-        assert!(guarded(vec![guard("ns", &Value::Null)], vec![]));
+        assert!(guarded(vec![unparseable_policy("ns", &Value::Null)], vec![]));
         assert!(!guarded(vec![], policy_id()));
         let of_another = |kind, spec: Value| {
             AnyObject::parse(kind, json!({"metadata": {"namespace": "elsewhere", "name": "x"}, "spec": spec})).unwrap()
@@ -314,7 +332,7 @@ mod tests {
             object(Kind::Service, "shop", &json!({"ports": [{"name": "http", "port": 80}, {"name": "b", "port": 81}]}));
         assert!(
             !guarded(strangers, vec![]) && !guarded(vec![touched], vec![]),
-            "a route and a policy of one name elsewhere"
+            "a route and a policy of the same name in another namespace"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Which classes of Ingresses, consumers and the like are ours (`interface.md` §1).
+//! Selects the Ingresses, consumers and other objects that this process serves, by their class.
 
 use crate::api::kong::annotations::{INGRESS_CLASS, IS_DEFAULT_CLASS};
 use crate::api::names::{INGRESS_CONTROLLER, KONG_INGRESS_CONTROLLER};
@@ -6,60 +6,61 @@ use crate::api::networking::IngressClass;
 use crate::api::{Meta, Object, ObjectKey};
 use crate::store::Store;
 
-/// The names under which we serve Ingresses.
+/// The ingress class that this process serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Classes {
-    /// The class that is ours also if there is no IngressClass of this name, or one of Kong's ingress controller.
+    /// Served even if no IngressClass of this name exists, or if it belongs to Kong's ingress controller.
     pub name: String,
 }
 
 impl Default for Classes {
     fn default() -> Self {
-        Classes { name: OWN.to_owned() }
+        Classes { name: DEFAULT_CLASS_NAME.to_owned() }
     }
 }
 
-/// The class of our own manifests.
-const OWN: &str = "portico";
+/// The class of Portico's own manifests.
+const DEFAULT_CLASS_NAME: &str = "portico";
 
 impl Classes {
-    /// Whether the manifests were written for another controller, whose ways count then.
-    pub(super) fn takes_over(&self) -> bool {
-        self.name != OWN
+    /// Whether the manifests were written for another controller, whose conventions then apply.
+    pub(super) fn replaces_other_controller(&self) -> bool {
+        self.name != DEFAULT_CLASS_NAME
     }
 
-    /// Whether a class is ours, by its name and the controller of its IngressClass, if there is one. Every class of our own
-    /// controller is; of Kong's, which may be several with a controller each, only the one that is taken over by its name.
-    fn serves(&self, class: &str, controller: Option<&str>) -> bool {
+    /// Whether to serve a class, given its name and the controller of its IngressClass, if that exists. All classes of
+    /// Portico's controller are served. Of Kong's classes, which may belong to several installations, only the one with
+    /// the configured name is.
+    fn serves_class_name(&self, class: &str, controller: Option<&str>) -> bool {
         match controller {
             None => class == self.name,
             Some(INGRESS_CONTROLLER) => true,
-            Some(KONG_INGRESS_CONTROLLER) => self.takes_over() && class == self.name,
+            Some(KONG_INGRESS_CONTROLLER) => self.replaces_other_controller() && class == self.name,
             Some(_) => false,
         }
     }
 
-    /// Whether an object is for us. `field` is what its spec says, which the annotation overrides.
-    pub fn own(&self, store: &Store, meta: &Meta, field: Option<&str>) -> bool {
+    /// Whether this process serves an object. `field` is the class in its spec, which the annotation overrides.
+    pub fn serves_object(&self, store: &Store, meta: &Meta, field: Option<&str>) -> bool {
         match meta.annotations.get(INGRESS_CLASS).map(|class| &**class).or(field) {
             Some(name) => {
                 let class = store.ingress_classes.get(&ObjectKey::cluster(name));
-                self.serves(name, class.map(|class| class.spec.controller.as_str()))
+                self.serves_class_name(name, class.map(|class| class.spec.controller.as_str()))
             }
-            None => self.default_one(store).is_some(),
+            None => self.default_class(store).is_some(),
         }
     }
 
-    /// The class of ours that owns what names none.
-    pub(super) fn default_one<'s>(&self, store: &'s Store) -> Option<&'s Object<IngressClass>> {
+    /// The served class that is marked as default and so owns objects without a class.
+    pub(super) fn default_class<'s>(&self, store: &'s Store) -> Option<&'s Object<IngressClass>> {
         let is_default = |class: &&Object<IngressClass>| {
             class.meta.annotations.get(IS_DEFAULT_CLASS).is_some_and(|value| &**value == "true")
         };
-        store.ingress_classes.values().map(|class| &**class).filter(is_default).find(|class| self.is_ours(class))
+        store.ingress_classes.values().map(|class| &**class).filter(is_default).find(|class| self.serves_class(class))
     }
 
-    pub(super) fn is_ours(&self, class: &Object<IngressClass>) -> bool {
-        self.serves(&class.meta.key.name, Some(&class.spec.controller))
+    pub(super) fn serves_class(&self, class: &Object<IngressClass>) -> bool {
+        self.serves_class_name(&class.meta.key.name, Some(&class.spec.controller))
     }
 }
 
@@ -77,10 +78,10 @@ mod tests {
         AnyObject::parse(Kind::IngressClass, object).unwrap()
     }
 
-    /// An API server lets nobody create an Ingress with both, but whoever edits one may leave both in it.
-    // kong-compat §3.1
+    /// The API server rejects creating an Ingress with both, but a later edit may leave both. The annotation takes
+    /// precedence, as in Kong's ingress controller.
     #[test]
-    fn the_annotation_goes_before_the_field_and_the_default_class_is_for_who_has_neither() {
+    fn class_annotation_overrides_field_then_default_class_applies() {
         let classes = Classes { name: "kong".to_owned() };
         let (mut store, mut with_default) = (Store::default(), Store::default());
         let ours = || class("kong", KONG_INGRESS_CONTROLLER, json!({}));
@@ -101,7 +102,8 @@ mod tests {
             let annotations = annotation.map_or(json!({}), |class| json!({INGRESS_CLASS: class}));
             let meta = json!({"namespace": "a", "name": "b", "annotations": annotations});
             let meta: Meta = serde_json::from_value(meta).unwrap();
-            let found = (classes.own(&store, &meta, field), classes.own(&with_default, &meta, field));
+            let found =
+                (classes.serves_object(&store, &meta, field), classes.serves_object(&with_default, &meta, field));
             assert_eq!(found, (is_ours, is_ours_with_default), "{annotation:?} {field:?}");
         }
     }

@@ -1,40 +1,40 @@
-//! The CORS filter: from what the API says to what is written into answers.
+//! Translates the CORS filter of the API to that of the snapshot.
 
 use http::HeaderValue;
 
-use super::verdict::Problem;
+use super::verdict::FieldDiagnostic;
 use crate::api::gateway::Cors as Raw;
-use crate::snapshot::cors::{Cors, List, Origin, Origins};
+use crate::snapshot::cors::{AllowedOrigins, CorsFilter, CorsList, OriginPattern};
 
-/// `field` is that of the filter.
-pub(super) fn translate(raw: &Raw, field: &str, unsupported: &mut Vec<Problem>) -> Cors {
+/// `field` is the path of the filter.
+pub(super) fn translate(raw: &Raw, field: &str, unsupported: &mut Vec<FieldDiagnostic>) -> CorsFilter {
     let mut refuse = |part: String, message: String, remedy: &str| {
-        unsupported.push(Problem::new(format!("{field}.cors.{part}"), message, remedy));
+        unsupported.push(FieldDiagnostic::new(format!("{field}.cors.{part}"), message, remedy));
     };
     let origins = match &raw.allow_origins[..] {
-        [only] if only == "*" => Origins::Any,
+        [only] if only == "*" => AllowedOrigins::Any,
         several => {
             let mut origins = Vec::new();
             for (index, text) in several.iter().enumerate() {
-                match Origin::parse(text) {
+                match OriginPattern::parse(text) {
                     Some(origin) => origins.push(origin),
                     None => refuse(
                         format!("allowOrigins[{index}]"),
-                        format!("{text:?} is no origin"),
-                        "write it like https://app.example, https://*.example:8443, or * alone for all",
+                        format!("{text:?} is not an origin"),
+                        "write it like https://app.example, https://*.example:8443, or a single * for all origins",
                     ),
                 }
             }
-            Origins::These(origins.into())
+            AllowedOrigins::Listed(origins.into())
         }
     };
     let mut list = |part: &str, names: &[String]| {
-        List::of(names.iter().map(String::as_str)).unwrap_or_else(|| {
+        CorsList::from_names(names.iter().map(String::as_str)).unwrap_or_else(|| {
             refuse(part.to_owned(), "a name has control characters".to_owned(), "remove them");
-            List::None
+            CorsList::None
         })
     };
-    Cors {
+    CorsFilter {
         methods: list("allowMethods", &raw.allow_methods),
         headers: list("allowHeaders", &raw.allow_headers),
         expose: list("exposeHeaders", &raw.expose_headers),

@@ -1,4 +1,4 @@
-//! Filters of rules and backends: from what the API says to what the proxy does.
+//! Translates the filters of rules and backends to those of the snapshot.
 
 use std::sync::Arc;
 
@@ -6,75 +6,82 @@ use http::header::HOST;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::cors;
-use super::verdict::Problem;
+use super::verdict::FieldDiagnostic;
 use crate::api::Kind;
 use crate::api::gateway::{
     BackendObjectReference, Filter, HeaderModifier, LocalObjectReference, PathModifier, RequestMirror, RequestRedirect,
     UrlRewrite,
 };
 use crate::api::kind::KONG_GROUP;
-use crate::snapshot::rule::{Filters, HeaderEdits, Mirror, PathEdit, Redirect, Rewrite, Scheme};
+use crate::snapshot::rule::{Filters, HeaderEdits, Mirror, PathEdit, RedirectAction, Rewrite, Scheme};
 use crate::upstream::Upstream;
 
 /// All filters of one rule or backend.
 #[derive(Debug, Default)]
-pub(super) struct Translated {
+pub(super) struct TranslatedFilters {
     pub filters: Filters,
-    pub redirect: Option<Redirect>,
-    /// Valid filters that we cannot honor, and values that no API server should have let pass. Whatever has one of these
-    /// must not be served without the filter.
-    pub unsupported: Vec<Problem>,
-    /// KongPlugins of the route's namespace, each with the field that names it.
+    pub redirect: Option<RedirectAction>,
+    /// Valid filters that are not supported, and values that the API's validation rejects. A rule or backend with one
+    /// of these must not be served without the filter.
+    pub unsupported: Vec<FieldDiagnostic>,
+    /// KongPlugins of the route's namespace, each with the path of the field that names it.
     pub extensions: Vec<(String, String)>,
-    /// References of filters that lead nowhere.
-    pub unresolved: Vec<Problem>,
+    /// References that cannot be resolved.
+    pub unresolved: Vec<FieldDiagnostic>,
 }
 
-/// Where filters stand decides which there can be.
+/// Where filters are attached, which decides which types are allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Level {
+pub(super) enum FilterLevel {
     Rule,
     Backend,
 }
 
-/// `prefix` is the path prefix that the rule matches, if that is one and the same for all of its matches. `resolve` finds
-/// the upstream of a mirror, and says what is wrong if there is none; `is_plugin` knows the KongPlugins of the namespace.
+/// Translates the filters at `field`.
+///
+/// `prefix` is the path prefix that the rule matches, if all of its matches have the same. `resolve` finds the upstream
+/// of a mirror, and reports the problem if there is none; `is_plugin` returns whether the namespace has a KongPlugin of
+/// this name.
 pub(super) fn translate(
     filters: &[Filter],
-    level: Level,
+    level: FilterLevel,
     prefix: Option<&str>,
     field: &str,
     is_plugin: &dyn Fn(&str) -> bool,
     resolve: &mut dyn FnMut(&BackendObjectReference, &str) -> Option<Arc<Upstream>>,
-) -> Translated {
-    let mut result = Translated::default();
+) -> TranslatedFilters {
+    let mut result = TranslatedFilters::default();
     let mut mirrors = Vec::new();
     for (index, filter) in filters.iter().enumerate() {
-        let mut one = One { field: format!("{field}.filters[{index}]"), prefix, result: &mut result };
+        let mut one = FilterTranslator { field: format!("{field}.filters[{index}]"), prefix, result: &mut result };
         match &*filter.kind {
             "RequestHeaderModifier" => {
-                let edits =
-                    filter.request_header_modifier.as_ref().map(|edits| one.edits(edits, "requestHeaderModifier"));
+                let edits = filter
+                    .request_header_modifier
+                    .as_ref()
+                    .map(|edits| one.header_edits(edits, "requestHeaderModifier"));
                 one.result.filters.request_headers = edits;
             }
             "ResponseHeaderModifier" => {
-                let edits =
-                    filter.response_header_modifier.as_ref().map(|edits| one.edits(edits, "responseHeaderModifier"));
+                let edits = filter
+                    .response_header_modifier
+                    .as_ref()
+                    .map(|edits| one.header_edits(edits, "responseHeaderModifier"));
                 one.result.filters.response_headers = edits;
             }
             "URLRewrite" => {
                 let rewrite = filter.url_rewrite.as_ref().map(|rewrite| one.rewrite(rewrite));
                 one.result.filters.rewrite = rewrite;
             }
-            "RequestRedirect" if level == Level::Rule => {
+            "RequestRedirect" if level == FilterLevel::Rule => {
                 let redirect = filter.request_redirect.as_ref().map(|redirect| one.redirect(redirect));
                 one.result.redirect = redirect;
             }
             "RequestMirror" => {
                 let Some(raw) = &filter.request_mirror else { continue };
                 let upstream = resolve(&raw.backend_ref, &format!("{}.requestMirror.backendRef", one.field));
-                // The requests themselves go on without it: nobody has been promised the copies.
-                mirrors.extend(upstream.map(|upstream| mirror(raw, upstream)));
+                // The rule is served without the mirror: clients do not depend on the copies.
+                mirrors.extend(upstream.map(|upstream| translate_mirror(raw, upstream)));
             }
             "CORS" => {
                 let Some(raw) = &filter.cors else { continue };
@@ -86,14 +93,14 @@ pub(super) fn translate(
                     reference.group == KONG_GROUP && reference.kind == Kind::KongPlugin.name()
                 };
                 let plugin = filter.extension_ref.as_ref().filter(is_kong);
-                if let Some(plugin) = plugin.filter(|plugin| level == Level::Rule && is_plugin(&plugin.name)) {
+                if let Some(plugin) = plugin.filter(|plugin| level == FilterLevel::Rule && is_plugin(&plugin.name)) {
                     let field = format!("{}.extensionRef", one.field);
                     one.result.extensions.push((plugin.name.clone(), field));
                     continue;
                 }
                 let (message, remedy) = match &filter.extension_ref {
-                    Some(_) if plugin.is_some() && level == Level::Backend => (
-                        "plugins run for a rule, not for one of its backends".to_owned(),
+                    Some(_) if plugin.is_some() && level == FilterLevel::Backend => (
+                        "plugins run for a rule, not for a single backend".to_owned(),
                         "name it in the filters of the rule",
                     ),
                     Some(reference) if plugin.is_some() => (
@@ -101,12 +108,16 @@ pub(super) fn translate(
                         "create it or correct the name",
                     ),
                     Some(reference) => (
-                        format!("no extension of kind {} of group {} is known", reference.kind, reference.group),
+                        format!("extensions of kind {} of group {} are not supported", reference.kind, reference.group),
                         "remove the filter, if requests may be served without it",
                     ),
-                    None => ("the extension is not named".to_owned(), "name it under extensionRef"),
+                    None => ("extensionRef is missing".to_owned(), "name it under extensionRef"),
                 };
-                one.result.unresolved.push(Problem::new(format!("{}.extensionRef", one.field), message, remedy));
+                one.result.unresolved.push(FieldDiagnostic::new(
+                    format!("{}.extensionRef", one.field),
+                    message,
+                    remedy,
+                ));
             }
             kind => {
                 let message = format!("filter {kind} is not served by this version");
@@ -118,39 +129,39 @@ pub(super) fn translate(
     result
 }
 
-/// All requests, a percentage, or a fraction of 100 unless it says otherwise.
-fn mirror(raw: &RequestMirror, upstream: Arc<Upstream>) -> Mirror {
+/// All requests, a percentage, or a fraction whose denominator defaults to 100.
+fn translate_mirror(raw: &RequestMirror, upstream: Arc<Upstream>) -> Mirror {
     let part = |number: i32| u32::try_from(number).unwrap_or(0);
     let (share, of) = match (&raw.percent, &raw.fraction) {
         (Some(percent), _) => (part(*percent), 100),
         (None, Some(fraction)) => (part(fraction.numerator), part(fraction.denominator.unwrap_or(100)).max(1)),
         (None, None) => (1, 1),
     };
-    Mirror { upstream, share, of }
+    Mirror { upstream, numerator: share, denominator: of }
 }
 
-struct One<'a> {
+struct FilterTranslator<'a> {
     field: String,
     prefix: Option<&'a str>,
-    result: &'a mut Translated,
+    result: &'a mut TranslatedFilters,
 }
 
-impl One<'_> {
+impl FilterTranslator<'_> {
     fn unsupported(&mut self, part: &str, message: String, remedy: &str) {
         let field = format!("{}.{part}", self.field);
-        self.result.unsupported.push(Problem::new(field, message, remedy));
+        self.result.unsupported.push(FieldDiagnostic::new(field, message, remedy));
     }
 
-    fn edits(&mut self, modifier: &HeaderModifier, part: &str) -> HeaderEdits {
+    fn header_edits(&mut self, modifier: &HeaderModifier, part: &str) -> HeaderEdits {
         let mut edits = HeaderEdits::default();
         for (list, from, to) in [("set", &modifier.set, &mut edits.set), ("add", &modifier.add, &mut edits.add)] {
             for (index, header) in from.iter().enumerate() {
                 let field = format!("{part}.{list}[{index}]");
                 let name = self.header_name(&header.name, &format!("{field}.name"));
-                let name = if list == "add" { self.unless_host(name, part, &format!("{field}.name")) } else { name };
+                let name = if list == "add" { self.reject_host(name, part, &format!("{field}.name")) } else { name };
                 let value = self.header_value(&header.value, &format!("{field}.value"));
                 if let (Some(name), Some(value)) = (name, value)
-                    // One action per name: the first entry counts, as it does in the API.
+                    // One action per name: the first entry counts, as Gateway API specifies.
                     && !to.iter().any(|(known, _)| *known == name)
                 {
                     to.push((name, value));
@@ -160,13 +171,13 @@ impl One<'_> {
         for (index, name) in modifier.remove.iter().enumerate() {
             let field = format!("{part}.remove[{index}]");
             let name = self.header_name(name, &field);
-            edits.remove.extend(self.unless_host(name, part, &field));
+            edits.remove.extend(self.reject_host(name, part, &field));
         }
         edits
     }
 
-    /// A request has exactly one Host (RFC 9112, section 3.2). With two of them its readers may not agree on which counts.
-    fn unless_host(&mut self, name: Option<HeaderName>, part: &str, field: &str) -> Option<HeaderName> {
+    /// A request has exactly one Host (RFC 9112, section 3.2); with two, recipients may disagree on which one counts.
+    fn reject_host(&mut self, name: Option<HeaderName>, part: &str, field: &str) -> Option<HeaderName> {
         if part == "requestHeaderModifier" && name == Some(HOST) {
             let remedy = "use set, or hostname of a URLRewrite filter, to change it";
             self.unsupported(field, "a request has exactly one Host".to_owned(), remedy);
@@ -179,7 +190,7 @@ impl One<'_> {
         let parsed = HeaderName::try_from(name).ok();
         match &parsed {
             None => self.unsupported(part, format!("{name:?} is not a header name"), "use letters, digits and hyphens"),
-            // The proxy frames messages itself; a length or coding from outside would contradict it.
+            // The proxy frames messages itself; a configured length or coding would contradict that.
             Some(name) if is_framing(name) => {
                 self.unsupported(part, format!("{name} frames the message and cannot be changed"), "remove the entry");
                 return None;
@@ -199,11 +210,11 @@ impl One<'_> {
 
     fn rewrite(&mut self, rewrite: &UrlRewrite) -> Rewrite {
         let host = rewrite.hostname.as_deref().and_then(|name| self.header_value(name, "urlRewrite.hostname"));
-        let path = rewrite.path.as_ref().and_then(|path| self.path(path, "urlRewrite.path"));
+        let path = rewrite.path.as_ref().and_then(|path| self.path_edit(path, "urlRewrite.path"));
         Rewrite { host, path }
     }
 
-    fn redirect(&mut self, redirect: &RequestRedirect) -> Redirect {
+    fn redirect(&mut self, redirect: &RequestRedirect) -> RedirectAction {
         let scheme = redirect.scheme.as_deref().and_then(|scheme| match scheme {
             "http" => Some(Scheme::Http),
             "https" => Some(Scheme::Https),
@@ -212,7 +223,7 @@ impl One<'_> {
                 None
             }
         });
-        let path = redirect.path.as_ref().and_then(|path| self.path(path, "requestRedirect.path"));
+        let path = redirect.path.as_ref().and_then(|path| self.path_edit(path, "requestRedirect.path"));
         let port = redirect.port.and_then(|port| u16::try_from(port).ok());
         let status = match redirect.status_code {
             301 | 302 | 303 | 307 | 308 => StatusCode::from_u16(redirect.status_code).unwrap_or(StatusCode::FOUND),
@@ -222,10 +233,10 @@ impl One<'_> {
                 StatusCode::FOUND
             }
         };
-        Redirect { scheme, host: redirect.hostname.as_deref().map(Box::from), path, port, status }
+        RedirectAction { scheme, host: redirect.hostname.as_deref().map(Box::from), path, port, status }
     }
 
-    fn path(&mut self, modifier: &PathModifier, part: &str) -> Option<PathEdit> {
+    fn path_edit(&mut self, modifier: &PathModifier, part: &str) -> Option<PathEdit> {
         match &*modifier.kind {
             "ReplaceFullPath" => Some(PathEdit::full(modifier.replace_full_path.as_deref().unwrap_or_default())),
             "ReplacePrefixMatch" => match self.prefix {
@@ -240,7 +251,7 @@ impl One<'_> {
                 }
             },
             other => {
-                let message = format!("{other} is not a way to change a path");
+                let message = format!("{other} is not a type of path modifier");
                 self.unsupported(&format!("{part}.type"), message, "use ReplaceFullPath or ReplacePrefixMatch");
                 None
             }

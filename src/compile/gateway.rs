@@ -1,63 +1,63 @@
-//! A Gateway: is it ours, what are its addresses, and which of its listeners can be served.
+//! Plans a Gateway: whether this controller serves it, its addresses, and which of its listeners can be served.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::certificates::Secrets;
+use super::certificates::SecretCache;
 use super::listener::{self, ListenerPlan};
-use super::verdict::{Code, Condition, ListenerVerdict, Problem, Verdict};
-use super::{Fronted, Inputs};
+use super::verdict::{Code, Condition, FieldDiagnostic, ListenerVerdict, Verdict};
+use super::{CompileInputs, ExposedGateway};
 use crate::api::gateway::{Gateway, GatewayClass};
 use crate::api::{Kind, Object, ObjectKey};
 use crate::snapshot::certs::Certificates;
 use crate::store::Store;
 
-/// A Gateway of ours with all its questions answered, but for the routes that attach to it.
+/// The compiled state of a served Gateway, except for the routes that attach to it.
 #[derive(Debug, PartialEq)]
 pub(super) struct GatewayPlan {
     pub key: ObjectKey,
     pub generation: i64,
-    /// Of its class; routes that attach are judged in this name.
+    /// The controller name of its class, in whose name the status of attached routes is written.
     pub controller: Arc<str>,
     pub listeners: Vec<ListenerPlan>,
-    /// Those of each listener, in the same order.
+    /// The certificates of each listener, in the same order.
     pub certificates: Vec<Arc<Certificates>>,
     /// Addresses to listen on.
-    pub bind: Vec<IpAddr>,
-    /// Addresses to tell the world.
-    reported: Vec<String>,
+    pub bind_addresses: Vec<IpAddr>,
+    /// Addresses to write into the status.
+    reported_addresses: Vec<String>,
     conditions: Vec<Condition>,
 }
 
-/// Who owns which port: of several Gateways with the same address the oldest wins, then the first by name.
+/// The owner of each port: of several Gateways with the same address the oldest wins, then the first by name.
 pub(super) type PortOwners = BTreeMap<(IpAddr, u16), ObjectKey>;
 
-/// What a Gateway's class means to us.
+/// The state of a Gateway's class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Class {
+pub(super) enum ClassState {
     Missing,
-    /// Another controller's: not a word about it.
+    /// Belongs to another controller, so nothing is reported.
     Foreign,
     Accepted,
-    /// Ours, but with something in it that we cannot honor.
-    Refused,
+    /// Belongs to this controller, but has a field that is not supported.
+    Rejected,
 }
 
-pub(super) fn class(store: &Store, inputs: &Inputs<'_>, name: &str) -> Class {
+pub(super) fn class_state(store: &Store, inputs: &CompileInputs<'_>, name: &str) -> ClassState {
     match store.gateway_classes.get(&ObjectKey::cluster(name)) {
-        None => Class::Missing,
-        Some(class) => class_of(class, inputs),
+        None => ClassState::Missing,
+        Some(class) => state_of_class(class, inputs),
     }
 }
 
-fn class_of(class: &GatewayClass, inputs: &Inputs<'_>) -> Class {
+fn state_of_class(class: &GatewayClass, inputs: &CompileInputs<'_>) -> ClassState {
     if !inputs.controllers.contains(&class.spec.controller_name) {
-        Class::Foreign
+        ClassState::Foreign
     } else if class.spec.parameters_ref.is_some() {
-        Class::Refused
+        ClassState::Rejected
     } else {
-        Class::Accepted
+        ClassState::Accepted
     }
 }
 
@@ -66,24 +66,24 @@ fn controller(store: &Store, class: &str) -> Arc<str> {
     class.map_or("", |class| class.spec.controller_name.as_str()).into()
 }
 
-/// The verdict on a GatewayClass; without conditions if it is not ours.
-pub(super) fn class_verdict(class: &Object<GatewayClass>, inputs: &Inputs<'_>) -> Verdict {
+/// The verdict on a GatewayClass; without conditions if it belongs to another controller.
+pub(super) fn class_verdict(class: &Object<GatewayClass>, inputs: &CompileInputs<'_>) -> Verdict {
     let mut verdict = Verdict { generation: class.meta.generation, ..Verdict::default() };
-    match class_of(class, inputs) {
-        Class::Foreign | Class::Missing => {
+    match state_of_class(class, inputs) {
+        ClassState::Foreign | ClassState::Missing => {
             let ours = inputs.controllers.join(" or ");
-            verdict.notes.push(Problem::new(
+            verdict.notes.push(FieldDiagnostic::new(
                 "spec.controllerName",
                 format!("{} is another controller", class.spec.controller_name),
-                format!("this Portico serves {ours}"),
+                format!("use {ours} to serve the Gateways of this class with Portico"),
             ));
         }
-        Class::Accepted => verdict.conditions.push(Condition::plain(Code::ClassAccepted)),
-        Class::Refused => {
-            let problem = Problem::new(
+        ClassState::Accepted => verdict.conditions.push(Condition::without_diagnostics(Code::ClassAccepted)),
+        ClassState::Rejected => {
+            let problem = FieldDiagnostic::new(
                 "spec.parametersRef",
                 "parameters of a GatewayClass are not served",
-                "remove parametersRef; command line flags set what holds for all Gateways",
+                "remove parametersRef; settings for all Gateways are command line flags",
             );
             verdict.conditions.push(Condition::new(Code::ClassInvalidParameters, vec![problem]));
         }
@@ -91,13 +91,13 @@ pub(super) fn class_verdict(class: &Object<GatewayClass>, inputs: &Inputs<'_>) -
     verdict
 }
 
-/// The Gateways whose class is ours, oldest first.
-pub(super) fn ours<'a>(store: &'a Store, inputs: &Inputs<'_>) -> Vec<&'a Arc<Object<Gateway>>> {
-    by_age(store, inputs.controllers)
+/// The Gateways whose class belongs to this controller, oldest first.
+pub(super) fn served_gateways<'a>(store: &'a Store, inputs: &CompileInputs<'_>) -> Vec<&'a Arc<Object<Gateway>>> {
+    gateways_by_age(store, inputs.controllers)
 }
 
-/// The Gateways of the classes of these controllers, oldest first, then by name: whoever comes first keeps what two want.
-pub(super) fn by_age<'a>(store: &'a Store, controllers: &[String]) -> Vec<&'a Arc<Object<Gateway>>> {
+/// The Gateways of these controllers' classes, oldest first, then by name. The earlier Gateway wins a conflict.
+pub(super) fn gateways_by_age<'a>(store: &'a Store, controllers: &[String]) -> Vec<&'a Arc<Object<Gateway>>> {
     let mut gateways: Vec<_> = store
         .gateways
         .values()
@@ -110,29 +110,29 @@ pub(super) fn by_age<'a>(store: &'a Store, controllers: &[String]) -> Vec<&'a Ar
     gateways
 }
 
-/// What is to be in front of a Gateway of ours.
-pub(super) fn fronted<'a>(store: &'a Store, gateway: &'a Object<Gateway>) -> Option<Fronted<'a>> {
+/// What a served Gateway needs of the Service in front of it.
+pub(super) fn expose<'a>(store: &'a Store, gateway: &'a Object<Gateway>) -> Option<ExposedGateway<'a>> {
     let class = store.gateway_classes.get(&ObjectKey::cluster(&gateway.spec.gateway_class_name))?;
-    let accepted = if class.spec.parameters_ref.is_some() { Class::Refused } else { Class::Accepted };
-    let listeners = gateway.spec.listeners.iter().filter(|listener| listener::wants_port(listener));
+    let accepted = if class.spec.parameters_ref.is_some() { ClassState::Rejected } else { ClassState::Accepted };
+    let listeners = gateway.spec.listeners.iter().filter(|listener| listener::needs_port(listener));
     let ports: BTreeSet<u16> = listeners.filter_map(|listener| u16::try_from(listener.port).ok()).collect();
-    let refused = refusal(gateway, accepted, &[]).is_some();
-    Some(Fronted { gateway, controller: &class.spec.controller_name, ports, refused })
+    let refused = rejection(gateway, accepted, &[]).is_some();
+    Some(ExposedGateway { gateway, controller: &class.spec.controller_name, ports, is_rejected: refused })
 }
 
-/// Hands every (address, port) that some Gateway listens on to the first that wants it and can be served.
-pub(super) fn port_owners(store: &Store, inputs: &Inputs<'_>) -> PortOwners {
+/// Assigns every (address, port) to the first Gateway that listens on it and can be served.
+pub(super) fn port_owners(store: &Store, inputs: &CompileInputs<'_>) -> PortOwners {
     let mut owners = PortOwners::new();
-    for gateway in ours(store, inputs) {
-        let Some(assigned) = inputs.addresses.of(&gateway.meta.key) else { continue };
-        let class = class(store, inputs, &gateway.spec.gateway_class_name);
-        if refusal(gateway, class, &assigned.unsupported).is_some() {
+    for gateway in served_gateways(store, inputs) {
+        let Some(assigned) = inputs.addresses.get(&gateway.meta.key) else { continue };
+        let class = class_state(store, inputs, &gateway.spec.gateway_class_name);
+        if rejection(gateway, class, &assigned.unsupported).is_some() {
             continue;
         }
-        for listener in gateway.spec.listeners.iter().filter(|listener| listener::wants_port(listener)) {
-            let port = u16::try_from(listener.port).ok().and_then(|port| assigned.ports.of(port));
+        for listener in gateway.spec.listeners.iter().filter(|listener| listener::needs_port(listener)) {
+            let port = u16::try_from(listener.port).ok().and_then(|port| assigned.ports.bound_port(port));
             let Some(port) = port else { continue };
-            for address in &assigned.bind {
+            for address in &assigned.bind_addresses {
                 if owner(&owners, *address, port, &gateway.meta.key).is_none() {
                     owners.entry((*address, port)).or_insert_with(|| gateway.meta.key.clone());
                 }
@@ -142,7 +142,7 @@ pub(super) fn port_owners(store: &Store, inputs: &Inputs<'_>) -> PortOwners {
     owners
 }
 
-/// The other Gateway that has the port of this address. All interfaces include every address of their family.
+/// The other Gateway that owns the port at this address. The unspecified address includes all addresses of its family.
 fn owner<'a>(owners: &'a PortOwners, address: IpAddr, port: u16, gateway: &ObjectKey) -> Option<&'a ObjectKey> {
     let all = if address.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
     let other = |owner: &&ObjectKey| **owner != *gateway;
@@ -153,45 +153,49 @@ fn owner<'a>(owners: &'a PortOwners, address: IpAddr, port: u16, gateway: &Objec
     })
 }
 
-/// Answers everything about a Gateway that routes do not change. None if its class is not ours; then `foreign_verdict`
-/// has what there is to say.
+/// Plans everything about a Gateway that does not depend on routes. `None` if this controller does not serve its class;
+/// `foreign_verdict` then has the verdict.
 pub(super) fn plan(
     store: &Store,
-    inputs: &Inputs<'_>,
+    inputs: &CompileInputs<'_>,
     owners: &PortOwners,
-    secrets: &mut Secrets,
+    secrets: &mut SecretCache,
     gateway: &Object<Gateway>,
 ) -> Option<GatewayPlan> {
-    let class = class(store, inputs, &gateway.spec.gateway_class_name);
-    if matches!(class, Class::Missing | Class::Foreign) {
+    let class = class_state(store, inputs, &gateway.spec.gateway_class_name);
+    if matches!(class, ClassState::Missing | ClassState::Foreign) {
         return None;
     }
     let nothing = Default::default();
-    let assigned = inputs.addresses.of(&gateway.meta.key).unwrap_or(&nothing);
-    let refusal = refusal(gateway, class, &assigned.unsupported);
+    let assigned = inputs.addresses.get(&gateway.meta.key).unwrap_or(&nothing);
+    let refusal = rejection(gateway, class, &assigned.unsupported);
     let refused = refusal.is_some();
-    let usable = !refused && !assigned.bind.is_empty();
+    let usable = !refused && !assigned.bind_addresses.is_empty();
     let (mut listeners, certificates) = listener::plan_all(store, secrets, gateway, &|port| {
-        let port = assigned.ports.of(port)?;
+        let port = assigned.ports.bound_port(port)?;
         let taken = |address: &IpAddr| owner(owners, *address, port, &gateway.meta.key);
-        assigned.bind.iter().filter(|_| !refused).find_map(|address| Some((*address, taken(address)?.clone())))
+        assigned
+            .bind_addresses
+            .iter()
+            .filter(|_| !refused)
+            .find_map(|address| Some((*address, taken(address)?.clone())))
     });
     for listener in &mut listeners {
-        listener.bound = assigned.ports.of(listener.port);
+        listener.bound_port = assigned.ports.bound_port(listener.port);
         if !usable {
-            let problem = Problem::new("", "its Gateway is not served", "see the conditions of the Gateway");
-            listener.not_served(Code::ListenerNotProgrammed, problem);
-        } else if listener.bound.is_none() && listener.opens_port() {
-            let message = format!("the Gateway's Service does not have port {} yet", listener.port);
-            let remedy = "the replica that leads adds it; if it does not, see the conditions of the Gateway";
-            listener.not_served(Code::ListenerPending, Problem::new("", message, remedy));
+            let problem = FieldDiagnostic::new("", "its Gateway is not served", "see the conditions of the Gateway");
+            listener.set_not_served(Code::ListenerNotProgrammed, problem);
+        } else if listener.bound_port.is_none() && listener.opens_port() {
+            let message = format!("the Service of the Gateway does not have port {} yet", listener.port);
+            let remedy = "the leader adds it; if the port stays missing, see the conditions of the Gateway";
+            listener.set_not_served(Code::ListenerPending, FieldDiagnostic::new("", message, remedy));
         }
     }
 
     let mut remarks = remarks(gateway);
-    remarks.extend(assigned.remarks.iter().cloned());
+    remarks.extend(assigned.notes.iter().cloned());
     let bad = listeners.iter().filter(|listener| !listener.accepted()).count();
-    let listed = |code: Code, more: Vec<Problem>| {
+    let listed = |code: Code, more: Vec<FieldDiagnostic>| {
         let mut problems: Vec<_> = listeners
             .iter()
             .filter(|listener| !listener.accepted())
@@ -207,14 +211,14 @@ pub(super) fn plan(
         None => listed(Code::GatewayNoListenerValid, remarks),
     };
     let programmed = if refused {
-        let problem = Problem::new("", "the Gateway is not accepted", "see its condition Accepted");
+        let problem = FieldDiagnostic::new("", "the Gateway is not accepted", "see its condition Accepted");
         Condition::new(Code::GatewayNotProgrammed, vec![problem])
     } else if !assigned.unusable.is_empty() {
         Condition::new(Code::GatewayAddressNotUsable, assigned.unusable.clone())
     } else if !assigned.unassigned.is_empty() {
         Condition::new(Code::GatewayAddressNotAssigned, assigned.unassigned.clone())
     } else if listeners.iter().any(|listener| listener.served) {
-        Condition::plain(Code::GatewayProgrammed)
+        Condition::without_diagnostics(Code::GatewayProgrammed)
     } else {
         let problems = listeners.iter().map(|listener| listener.summary("served")).collect();
         Condition::new(Code::GatewayNotProgrammed, problems)
@@ -223,8 +227,8 @@ pub(super) fn plan(
         key: gateway.meta.key.clone(),
         generation: gateway.meta.generation,
         controller: controller(store, &gateway.spec.gateway_class_name),
-        bind: if usable { assigned.bind.clone() } else { Vec::new() },
-        reported: if usable { assigned.reported.clone() } else { Vec::new() },
+        bind_addresses: if usable { assigned.bind_addresses.clone() } else { Vec::new() },
+        reported_addresses: if usable { assigned.reported_addresses.clone() } else { Vec::new() },
         conditions: vec![accepted, programmed],
         listeners,
         certificates,
@@ -232,35 +236,44 @@ pub(super) fn plan(
 }
 
 impl GatewayPlan {
-    /// Whether routes can see a difference to another plan. Renewed certificates are none of their business.
-    pub(super) fn is_alike_for_routes(&self, other: &GatewayPlan) -> bool {
-        let GatewayPlan { key, generation, controller, listeners, certificates: _, bind, reported, conditions } = self;
+    /// Whether routes can ignore the difference to another plan, for example a renewed certificate.
+    pub(super) fn is_equivalent_for_routes(&self, other: &GatewayPlan) -> bool {
+        let GatewayPlan {
+            key,
+            generation,
+            controller,
+            listeners,
+            certificates: _,
+            bind_addresses: bind,
+            reported_addresses: reported,
+            conditions,
+        } = self;
         (key, generation, controller) == (&other.key, &other.generation, &other.controller)
-            && (listeners, bind, reported) == (&other.listeners, &other.bind, &other.reported)
+            && (listeners, bind, reported) == (&other.listeners, &other.bind_addresses, &other.reported_addresses)
             && *conditions == other.conditions
     }
 
-    /// Every address under which a listener can be reached.
+    /// Every address at which a listener is reachable.
     pub(super) fn sockets(&self) -> impl Iterator<Item = SocketAddr> + '_ {
-        let reported: Vec<IpAddr> = self.reported.iter().filter_map(|address| address.parse().ok()).collect();
+        let reported: Vec<IpAddr> = self.reported_addresses.iter().filter_map(|address| address.parse().ok()).collect();
         self.listeners.iter().filter(|listener| listener.opens_port()).flat_map(move |listener| {
-            let bound = self.bound(listener);
+            let bound = self.bound_sockets(listener);
             bound.into_iter().chain(reported.clone().into_iter().map(|address| SocketAddr::new(address, listener.port)))
         })
     }
 
-    /// Where a listener listens.
-    fn bound(&self, listener: &ListenerPlan) -> Vec<SocketAddr> {
-        let port = listener.bound.into_iter();
-        port.flat_map(|port| self.bind.iter().map(move |address| SocketAddr::new(*address, port))).collect()
+    /// The sockets that a listener binds.
+    fn bound_sockets(&self, listener: &ListenerPlan) -> Vec<SocketAddr> {
+        let port = listener.bound_port.into_iter();
+        port.flat_map(|port| self.bind_addresses.iter().map(move |address| SocketAddr::new(*address, port))).collect()
     }
 
-    /// The verdict, now that it is known how many routes each listener has.
+    /// The verdict, given the number of routes attached to each listener.
     pub(super) fn verdict(&self, attached: impl Fn(&str) -> u32) -> Verdict {
         Verdict {
             generation: self.generation,
             conditions: self.conditions.clone(),
-            addresses: self.reported.clone(),
+            addresses: self.reported_addresses.clone(),
             listeners: self
                 .listeners
                 .iter()
@@ -269,7 +282,7 @@ impl GatewayPlan {
                     port: listener.port,
                     attached_routes: attached(&listener.name),
                     supported_kinds: listener.supported_kinds.clone(),
-                    sockets: if listener.opens_port() { self.bound(listener) } else { Vec::new() },
+                    sockets: if listener.opens_port() { self.bound_sockets(listener) } else { Vec::new() },
                     conditions: listener.conditions.clone(),
                 })
                 .collect(),
@@ -278,56 +291,56 @@ impl GatewayPlan {
     }
 }
 
-/// The verdict on a Gateway that is not ours: nothing to write, but something to tell whoever looks.
-pub(super) fn foreign_verdict(store: &Store, inputs: &Inputs<'_>, gateway: &Object<Gateway>) -> Verdict {
+/// The verdict on a Gateway that this controller does not serve: a note, but no conditions.
+pub(super) fn foreign_verdict(store: &Store, inputs: &CompileInputs<'_>, gateway: &Object<Gateway>) -> Verdict {
     let name = &gateway.spec.gateway_class_name;
-    let (message, remedy) = match class(store, inputs, name) {
-        Class::Missing => (
+    let (message, remedy) = match class_state(store, inputs, name) {
+        ClassState::Missing => (
             format!("GatewayClass {name} does not exist"),
             format!("create it with controllerName {}, or correct the name", inputs.controllers.join(" or ")),
         ),
         _ => (
             format!("GatewayClass {name} belongs to another controller"),
-            "name a GatewayClass of Portico to be served by it".to_owned(),
+            "to serve it with Portico, use a GatewayClass of Portico".to_owned(),
         ),
     };
     Verdict {
         generation: gateway.meta.generation,
-        notes: vec![Problem::new("spec.gatewayClassName", message, remedy)],
+        notes: vec![FieldDiagnostic::new("spec.gatewayClassName", message, remedy)],
         ..Verdict::default()
     }
 }
 
-/// Why nothing of the Gateway can be accepted, if so.
-fn refusal(gateway: &Object<Gateway>, class: Class, unsupported: &[Problem]) -> Option<Condition> {
-    if class == Class::Refused {
+/// The condition if the whole Gateway must be rejected.
+fn rejection(gateway: &Object<Gateway>, class: ClassState, unsupported: &[FieldDiagnostic]) -> Option<Condition> {
+    if class == ClassState::Rejected {
         let name = &gateway.spec.gateway_class_name;
         let message = format!("GatewayClass {name} is not accepted");
-        let problem = Problem::new("spec.gatewayClassName", message, "see its conditions");
+        let problem = FieldDiagnostic::new("spec.gatewayClassName", message, "see its conditions");
         return Some(Condition::new(Code::GatewayInvalid, vec![problem]));
     }
     if let Some(reference) = gateway.spec.infrastructure.iter().find_map(|parts| parts.parameters_ref.as_ref()) {
         let message = format!("parameters of kind {} are not served", reference.kind);
-        let problem = Problem::new("spec.infrastructure.parametersRef", message, "remove parametersRef");
+        let problem = FieldDiagnostic::new("spec.infrastructure.parametersRef", message, "remove parametersRef");
         return Some(Condition::new(Code::GatewayInvalidParameters, vec![problem]));
     }
     (!unsupported.is_empty()).then(|| Condition::new(Code::GatewayUnsupportedAddress, unsupported.to_vec()))
 }
 
-/// Fields that are valid and have no effect: said, so that nobody relies on them.
-fn remarks(gateway: &Object<Gateway>) -> Vec<Problem> {
+/// Notes on valid fields that have no effect, so that users do not rely on them.
+fn remarks(gateway: &Object<Gateway>) -> Vec<FieldDiagnostic> {
     let mut remarks = Vec::new();
     let mut remark = |present: bool, field: &str, message: &str, remedy: &str| {
         if present {
-            remarks.push(Problem::new(field, message, remedy));
+            remarks.push(FieldDiagnostic::new(field, message, remedy));
         }
     };
     let spec = &gateway.spec;
     remark(
         spec.tls.as_ref().is_some_and(|tls| tls.backend.is_some()),
         "spec.tls.backend",
-        "no certificate is shown to backends, since TLS towards backends is not served",
-        "remove it until it is",
+        "no client certificate is sent to backends, because TLS to backends is not supported for Gateways",
+        "remove the field",
     );
     remark(
         spec.allowed_listeners
@@ -336,13 +349,13 @@ fn remarks(gateway: &Object<Gateway>) -> Vec<Problem> {
             .is_some_and(|namespaces| namespaces.from.as_deref().is_some_and(|from| from != "None")),
         "spec.allowedListeners",
         format!("{}s are not served", Kind::ListenerSet).as_str(),
-        "write their listeners into the Gateway",
+        "add their listeners to the Gateway",
     );
     remark(
         spec.default_scope.as_deref().is_some_and(|scope| scope != "None"),
         "spec.defaultScope",
-        "routes attach only to the Gateways they name",
-        "name this Gateway in the parentRefs of the routes",
+        "routes attach only to the Gateways in their parentRefs",
+        "add this Gateway to the parentRefs of the routes",
     );
     remarks
 }

@@ -1,8 +1,8 @@
-//! Do two hostnames have a host in common? (Gateway API: intersection of listener and route hostnames.)
+//! Intersection of listener and route hostnames, as Gateway API defines it.
 
 use crate::snapshot::host::HostPattern;
 
-/// Both ways: `*.example.com` meets `api.example.com`, `*.eu.example.com` and itself, but never `example.com`.
+/// Symmetric: `*.example.com` intersects `api.example.com`, `*.eu.example.com` and itself, but not `example.com`.
 pub(super) fn intersects(a: &HostPattern, b: &HostPattern) -> bool {
     use HostPattern::{Any, Exact, Wildcard};
     match (a, b) {
@@ -13,7 +13,7 @@ pub(super) fn intersects(a: &HostPattern, b: &HostPattern) -> bool {
     }
 }
 
-/// Whether `host` is one or more labels in front of `suffix`.
+/// Whether `host` is `suffix` with at least one more label in front.
 fn is_below(host: &str, suffix: &str) -> bool {
     host.strip_suffix(suffix).and_then(|labels| labels.strip_suffix('.')).is_some_and(|labels| !labels.is_empty())
 }
@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wildcards_span_labels_and_never_the_bare_domain() {
+    fn wildcards_match_several_labels_but_not_the_bare_domain() {
         for (a, b, expected) in [
             ("", "a.example", true),
             ("a.example", "A.example", true),

@@ -1,151 +1,156 @@
-//! An HTTPRoute: where it attaches, and its rules as the proxy will follow them.
+//! Compiles an HTTPRoute: where it attaches, and its rules for the proxy.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::attach::{self, Attachment, Parent};
+use super::attachment::{self, Attachment, ParentResult};
 use super::backends;
-use super::filters::{self, Level};
+use super::filters::{self, FilterLevel};
 use super::gateway::GatewayPlan;
-use super::ingress::on_http_route::{self, KongRule, OnRoute};
+use super::ingress::http_route_annotations::{self, RouteAnnotations, RuleAnnotations};
 use super::ingress::upstream_tls;
 use super::matches;
-use super::plugins::{Chained, Plugins, Site};
-use super::tries;
-use super::verdict::{Code, Condition, ParentVerdict, Problem, Verdict};
-use super::{Inputs, Plans};
+use super::plugins::{PluginSite, Plugins, RuleChain};
+use super::retry;
+use super::verdict::{Code, Condition, FieldDiagnostic, ParentVerdict, Verdict};
+use super::{CompileInputs, PlanMap};
 use crate::api::core::Service;
 use crate::api::gateway::{BackendObjectReference, BackendRef, HttpRoute, HttpRouteRule};
 use crate::api::{Kind, Object, ObjectKey};
-use crate::plugin::Names;
+use crate::plugin_api::RouteNames;
 use crate::snapshot::host::HostPattern;
-use crate::snapshot::router::{Age, Candidate, PathMatch};
-use crate::snapshot::rule::{Action, Backend, Failure, Rule, RuleId, Split, Target};
-use crate::snapshot::tries::Tries;
+use crate::snapshot::router::{Candidate, PathMatch, RouteAge};
+use crate::snapshot::rule::{Action, Backend, BackendTarget, RouteFailure, RouteRule, RuleId, Split};
+use crate::snapshot::timeouts_and_retries::TimeoutsAndRetries;
 use crate::store::Store;
 use crate::upstream::UpstreamKey;
 
-/// A route with all its questions answered: what it contributes to which listeners, and what to say about it.
+/// The compiled state of a route: its parts of the snapshot and its verdict.
 #[derive(Debug)]
 pub(super) struct RoutePlan {
     pub attachments: Vec<Attachment>,
-    /// Its own hostnames; `Any` if it names none.
+    /// Its hostnames; `Any` if it has none.
     pub hosts: Vec<HostPattern>,
     pub candidates: Vec<Candidate>,
     pub upstreams: BTreeSet<UpstreamKey>,
-    /// Services that it leads to, and that cannot be spoken to in TLS as they want.
-    pub unspoken: BTreeSet<ObjectKey>,
+    /// Services used by the route whose TLS settings are invalid, so that connections to them are impossible.
+    pub unreachable_services: BTreeSet<ObjectKey>,
     pub verdict: Verdict,
 }
 
 pub(super) fn plan(
     store: &Store,
-    inputs: &Inputs<'_>,
-    gateways: &Plans<GatewayPlan>,
+    inputs: &CompileInputs<'_>,
+    gateways: &PlanMap<GatewayPlan>,
     plugins: &Plugins,
     route: &Object<HttpRoute>,
 ) -> RoutePlan {
-    let on_route = on_http_route::read(inputs, &route.meta);
+    let on_route = http_route_annotations::read(inputs, &route.meta);
     let own = route.spec.hostnames.iter().map(|name| HostPattern::parse(Some(name)));
     let mut hosts: Vec<_> = own.chain(on_route.hosts.iter().cloned()).collect();
     if hosts.is_empty() {
         hosts.push(HostPattern::Any);
     }
-    let secure_ports = on_http_route::secure_ports(gateways, route, &hosts);
-    let rules = translate(store, inputs, plugins, route, on_route, &secure_ports);
-    let origin = attach::Route { kind: Kind::HttpRoute, key: &route.meta.key, hosts: &hosts };
+    let secure_ports = http_route_annotations::secure_ports(gateways, route, &hosts);
+    let rules = translate_rules(store, inputs, plugins, route, on_route, &secure_ports);
+    let origin = attachment::RouteOrigin { kind: Kind::HttpRoute, key: &route.meta.key, hosts: &hosts };
 
     let mut verdict = Verdict { generation: route.meta.generation, ..Verdict::default() };
     let mut attachments = Vec::new();
     for (index, reference) in route.spec.parent_refs.iter().enumerate() {
         let field = format!("spec.parentRefs[{index}]");
-        match attach::parent(store, gateways, &origin, reference, &field) {
-            Parent::NotOurs(note) => verdict.notes.extend(note),
-            Parent::Missing(problem) => {
+        match attachment::resolve_parent(store, gateways, &origin, reference, &field) {
+            ParentResult::NotServed(note) => verdict.notes.extend(note),
+            ParentResult::Missing(problem) => {
                 verdict.notes.push(problem.clone());
                 verdict.missing_parents.push(problem);
             }
-            Parent::Ours(controller, Err(condition)) => {
+            ParentResult::Served(controller, Err(condition)) => {
                 verdict.parents.push(ParentVerdict {
                     controller,
                     index,
                     parent: reference.clone(),
-                    conditions: vec![condition, rules.resolved.clone()],
+                    conditions: vec![condition, rules.resolved_refs.clone()],
                 });
             }
-            Parent::Ours(controller, Ok(mut attachment)) => {
+            ParentResult::Served(controller, Ok(mut attachment)) => {
                 let mut conditions = Vec::new();
                 if rules.dropped.is_empty() {
-                    conditions.push(Condition::plain(Code::RouteAccepted));
+                    conditions.push(Condition::without_diagnostics(Code::RouteAccepted));
                 } else if rules.any_served {
-                    conditions.push(Condition::plain(Code::RouteAccepted));
+                    conditions.push(Condition::without_diagnostics(Code::RouteAccepted));
                     conditions.push(Condition::new(Code::RoutePartiallyInvalid, rules.dropped.clone()));
                 } else {
                     conditions.push(Condition::new(Code::RouteUnsupportedValue, rules.dropped.clone()));
-                    // Its matches still answer an error, so that a less specific route does not get what this one guards.
+                    // Its matches still respond with an error, so that a less specific route does not serve requests
+                    // that this one protects.
                     attachment.accepted = false;
                 }
-                conditions.insert(1, rules.resolved.clone());
+                conditions.insert(1, rules.resolved_refs.clone());
                 verdict.parents.push(ParentVerdict { controller, index, parent: reference.clone(), conditions });
                 attachments.push(attachment);
             }
         }
     }
     if route.spec.use_default_gateways.as_deref().is_some_and(|scope| scope != "None") {
-        verdict.notes.push(Problem::new(
+        verdict.notes.push(FieldDiagnostic::new(
             "spec.useDefaultGateways",
-            "routes attach only to the Gateways they name",
-            "name the Gateway in parentRefs",
+            "routes attach only to the Gateways in their parentRefs",
+            "add the Gateway to parentRefs",
         ));
     }
     if route.spec.parent_refs.is_empty() && verdict.notes.is_empty() {
-        verdict.notes.push(Problem::new("spec.parentRefs", "no parent is named", "name the Gateway to attach to"));
+        verdict.notes.push(FieldDiagnostic::new(
+            "spec.parentRefs",
+            "the route has no parent",
+            "add the Gateway to attach to",
+        ));
     }
     if !attachments.is_empty() {
         verdict.notes.extend(rules.notes);
         verdict.broken_plugins = rules.broken_plugins;
-        verdict.unheeded = rules.unheeded;
+        verdict.ignored_annotations = rules.ignored_annotations;
     }
-    let Rules { candidates, upstreams, unspoken, .. } = rules;
-    RoutePlan { attachments, hosts, candidates, upstreams, unspoken, verdict }
+    let TranslatedRules { candidates, upstreams, unreachable_services: unspoken, .. } = rules;
+    RoutePlan { attachments, hosts, candidates, upstreams, unreachable_services: unspoken, verdict }
 }
 
-/// The rules of a route, the same for every parent.
-struct Rules {
+/// The translated rules of a route, the same for every parent.
+struct TranslatedRules {
     candidates: Vec<Candidate>,
     upstreams: BTreeSet<UpstreamKey>,
-    unspoken: BTreeSet<ObjectKey>,
-    resolved: Condition,
-    /// Why rules are not served.
-    dropped: Vec<Problem>,
+    unreachable_services: BTreeSet<ObjectKey>,
+    resolved_refs: Condition,
+    /// Diagnostics about rules that are not served.
+    dropped: Vec<FieldDiagnostic>,
     any_served: bool,
-    /// What is served, though perhaps not as somebody expects.
-    notes: Vec<Problem>,
-    /// Those of the notes that are about plugins.
-    broken_plugins: Vec<Problem>,
-    /// Those that are about annotations that mean nothing.
-    unheeded: Vec<Problem>,
+    /// Diagnostics about rules that are served, but possibly not as intended.
+    notes: Vec<FieldDiagnostic>,
+    /// The notes that are about plugins.
+    broken_plugins: Vec<FieldDiagnostic>,
+    /// The notes that are about ignored annotations.
+    ignored_annotations: Vec<FieldDiagnostic>,
 }
 
-/// `secure_ports`: where clients are sent for TLS.
-fn translate(
+/// `secure_ports`: the ports to which clients are redirected for TLS.
+fn translate_rules(
     store: &Store,
-    inputs: &Inputs<'_>,
+    inputs: &CompileInputs<'_>,
     plugins: &Plugins,
     route: &Object<HttpRoute>,
-    mut on_route: OnRoute,
+    mut on_route: RouteAnnotations,
     secure_ports: &BTreeSet<u16>,
-) -> Rules {
-    let mut rules = Rules {
+) -> TranslatedRules {
+    let mut rules = TranslatedRules {
         candidates: Vec::new(),
         upstreams: BTreeSet::new(),
-        unspoken: BTreeSet::new(),
-        resolved: Condition::plain(Code::RouteResolvedRefs),
+        unreachable_services: BTreeSet::new(),
+        resolved_refs: Condition::without_diagnostics(Code::RouteResolvedRefs),
         dropped: std::mem::take(&mut on_route.dropped),
         any_served: false,
         notes: std::mem::take(&mut on_route.notes),
         broken_plugins: Vec::new(),
-        unheeded: std::mem::take(&mut on_route.unheeded),
+        ignored_annotations: std::mem::take(&mut on_route.ignored_annotations),
     };
     let is_refused = !rules.dropped.is_empty();
     let name: Arc<str> = Arc::from(route.meta.key.to_string());
@@ -154,25 +159,28 @@ fn translate(
         let rule_name = raw.name.clone().unwrap_or_else(|| index.to_string());
         let id = RuleId { route: id.clone(), rule: Arc::from(rule_name) };
         let mut translated = translate_rule(store, inputs, &route.meta.key, raw, &format!("spec.rules[{index}]"), id);
-        let chained = chain(store, inputs, plugins, route, index, &translated.extensions);
-        let mut annotated = annotated(store, &on_route, route, index);
-        annotated.redirect_to(secure_ports);
-        // Clients and backends of who writes Kong's plugins down expect Kong's headers.
-        translated.rule.kong = annotated.manner.or_else(|| chained.is_attached.then(Box::default));
-        if let (Some(of_service), Action::Forward(split)) = (annotated.tries, &mut translated.rule.action) {
-            let own = split.tries.take().map(|own| *own).unwrap_or_default();
-            // What the rule says itself counts.
-            let Tries { request, backend_request, retry, .. } = own;
+        let chained = plugin_chain(store, inputs, plugins, route, index, &translated.extensions);
+        let mut annotated = rule_annotations(store, &on_route, route, index);
+        annotated.set_redirect_port(secure_ports);
+        // A route with Kong's annotations or plugins uses Kong's headers towards clients and backends.
+        translated.rule.kong = annotated.behavior.or_else(|| chained.is_attached.then(Box::default));
+        if let (Some(of_service), Action::Forward(split)) =
+            (annotated.timeouts_and_retries, &mut translated.rule.action)
+        {
+            let own = split.timeouts_and_retries.take().map(|own| *own).unwrap_or_default();
+            // The rule's own fields override the annotations of the Service.
+            let TimeoutsAndRetries { request, backend_request, retry, .. } = own;
             let retry = retry.or(of_service.retry.clone());
-            split.tries = Some(Box::new(Tries { request, backend_request, retry, ..of_service }));
+            split.timeouts_and_retries =
+                Some(Box::new(TimeoutsAndRetries { request, backend_request, retry, ..of_service }));
         }
         if is_refused {
-            translated.rule.action = Action::Fail(Failure::Unsupported);
+            translated.rule.action = Action::Fail(RouteFailure::Unsupported);
         }
         for key in &translated.upstreams {
             let service = format!("Service {}/{}", key.namespace, key.service);
             let at = format!("spec.rules[{index}]");
-            let remark = upstream_tls::unverified(key.tls.as_ref(), &service, &at);
+            let remark = upstream_tls::unverified_note(key.tls.as_ref(), &service, &at);
             rules.notes.extend(remark.filter(|remark| !rules.notes.contains(remark)));
         }
         for note in annotated.notes {
@@ -180,18 +188,18 @@ fn translate(
                 rules.notes.push(note);
             }
         }
-        translated.rule.plugins = chained.tell(&mut rules.notes, &mut rules.broken_plugins);
+        translated.rule.plugins = chained.report_into(&mut rules.notes, &mut rules.broken_plugins);
         rules.any_served |= !is_refused && translated.dropped.is_empty();
         rules.dropped.extend(translated.dropped);
         rules.notes.extend(translated.notes);
         rules.upstreams.extend(translated.upstreams);
-        rules.unspoken.extend(translated.unspoken);
+        rules.unreachable_services.extend(translated.unreachable_services);
         for (code, problem) in translated.unresolved {
-            // The first reason stands; the message tells all of them.
-            if rules.resolved.problems.is_empty() {
-                rules.resolved.code = code;
+            // The first reason becomes the condition's reason; the message has all diagnostics.
+            if rules.resolved_refs.diagnostics.is_empty() {
+                rules.resolved_refs.code = code;
             }
-            rules.resolved.problems.push(problem);
+            rules.resolved_refs.diagnostics.push(problem);
         }
         let rule = Arc::new(translated.rule);
         for (match_index, parsed) in translated.matches.into_iter().enumerate() {
@@ -201,7 +209,7 @@ fn translate(
                 headers: parsed.headers,
                 query: parsed.query,
                 server_names: Arc::clone(&on_route.server_names),
-                age: Age {
+                age: RouteAge {
                     created: route.meta.created,
                     route: name.clone(),
                     rule: u16::try_from(index).unwrap_or(u16::MAX),
@@ -214,39 +222,45 @@ fn translate(
     rules
 }
 
-/// The Services behind a rule that the route may refer to. What is another's says nothing about it.
-fn services<'a>(
+/// The Services of a rule that the route may refer to. The settings of other Services must not affect it.
+fn permitted_services<'a>(
     store: &'a Store,
     route: &'a Object<HttpRoute>,
     index: usize,
 ) -> impl Iterator<Item = (&'a Object<Service>, &'a BackendRef)> {
     let from = (Kind::HttpRoute, &*route.meta.key.namespace);
     route.spec.rules[index].backend_refs.iter().filter_map(move |backend| {
-        let service = backends::service(store, from, &backend.target, "").ok()?;
+        let service = backends::resolve_service(store, from, &backend.target, "").ok()?;
         Some((service, backend))
     })
 }
 
-/// What annotations of Kong say about a rule.
-fn annotated(store: &Store, on_route: &OnRoute, route: &Object<HttpRoute>, index: usize) -> KongRule {
-    let asked = services(store, route, index).filter(|(_, backend)| backend.weight > 0);
+/// The settings of a rule from Kong's annotations.
+fn rule_annotations(
+    store: &Store,
+    on_route: &RouteAnnotations,
+    route: &Object<HttpRoute>,
+    index: usize,
+) -> RuleAnnotations {
+    let asked = permitted_services(store, route, index).filter(|(_, backend)| backend.weight > 0);
     let services: Vec<_> =
         asked.filter_map(|(service, backend)| Some((service, u16::try_from(backend.target.port?).ok()?))).collect();
-    on_http_route::rule(store, on_route, &services, &format!("spec.rules[{index}]"))
+    http_route_annotations::read_rule(store, on_route, &services, &format!("spec.rules[{index}]"))
 }
 
-/// The plugins that requests of a rule meet.
-fn chain(
+/// The plugins that run for the requests of a rule.
+fn plugin_chain(
     store: &Store,
-    inputs: &Inputs<'_>,
+    inputs: &CompileInputs<'_>,
     plugins: &Plugins,
     route: &Object<HttpRoute>,
     index: usize,
     extensions: &[(ObjectKey, String)],
-) -> Chained {
+) -> RuleChain {
     let ObjectKey { namespace, name } = &route.meta.key;
-    let backends: Vec<_> = services(store, route, index).map(|(service, _)| (Kind::Service, &service.meta)).collect();
-    let names = Names {
+    let backends: Vec<_> =
+        permitted_services(store, route, index).map(|(service, _)| (Kind::Service, &service.meta)).collect();
+    let names = RouteNames {
         route: format!("httproute.{namespace}.{name}.{index}.0").into(),
         service: format!("httproute.{namespace}.{name}.{index}").into(),
     };
@@ -254,7 +268,7 @@ fn chain(
     plugins.chain(
         store,
         inputs,
-        &Site {
+        &PluginSite {
             kind: Kind::HttpRoute,
             meta: &route.meta,
             extensions,
@@ -266,20 +280,20 @@ fn chain(
 }
 
 struct TranslatedRule {
-    /// KongPlugins of filters, each with its field.
+    /// KongPlugins of filters, each with the path of its field.
     extensions: Vec<(ObjectKey, String)>,
-    rule: Rule,
-    matches: Vec<matches::Parsed>,
+    rule: RouteRule,
+    matches: Vec<matches::ParsedMatch>,
     upstreams: BTreeSet<UpstreamKey>,
-    unspoken: BTreeSet<ObjectKey>,
-    dropped: Vec<Problem>,
-    unresolved: Vec<(Code, Problem)>,
-    notes: Vec<Problem>,
+    unreachable_services: BTreeSet<ObjectKey>,
+    dropped: Vec<FieldDiagnostic>,
+    unresolved: Vec<(Code, FieldDiagnostic)>,
+    notes: Vec<FieldDiagnostic>,
 }
 
 fn translate_rule(
     store: &Store,
-    inputs: &Inputs<'_>,
+    inputs: &CompileInputs<'_>,
     route: &ObjectKey,
     raw: &HttpRouteRule,
     field: &str,
@@ -291,34 +305,34 @@ fn translate_rule(
     let mut unspoken = BTreeSet::new();
 
     let parsed: Vec<_> = match &raw.matches[..] {
-        [] => vec![matches::all()],
+        [] => vec![matches::match_all()],
         all => all
             .iter()
             .enumerate()
             .filter_map(|(index, raw)| matches::parse(raw, &format!("{field}.matches[{index}]"), &mut dropped))
             .collect(),
     };
-    // The API wants exactly one match, by prefix, for a filter that replaces the prefix.
+    // The API requires exactly one match, by prefix, for a filter that replaces the prefix.
     let prefix = match &parsed[..] {
-        [matches::Parsed { path: PathMatch::Prefix(prefix), .. }] if raw.matches.len() <= 1 => Some(&**prefix),
+        [matches::ParsedMatch { path: PathMatch::Prefix(prefix), .. }] if raw.matches.len() <= 1 => Some(&**prefix),
         _ => None,
     };
 
     unsupported_fields(raw, field, &mut dropped);
-    let tries = tries::translate(raw, field, &mut dropped);
+    let tries = retry::translate(raw, field, &mut dropped);
     let from = (Kind::HttpRoute, &*route.namespace);
     let mut mirrored = Vec::new();
     let mut resolve = |target: &BackendObjectReference, field: &str| {
         let resolved = backends::resolve(store, inputs, from, target, field);
         let upstream = match &resolved {
-            Ok((_, Target::Upstream(upstream))) => Some(upstream.clone()),
-            Ok((_, Target::Fail(_))) | Err(_) => None,
+            Ok((_, BackendTarget::Upstream(upstream))) => Some(upstream.clone()),
+            Ok((_, BackendTarget::Fail(_))) | Err(_) => None,
         };
-        mirrored.push((backends::key(&route.namespace, target), resolved));
+        mirrored.push((backends::service_key(&route.namespace, target), resolved));
         upstream
     };
     let is_plugin = |name: &str| store.kong_plugins.contains_key(&ObjectKey::new(&route.namespace, name));
-    let own = filters::translate(&raw.filters, Level::Rule, prefix, field, &is_plugin, &mut resolve);
+    let own = filters::translate(&raw.filters, FilterLevel::Rule, prefix, field, &is_plugin, &mut resolve);
     let unresolved_filter = !own.unresolved.is_empty();
     dropped.extend(own.unsupported);
     unresolved.extend(own.unresolved.into_iter().map(|problem| (Code::RouteInvalidKind, problem)));
@@ -326,7 +340,7 @@ fn translate_rule(
     let mut backends = Vec::new();
     for (index, backend) in raw.backend_refs.iter().enumerate() {
         let field = format!("{field}.backendRefs[{index}]");
-        let own = filters::translate(&backend.filters, Level::Backend, prefix, &field, &is_plugin, &mut resolve);
+        let own = filters::translate(&backend.filters, FilterLevel::Backend, prefix, &field, &is_plugin, &mut resolve);
         dropped.extend(own.unsupported);
         let mut target = match backends::resolve(store, inputs, from, &backend.target, &field) {
             Ok((key, target)) => {
@@ -335,14 +349,14 @@ fn translate_rule(
             }
             Err((code, problem, target)) => {
                 if code == Code::RouteInvalidBackendTls {
-                    unspoken.insert(backends::key(&route.namespace, &backend.target));
+                    unspoken.insert(backends::service_key(&route.namespace, &backend.target));
                 }
                 unresolved.push((code, problem));
                 target
             }
         };
         if !own.unresolved.is_empty() {
-            target = Target::Fail(Failure::Unsupported);
+            target = BackendTarget::Fail(RouteFailure::Unsupported);
             unresolved.extend(own.unresolved.into_iter().map(|problem| (Code::RouteInvalidKind, problem)));
         }
         let weight = u32::try_from(backend.weight).unwrap_or(0);
@@ -363,37 +377,50 @@ fn translate_rule(
 
     let mut notes = Vec::new();
     if own.redirect.is_some() && !own.filters.mirrors.is_empty() {
-        notes.push(Problem::new(
+        notes.push(FieldDiagnostic::new(
             format!("{field}.filters"),
-            "the rule redirects, so there is no request to mirror",
-            "remove the mirror, or give it a rule of its own",
+            "the rule redirects, so it has no requests to mirror",
+            "remove the mirror, or move it to a separate rule",
         ));
     }
 
     let action = if !dropped.is_empty() || unresolved_filter {
-        Action::Fail(Failure::Unsupported)
+        Action::Fail(RouteFailure::Unsupported)
     } else if let Some(redirect) = own.redirect {
         Action::Redirect(redirect)
     } else {
         match Split::new(backends) {
             Some(mut split) => {
-                split.tries = tries;
+                split.timeouts_and_retries = tries;
                 Action::Forward(split)
             }
-            None => Action::Fail(Failure::NoBackends),
+            None => Action::Fail(RouteFailure::NoBackends),
         }
     };
-    let rule = Rule { id, filters: own.filters, plugins: None, action, kong: None };
+    let rule = RouteRule { id, filters: own.filters, plugins: None, action, kong: None };
     let named = own.extensions.into_iter();
     let extensions = named.map(|(name, field)| (ObjectKey::new(&route.namespace, &name), field)).collect();
-    TranslatedRule { extensions, rule, matches: parsed, upstreams, unspoken, dropped, unresolved, notes }
+    TranslatedRule {
+        extensions,
+        rule,
+        matches: parsed,
+        upstreams,
+        unreachable_services: unspoken,
+        dropped,
+        unresolved,
+        notes,
+    }
 }
 
-/// Valid fields that this version does not honor: the rule is not served without them.
-fn unsupported_fields(raw: &HttpRouteRule, field: &str, problems: &mut Vec<Problem>) {
+/// Valid fields that are not supported: the rule is not served without them.
+fn unsupported_fields(raw: &HttpRouteRule, field: &str, problems: &mut Vec<FieldDiagnostic>) {
     let mut refuse = |part: &str, message: &str| {
         let remedy = "remove it, if requests may be served without it";
-        problems.push(Problem::new(format!("{field}.{part}"), format!("{message} not served by this version"), remedy));
+        problems.push(FieldDiagnostic::new(
+            format!("{field}.{part}"),
+            format!("{message} not served by this version"),
+            remedy,
+        ));
     };
     if raw.session_persistence.is_some() {
         refuse("sessionPersistence", "session persistence is");

@@ -1,29 +1,30 @@
-//! Matches of a rule: from open strings to what the router compares.
+//! Parses the matches of a rule.
 
 use http::{HeaderName, HeaderValue, Method};
 
-use super::verdict::Problem;
+use super::verdict::FieldDiagnostic;
 use crate::api::gateway::{HttpRouteMatch, HttpValueMatch};
 use crate::snapshot::router::{HeaderMatch, PathMatch, QueryMatch, Regex, ValueMatch, compile_regex};
 
-/// One match, parsed.
+/// One parsed match.
 #[derive(Clone, Debug)]
-pub(super) struct Parsed {
+pub(super) struct ParsedMatch {
     pub path: PathMatch,
     pub method: Option<Method>,
     pub headers: Vec<HeaderMatch>,
     pub query: Vec<QueryMatch>,
 }
 
-/// A match without path is the prefix `/` (§3.1), and no match at all is that match.
-pub(super) fn all() -> Parsed {
-    Parsed { path: PathMatch::Prefix("".into()), method: None, headers: Vec::new(), query: Vec::new() }
+/// The match of a rule without matches. Gateway API defaults a missing path to the prefix `/`.
+pub(super) fn match_all() -> ParsedMatch {
+    ParsedMatch { path: PathMatch::Prefix("".into()), method: None, headers: Vec::new(), query: Vec::new() }
 }
 
-/// None, with at least one problem, if any part of it cannot be compared: a match without that part would let in more.
-pub(super) fn parse(raw: &HttpRouteMatch, field: &str, problems: &mut Vec<Problem>) -> Option<Parsed> {
+/// `None`, with at least one diagnostic, if any part is invalid: without that part the match would accept more
+/// requests.
+pub(super) fn parse(raw: &HttpRouteMatch, field: &str, problems: &mut Vec<FieldDiagnostic>) -> Option<ParsedMatch> {
     let before = problems.len();
-    let mut parsed = all();
+    let mut parsed = match_all();
     if let Some(path) = &raw.path {
         match &*path.kind {
             "Exact" => parsed.path = PathMatch::Exact(path.value.as_str().into()),
@@ -44,7 +45,11 @@ pub(super) fn parse(raw: &HttpRouteMatch, field: &str, problems: &mut Vec<Proble
             Ok(method) => parsed.method = Some(method),
             Err(_) => {
                 let message = format!("{method:?} is not a method");
-                problems.push(Problem::new(format!("{field}.method"), message, "use one like GET or POST"));
+                problems.push(FieldDiagnostic::new(
+                    format!("{field}.method"),
+                    message,
+                    "use a method such as GET or POST",
+                ));
             }
         }
     }
@@ -52,13 +57,13 @@ pub(super) fn parse(raw: &HttpRouteMatch, field: &str, problems: &mut Vec<Proble
         let field = format!("{field}.headers[{index}]");
         let Ok(name) = HeaderName::try_from(&*header.name) else {
             let message = format!("{:?} is not a header name", header.name);
-            problems.push(Problem::new(format!("{field}.name"), message, "use letters, digits and hyphens"));
+            problems.push(FieldDiagnostic::new(format!("{field}.name"), message, "use letters, digits and hyphens"));
             continue;
         };
-        let value = value(header, &field, problems, |text| {
-            HeaderValue::from_str(text).map_err(|_| "the value has control characters, so no request has it")
+        let value = parse_value_match(header, &field, problems, |text| {
+            HeaderValue::from_str(text).map_err(|_| "the value has control characters, so no request can match it")
         });
-        // A name that stands twice: the first entry counts (§3.1).
+        // If a name occurs twice, the first entry counts, as Gateway API specifies.
         if let Some(value) = value
             && !parsed.headers.iter().any(|known| known.name == name)
         {
@@ -67,7 +72,7 @@ pub(super) fn parse(raw: &HttpRouteMatch, field: &str, problems: &mut Vec<Proble
     }
     for (index, parameter) in raw.query_params.iter().enumerate() {
         let field = format!("{field}.queryParams[{index}]");
-        if let Some(value) = value(parameter, &field, problems, |text| Ok(Box::from(text)))
+        if let Some(value) = parse_value_match(parameter, &field, problems, |text| Ok(Box::from(text)))
             && !parsed.query.iter().any(|known| *known.name == *parameter.name)
         {
             parsed.query.push(QueryMatch { name: parameter.name.as_str().into(), value });
@@ -76,17 +81,17 @@ pub(super) fn parse(raw: &HttpRouteMatch, field: &str, problems: &mut Vec<Proble
     (problems.len() == before).then_some(parsed)
 }
 
-fn value<T>(
+fn parse_value_match<T>(
     raw: &HttpValueMatch,
     field: &str,
-    problems: &mut Vec<Problem>,
+    problems: &mut Vec<FieldDiagnostic>,
     exact: impl FnOnce(&str) -> Result<T, &'static str>,
 ) -> Option<ValueMatch<T>> {
     match &*raw.kind {
         "Exact" => match exact(&raw.value) {
             Ok(value) => Some(ValueMatch::Exact(value)),
             Err(message) => {
-                problems.push(Problem::new(format!("{field}.value"), message, "remove them"));
+                problems.push(FieldDiagnostic::new(format!("{field}.value"), message, "remove them"));
                 None
             }
         },
@@ -101,17 +106,21 @@ fn value<T>(
     }
 }
 
-fn check_regex(text: &str, field: &str, problems: &mut Vec<Problem>) -> Option<Regex> {
+fn check_regex(text: &str, field: &str, problems: &mut Vec<FieldDiagnostic>) -> Option<Regex> {
     match compile_regex(text) {
         Ok(regex) => Some(regex),
         Err(error) => {
-            let message = format!("the regular expression cannot be used: {error}");
-            problems.push(Problem::new(field, message, "see docs/routing.md for the syntax"));
+            let message = format!("the regular expression is invalid: {error}");
+            problems.push(FieldDiagnostic::new(field, message, "see docs/routing.md for the syntax"));
             None
         }
     }
 }
 
-fn unknown_type(found: &str, field: &str, known: &str, problems: &mut Vec<Problem>) {
-    problems.push(Problem::new(field, format!("{found} is not a way to match that is served"), format!("use {known}")));
+fn unknown_type(found: &str, field: &str, known: &str, problems: &mut Vec<FieldDiagnostic>) {
+    problems.push(FieldDiagnostic::new(
+        field,
+        format!("{found} is not a supported type of match"),
+        format!("use {known}"),
+    ));
 }

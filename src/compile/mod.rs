@@ -1,21 +1,21 @@
-//! Store in, snapshot and verdicts out: a total function without clock, I/O or randomness.
+//! Compiles the store into a snapshot and verdicts: a total function without clock, I/O or randomness.
 //!
 //! ```text
 //!   changed objects ─▶ Gateways they touch ─▶ routes they touch ─▶ routers they touch ─▶ binds ─▶ Snapshot
 //!                         gateway.rs             http_route.rs        routers.rs
 //!                           listener.rs            attach.rs
-//!                           certificates.rs        matches.rs  filters.rs  cors.rs  backends.rs  tries.rs
-//!                      Ingresses, all on two ports of their own: ingress/ ─────────▶ binds
+//!                           certificates.rs        matches.rs  filters.rs  cors.rs  backends.rs  retry.rs
+//!                      Ingresses, which share two ports of their own: ingress/ ────▶ binds
 //! ```
 //!
-//! Bad input becomes a verdict about the object that is bad; everything else is compiled as if it were not there. The
-//! [`Compiler`] remembers what it made of each object and makes again only what a change can have touched; that is an
-//! optimization, and a fresh one gives the same bytes.
+//! Invalid input becomes a verdict on the invalid object; everything else is compiled as if that input did not exist.
+//! The [`Compiler`] caches the plan of each object and recompiles only what a change can affect. The cache is an
+//! optimization: a new compiler produces the same bytes.
 
 pub mod addresses;
 pub mod verdict;
 
-mod attach;
+mod attachment;
 mod backends;
 mod certificates;
 mod classes;
@@ -23,21 +23,21 @@ mod consumers;
 mod cors;
 mod endpoints;
 mod filters;
-mod forbidden;
+mod forbidden_addresses;
 mod gateway;
-mod grants;
 mod hostname;
 mod http_route;
 mod ingress;
+mod label_selector;
 mod listener;
+mod listener_overlaps;
 mod matches;
 mod notes;
-mod overlaps;
 mod plugins;
+mod reference_grants;
+mod retry;
 mod routers;
-mod selector;
-mod tries;
-mod unserved;
+mod unserved_kinds;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -45,238 +45,246 @@ use std::sync::Arc;
 
 use crate::api::gateway::{Gateway, GatewaySpec};
 use crate::api::{Kind, Object, ObjectId, ObjectKey};
-use crate::plugin::Workshop;
+use crate::plugin_api::PluginFactory;
 use crate::snapshot::Snapshot;
 use crate::store::{Changes, Store};
-use crate::upstream::{Address, Endpoints, Registry, UpstreamKey};
-use addresses::Addresses;
-use certificates::Secrets;
+use crate::upstream::{EndpointAddress, Endpoints, UpstreamKey, UpstreamRegistry};
+use addresses::GatewayAddresses;
+use certificates::SecretCache;
 pub use classes::Classes;
 use consumers::Consumers;
-use forbidden::Forbidden;
+use forbidden_addresses::ForbiddenAddresses;
 use gateway::{GatewayPlan, PortOwners};
 use http_route::RoutePlan;
-use ingress::Ingresses;
-use ingress::disagreements::Disagreements;
-pub use ingress::{Entrance, IngressSettings, Publish};
+use ingress::IngressCompiler;
+use ingress::policy_conflicts::PolicyConflicts;
+pub use ingress::{IngressListener, IngressSettings, PublishSource};
 use plugins::Plugins;
-pub use plugins::with_troubles;
+pub use plugins::with_degraded_plugins;
 use routers::Routers;
 use verdict::{Verdict, Verdicts};
 
-/// What compiling needs besides the store.
+/// What compiling needs in addition to the store.
 #[derive(Clone, Copy, Debug)]
-pub struct Inputs<'a> {
-    /// Controller names of the GatewayClasses that are ours.
+pub struct CompileInputs<'a> {
+    /// Names of the controllers whose GatewayClasses this process serves.
     pub controllers: &'a [String],
-    pub addresses: &'a Addresses,
-    /// Where upstreams are found by identity, so that the same one outlives every snapshot that uses it.
-    pub upstreams: &'a Registry,
-    /// Which Ingresses, consumers and the like are ours.
+    pub addresses: &'a GatewayAddresses,
+    /// Upstreams by identity, so that an upstream outlives every snapshot that uses it.
+    pub upstreams: &'a UpstreamRegistry,
+    /// Selects the Ingresses, consumers and other objects that this process serves by their class.
     pub classes: &'a Classes,
-    /// Where plugins are built.
-    pub workshop: &'a Workshop,
-    /// Kinds of which there may be objects that nobody could read. What such an object could guard is not served. If this
-    /// changed, `changes` names the Services.
-    pub unknown: &'a BTreeSet<Kind>,
+    /// Builds plugins.
+    pub plugin_factory: &'a PluginFactory,
+    /// Kinds whose objects cannot be read although some may exist. What such an object could protect is not served. If
+    /// this changes, `changes` contains the Services.
+    pub unreadable_kinds: &'a BTreeSet<Kind>,
     pub ingress: &'a IngressSettings,
 }
 
-/// What one compile gave.
+/// The result of one compilation.
 #[derive(Debug)]
 pub struct Compiled {
-    /// The same `Arc` as last time if nothing in it had to be built.
+    /// The same `Arc` as after the previous compilation if no part of it was rebuilt.
     pub snapshot: Arc<Snapshot>,
-    /// Endpoints to set before the snapshot is swapped, so that nothing new is served without them.
+    /// Endpoints to set before the snapshot is swapped, so that new upstreams never serve without endpoints.
     pub endpoints: BTreeMap<UpstreamKey, Endpoints>,
-    /// Every upstream of the snapshot: the others may be forgotten after the swap. None if they are as they were.
-    pub used: Option<BTreeSet<UpstreamKey>>,
-    /// Objects whose verdict is new, different or gone.
+    /// All upstreams of the snapshot; others may be removed after the swap. `None` if the set did not change.
+    pub used_upstreams: Option<BTreeSet<UpstreamKey>>,
+    /// Objects whose verdict was added, changed or removed.
     pub verdicts_changed: BTreeSet<ObjectId>,
-    /// How many host routers had to be built.
+    /// Number of host routers that were rebuilt.
     pub routers_built: usize,
 }
 
-type Plans<T> = BTreeMap<ObjectKey, Arc<T>>;
+type PlanMap<T> = BTreeMap<ObjectKey, Arc<T>>;
 
-/// Compiles, and remembers what it needs to do less the next time.
+/// Incremental compiler: caches plans and recompiles only what a change can affect.
 #[derive(Debug, Default)]
 pub struct Compiler {
-    owners: PortOwners,
-    secrets: Secrets,
-    gateways: Plans<GatewayPlan>,
-    routes: Plans<RoutePlan>,
+    port_owners: PortOwners,
+    secrets: SecretCache,
+    gateways: PlanMap<GatewayPlan>,
+    routes: PlanMap<RoutePlan>,
     plugins: Plugins,
     consumers: Consumers,
-    ingresses: Ingresses,
+    ingresses: IngressCompiler,
     routers: Routers,
-    /// Addresses of Ingresses, and those of them that Gateways have.
-    entrances: BTreeSet<SocketAddr>,
-    lost: BTreeSet<SocketAddr>,
-    forbidden: Forbidden,
-    /// The admin listener, to which no route leads.
-    admin: Option<SocketAddr>,
-    /// Upstreams by how many routes use them.
-    users: BTreeMap<UpstreamKey, usize>,
-    /// The Services that each EndpointSlice and policy was about, since one that is gone no longer says.
-    about: BTreeMap<ObjectId, BTreeSet<ObjectKey>>,
-    /// The policies that each Service and facade named, for the same reason.
-    policies: BTreeMap<ObjectId, BTreeSet<ObjectId>>,
-    disagreements: Disagreements,
+    /// Sockets of Ingresses, and those of them that belong to a Gateway.
+    ingress_sockets: BTreeSet<SocketAddr>,
+    sockets_taken_by_gateways: BTreeSet<SocketAddr>,
+    forbidden: ForbiddenAddresses,
+    /// The admin listener, which no route may use as a backend.
+    admin_address: Option<SocketAddr>,
+    /// Number of routes that use each upstream.
+    use_counts: BTreeMap<UpstreamKey, usize>,
+    /// The Services that each EndpointSlice and policy referred to, because a deleted object no longer has its
+    /// references.
+    services_by_referrer: BTreeMap<ObjectId, BTreeSet<ObjectKey>>,
+    /// The policies that each Service and facade referred to, for the same reason.
+    policies_by_referrer: BTreeMap<ObjectId, BTreeSet<ObjectId>>,
+    policy_conflicts: PolicyConflicts,
     verdicts: Verdicts,
-    /// The last verdict that was given, since of many objects in a row the same is thought.
-    last: Arc<Verdict>,
+    /// The last verdict, reused because consecutive objects often have equal verdicts.
+    last_verdict: Arc<Verdict>,
 }
 
 impl Compiler {
-    /// Sends nothing to the admin listener, which is at this address. For a compiler that has not compiled yet.
-    pub fn keep_away_from_admin(&mut self, admin: SocketAddr) {
-        self.admin = Some(admin);
+    /// Sets the address of the admin listener, which is excluded from endpoints. Call it before the first compilation.
+    pub fn set_admin_address(&mut self, admin: SocketAddr) {
+        self.admin_address = Some(admin);
     }
 
-    /// All verdicts as of the last compile.
+    /// All verdicts as of the last compilation.
     pub fn verdicts(&self) -> &Verdicts {
         &self.verdicts
     }
 
-    /// Where a port of a Service listens now. None if there is no such Service.
-    pub fn addresses(&self, store: &Store, service: &ObjectKey, port: u16) -> Option<Vec<Address>> {
+    /// The current addresses of a Service port. `None` if the Service does not exist.
+    pub fn addresses(&self, store: &Store, service: &ObjectKey, port: u16) -> Option<Vec<EndpointAddress>> {
         let ObjectKey { namespace, name } = store.services.get(service)?.meta.key.clone();
         let key = UpstreamKey { namespace, service: name, port, ..UpstreamKey::default() };
-        Some(endpoints::of(store, &key, &self.forbidden, &self.disagreements).addresses)
+        Some(endpoints::build(store, &key, &self.forbidden, &self.policy_conflicts).addresses)
     }
 
-    /// Compiles what `changes` can have touched; a fresh compiler is given [`Store::everything`]. If the addresses in
-    /// `inputs` changed, `changes` names the Gateways.
-    pub fn compile(&mut self, store: &Store, changes: &Changes, inputs: &Inputs<'_>) -> Compiled {
-        let services = self.services_behind(store, changes);
-        let mut touched = touched(store, changes, &services);
-        for key in keys(changes, Kind::Secret) {
-            self.secrets.forget_if_gone(store, key);
+    /// Compiles what `changes` can affect; a new compiler needs [`Store::everything`]. If the addresses in `inputs`
+    /// changed, `changes` contains the Gateways.
+    pub fn compile(&mut self, store: &Store, changes: &Changes, inputs: &CompileInputs<'_>) -> Compiled {
+        let services = self.affected_services(store, changes);
+        let mut touched = affected_objects(store, changes, &services);
+        for key in keys_of_kind(changes, Kind::Secret) {
+            self.secrets.remove_if_deleted(store, key);
         }
-        let mut run = Run::default();
+        let mut run = CompileRun::default();
 
         let plugins = self.plugins.update(store, inputs, &touched);
-        touched.extend(plugins.rerouted);
+        touched.extend(plugins.routes_to_update);
         let routes = self.plan_gateways(store, inputs, &touched, &mut run);
         let mut upstreams = self.plan_routes(store, inputs, &touched, routes, &mut run);
         let updated = self.ingresses.update(store, inputs, &self.plugins, &mut self.secrets, &touched);
         for (before, after) in &updated.upstreams {
-            self.count_users(before, after, &mut upstreams);
+            self.update_use_counts(before, after, &mut upstreams);
         }
-        self.routers.set_entrances(self.ingresses.binds());
+        self.routers.set_ingress_binds(self.ingresses.binds());
         let routers_built = self.routers.build(&self.gateways, &self.routes) + usize::from(updated.router_built);
         let entrances = self.ingresses.binds().keys().copied();
         let gateways = self.gateways.values().map(|plan| &**plan);
-        let forbidden = Forbidden::of(gateways, entrances, self.admin, inputs.addresses, inputs.upstreams.authors());
+        let forbidden = ForbiddenAddresses::new(
+            gateways,
+            entrances,
+            self.admin_address,
+            inputs.addresses,
+            inputs.upstreams.trust_model(),
+        );
         if forbidden != self.forbidden {
             self.forbidden = forbidden;
-            // Any endpoint may have become one of our own sockets, or ceased to be.
+            // Any endpoint may have become, or ceased to be, one of this process's sockets.
             touched.extend(store.services.keys().map(|key| ObjectId::new(Kind::Service, key.clone())));
         }
-        // What is said of a Service, or of a facade, depends on whether requests go there.
+        // The verdict on a Service or facade depends on whether routes use it.
         let id = |kind, key: &UpstreamKey, name: &Arc<str>| {
             ObjectId::new(kind, ObjectKey { namespace: key.namespace.clone(), name: name.clone() })
         };
         touched.extend(upstreams.iter().map(|key| id(Kind::Service, key, &key.service)));
         let facade = |key: &UpstreamKey| Some(id(Kind::KongServiceFacade, key, key.facade.as_ref()?));
         touched.extend(upstreams.iter().filter_map(facade));
-        let services = std::mem::take(&mut run.services);
+        let services = std::mem::take(&mut run.services_to_update);
         touched.extend(services.into_iter().map(|key| ObjectId::new(Kind::Service, key)));
-        self.judge_gateways(&mut run);
-        self.judge_ingresses(store, inputs, updated.again, &mut run);
-        self.judge_policies(store, &touched, &mut run);
+        self.update_gateway_verdicts(&mut run);
+        self.update_ingress_verdicts(store, inputs, updated.verdicts_to_update, &mut run);
+        self.update_policy_verdicts(store, &touched, &mut run);
         for id in self.consumers.update(store, inputs, &touched) {
             let verdict = self.consumers.verdict(store, inputs, &id);
-            self.judge(id, verdict, &mut run);
+            self.set_verdict(id, verdict, &mut run);
         }
         self.routers.set_consumers(self.consumers.directory());
-        for id in plugins.again {
+        for id in plugins.verdicts_to_update {
             let verdict = self.plugins.verdict(store, &id);
-            self.judge(id, verdict, &mut run);
+            self.set_verdict(id, verdict, &mut run);
         }
-        self.judge_others(store, inputs, &touched, &mut run);
+        self.update_other_verdicts(store, inputs, &touched, &mut run);
         let endpoints = self.endpoints(store, &touched, &upstreams);
         if run.verdicts_changed.len() > self.verdicts.len() / 2 {
-            // Made in one go, a map has no room between its entries; one that grew in order is half empty.
+            // A map collected at once has full nodes; a map that grew in key order has half-empty ones.
             self.verdicts = std::mem::take(&mut self.verdicts).into_iter().collect();
         }
 
         Compiled {
             snapshot: self.routers.snapshot(),
             endpoints,
-            used: (!upstreams.is_empty()).then(|| self.users.keys().cloned().collect()),
+            used_upstreams: (!upstreams.is_empty()).then(|| self.use_counts.keys().cloned().collect()),
             verdicts_changed: run.verdicts_changed,
             routers_built,
         }
     }
 
-    /// The Services that changed EndpointSlices and policies are about, or were.
-    fn services_behind(&mut self, store: &Store, changes: &Changes) -> BTreeMap<ObjectKey, Behind> {
-        let mut services: BTreeMap<ObjectKey, Behind> = BTreeMap::new();
+    /// The Services that changed EndpointSlices and policies refer to now or referred to before.
+    fn affected_services(&mut self, store: &Store, changes: &Changes) -> BTreeMap<ObjectKey, ServiceChange> {
+        let mut services: BTreeMap<ObjectKey, ServiceChange> = BTreeMap::new();
         for id in changes {
             let behind = match id.kind {
-                Kind::EndpointSlice => Behind::Endpoints,
-                Kind::BackendTlsPolicy => Behind::Policy,
+                Kind::EndpointSlice => ServiceChange::Endpoints,
+                Kind::BackendTlsPolicy => ServiceChange::Policy,
                 _ => continue,
             };
-            let mut now: BTreeSet<ObjectKey> = store.services_of(id).collect();
+            let mut now: BTreeSet<ObjectKey> = store.services_referenced_by(id).collect();
             if id.kind == Kind::BackendTlsPolicy
                 && store.guards.get(&id.key).is_some_and(|guard| guard.targets.is_none())
             {
                 now.extend(store.services.keys().filter(|key| key.namespace == id.key.namespace).cloned());
             }
-            let before = self.about.remove(id).unwrap_or_default();
+            let before = self.services_by_referrer.remove(id).unwrap_or_default();
             for service in now.iter().chain(&before) {
                 let strongest = services.entry(service.clone()).or_insert(behind);
                 *strongest = (*strongest).max(behind);
             }
             if !now.is_empty() {
-                self.about.insert(id.clone(), now);
+                self.services_by_referrer.insert(id.clone(), now);
             }
         }
         services
     }
 
-    /// Plans the Gateways that were touched; gives the routes that have to look at them again.
+    /// Plans the affected Gateways; returns the routes that must be planned again.
     fn plan_gateways(
         &mut self,
         store: &Store,
-        inputs: &Inputs<'_>,
+        inputs: &CompileInputs<'_>,
         touched: &Changes,
-        run: &mut Run,
+        run: &mut CompileRun,
     ) -> BTreeSet<ObjectKey> {
-        let mut gateways: BTreeSet<ObjectKey> = keys(touched, Kind::Gateway).cloned().collect();
+        let mut gateways: BTreeSet<ObjectKey> = keys_of_kind(touched, Kind::Gateway).cloned().collect();
         if !gateways.is_empty() {
             let owners = gateway::port_owners(store, inputs);
-            if owners != self.owners {
-                // Who lost or won a port may be a Gateway that did not change at all.
-                gateways.extend(self.owners.values().chain(owners.values()).cloned());
+            if owners != self.port_owners {
+                // A Gateway that did not change itself may have lost or gained a port.
+                gateways.extend(self.port_owners.values().chain(owners.values()).cloned());
                 gateways.extend(self.gateways.keys().cloned());
-                self.owners = owners;
+                self.port_owners = owners;
             }
         }
         let mut routes = BTreeSet::new();
         for key in gateways {
             let object = store.gateways.get(&key);
-            let plan = object.and_then(|object| gateway::plan(store, inputs, &self.owners, &mut self.secrets, object));
+            let plan =
+                object.and_then(|object| gateway::plan(store, inputs, &self.port_owners, &mut self.secrets, object));
             if plan.is_none() {
                 let verdict = object.map(|object| gateway::foreign_verdict(store, inputs, object));
-                self.judge(ObjectId::new(Kind::Gateway, key.clone()), verdict, run);
+                self.set_verdict(ObjectId::new(Kind::Gateway, key.clone()), verdict, run);
             }
             if self.gateways.get(&key).map(|plan| &**plan) == plan.as_ref() {
-                // Routes may still be waiting for a Gateway that is not ours to exist at all.
+                // Routes may still refer to a Gateway of another controller that was just created or deleted.
                 if plan.is_some() || !touched.contains(&ObjectId::new(Kind::Gateway, key.clone())) {
                     continue;
                 }
             }
             let before = self.gateways.get(&key);
-            if !plan.as_ref().zip(before).is_some_and(|(plan, before)| plan.is_alike_for_routes(before)) {
+            if !plan.as_ref().zip(before).is_some_and(|(plan, before)| plan.is_equivalent_for_routes(before)) {
                 let id = ObjectId::new(Kind::Gateway, key.clone());
-                let dependents = store.refs().dependents(&id).filter(|id| id.kind == Kind::HttpRoute);
+                let dependents = store.dependency_index().dependents(&id).filter(|id| id.kind == Kind::HttpRoute);
                 routes.extend(dependents.map(|id| id.key.clone()));
             }
-            run.rerouted.insert(key.clone());
+            run.gateways_to_update.insert(key.clone());
             match plan {
                 Some(plan) => self.gateways.insert(key.clone(), Arc::new(plan)),
                 None => self.gateways.remove(&key),
@@ -286,111 +294,129 @@ impl Compiler {
         routes
     }
 
-    /// Plans the routes that were touched; gives the upstreams that came or went with them.
+    /// Plans the affected routes; returns the upstreams that became used or unused.
     fn plan_routes(
         &mut self,
         store: &Store,
-        inputs: &Inputs<'_>,
+        inputs: &CompileInputs<'_>,
         touched: &Changes,
         mut routes: BTreeSet<ObjectKey>,
-        run: &mut Run,
+        run: &mut CompileRun,
     ) -> BTreeSet<UpstreamKey> {
         let mut upstreams = BTreeSet::new();
-        routes.extend(keys(touched, Kind::HttpRoute).cloned());
+        routes.extend(keys_of_kind(touched, Kind::HttpRoute).cloned());
         for key in routes {
             let object = store.http_routes.get(&key);
             let plan =
                 object.map(|object| Arc::new(http_route::plan(store, inputs, &self.gateways, &self.plugins, object)));
             let verdict = plan.as_ref().map(|plan| plan.verdict.clone());
-            self.judge(ObjectId::new(Kind::HttpRoute, key.clone()), verdict, run);
+            self.set_verdict(ObjectId::new(Kind::HttpRoute, key.clone()), verdict, run);
             let attached = plan.as_ref().filter(|plan| !plan.attachments.is_empty()).and(object);
-            run.services.extend(self.disagreements.look(store, &key, attached.map(|route| &**route)));
+            run.services_to_update.extend(self.policy_conflicts.update_route(
+                store,
+                &key,
+                attached.map(|route| &**route),
+            ));
             let before = match &plan {
                 Some(plan) => self.routes.insert(key.clone(), plan.clone()),
                 None => self.routes.remove(&key),
             };
-            let unspoken = [&before, &plan].into_iter().flatten().flat_map(|plan| plan.unspoken.iter().cloned());
-            run.services.extend(unspoken);
+            let unspoken =
+                [&before, &plan].into_iter().flatten().flat_map(|plan| plan.unreachable_services.iter().cloned());
+            run.services_to_update.extend(unspoken);
             let nothing = BTreeSet::new();
             let of = |plan: &Option<Arc<RoutePlan>>| plan.as_ref().map_or(&nothing, |plan| &plan.upstreams).clone();
-            self.count_users(&of(&before), &of(&plan), &mut upstreams);
-            run.rerouted.extend(self.routers.route_changed(&key, before.as_deref(), plan.as_deref()));
+            self.update_use_counts(&of(&before), &of(&plan), &mut upstreams);
+            run.gateways_to_update.extend(self.routers.route_changed(&key, before.as_deref(), plan.as_deref()));
         }
         upstreams
     }
 
-    /// Counts who uses which upstream; those that come or go are added to `upstreams`.
-    fn count_users(
+    /// Updates the use count of each upstream; those that become used or unused are added to `upstreams`.
+    fn update_use_counts(
         &mut self,
         before: &BTreeSet<UpstreamKey>,
         after: &BTreeSet<UpstreamKey>,
         upstreams: &mut BTreeSet<UpstreamKey>,
     ) {
         for upstream in after {
-            let users = self.users.entry(upstream.clone()).or_insert_with(|| {
+            let users = self.use_counts.entry(upstream.clone()).or_insert_with(|| {
                 upstreams.insert(upstream.clone());
                 0
             });
             *users += 1;
         }
         for upstream in before {
-            if let Some(users) = self.users.get_mut(upstream) {
+            if let Some(users) = self.use_counts.get_mut(upstream) {
                 *users -= 1;
                 if *users == 0 {
-                    self.users.remove(upstream);
+                    self.use_counts.remove(upstream);
                     upstreams.insert(upstream.clone());
                 }
             }
         }
     }
 
-    fn judge_ingresses(&mut self, store: &Store, inputs: &Inputs<'_>, mut again: BTreeSet<ObjectKey>, run: &mut Run) {
-        let lost = self.routers.lost_entrances();
+    fn update_ingress_verdicts(
+        &mut self,
+        store: &Store,
+        inputs: &CompileInputs<'_>,
+        mut again: BTreeSet<ObjectKey>,
+        run: &mut CompileRun,
+    ) {
+        let lost = self.routers.sockets_taken_by_gateways();
         let sockets = self.ingresses.binds().keys().copied().collect();
-        if (lost != self.lost) || (sockets != self.entrances) {
-            (self.lost, self.entrances) = (lost, sockets);
+        if (lost != self.sockets_taken_by_gateways) || (sockets != self.ingress_sockets) {
+            (self.sockets_taken_by_gateways, self.ingress_sockets) = (lost, sockets);
             again.extend(self.ingresses.keys().cloned());
         }
         for key in again {
-            let verdict = self.ingresses.verdict(store, inputs, &key, &self.lost);
-            self.judge(ObjectId::new(Kind::Ingress, key), verdict, run);
+            let verdict = self.ingresses.verdict(store, inputs, &key, &self.sockets_taken_by_gateways);
+            self.set_verdict(ObjectId::new(Kind::Ingress, key), verdict, run);
         }
     }
 
-    /// The policies that changed, or that somebody else than before names.
-    fn judge_policies(&mut self, store: &Store, touched: &Changes, run: &mut Run) {
+    /// Updates the verdicts on policies that changed or whose referring Services changed.
+    fn update_policy_verdicts(&mut self, store: &Store, touched: &Changes, run: &mut CompileRun) {
         let mut again = BTreeSet::new();
         for id in touched {
             match id.kind {
                 Kind::KongUpstreamPolicy | Kind::KongIngress => drop(again.insert(id.clone())),
                 Kind::Service | Kind::KongServiceFacade => {
-                    let now: BTreeSet<_> = store.meta(id).into_iter().flat_map(ingress::policy::named_by).collect();
+                    let now: BTreeSet<_> =
+                        store.meta(id).into_iter().flat_map(ingress::policy::referenced_policies).collect();
                     again.extend(now.iter().cloned());
-                    again.extend(self.policies.remove(id).unwrap_or_default());
+                    again.extend(self.policies_by_referrer.remove(id).unwrap_or_default());
                     if !now.is_empty() {
-                        self.policies.insert(id.clone(), now);
+                        self.policies_by_referrer.insert(id.clone(), now);
                     }
                 }
                 _ => {}
             }
         }
         for id in again {
-            let verdict = ingress::policy::verdict(store, &id, &self.disagreements);
-            self.judge(id, verdict, run);
+            let verdict = ingress::policy::verdict(store, &id, &self.policy_conflicts);
+            self.set_verdict(id, verdict, run);
         }
     }
 
-    /// Gateways whose plan changed or that gained or lost routes.
-    fn judge_gateways(&mut self, run: &mut Run) {
-        for key in std::mem::take(&mut run.rerouted) {
+    /// Updates the verdicts on Gateways whose plan or attached routes changed.
+    fn update_gateway_verdicts(&mut self, run: &mut CompileRun) {
+        for key in std::mem::take(&mut run.gateways_to_update) {
             let Some(plan) = self.gateways.get(&key) else { continue };
-            let verdict = plan.verdict(|listener| self.routers.attached(&key, listener));
-            self.judge(ObjectId::new(Kind::Gateway, key), Some(verdict), run);
+            let verdict = plan.verdict(|listener| self.routers.attached_count(&key, listener));
+            self.set_verdict(ObjectId::new(Kind::Gateway, key), Some(verdict), run);
         }
     }
 
-    /// Everything that is neither Gateway nor route.
-    fn judge_others(&mut self, store: &Store, inputs: &Inputs<'_>, touched: &Changes, run: &mut Run) {
+    /// Updates the verdicts on all other kinds.
+    fn update_other_verdicts(
+        &mut self,
+        store: &Store,
+        inputs: &CompileInputs<'_>,
+        touched: &Changes,
+        run: &mut CompileRun,
+    ) {
         for id in touched {
             let verdict = match id.kind {
                 Kind::Gateway | Kind::HttpRoute | Kind::KongPlugin | Kind::KongClusterPlugin => continue,
@@ -403,133 +429,135 @@ impl Compiler {
                     store.gateway_classes.get(&id.key).map(|class| gateway::class_verdict(class, inputs))
                 }
                 Kind::KongVault | Kind::KongCustomEntity | Kind::TcpIngress | Kind::UdpIngress | Kind::KongLicense => {
-                    unserved::verdict(store, inputs, id)
+                    unserved_kinds::verdict(store, inputs, id)
                 }
-                _ => notes::verdict(store, id, &self.forbidden, &self.disagreements, self.is_used(store, id)),
+                _ => notes::verdict(store, id, &self.forbidden, &self.policy_conflicts, self.is_used(store, id)),
             };
-            self.judge(id.clone(), verdict, run);
+            self.set_verdict(id.clone(), verdict, run);
         }
     }
 
-    /// Whether requests go to a Service that speaks for itself, or would if it could be spoken to in TLS; or to one for which
-    /// this facade speaks.
+    /// Whether routes use a Service with its own settings, or would if TLS to it were possible; for a facade, whether
+    /// routes use its Service through it.
     fn is_used(&self, store: &Store, id: &ObjectId) -> bool {
         let leads = |route: &ObjectId| {
             let plan = self.routes.get(&route.key).filter(|_| route.kind == Kind::HttpRoute);
-            plan.is_some_and(|plan| !plan.attachments.is_empty() && plan.unspoken.contains(&id.key))
+            plan.is_some_and(|plan| !plan.attachments.is_empty() && plan.unreachable_services.contains(&id.key))
         };
         match id.kind {
             Kind::Service => {
-                self.users_of(&id.key).any(|upstream| upstream.facade.is_none())
-                    || store.refs().dependents(id).any(leads)
+                self.upstreams_of(&id.key).any(|upstream| upstream.facade.is_none())
+                    || store.dependency_index().dependents(id).any(leads)
             }
             Kind::KongServiceFacade => store.kong_service_facades.get(&id.key).is_some_and(|facade| {
                 let behind = ObjectKey::new(&id.key.namespace, &facade.spec.backend_ref.name);
-                self.users_of(&behind).any(|upstream| upstream.facade.as_ref() == Some(&id.key.name))
+                self.upstreams_of(&behind).any(|upstream| upstream.facade.as_ref() == Some(&id.key.name))
             }),
             _ => false,
         }
     }
 
-    fn users_of(&self, service: &ObjectKey) -> impl Iterator<Item = &UpstreamKey> {
+    fn upstreams_of(&self, service: &ObjectKey) -> impl Iterator<Item = &UpstreamKey> {
         let ObjectKey { namespace, name } = service.clone();
         let first = UpstreamKey { namespace: namespace.clone(), service: name.clone(), ..UpstreamKey::default() };
-        let all = self.users.range(first..).map(|(upstream, _)| upstream);
+        let all = self.use_counts.range(first..).map(|(upstream, _)| upstream);
         all.take_while(move |upstream| upstream.namespace == namespace && upstream.service == name)
     }
 
-    fn judge(&mut self, id: ObjectId, verdict: Option<Verdict>, run: &mut Run) {
+    fn set_verdict(&mut self, id: ObjectId, verdict: Option<Verdict>, run: &mut CompileRun) {
         if self.verdicts.get(&id).map(|known| &**known) == verdict.as_ref() {
             return;
         }
         match verdict {
             Some(verdict) => {
-                if *self.last != verdict {
-                    self.last = Arc::new(verdict);
+                if *self.last_verdict != verdict {
+                    self.last_verdict = Arc::new(verdict);
                 }
-                self.verdicts.insert(id.clone(), Arc::clone(&self.last))
+                self.verdicts.insert(id.clone(), Arc::clone(&self.last_verdict))
             }
             None => self.verdicts.remove(&id),
         };
         run.verdicts_changed.insert(id);
     }
 
-    /// Endpoints of the upstreams in use that are new or whose Service or slices were touched.
+    /// Endpoints of the used upstreams that are new or whose Service or slices changed.
     fn endpoints(
         &self,
         store: &Store,
         touched: &Changes,
         upstreams: &BTreeSet<UpstreamKey>,
     ) -> BTreeMap<UpstreamKey, Endpoints> {
-        let mut wanted: BTreeSet<&UpstreamKey> = upstreams.iter().filter(|key| self.users.contains_key(key)).collect();
-        // What a facade says may be another way of sharing requests to its Service.
-        let facades = keys(touched, Kind::KongServiceFacade).filter_map(|key| store.kong_service_facades.get(key));
+        let mut wanted: BTreeSet<&UpstreamKey> =
+            upstreams.iter().filter(|key| self.use_counts.contains_key(key)).collect();
+        // The annotations of a facade may select another load-balancing algorithm for its Service.
+        let facades =
+            keys_of_kind(touched, Kind::KongServiceFacade).filter_map(|key| store.kong_service_facades.get(key));
         let behind: BTreeSet<ObjectKey> =
             facades.map(|facade| ObjectKey::new(&facade.meta.key.namespace, &facade.spec.backend_ref.name)).collect();
-        for service in keys(touched, Kind::Service).chain(&behind) {
-            wanted.extend(self.users_of(service));
+        for service in keys_of_kind(touched, Kind::Service).chain(&behind) {
+            wanted.extend(self.upstreams_of(service));
         }
-        let of = |key| endpoints::of(store, key, &self.forbidden, &self.disagreements);
+        let of = |key| endpoints::build(store, key, &self.forbidden, &self.policy_conflicts);
         wanted.into_iter().map(|key| (key.clone(), of(key))).collect()
     }
 }
 
-/// Why a Service is looked at again: the stronger reason also concerns the routes to it.
+/// Why a Service is compiled again; `Policy`, the stronger reason, also affects the routes to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Behind {
+enum ServiceChange {
     Endpoints,
     Policy,
 }
 
-/// What one run collects on its way.
+/// What one compilation collects.
 #[derive(Default)]
-struct Run {
+struct CompileRun {
     verdicts_changed: BTreeSet<ObjectId>,
-    /// Gateways whose own verdict has to be given again.
-    rerouted: BTreeSet<ObjectKey>,
-    /// Services of which something else is to be said: their policies begin to count, or cease to, or a route cannot speak to them.
-    services: BTreeSet<ObjectKey>,
+    /// Gateways whose verdict must be updated.
+    gateways_to_update: BTreeSet<ObjectKey>,
+    /// Services whose verdict may change: their policies start or stop to apply, or a route cannot connect to them.
+    services_to_update: BTreeSet<ObjectKey>,
 }
 
-/// The changed objects and everybody that mentions them. A Gateway's dependents follow once it is known whether its plan
-/// changed; and an endpoint that comes or goes touches its Service, not the routes to it.
-fn touched(store: &Store, changes: &Changes, services: &BTreeMap<ObjectKey, Behind>) -> Changes {
+/// The changed objects and all objects that refer to them. Dependents of a Gateway are added later if its plan changed;
+/// a changed EndpointSlice affects its Service but not the routes to it.
+fn affected_objects(store: &Store, changes: &Changes, services: &BTreeMap<ObjectKey, ServiceChange>) -> Changes {
     let mut touched = changes.clone();
-    touched.extend(store.refs().touched_by(changes));
+    touched.extend(store.dependency_index().affected_by(changes));
     for (service, behind) in services {
         let id = ObjectId::new(Kind::Service, service.clone());
-        if *behind == Behind::Policy {
-            touched.extend(store.refs().dependents(&id).cloned());
+        if *behind == ServiceChange::Policy {
+            touched.extend(store.dependency_index().dependents(&id).cloned());
         }
         touched.insert(id);
     }
     touched
 }
 
-fn keys(ids: &Changes, kind: Kind) -> impl Iterator<Item = &ObjectKey> {
+fn keys_of_kind(ids: &Changes, kind: Kind) -> impl Iterator<Item = &ObjectKey> {
     ids.iter().filter(move |id| id.kind == kind).map(|id| &id.key)
 }
 
-/// A Gateway of ours that may have something in front of it.
+/// A Gateway of this controller that may need a Service in front of it.
 #[derive(Clone, Debug)]
-pub struct Fronted<'a> {
+pub struct ExposedGateway<'a> {
     pub gateway: &'a Object<Gateway>,
-    /// Of its class.
+    /// The controller name of its class.
     pub controller: &'a str,
-    /// The ports of the listeners that we serve.
+    /// The ports of the listeners that can be served.
     pub ports: BTreeSet<u16>,
-    /// Nothing of it can be accepted, whatever its addresses are.
-    pub refused: bool,
+    /// Whether the Gateway is rejected regardless of its addresses.
+    pub is_rejected: bool,
 }
 
-/// What is to be in front of the Gateways of our classes.
-pub fn fronted<'a>(store: &'a Store, controllers: &'a [String]) -> impl Iterator<Item = Fronted<'a>> {
-    gateway::by_age(store, controllers).into_iter().filter_map(|gateway| gateway::fronted(store, gateway))
+/// The Gateways of these controllers, with what their Services need.
+pub fn exposed_gateways<'a>(store: &'a Store, controllers: &'a [String]) -> impl Iterator<Item = ExposedGateway<'a>> {
+    gateway::gateways_by_age(store, controllers).into_iter().filter_map(|gateway| gateway::expose(store, gateway))
 }
 
-/// The Gateways that are known to be another controller's. One whose class is not there, which may be for a moment, is
-/// nobody's.
-pub fn foreign<'a>(store: &'a Store, controllers: &'a [String]) -> impl Iterator<Item = &'a ObjectKey> {
+/// The Gateways that belong to another controller. A Gateway whose class does not exist, possibly only for a moment, is
+/// not one of them.
+pub fn foreign_gateways<'a>(store: &'a Store, controllers: &'a [String]) -> impl Iterator<Item = &'a ObjectKey> {
     let is_foreign = |gateway: &&Arc<Object<Gateway>>| {
         let class = store.gateway_classes.get(&ObjectKey::cluster(&gateway.spec.gateway_class_name));
         class.is_some_and(|class| !controllers.contains(&class.spec.controller_name))
@@ -537,10 +565,10 @@ pub fn foreign<'a>(store: &'a Store, controllers: &'a [String]) -> impl Iterator
     store.gateways.values().filter(is_foreign).map(|gateway| &gateway.meta.key)
 }
 
-/// The Gateways that get addresses, oldest first: those of our classes.
-pub fn addressed<'a>(
+/// The Gateways of these controllers, which need addresses, oldest first.
+pub fn addressable_gateways<'a>(
     store: &'a Store,
     controllers: &'a [String],
 ) -> impl Iterator<Item = (&'a ObjectKey, &'a GatewaySpec)> + Clone {
-    gateway::by_age(store, controllers).into_iter().map(|gateway| (&gateway.meta.key, &gateway.spec))
+    gateway::gateways_by_age(store, controllers).into_iter().map(|gateway| (&gateway.meta.key, &gateway.spec))
 }

@@ -1,67 +1,67 @@
-//! Routers of listeners, rebuilt only where a route came, went or changed.
+//! Maintains the routers of listeners; rebuilds only those whose routes changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::Plans;
+use super::PlanMap;
 use super::gateway::GatewayPlan;
 use super::hostname::intersects;
 use super::http_route::RoutePlan;
 use crate::api::ObjectKey;
-use crate::plugin::Directory;
-use crate::snapshot::certs::{Certificates, Tls};
+use crate::plugin_api::ConsumerDirectory;
+use crate::snapshot::certs::{Certificates, PortTls};
 use crate::snapshot::host::{HostMap, HostPattern};
 use crate::snapshot::router::HostRouter;
-use crate::snapshot::{Bind, Listener, Routes, Snapshot};
+use crate::snapshot::{Bind, HttpListener, Routes, Snapshot};
 
 /// A listener of a Gateway.
 type ListenerKey = (ObjectKey, Arc<str>);
 
-/// Every listener with what is attached to it, and the snapshot made of them.
+/// All listeners with their attached routes, and the snapshot built from them.
 #[derive(Debug, Default)]
 pub(super) struct Routers {
-    listeners: BTreeMap<ListenerKey, Attached>,
-    /// Addresses of each Gateway in the snapshot.
-    bound: BTreeMap<ObjectKey, BTreeSet<SocketAddr>>,
-    /// Gateways whose binds have to be made again.
+    listeners: BTreeMap<ListenerKey, AttachedRoutes>,
+    /// The sockets of each Gateway in the snapshot.
+    sockets: BTreeMap<ObjectKey, BTreeSet<SocketAddr>>,
+    /// Gateways whose binds must be rebuilt.
     dirty: BTreeSet<ObjectKey>,
-    /// Of Gateways.
-    binds: BTreeMap<SocketAddr, Arc<Bind>>,
-    /// Of Ingresses. An address that a Gateway has, too, is the Gateway's.
-    entrances: BTreeMap<SocketAddr, Arc<Bind>>,
+    /// Binds of Gateways.
+    gateway_binds: BTreeMap<SocketAddr, Arc<Bind>>,
+    /// Binds of Ingresses. A socket that is also a Gateway's serves the Gateway.
+    ingress_binds: BTreeMap<SocketAddr, Arc<Bind>>,
     snapshot: Arc<Snapshot>,
 }
 
 /// The listeners of one port.
 #[derive(Default)]
-struct Port {
-    listeners: Vec<(HostPattern, Arc<Listener>)>,
-    /// Of those that are secure.
+struct PortListeners {
+    listeners: Vec<(HostPattern, Arc<HttpListener>)>,
+    /// Certificates of the TLS listeners.
     certificates: Vec<(HostPattern, Arc<Certificates>)>,
 }
 
 /// The routes of one listener.
 #[derive(Debug, Default)]
-struct Attached {
-    /// Those that count as attached.
-    counted: BTreeSet<ObjectKey>,
-    hosts: BTreeMap<HostPattern, Host>,
+struct AttachedRoutes {
+    /// The routes that count as attached.
+    accepted: BTreeSet<ObjectKey>,
+    hosts: BTreeMap<HostPattern, HostRoutes>,
     dirty: BTreeSet<HostPattern>,
 }
 
-/// The routes that name one host pattern.
+/// The routes with one host pattern.
 #[derive(Debug, Default)]
-struct Host {
+struct HostRoutes {
     routes: BTreeSet<ObjectKey>,
     router: Option<Arc<HostRouter>>,
 }
 
 impl Routers {
-    /// How many routes are attached to a listener.
-    pub(super) fn attached(&self, gateway: &ObjectKey, listener: &str) -> u32 {
+    /// The number of routes that are attached to a listener.
+    pub(super) fn attached_count(&self, gateway: &ObjectKey, listener: &str) -> u32 {
         let key = (gateway.clone(), Arc::from(listener));
-        let count = self.listeners.get(&key).map_or(0, |attached| attached.counted.len());
+        let count = self.listeners.get(&key).map_or(0, |attached| attached.accepted.len());
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
@@ -69,14 +69,14 @@ impl Routers {
         self.snapshot.clone()
     }
 
-    /// Whom plugins can know from now on.
-    pub(super) fn set_consumers(&mut self, consumers: Arc<Directory>) {
+    /// Sets the consumers that plugins can authenticate.
+    pub(super) fn set_consumers(&mut self, consumers: Arc<ConsumerDirectory>) {
         if !Arc::ptr_eq(&consumers, &self.snapshot.consumers) {
             self.snapshot = Arc::new(Snapshot { binds: self.snapshot.binds.clone(), consumers });
         }
     }
 
-    /// A Gateway was planned anew, or is gone. Its routes are planned anew too, so they are not looked at here.
+    /// A Gateway was planned again or deleted. Its routes are updated separately by `route_changed`.
     pub(super) fn gateway_changed(&mut self, key: &ObjectKey, plan: Option<&GatewayPlan>) {
         self.dirty.insert(key.clone());
         let keep = |name: &str| plan.is_some_and(|plan| plan.listeners.iter().any(|listener| &*listener.name == name));
@@ -86,7 +86,7 @@ impl Routers {
         }
     }
 
-    /// A route was planned anew, came or went. Gives the Gateways that gained or lost it.
+    /// A route was planned again or deleted. Returns the Gateways that gained or lost it.
     pub(super) fn route_changed(
         &mut self,
         key: &ObjectKey,
@@ -101,7 +101,7 @@ impl Routers {
                 self.dirty.insert(attachment.gateway.clone());
                 for name in &attachment.listeners {
                     let listener = (attachment.gateway.clone(), name.clone());
-                    // Listeners that are gone took their routes with them.
+                    // A removed listener was removed with its routes.
                     let Some(attached) = self.listeners.get_mut(&listener) else { continue };
                     if is_after {
                         attached.add(key, plan, attachment.accepted);
@@ -114,30 +114,30 @@ impl Routers {
         gateways
     }
 
-    /// Brings routers and snapshot up to date; gives the number of routers built.
-    pub(super) fn build(&mut self, gateways: &Plans<GatewayPlan>, routes: &Plans<RoutePlan>) -> usize {
+    /// Rebuilds outdated routers, binds and the snapshot; returns the number of routers built.
+    pub(super) fn build(&mut self, gateways: &PlanMap<GatewayPlan>, routes: &PlanMap<RoutePlan>) -> usize {
         if self.dirty.is_empty() {
             return 0;
         }
         let mut built = 0;
-        let mut binds = std::mem::take(&mut self.binds);
+        let mut binds = std::mem::take(&mut self.gateway_binds);
         let dirty = std::mem::take(&mut self.dirty);
-        // All of the old ones first: a port may pass from one Gateway to another.
-        for address in dirty.iter().filter_map(|key| self.bound.remove(key)).flatten() {
+        // Remove all old binds first: a port may move from one Gateway to another.
+        for address in dirty.iter().filter_map(|key| self.sockets.remove(key)).flatten() {
             binds.remove(&address);
         }
         for key in dirty {
             let Some(plan) = gateways.get(&key) else { continue };
-            // By the port that we listen on.
-            let mut ports: BTreeMap<u16, Port> = BTreeMap::new();
+            // By the port that this process binds.
+            let mut ports: BTreeMap<u16, PortListeners> = BTreeMap::new();
             let gateway: Arc<str> = Arc::from(key.to_string());
             let listeners = plan.listeners.iter().zip(&plan.certificates);
             for (listener, certificates) in listeners.filter(|(listener, _)| listener.opens_port()) {
-                let Some(bound) = listener.bound else { continue };
+                let Some(bound) = listener.bound_port else { continue };
                 let Some(attached) = self.listeners.get_mut(&(key.clone(), listener.name.clone())) else { continue };
                 let (hosts, new) = attached.build(&listener.hostname, routes);
                 built += new;
-                let made = Listener {
+                let made = HttpListener {
                     gateway: gateway.clone(),
                     name: listener.name.clone(),
                     port: listener.port,
@@ -149,47 +149,49 @@ impl Routers {
                     port.certificates.push((listener.hostname.clone(), certificates.clone()));
                 }
             }
-            for (port, Port { listeners, certificates }) in ports {
-                // Listeners of HTTP and HTTPS on one port contradict each other, so here are all of one or all of the other.
-                let tls = (!certificates.is_empty()).then(|| Tls { listeners: HostMap::new(certificates) });
+            for (port, PortListeners { listeners, certificates }) in ports {
+                // HTTP and HTTPS on one port conflict, so these listeners either all terminate TLS or none does.
+                let tls = (!certificates.is_empty()).then(|| PortTls { listeners: HostMap::new(certificates) });
                 let bind = Arc::new(Bind { listeners: HostMap::new(listeners), tls });
-                for address in &plan.bind {
+                for address in &plan.bind_addresses {
                     let address = SocketAddr::new(*address, port);
                     binds.insert(address, bind.clone());
-                    self.bound.entry(key.clone()).or_default().insert(address);
+                    self.sockets.entry(key.clone()).or_default().insert(address);
                 }
             }
         }
-        self.binds = binds;
+        self.gateway_binds = binds;
         self.publish();
         built
     }
 
-    /// Serves Ingresses on these addresses and on no others.
-    pub(super) fn set_entrances(&mut self, entrances: &BTreeMap<SocketAddr, Arc<Bind>>) {
+    /// Replaces the binds of Ingresses.
+    pub(super) fn set_ingress_binds(&mut self, entrances: &BTreeMap<SocketAddr, Arc<Bind>>) {
         let same = |(one, other): (&Arc<Bind>, &Arc<Bind>)| Arc::ptr_eq(one, other);
-        if !(self.entrances.keys().eq(entrances.keys()) && self.entrances.values().zip(entrances.values()).all(same)) {
-            self.entrances.clone_from(entrances);
+        if !(self.ingress_binds.keys().eq(entrances.keys())
+            && self.ingress_binds.values().zip(entrances.values()).all(same))
+        {
+            self.ingress_binds.clone_from(entrances);
             self.publish();
         }
     }
 
-    /// The addresses where Ingresses are not served since Gateways are.
-    pub(super) fn lost_entrances(&self) -> BTreeSet<SocketAddr> {
-        self.entrances.keys().filter(|address| self.binds.contains_key(address)).copied().collect()
+    /// The Ingress sockets that serve Gateways instead.
+    pub(super) fn sockets_taken_by_gateways(&self) -> BTreeSet<SocketAddr> {
+        self.ingress_binds.keys().filter(|address| self.gateway_binds.contains_key(address)).copied().collect()
     }
 
     fn publish(&mut self) {
-        let mut binds = self.entrances.clone();
-        binds.extend(self.binds.iter().map(|(address, bind)| (*address, Arc::clone(bind))));
+        let mut binds = self.ingress_binds.clone();
+        binds.extend(self.gateway_binds.iter().map(|(address, bind)| (*address, Arc::clone(bind))));
         self.snapshot = Arc::new(Snapshot { binds, consumers: Arc::clone(&self.snapshot.consumers) });
     }
 }
 
-impl Attached {
+impl AttachedRoutes {
     fn add(&mut self, key: &ObjectKey, plan: &RoutePlan, counted: bool) {
         if counted {
-            self.counted.insert(key.clone());
+            self.accepted.insert(key.clone());
         }
         for host in &plan.hosts {
             self.hosts.entry(host.clone()).or_default().routes.insert(key.clone());
@@ -198,7 +200,7 @@ impl Attached {
     }
 
     fn remove(&mut self, key: &ObjectKey, plan: &RoutePlan) {
-        self.counted.remove(key);
+        self.accepted.remove(key);
         for host in &plan.hosts {
             if let Some(entry) = self.hosts.get_mut(host) {
                 entry.routes.remove(key);
@@ -207,11 +209,11 @@ impl Attached {
         }
     }
 
-    /// The routers of the hosts that can be asked for on a listener of this hostname, and how many had to be built.
+    /// The routers of the hosts within a listener's hostname, and the number of routers built.
     fn build(
         &mut self,
         hostname: &HostPattern,
-        routes: &Plans<RoutePlan>,
+        routes: &PlanMap<RoutePlan>,
     ) -> (Vec<(HostPattern, Arc<HostRouter>)>, usize) {
         for host in std::mem::take(&mut self.dirty) {
             match self.hosts.get_mut(&host) {
@@ -221,7 +223,7 @@ impl Attached {
             }
         }
         let mut built = 0;
-        let mut build = |entry: &mut Host| {
+        let mut build = |entry: &mut HostRoutes| {
             built += 1;
             let plans = entry.routes.iter().filter_map(|key| routes.get(key));
             let candidates = plans.flat_map(|plan| plan.candidates.iter().cloned()).collect();

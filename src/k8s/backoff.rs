@@ -1,23 +1,23 @@
-//! How long to wait before the next try: longer each time, and never the same for two who failed together.
+//! Exponential back-off with jitter, so that clients that failed together do not retry together.
 
 use std::time::Duration;
 
 #[derive(Debug)]
 pub(super) struct Backoff {
     first: Duration,
-    longest: Duration,
+    max: Duration,
     next: Duration,
 }
 
 impl Backoff {
-    pub(super) const fn new(first: Duration, longest: Duration) -> Self {
-        Backoff { first, longest, next: first }
+    pub(super) const fn new(first: Duration, max: Duration) -> Self {
+        Backoff { first, max, next: first }
     }
 
     /// Between half of the step and all of it.
-    pub(super) fn wait(&mut self) -> Duration {
+    pub(super) fn next_delay(&mut self) -> Duration {
         let step = self.next;
-        self.next = (step * 2).min(self.longest);
+        self.next = (step * 2).min(self.max);
         step / 2 + step.mul_f64(fastrand::f64() / 2.0)
     }
 
@@ -31,14 +31,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_up_to_the_longest_and_begin_anew() {
+    fn delay_doubles_up_to_the_limit_and_resets() {
         let second = Duration::from_secs(1);
         let mut backoff = Backoff::new(second, 5 * second);
         for step in [1, 2, 4, 5, 5] {
-            let wait = backoff.wait();
+            let wait = backoff.next_delay();
             assert!(wait >= step * second / 2 && wait <= step * second, "{wait:?} of {step} s");
         }
         backoff.reset();
-        assert!(backoff.wait() <= second);
+        assert!(backoff.next_delay() <= second);
     }
 }

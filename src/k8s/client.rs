@@ -1,5 +1,5 @@
-//! How the API server is reached: from inside a Pod, or as a kubeconfig says. Every error names the file or flag that
-//! leads astray, and what would be right.
+//! Connects to the API server, from inside a Pod or with a kubeconfig. Every error names the file or flag that is wrong
+//! and what would be right.
 
 use std::env;
 use std::fmt;
@@ -12,37 +12,37 @@ use kube::{Client, Config};
 use thiserror::Error;
 use tower::layer::layer_fn;
 
-use super::answers::Attentive;
+use super::middleware::ApiMiddleware;
 
-/// Who says where the API server is and who we are.
+/// Where the address of the API server and the credentials come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
     /// The service account of the Pod that this process runs in.
     InCluster,
-    /// A kubeconfig; without a file that of `$KUBECONFIG` or of the home folder.
+    /// A kubeconfig; without a file, the one in `$KUBECONFIG` or in the home directory.
     Kubeconfig { file: Option<PathBuf>, context: Option<String> },
 }
 
-/// A client, and what it talks to.
+/// A client and the server it connects to.
 #[derive(Clone)]
-pub struct Connection {
+pub struct ApiConnection {
     pub client: Client,
     /// The URL of the API server.
     pub server: String,
-    /// The context of the kubeconfig, if one was used.
+    /// The context of the kubeconfig, if one is used.
     pub context: Option<String>,
 }
 
-/// Why there is no client.
+/// Why no client could be created.
 #[derive(Debug, Error)]
 pub enum AccessError {
-    #[error("{origin}: there is no kubeconfig; {remedy}")]
+    #[error("{origin}: no kubeconfig was found; {remedy}")]
     Missing { origin: String, remedy: &'static str },
-    #[error("{origin}: {file} cannot be read: {error}; give a file that exists and may be read")]
+    #[error("{origin}: {file} cannot be read: {error}; name a file that exists and is readable")]
     Unreadable { origin: String, file: String, error: std::io::Error },
-    #[error("{origin}: it is not a kubeconfig: {error}; correct it, `kubectl config view` shows one that is right")]
+    #[error("{origin}: not a valid kubeconfig: {error}; correct it (`kubectl config view` prints a valid one)")]
     NotKubeconfig { origin: String, error: String },
-    #[error("{origin}: no context is given and it names no current-context; give --context with one of {known}")]
+    #[error("{origin}: no context is given and current-context is not set; give --context with one of {known}")]
     NoContext { origin: String, known: String },
     #[error("--context {context}: {origin} has no such context; give one of {known}")]
     UnknownContext { origin: String, context: String, known: String },
@@ -50,7 +50,7 @@ pub enum AccessError {
     UnknownCluster { origin: String, context: String },
     #[error("{origin}: the cluster of context {context} has no usable server: {error}; write https://HOST:PORT there")]
     NoServer { origin: String, context: String, error: String },
-    #[error("{origin}: what proves who is who cannot be used: {error}; correct it for context {context}")]
+    #[error("{origin}: the credentials of context {context} cannot be used: {error}; correct them")]
     Credentials { origin: String, context: String, error: String },
     #[error(
         "the service account of this Pod cannot be used: {0}; set automountServiceAccountToken, or give --kubeconfig"
@@ -59,38 +59,40 @@ pub enum AccessError {
 }
 
 impl Access {
-    /// Reads everything anew, so that a certificate or token that was exchanged on disk is used.
-    pub async fn connect(&self) -> Result<Connection, AccessError> {
+    /// Reads all files again, so that a certificate or token that was replaced on disk takes effect.
+    pub async fn connect(&self) -> Result<ApiConnection, AccessError> {
         let (config, context) = match self {
             Access::InCluster => {
-                (Config::incluster().map_err(|error| AccessError::ServiceAccount(chain(&error)))?, None)
+                (Config::incluster().map_err(|error| AccessError::ServiceAccount(error_chain(&error)))?, None)
             }
             Access::Kubeconfig { context, .. } => {
                 let kubeconfig = self.kubeconfig()?;
-                let name = self.chosen(&kubeconfig, context.as_deref())?;
+                let name = self.select_context(&kubeconfig, context.as_deref())?;
                 (self.config(kubeconfig, &name).await?, Some(name))
             }
         };
         self.client(config, context)
     }
 
-    fn client(&self, mut config: Config, context: Option<String>) -> Result<Connection, AccessError> {
-        // What fails is retried by whoever knows what it was for, and says so meanwhile.
+    fn client(&self, mut config: Config, context: Option<String>) -> Result<ApiConnection, AccessError> {
+        // Callers retry and log failures themselves, because they know what the request was for.
         config.default_retry = false;
         config.connect_timeout = Some(CONNECT_TIMEOUT);
-        // Longer than a watch is silent: a bookmark is due every minute, and API servers leave one out at times. It ends what a server that vanished, or a network
-        // that has forgotten the connection, will never tell us of.
+        // Ends a connection whose server or network path vanished without closing it. Longer than the pause between
+        // bookmarks, which API servers send every minute but sometimes skip.
         config.read_timeout = Some(READ_TIMEOUT);
         config.reset_reader_on_write = true;
         let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
         let builder = ClientBuilder::try_from(config).map_err(|error| match &context {
-            Some(context) => {
-                AccessError::Credentials { origin: self.to_string(), context: context.clone(), error: chain(&error) }
-            }
-            None => AccessError::ServiceAccount(chain(&error)),
+            Some(context) => AccessError::Credentials {
+                origin: self.to_string(),
+                context: context.clone(),
+                error: error_chain(&error),
+            },
+            None => AccessError::ServiceAccount(error_chain(&error)),
         })?;
-        let client = builder.with_layer(&layer_fn(Attentive::around)).build();
-        Ok(Connection { client, server, context })
+        let client = builder.with_layer(&layer_fn(ApiMiddleware::new)).build();
+        Ok(ApiConnection { client, server, context })
     }
 
     fn kubeconfig(&self) -> Result<Kubeconfig, AccessError> {
@@ -106,13 +108,14 @@ impl Access {
             KubeconfigError::ReadConfig(error, file) => {
                 AccessError::Unreadable { origin, file: file.display().to_string(), error }
             }
-            error => AccessError::NotKubeconfig { origin, error: chain(&error) },
+            error => AccessError::NotKubeconfig { origin, error: error_chain(&error) },
         })
     }
 
-    fn chosen(&self, kubeconfig: &Kubeconfig, given: Option<&str>) -> Result<String, AccessError> {
+    fn select_context(&self, kubeconfig: &Kubeconfig, given: Option<&str>) -> Result<String, AccessError> {
         let names: Vec<_> = kubeconfig.contexts.iter().map(|context| context.name.as_str()).collect();
-        let known = if names.is_empty() { "none, since it has no contexts".to_owned() } else { names.join(", ") };
+        let known =
+            if names.is_empty() { "none, because the file has no contexts".to_owned() } else { names.join(", ") };
         let origin = self.to_string();
         let current = kubeconfig.current_context.as_deref().filter(|name| !name.is_empty());
         match given.or(current) {
@@ -130,42 +133,43 @@ impl Access {
                 AccessError::UnknownCluster { origin, context }
             }
             KubeconfigError::MissingClusterUrl | KubeconfigError::ParseClusterUrl(_) => {
-                AccessError::NoServer { origin, context, error: chain(&error) }
+                AccessError::NoServer { origin, context, error: error_chain(&error) }
             }
-            error => AccessError::Credentials { origin, context, error: chain(&error) },
+            error => AccessError::Credentials { origin, context, error: error_chain(&error) },
         })
     }
 
-    /// What would help when the server does not answer, or not as it should.
+    /// What to do when the server does not respond, or responds with an error.
     pub(super) fn remedy(&self, error: &kube::Error) -> String {
         let subject = self.to_string();
-        let text = describe(error);
+        let text = request_error_text(error);
         match error {
             kube::Error::Api(status) if status.code == 401 => match self {
                 Access::InCluster => {
-                    "the token of the service account is not accepted; is the ServiceAccount still there?".to_owned()
+                    "the token of the service account is rejected; check that the ServiceAccount exists".to_owned()
                 }
                 Access::Kubeconfig { .. } => {
-                    format!("the credentials in {subject} are not accepted, or expired; renew them there")
+                    format!("the credentials in {subject} are invalid or expired; renew them there")
                 }
             },
             kube::Error::Api(status) if status.code == 403 => {
-                "grant the ServiceAccount what manifests/ lists, or use other credentials".to_owned()
+                "grant the ServiceAccount the permissions listed in manifests/, or use other credentials".to_owned()
             }
             kube::Error::Api(status) if status.code == 400 && text.contains("HTTPS server") => {
-                format!("the server in {subject} speaks TLS; write https:// there")
+                format!("the server in {subject} expects TLS; write https:// there")
             }
-            kube::Error::Api(_) => "it is retried until the API server has recovered".to_owned(),
+            kube::Error::Api(_) => "Portico retries until the API server has recovered".to_owned(),
             kube::Error::Auth(_) => format!("correct the credentials in {subject}"),
             _ if text.contains("UnknownIssuer") || text.contains("certificate") => format!(
-                "the certificate of the server is not one that {subject} vouches for; correct certificate-authority-data"
+                "the certificate of the server is not signed by the authority in {subject}; correct \
+                 certificate-authority-data"
             ),
-            _ => format!("is the server in {subject} right, and does it run?"),
+            _ => format!("check that the server in {subject} is right and is running"),
         }
     }
 }
 
-/// As messages call it.
+/// The name used in messages.
 impl fmt::Display for Access {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -173,13 +177,13 @@ impl fmt::Display for Access {
             Access::Kubeconfig { file: Some(file), .. } => write!(formatter, "--kubeconfig {}", file.display()),
             Access::Kubeconfig { file: None, .. } => match env::var_os("KUBECONFIG").filter(|path| !path.is_empty()) {
                 Some(path) => write!(formatter, "KUBECONFIG {}", Path::new(&path).display()),
-                None => formatter.write_str("the kubeconfig in the home folder"),
+                None => formatter.write_str("the kubeconfig in the home directory"),
             },
         }
     }
 }
 
-impl fmt::Debug for Connection {
+impl fmt::Debug for ApiConnection {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("Connection")
@@ -189,18 +193,18 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// What went wrong with a request, without the words that the client puts before it.
-pub(super) fn describe(error: &kube::Error) -> String {
+/// The error of a request, without the prefixes that kube's client adds.
+pub(super) fn request_error_text(error: &kube::Error) -> String {
     match error {
-        kube::Error::Service(error) => chain(&**error),
-        kube::Error::HyperError(error) => chain(error),
-        kube::Error::Auth(error) => chain(error),
-        error => chain(error),
+        kube::Error::Service(error) => error_chain(&**error),
+        kube::Error::HyperError(error) => error_chain(error),
+        kube::Error::Auth(error) => error_chain(error),
+        error => error_chain(error),
     }
 }
 
-/// An error with all its causes, each once: libraries often repeat the cause in their own sentence.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+/// An error with all its causes, each once: libraries often repeat the cause in their own message.
+pub(super) fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -224,10 +228,11 @@ mod tests {
     use super::*;
 
     const GOOD: &str = "
-        {current-context: here, contexts: [{name: here, context: {cluster: c, user: u}}, {name: lost, context: {cluster: d}}],
+        {current-context: here,
+         contexts: [{name: here, context: {cluster: c, user: u}}, {name: lost, context: {cluster: d}}],
          clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1/'}}], users: [{name: u, user: {token: t}}]}";
 
-    async fn connect(text: &str, context: Option<&str>) -> Result<Connection, String> {
+    async fn connect(text: &str, context: Option<&str>) -> Result<ApiConnection, String> {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("config");
         fs::write(&file, text).unwrap();
@@ -237,17 +242,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_kubeconfig_says_where_the_server_is() {
+    async fn kubeconfig_gives_server_and_context() {
         let connection = connect(GOOD, None).await.unwrap();
         assert_eq!((&*connection.server, connection.context.as_deref()), ("http://127.0.0.1:1", Some("here")));
     }
 
     #[tokio::test]
-    async fn a_bad_kubeconfig_is_told_with_its_remedy() {
+    async fn bad_kubeconfigs_are_reported_with_a_remedy() {
         let no_ca = GOOD.replace("'http://127.0.0.1:1/'", "'https://a', certificate-authority: /nowhere");
         let cases: &[(&str, Option<&str>, &str)] = &[
-            ("[1]", None, "--kubeconfig FILE: it is not a kubeconfig: "),
-            ("{}", None, "no context is given and it names no current-context; give --context with one of none"),
+            ("[1]", None, "--kubeconfig FILE: not a valid kubeconfig: "),
+            ("{}", None, "no context is given and current-context is not set; give --context with one of none"),
             (GOOD, Some("there"), "--context there: --kubeconfig FILE has no such context; give one of here, lost"),
             (GOOD, Some("lost"), "context lost names a cluster that is not in the file; add it under clusters"),
             (&GOOD.replace("server: 'http://127.0.0.1:1/'", ""), None, "has no usable server"),

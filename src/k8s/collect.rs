@@ -1,7 +1,7 @@
-//! Joins what all watches see into one delivery, for as long as nobody takes it.
+//! Combines the events of all watches into one pending delivery.
 //!
-//! What waits is bounded by the number of objects: of each there is one newest version, however often it changes while the
-//! control loop is busy.
+//! The pending delivery is bounded by the number of objects: it holds one newest version of each, however often it
+//! changes while the control loop is busy.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -11,68 +11,68 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use super::delivery::{Delivery, Installed, Observed, Refused};
-use super::permissions::WITH_STATUS;
-use super::raw::Raw;
-use super::watch::Sink;
+use super::delivery::{Delivery, InstalledApis, Observed, RejectedObject};
+use super::permissions::KINDS_WITH_STATUS;
+use super::raw::RawObject;
+use super::watch::WatchSink;
 use crate::api::kind::{GATEWAY_GROUP, GATEWAY_X_GROUP};
 use crate::api::kong::annotations::{INGRESS_PREFIX, KONG_PREFIX};
 use crate::api::{Kind, ObjectId, ObjectKey};
-use crate::store::{AnyObject, Batch, Guard, Malformed};
+use crate::store::{AnyObject, Batch, MalformedObject, UnparseablePolicy};
 
-/// The first event opens it; what comes within it is one delivery.
+/// The window opens with the first event; everything within it is one delivery.
 const WINDOW: Duration = Duration::from_millis(1);
 
-/// Objects of one kind, in one namespace or in all: what one watch sees.
+/// The scope of one watch: objects of one kind, in one namespace or in all.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Scope {
     pub(super) kind: Kind,
-    /// None for all namespaces, and for objects that are in none.
+    /// None for all namespaces, and for cluster-scoped objects.
     pub(super) namespace: Option<Arc<str>>,
 }
 
-/// Where the watches put what they see, and where the control loop takes it from.
+/// Collects events from the watches for the control loop.
 #[derive(Debug, Default)]
-pub(super) struct Collector {
-    state: Mutex<State>,
+pub(super) struct DeliveryCollector {
+    state: Mutex<PendingDelivery>,
     filled: Notify,
     emptied: Notify,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct PendingDelivery {
     upserts: BTreeMap<ObjectId, AnyObject>,
     removes: BTreeSet<ObjectId>,
     observed: BTreeMap<ObjectId, Option<Observed>>,
-    refused: BTreeMap<ObjectId, Option<Refused>>,
-    installed: Option<Arc<Installed>>,
+    rejected: BTreeMap<ObjectId, Option<RejectedObject>>,
+    installed: Option<Arc<InstalledApis>>,
     complete: bool,
-    /// When the first event came that nobody has taken yet.
+    /// When the first pending event arrived.
     since: Option<Instant>,
-    /// What each watch has seen and not seen go, to know after a relist what vanished meanwhile.
+    /// The objects known to each watch, to find after a relist which ones vanished.
     known: HashMap<Scope, HashSet<ObjectKey>>,
-    /// Objects whose last version was refused, to say when that is over.
-    bad: BTreeSet<ObjectId>,
+    /// Objects whose last version was invalid, to report when that ends.
+    invalid: BTreeSet<ObjectId>,
 }
 
-/// Where a watch of whole objects puts what it sees.
+/// The sink of a watch of whole objects.
 pub(super) struct ObjectSink {
-    pub(super) collector: Arc<Collector>,
+    pub(super) collector: Arc<DeliveryCollector>,
     pub(super) scope: Scope,
 }
 
-impl Sink<false> for ObjectSink {
-    type Item = Arrival;
+impl WatchSink<false> for ObjectSink {
+    type Item = ReceivedObject;
 
-    fn read(&self, raw: Raw) -> Option<Arrival> {
-        Arrival::read(self.scope.kind, raw)
+    fn read(&self, raw: RawObject) -> Option<ReceivedObject> {
+        ReceivedObject::read(self.scope.kind, raw)
     }
 
-    fn listed(&self, items: Vec<Arrival>) {
+    fn listed(&self, items: Vec<ReceivedObject>) {
         self.collector.listed(&self.scope, items);
     }
 
-    fn applied(&self, item: Arrival) {
+    fn applied(&self, item: ReceivedObject) {
         self.collector.applied(&self.scope, item);
     }
 
@@ -81,46 +81,47 @@ impl Sink<false> for ObjectSink {
     }
 }
 
-/// An object read as its kind, and what the writer of its status needs.
+/// An object parsed as its kind, with the data for the writer of its status.
 #[derive(Debug)]
-pub(super) struct Arrival {
+pub(super) struct ReceivedObject {
     pub(super) key: ObjectKey,
     generation: i64,
-    object: Result<AnyObject, Malformed>,
+    object: Result<AnyObject, MalformedObject>,
     observed: Option<Observed>,
-    /// What takes the place of an object that cannot be read.
-    guard: Option<Guard>,
+    /// The substitute for an object that cannot be parsed.
+    guard: Option<UnparseablePolicy>,
 }
 
-impl Arrival {
-    /// None for what has no name.
-    pub(super) fn read(kind: Kind, raw: Raw) -> Option<Arrival> {
+impl ReceivedObject {
+    /// None without a name.
+    pub(super) fn read(kind: Kind, raw: RawObject) -> Option<ReceivedObject> {
         let key = raw.key()?;
         let generation = raw.generation();
         let (uid, resource_version) = (Arc::from(raw.uid()), Arc::from(raw.resource_version()));
-        let is_told =
-            has_status(kind) || (kind == Kind::Service && raw.has_annotation_of(&[KONG_PREFIX, INGRESS_PREFIX]));
+        let has_events = has_status(kind)
+            || (kind == Kind::Service && raw.has_annotation_with_prefix(&[KONG_PREFIX, INGRESS_PREFIX]));
         let (mut object, status) = raw.into_parts();
-        // What its balancer has: the addresses of Ingresses.
+        // The addresses of its load balancer, which become the addresses of Ingresses.
         if kind == Kind::Service && !status.is_null() {
             object["status"].clone_from(&status);
         }
-        let observed = is_told.then(|| Observed { uid, resource_version, generation, status: Arc::new(status) });
-        let mut guard = (kind == Kind::BackendTlsPolicy).then(|| Guard::of(key.clone(), generation, &object));
+        let observed = has_events.then(|| Observed { uid, resource_version, generation, status: Arc::new(status) });
+        let mut guard =
+            (kind == Kind::BackendTlsPolicy).then(|| UnparseablePolicy::from_value(key.clone(), generation, &object));
         let object = AnyObject::parse(kind, object);
         guard = guard.filter(|_| object.is_err());
-        Some(Arrival { key, generation, object, observed, guard })
+        Some(ReceivedObject { key, generation, object, observed, guard })
     }
 }
 
-/// Kinds whose status is ours to write. That of all others but Services is dropped as it arrives.
+/// Kinds whose status Portico writes. The status of all others but Services is dropped on arrival.
 fn has_status(kind: Kind) -> bool {
     let of_gateway_api = kind.group() == GATEWAY_GROUP || kind.group() == GATEWAY_X_GROUP;
-    (of_gateway_api && kind != Kind::ReferenceGrant) || WITH_STATUS.contains(&kind)
+    (of_gateway_api && kind != Kind::ReferenceGrant) || KINDS_WITH_STATUS.contains(&kind)
 }
 
-impl Collector {
-    pub(super) fn applied(&self, scope: &Scope, arrival: Arrival) {
+impl DeliveryCollector {
+    pub(super) fn applied(&self, scope: &Scope, arrival: ReceivedObject) {
         self.change(|state| state.apply(scope, arrival));
     }
 
@@ -133,8 +134,8 @@ impl Collector {
         });
     }
 
-    /// All objects of a scope as of now: whatever is not among them is gone.
-    pub(super) fn listed(&self, scope: &Scope, arrivals: Vec<Arrival>) {
+    /// All objects of a scope: others in it are gone.
+    pub(super) fn listed(&self, scope: &Scope, arrivals: Vec<ReceivedObject>) {
         self.change(|state| {
             let before = state.known.remove(scope).unwrap_or_default();
             for arrival in arrivals {
@@ -150,7 +151,7 @@ impl Collector {
         });
     }
 
-    /// The kind is not served any more.
+    /// Removes all objects of a kind that is no longer served.
     pub(super) fn forget(&self, kind: Kind) {
         self.change(|state| {
             let scopes: Vec<_> = state.known.keys().filter(|scope| scope.kind == kind).cloned().collect();
@@ -162,7 +163,7 @@ impl Collector {
         });
     }
 
-    pub(super) fn installed(&self, installed: Arc<Installed>) {
+    pub(super) fn installed(&self, installed: Arc<InstalledApis>) {
         self.change(|state| state.installed = Some(installed));
     }
 
@@ -171,13 +172,13 @@ impl Collector {
         self.change(|state| state.complete = true);
     }
 
-    /// How many objects of a kind there are.
+    /// The number of known objects of a kind.
     pub(super) fn count(&self, kind: Kind) -> usize {
         let state = self.state.lock();
         state.known.iter().filter(|(scope, _)| scope.kind == kind).map(|(_, known)| known.len()).sum()
     }
 
-    /// Waits until there is something, and a moment longer for what belongs to it. Dropped while it waits, it loses nothing.
+    /// Waits for an event, and a moment longer for events that belong to it. Cancel-safe.
     pub(super) async fn next(&self) -> Delivery {
         loop {
             let since = self.state.lock().since;
@@ -193,8 +194,8 @@ impl Collector {
         }
     }
 
-    /// Waits until nothing waits to be taken.
-    pub(super) async fn taken(&self) {
+    /// Waits until nothing is pending.
+    pub(super) async fn wait_until_empty(&self) {
         loop {
             let mut emptied = std::pin::pin!(self.emptied.notified());
             emptied.as_mut().enable();
@@ -205,7 +206,7 @@ impl Collector {
         }
     }
 
-    fn change(&self, change: impl FnOnce(&mut State)) {
+    fn change(&self, change: impl FnOnce(&mut PendingDelivery)) {
         let mut state = self.state.lock();
         change(&mut state);
         state.since.get_or_insert_with(Instant::now);
@@ -214,9 +215,9 @@ impl Collector {
     }
 }
 
-impl State {
-    fn apply(&mut self, scope: &Scope, arrival: Arrival) {
-        let Arrival { key, generation, object, observed, guard } = arrival;
+impl PendingDelivery {
+    fn apply(&mut self, scope: &Scope, arrival: ReceivedObject) {
+        let ReceivedObject { key, generation, object, observed, guard } = arrival;
         let id = ObjectId::new(scope.kind, key.clone());
         self.known.entry(scope.clone()).or_default().insert(key);
         if observed.is_some() {
@@ -224,18 +225,18 @@ impl State {
         }
         match object {
             Ok(object) => {
-                if self.bad.remove(&id) {
-                    self.refused.insert(id.clone(), None);
+                if self.invalid.remove(&id) {
+                    self.rejected.insert(id.clone(), None);
                 }
-                // A removal that waits stays: what was removed and made again comes as both, in this order.
+                // A pending removal stays: an object that was removed and created again comes as both, in this order.
                 self.upserts.insert(id, object);
             }
             Err(why) => {
-                self.bad.insert(id.clone());
+                self.invalid.insert(id.clone());
                 if let Some(guard) = guard {
                     self.upserts.insert(id.clone(), AnyObject::Guard(Arc::new(guard)));
                 }
-                self.refused.insert(id, Some(Refused { generation, why }));
+                self.rejected.insert(id, Some(RejectedObject { generation, error: why }));
             }
         }
     }
@@ -245,8 +246,8 @@ impl State {
         if has_status(id.kind) || id.kind == Kind::Service {
             self.observed.insert(id.clone(), None);
         }
-        if self.bad.remove(&id) {
-            self.refused.insert(id.clone(), None);
+        if self.invalid.remove(&id) {
+            self.rejected.insert(id.clone(), None);
         }
         self.removes.insert(id);
     }
@@ -258,7 +259,7 @@ impl State {
                 removes: std::mem::take(&mut self.removes).into_iter().collect(),
             },
             observed: std::mem::take(&mut self.observed),
-            refused: std::mem::take(&mut self.refused),
+            rejected: std::mem::take(&mut self.rejected),
             installed: self.installed.take(),
             complete: self.complete,
             since: self.since.take(),
@@ -277,9 +278,9 @@ mod tests {
         Scope { kind, namespace: None }
     }
 
-    fn namespace(name: &str, team: Value) -> Arrival {
+    fn namespace(name: &str, team: Value) -> ReceivedObject {
         let object = json!({"metadata": {"name": name, "labels": {"team": team}}});
-        Arrival::read(Kind::Namespace, serde_json::from_value(object).unwrap()).unwrap()
+        ReceivedObject::read(Kind::Namespace, serde_json::from_value(object).unwrap()).unwrap()
     }
 
     fn names(ids: &[ObjectId]) -> Vec<&str> {
@@ -295,8 +296,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_happens_while_nobody_takes_it_is_one_delivery() {
-        let collector = Collector::default();
+    async fn pending_events_are_one_delivery() {
+        let collector = DeliveryCollector::default();
         let scope = scope(Kind::Namespace);
         assert!(collector.next().now_or_never().is_none());
         collector.listed(&scope, vec![namespace("a", json!("x")), namespace("b", json!("x"))]);
@@ -314,8 +315,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_relist_tells_what_vanished_meanwhile() {
-        let collector = Collector::default();
+    async fn relist_reports_vanished_objects() {
+        let collector = DeliveryCollector::default();
         let scope = scope(Kind::Namespace);
         collector.listed(&scope, vec![namespace("a", json!("x")), namespace("b", json!("x"))]);
         collector.next().await;
@@ -331,8 +332,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_bad_object_is_refused_alone_until_it_is_mended_or_gone() {
-        let collector = Collector::default();
+    async fn invalid_objects_are_reported_until_fixed_or_gone() {
+        let collector = DeliveryCollector::default();
         let scope = scope(Kind::Namespace);
         collector.listed(
             &scope,
@@ -341,38 +342,38 @@ mod tests {
         let delivery = collector.next().await;
         assert_eq!(upserts(&delivery), ["good"]);
         let bad = ObjectId::new(Kind::Namespace, ObjectKey::cluster("bad"));
-        let why = &delivery.refused[&bad].as_ref().unwrap().why;
+        let why = &delivery.rejected[&bad].as_ref().unwrap().error;
         assert_eq!(why.field, "metadata.labels.team");
         collector.applied(&scope, namespace("bad", json!("x")));
         collector.deleted(&scope, &ObjectKey::cluster("ill"));
         let delivery = collector.next().await;
         assert_eq!(upserts(&delivery), ["bad"]);
-        assert!(delivery.refused.len() == 2 && delivery.refused.values().all(Option::is_none));
+        assert!(delivery.rejected.len() == 2 && delivery.rejected.values().all(Option::is_none));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_policy_that_cannot_be_read_arrives_as_what_it_guards() {
-        let collector = Collector::default();
+    async fn unparsable_policies_become_guards() {
+        let collector = DeliveryCollector::default();
         let policy = |hostname: Value| {
             let spec = json!({
                 "targetRefs": [{"group": "", "kind": "Service", "name": "shop"}],
                 "validation": {"hostname": hostname, "wellKnownCACertificates": "System"},
             });
             let object = json!({"metadata": {"namespace": "ns", "name": "tls"}, "spec": spec});
-            Arrival::read(Kind::BackendTlsPolicy, serde_json::from_value(object).unwrap()).unwrap()
+            ReceivedObject::read(Kind::BackendTlsPolicy, serde_json::from_value(object).unwrap()).unwrap()
         };
         collector.applied(&scope(Kind::BackendTlsPolicy), policy(json!(5)));
         let delivery = collector.next().await;
         let [AnyObject::Guard(guard)] = &*delivery.batch.upserts else { panic!("{:?}", delivery.batch) };
         assert_eq!(guard.targets.as_ref().unwrap()[0].name, "shop");
-        assert!(delivery.refused.values().all(Option::is_some) && delivery.refused.len() == 1);
+        assert!(delivery.rejected.values().all(Option::is_some) && delivery.rejected.len() == 1);
         collector.applied(&scope(Kind::BackendTlsPolicy), policy(json!("shop.example")));
         assert!(matches!(&*collector.next().await.batch.upserts, [AnyObject::BackendTlsPolicy(_)]));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_status_is_kept_of_kinds_that_have_one_of_ours() {
-        let collector = Collector::default();
+    async fn status_is_kept_for_kinds_that_portico_writes() {
+        let collector = DeliveryCollector::default();
         let with_status = |kind: Kind, status: Option<Value>| {
             let mut object = json!({
                 "metadata": {"name": "a", "namespace": "b", "uid": "u", "resourceVersion": "9", "generation": 2},
@@ -381,7 +382,7 @@ mod tests {
             if let Some(status) = status {
                 object["status"] = status;
             }
-            Arrival::read(kind, serde_json::from_value(object).unwrap()).unwrap()
+            ReceivedObject::read(kind, serde_json::from_value(object).unwrap()).unwrap()
         };
         let id = ObjectId::new(Kind::Gateway, ObjectKey::new("b", "a"));
         collector.applied(&scope(Kind::Gateway), with_status(Kind::Gateway, Some(json!({"x": 1}))));
@@ -395,15 +396,15 @@ mod tests {
         assert_eq!(collector.next().await.observed, BTreeMap::from([(id, None)]));
     }
 
-    /// The status of Ingresses says it.
+    /// The status of Ingresses shows these addresses.
     #[tokio::test(start_paused = true)]
-    async fn what_the_balancer_of_a_service_has_is_read() {
-        let collector = Collector::default();
+    async fn load_balancer_addresses_of_services_are_read() {
+        let collector = DeliveryCollector::default();
         let service = |status: Value| {
             let ports = json!([{"port": 80}]);
             let object =
                 json!({"metadata": {"namespace": "b", "name": "a"}, "spec": {"ports": ports}, "status": status});
-            Arrival::read(Kind::Service, serde_json::from_value(object).unwrap()).unwrap()
+            ReceivedObject::read(Kind::Service, serde_json::from_value(object).unwrap()).unwrap()
         };
         let balancer = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.1", "ipMode": "VIP"}]}, "conditions": []});
         for (status, expected) in [(json!({}), None), (balancer, Some("192.0.2.1"))] {

@@ -1,13 +1,13 @@
-//! Which of several replicas writes: the one that holds the Lease.
+//! Leader election among replicas: the holder of the Lease writes.
 //!
 //! ```text
-//!   follower ──nobody holds it, or it was not renewed for 10 s──▶ leader
-//!      ▲                                                             │ renews every 2 s
-//!      └──────── somebody else has it, or not renewed for 6 s ───────┘
+//!   follower ──the Lease is free, or was not renewed for 10 s──▶ leader
+//!      ▲                                                            │ renews every 2 s
+//!      └──── another replica holds it, or not renewed for 6 s ──────┘
 //! ```
 //!
-//! Whether another holder is alive is judged by whether its Lease changes while we look on, by our own clock: what its
-//! clock says in there does not matter. A leader gives up 4 s before any other may take over.
+//! Another holder counts as alive while its Lease changes, measured with the local clock; timestamps in the Lease do
+//! not matter. A leader steps down 4 s before another replica may take over.
 
 use std::time::Duration;
 
@@ -20,87 +20,87 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
-use super::failure::{Failure, within};
-use super::moments::{now, until};
-use super::patch::FIELD_MANAGER;
-use super::pen::Pen;
+use super::api_error::{ApiError, with_timeout};
+use super::leader_write_guard::LeaderWriteGuard;
+use super::status_client::FIELD_MANAGER;
+use super::timestamps::{now_micros, sleep_until_deadline};
 
-/// How long a Lease that does not change counts as held.
-const DURATION: Duration = Duration::from_secs(10);
-/// How long a leader leads without a renewal that succeeded.
-const RENEW: Duration = Duration::from_secs(6);
-/// How often a leader renews, and the most that others wait before they look again.
-const RETRY: Duration = Duration::from_secs(2);
-/// While it is not allowed at all.
-const RETRY_FORBIDDEN: Duration = Duration::from_secs(30);
-/// Leaving must not take longer because of an API server that does not answer.
-const RELEASE: Duration = Duration::from_secs(1);
+/// How long an unchanged Lease counts as held.
+const LEASE_DURATION: Duration = Duration::from_secs(10);
+/// How long a leader leads without a successful renewal.
+const RENEW_DEADLINE: Duration = Duration::from_secs(6);
+/// The interval between renewals, and the longest between a follower's checks.
+const RETRY_PERIOD: Duration = Duration::from_secs(2);
+/// While access to the Lease is forbidden.
+const RETRY_PERIOD_FORBIDDEN: Duration = Duration::from_secs(30);
+/// Shutdown must not take longer because the API server does not respond.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Of the Lease.
-pub const NAME: &str = "portico-leader";
+/// The name of the Lease.
+pub const LEASE_NAME: &str = "portico-leader";
 
-/// Who stands for election, and where.
+/// A participant of the election, and the namespace of the Lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seat {
+pub struct LeaderCandidate {
     pub namespace: String,
-    /// Of this process, and of no other that ever was: who starts again must not mistake its predecessor for itself.
+    /// Unique to this process: after a restart, the predecessor's Lease must not look like its own.
     pub identity: String,
 }
 
-impl Seat {
-    /// Of a process of this name, such as that of its Pod.
+impl LeaderCandidate {
+    /// For a process of this name, such as the name of its Pod.
     pub fn new(namespace: String, process: &str) -> Self {
-        Seat { namespace, identity: format!("{process}_{:08x}", fastrand::u32(..)) }
+        LeaderCandidate { namespace, identity: format!("{process}_{:08x}", fastrand::u32(..)) }
     }
 }
 
-/// Stands for election until `stop`, and says in `leading` whether it is won; then gives the Lease back, so that a
-/// successor need not wait for it to run out. `client` has the one that is to be used now.
-pub async fn campaign(
+/// Takes part in the election until `stop`, and reports in `leading` whether this replica leads. Then releases the
+/// Lease, so that a successor need not wait for its expiry. `client` holds the current client.
+pub async fn run_leader_election(
     client: watch::Receiver<Client>,
-    seat: Seat,
+    candidate: LeaderCandidate,
     leading: watch::Sender<bool>,
-    pen: Pen,
+    write_guard: LeaderWriteGuard,
     stop: impl Future<Output = ()>,
 ) {
-    let mut campaign = Campaign {
+    let mut election = LeaderElection {
         held_until: None,
         record: None,
-        changed: Instant::now(),
-        on_its_way: false,
-        complained: None,
-        path: format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases", seat.namespace),
+        unchanged_since: Instant::now(),
+        write_in_flight: false,
+        last_logged: None,
+        path: format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases", candidate.namespace),
         client,
-        seat,
+        candidate,
         leading,
-        pen,
+        write_guard,
     };
     tokio::select! {
         () = stop => {}
-        () = campaign.run() => {}
+        () = election.run() => {}
     }
-    campaign.release().await;
+    election.resign().await;
 }
 
-struct Campaign {
+struct LeaderElection {
     client: watch::Receiver<Client>,
     path: String,
-    seat: Seat,
+    candidate: LeaderCandidate,
     leading: watch::Sender<bool>,
-    pen: Pen,
-    /// Until when we lead without another renewal.
+    write_guard: LeaderWriteGuard,
+    /// Until when this replica leads without another renewal.
     held_until: Option<Instant>,
-    /// The Lease as it was last seen, and since when it is so by our clock.
-    record: Option<Record>,
-    changed: Instant,
-    /// A call that writes was sent, and its answer has not come.
-    on_its_way: bool,
-    complained: Option<&'static str>,
+    /// The Lease as last seen, and since when it is unchanged by the local clock.
+    record: Option<LeaseRecord>,
+    unchanged_since: Instant,
+    /// A write was sent, and its response has not arrived.
+    write_in_flight: bool,
+    last_logged: Option<&'static str>,
 }
 
-/// What a Lease says.
+/// The relevant fields of a Lease.
 #[derive(Clone, Debug, PartialEq)]
-struct Record {
+struct LeaseRecord {
     resource_version: String,
     holder: String,
     renewed: String,
@@ -108,134 +108,139 @@ struct Record {
 }
 
 #[derive(Debug, PartialEq)]
-enum Move {
-    /// Nobody ever held it.
+enum LeaseAction {
+    /// The Lease does not exist.
     Create,
-    /// It is free, or its holder is silent for too long.
+    /// It is free, or its holder stopped renewing it.
     Take,
-    /// It is ours.
+    /// This replica holds it.
     Renew,
     Wait,
 }
 
-impl Campaign {
+impl LeaderElection {
     async fn run(&mut self) {
         loop {
             let begun = Instant::now();
             if self.held_until.is_some_and(|until| until <= begun) {
-                self.lose("this process was stopped for longer than its Lease lasts");
+                self.step_down("this process was suspended for longer than its Lease lasts");
             }
-            let outcome = self.attempt(begun).await;
-            let wait = self.conclude(begun, outcome);
+            let outcome = self.try_acquire_in_time(begun).await;
+            let wait = self.apply_outcome(begun, outcome);
             let next = begun + wait;
-            // Whatever else happens, leading ends when it has to.
+            // Leadership ends at the deadline, even if no attempt finishes before.
             if self.held_until.is_some_and(|until| until < next) {
-                until(self.held_until).await;
-                self.lose("its Lease could not be renewed in time");
+                sleep_until_deadline(self.held_until).await;
+                self.step_down("its Lease could not be renewed in time");
             }
             sleep_until(next).await;
         }
     }
 
-    /// Asks for the Lease once. True if it is ours now.
-    async fn attempt(&mut self, begun: Instant) -> Result<bool, Failure> {
+    /// Makes one attempt to get or renew the Lease. True if this replica holds it now.
+    async fn try_acquire_in_time(&mut self, begun: Instant) -> Result<bool, ApiError> {
         let until = self.held_until;
         tokio::select! {
             biased;
-            outcome = self.ask(begun) => outcome,
-            () = super::until(until) => Err(Failure::Unreachable("no answer in time".to_owned())),
+            outcome = self.try_acquire(begun) => outcome,
+            () = super::sleep_until_deadline(until) => Err(ApiError::Unreachable("no response in time".to_owned())),
         }
     }
 
-    async fn ask(&mut self, begun: Instant) -> Result<bool, Failure> {
+    async fn try_acquire(&mut self, begun: Instant) -> Result<bool, ApiError> {
         if self.held_until.is_none() {
-            self.look().await?;
+            self.fetch().await?;
         }
-        let done = match self.judge(begun) {
-            Move::Wait => return Ok(false),
-            Move::Create => self.create().await,
-            Move::Take | Move::Renew => self.hold().await,
+        let done = match self.next_action(begun) {
+            LeaseAction::Wait => return Ok(false),
+            LeaseAction::Create => self.create().await,
+            LeaseAction::Take | LeaseAction::Renew => self.take_or_renew().await,
         };
         match done {
             Ok(()) => Ok(true),
-            // Not even the namespace is there.
-            Err(Failure::Gone) if self.record.is_none() => Err(Failure::Gone),
-            // Somebody was quicker, or wrote into the Lease that we hold. Looking says which.
-            Err(Failure::Conflict | Failure::Exists | Failure::Gone) => {
-                self.look().await?;
-                match self.judge(begun) {
-                    Move::Renew => self.hold().await.map(|()| true),
-                    // Deleted by hand. Whoever leads makes it anew, unless somebody was quicker.
-                    Move::Create if self.held_until.is_some() => match self.create().await {
-                        Err(Failure::Exists) => Ok(false),
+            // The namespace does not exist either.
+            Err(ApiError::NotFound) if self.record.is_none() => Err(ApiError::NotFound),
+            // Another replica was faster, or another client edited the held Lease. Fetching it shows which.
+            Err(ApiError::Conflict | ApiError::AlreadyExists | ApiError::NotFound) => {
+                self.fetch().await?;
+                match self.next_action(begun) {
+                    LeaseAction::Renew => self.take_or_renew().await.map(|()| true),
+                    // Deleted by hand. The leader creates it again, unless another replica was faster.
+                    LeaseAction::Create if self.held_until.is_some() => match self.create().await {
+                        Err(ApiError::AlreadyExists) => Ok(false),
                         done => done.map(|()| true),
                     },
-                    Move::Create | Move::Take | Move::Wait => Ok(false),
+                    LeaseAction::Create | LeaseAction::Take | LeaseAction::Wait => Ok(false),
                 }
             }
             Err(failure) => Err(failure),
         }
     }
 
-    fn judge(&self, now: Instant) -> Move {
+    fn next_action(&self, now: Instant) -> LeaseAction {
         match &self.record {
-            None => Move::Create,
-            Some(record) if record.holder == self.seat.identity => Move::Renew,
-            Some(record) if record.holder.is_empty() => Move::Take,
-            Some(_) if now.saturating_duration_since(self.changed) >= DURATION => Move::Take,
-            Some(_) => Move::Wait,
+            None => LeaseAction::Create,
+            Some(record) if record.holder == self.candidate.identity => LeaseAction::Renew,
+            Some(record) if record.holder.is_empty() => LeaseAction::Take,
+            Some(_) if now.saturating_duration_since(self.unchanged_since) >= LEASE_DURATION => LeaseAction::Take,
+            Some(_) => LeaseAction::Wait,
         }
     }
 
-    /// Takes the outcome of an attempt over; gives when, counted from its begin, the next one is.
-    fn conclude(&mut self, begun: Instant, outcome: Result<bool, Failure>) -> Duration {
+    /// Applies the outcome of an attempt; returns the delay of the next one, counted from the start of this one.
+    fn apply_outcome(&mut self, begun: Instant, outcome: Result<bool, ApiError>) -> Duration {
         match outcome {
             Ok(true) => {
-                self.held_until = Some(begun + RENEW);
-                self.complained = None;
+                self.held_until = Some(begun + RENEW_DEADLINE);
+                self.last_logged = None;
                 if self.leading.send_if_modified(|leading| !std::mem::replace(leading, true)) {
-                    info!(lease = NAME, namespace = self.seat.namespace, identity = self.seat.identity, "Leads");
+                    info!(
+                        lease = LEASE_NAME,
+                        namespace = self.candidate.namespace,
+                        identity = self.candidate.identity,
+                        "Became the leader"
+                    );
                 }
-                RETRY
+                RETRY_PERIOD
             }
             Ok(false) => {
-                self.complained = None;
-                self.lose("another replica has the Lease");
-                // Replicas that wait for the same one shall not all ask at the same time.
-                RETRY.mul_f64(0.6 + 0.3 * fastrand::f64())
+                self.last_logged = None;
+                self.step_down("another replica holds the Lease");
+                // Followers of the same leader must not all send requests at the same time.
+                RETRY_PERIOD.mul_f64(0.6 + 0.3 * fastrand::f64())
             }
             Err(failure) => {
-                self.complain(&failure);
+                self.log_failure(&failure);
                 match failure {
-                    Failure::Forbidden(_) if self.held_until.is_none() => RETRY_FORBIDDEN,
-                    _ => RETRY,
+                    ApiError::Forbidden(_) if self.held_until.is_none() => RETRY_PERIOD_FORBIDDEN,
+                    _ => RETRY_PERIOD,
                 }
             }
         }
     }
 
-    fn lose(&mut self, why: &str) {
+    fn step_down(&mut self, why: &str) {
         self.held_until = None;
         if self.leading.send_if_modified(|leading| std::mem::replace(leading, false)) {
-            warn!(lease = NAME, "Does not lead any more: {why}; statuses are left to the replica that does");
+            warn!(lease = LEASE_NAME, "No longer the leader: {why}; another replica writes statuses");
         }
     }
 
-    fn complain(&mut self, failure: &Failure) {
-        if self.complained.replace(failure.word()) == Some(failure.word()) {
+    fn log_failure(&mut self, failure: &ApiError) {
+        if self.last_logged.replace(failure.label()) == Some(failure.label()) {
             return;
         }
-        let namespace = &self.seat.namespace;
+        let namespace = &self.candidate.namespace;
         match failure {
-            Failure::Forbidden(_) => warn!(
-                "Cannot use Lease {NAME} in namespace {namespace}: {failure}; allow get, create and patch on leases of \
-                 coordination.k8s.io there. Until then this replica serves, and writes no status"
+            ApiError::Forbidden(_) => warn!(
+                "Cannot use Lease {LEASE_NAME} in namespace {namespace}: {failure}; allow get, create and patch on leases of \
+                 coordination.k8s.io there. Until then this replica serves traffic but writes no statuses"
             ),
-            Failure::Gone => warn!(
-                "Cannot create Lease {NAME}: there is no namespace {namespace}; create it, or name another with \
-                 --leader-election-namespace. Until then this replica serves, and writes no status"
+            ApiError::NotFound => warn!(
+                "Cannot create Lease {LEASE_NAME}: namespace {namespace} does not exist; create it, or name another with \
+                 --leader-election-namespace. Until then this replica serves traffic but writes no statuses"
             ),
-            _ => info!("Cannot use Lease {NAME} in namespace {namespace} now: {failure}; it is tried again"),
+            _ => info!("Cannot use Lease {LEASE_NAME} in namespace {namespace} now: {failure}; Portico retries"),
         }
     }
 
@@ -243,30 +248,30 @@ impl Campaign {
         self.client.borrow().clone()
     }
 
-    async fn look(&mut self) -> Result<(), Failure> {
-        let request = Request::new(&*self.path).get(NAME, &GetParams::default())?;
-        match within(RETRY, self.client().request::<Lease>(request)).await {
-            Ok(lease) => self.learn(Record::from(lease)),
-            Err(Failure::Gone) => self.record = None,
+    async fn fetch(&mut self) -> Result<(), ApiError> {
+        let request = Request::new(&*self.path).get(LEASE_NAME, &GetParams::default())?;
+        match with_timeout(RETRY_PERIOD, self.client().request::<LeaseObject>(request)).await {
+            Ok(lease) => self.observe(LeaseRecord::from(lease)),
+            Err(ApiError::NotFound) => self.record = None,
             Err(failure) => return Err(failure),
         }
         Ok(())
     }
 
-    fn learn(&mut self, record: Record) {
-        let says = |record: &Record| (record.holder.clone(), record.renewed.clone(), record.transitions);
+    fn observe(&mut self, record: LeaseRecord) {
+        let says = |record: &LeaseRecord| (record.holder.clone(), record.renewed.clone(), record.transitions);
         if self.record.as_ref().map(says) != Some(says(&record)) {
-            self.changed = Instant::now();
+            self.unchanged_since = Instant::now();
         }
         self.record = Some(record);
     }
 
-    async fn create(&mut self) -> Result<(), Failure> {
-        let now = now();
+    async fn create(&mut self) -> Result<(), ApiError> {
+        let now = now_micros();
         let lease = json!({
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
-            "metadata": {"name": NAME, "namespace": self.seat.namespace},
+            "metadata": {"name": LEASE_NAME, "namespace": self.candidate.namespace},
             "spec": self.spec(&now, 0, Some(&now)),
         });
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
@@ -274,11 +279,11 @@ impl Campaign {
         self.send(request).await
     }
 
-    /// Takes or renews, provided that nobody else changed it since it was seen.
-    async fn hold(&mut self) -> Result<(), Failure> {
-        let Some(record) = &self.record else { return Err(Failure::Gone) };
-        let now = now();
-        let spec = if record.holder == self.seat.identity {
+    /// Takes or renews the Lease, unless it changed since it was seen.
+    async fn take_or_renew(&mut self) -> Result<(), ApiError> {
+        let Some(record) = &self.record else { return Err(ApiError::NotFound) };
+        let now = now_micros();
+        let spec = if record.holder == self.candidate.identity {
             json!({"renewTime": now})
         } else {
             self.spec(&now, record.transitions + 1, Some(&now))
@@ -288,71 +293,73 @@ impl Campaign {
 
     fn spec(&self, renewed: &str, transitions: i64, acquired: Option<&str>) -> Value {
         json!({
-            "holderIdentity": self.seat.identity,
-            "leaseDurationSeconds": DURATION.as_secs(),
+            "holderIdentity": self.candidate.identity,
+            "leaseDurationSeconds": LEASE_DURATION.as_secs(),
             "acquireTime": acquired,
             "renewTime": renewed,
             "leaseTransitions": transitions,
         })
     }
 
-    async fn patch(&mut self, spec: &Value) -> Result<(), Failure> {
+    async fn patch(&mut self, spec: &Value) -> Result<(), ApiError> {
         let version = self.record.as_ref().map(|record| &record.resource_version);
         let patch = json!({"metadata": {"resourceVersion": version}, "spec": spec});
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        let request = Request::new(&*self.path).patch(NAME, &params, &Patch::Merge(patch))?;
+        let request = Request::new(&*self.path).patch(LEASE_NAME, &params, &Patch::Merge(patch))?;
         self.send(request).await
     }
 
-    /// Sends what changes the Lease.
-    async fn send(&mut self, request: http::Request<Vec<u8>>) -> Result<(), Failure> {
-        self.on_its_way = true;
-        let answer = within(RETRY, self.client().request::<Lease>(request)).await;
-        // Without an answer it may yet be carried out.
-        self.on_its_way = matches!(answer, Err(Failure::Unreachable(_)));
-        self.learn(Record::from(answer?));
+    /// Sends a write of the Lease.
+    async fn send(&mut self, request: http::Request<Vec<u8>>) -> Result<(), ApiError> {
+        self.write_in_flight = true;
+        let answer = with_timeout(RETRY_PERIOD, self.client().request::<LeaseObject>(request)).await;
+        // A write without a response may still be carried out.
+        self.write_in_flight = matches!(answer, Err(ApiError::Unreachable(_)));
+        self.observe(LeaseRecord::from(answer?));
         Ok(())
     }
 
-    /// Says that nobody leads, so that the next one need not wait.
-    async fn release(&mut self) {
+    /// Clears the holder, so that the next leader need not wait.
+    async fn resign(&mut self) {
         let held = self.held_until.take().is_some();
         self.leading.send_replace(false);
-        if !held && !self.on_its_way {
+        if !held && !self.write_in_flight {
             return;
         }
-        // What is on its way comes to an end before anybody else may begin to write.
-        if timeout(RELEASE, self.pen.put_down()).await.is_err() {
-            warn!(lease = NAME, "A write does not end; the Lease is left to run out");
+        // Writes in flight end before another replica may start to write.
+        if timeout(RELEASE_TIMEOUT, self.write_guard.wait_idle()).await.is_err() {
+            warn!(lease = LEASE_NAME, "A write did not finish in time; the Lease is left to expire");
             return;
         }
-        match timeout(RELEASE, self.give_back()).await {
+        match timeout(RELEASE_TIMEOUT, self.clear_holder()).await {
             Ok(Ok(false)) => {}
-            Ok(Ok(true)) => info!(lease = NAME, "Gave the Lease back"),
-            Ok(Err(failure)) => info!(lease = NAME, "Could not give the Lease back: {failure}; it runs out by itself"),
-            Err(_) => info!(lease = NAME, "Could not give the Lease back in time; it runs out by itself"),
+            Ok(Ok(true)) => info!(lease = LEASE_NAME, "Released the Lease"),
+            Ok(Err(failure)) => {
+                info!(lease = LEASE_NAME, "Could not release the Lease: {failure}; it expires by itself")
+            }
+            Err(_) => info!(lease = LEASE_NAME, "Could not release the Lease in time; it expires by itself"),
         }
     }
 
-    /// False if it is not ours to give.
-    async fn give_back(&mut self) -> Result<bool, Failure> {
-        let is_ours = |campaign: &Campaign| {
-            campaign.record.as_ref().is_some_and(|record| record.holder == campaign.seat.identity)
+    /// False if another replica holds the Lease.
+    async fn clear_holder(&mut self) -> Result<bool, ApiError> {
+        let is_holder = |election: &LeaderElection| {
+            election.record.as_ref().is_some_and(|record| record.holder == election.candidate.identity)
         };
-        if !is_ours(self) {
-            // We were just about to take it.
-            self.look().await?;
+        if !is_holder(self) {
+            // A take was in flight.
+            self.fetch().await?;
         }
         loop {
-            if !is_ours(self) {
+            if !is_holder(self) {
                 return Ok(false);
             }
-            let now = now();
+            let now = now_micros();
             let spec = json!({"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": now, "acquireTime": now});
             match self.patch(&spec).await {
                 Ok(()) => return Ok(true),
-                // A renewal that was on its way when we were told to stop has been carried out.
-                Err(Failure::Conflict) => self.look().await?,
+                // A renewal that was in flight at shutdown has been carried out.
+                Err(ApiError::Conflict) => self.fetch().await?,
                 Err(failure) => return Err(failure),
             }
         }
@@ -360,29 +367,29 @@ impl Campaign {
 }
 
 #[derive(Deserialize)]
-struct Lease {
-    metadata: Metadata,
+struct LeaseObject {
+    metadata: LeaseMetadata,
     #[serde(default)]
-    spec: Spec,
+    spec: LeaseSpec,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Metadata {
+struct LeaseMetadata {
     resource_version: String,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Spec {
+struct LeaseSpec {
     holder_identity: Option<String>,
     renew_time: Option<String>,
     lease_transitions: Option<i64>,
 }
 
-impl From<Lease> for Record {
-    fn from(Lease { metadata, spec }: Lease) -> Self {
-        Record {
+impl From<LeaseObject> for LeaseRecord {
+    fn from(LeaseObject { metadata, spec }: LeaseObject) -> Self {
+        LeaseRecord {
             resource_version: metadata.resource_version,
             holder: spec.holder_identity.unwrap_or_default(),
             renewed: spec.renew_time.unwrap_or_default(),

@@ -1,4 +1,4 @@
-//! The API server as a source of objects and as the place where verdicts are told: the only user of its client.
+//! The client of the Kubernetes API server: watches objects and writes statuses, events, Leases and Services.
 //!
 //! ```text
 //!   API server ──watch──▶ Delivery ──▶ control loop (store, compile, swap)
@@ -6,36 +6,36 @@
 //!        └────────────── status ◀───────────┘   leader only
 //! ```
 //!
-//! Nothing is decided here: what an object means is `compile`'s business, what is told of it that of `status`.
+//! Nothing is decided here: `compile` interprets objects, and `status` decides what is written about them.
 
-mod answers;
+mod api_error;
 mod backoff;
-mod bodies;
 mod client;
 mod collect;
 mod delivery;
 mod discovery;
+mod discovery_schedule;
 mod events;
-mod failure;
-mod health;
+mod leader_write_guard;
 mod lease;
-mod looks;
-mod moments;
-mod patch;
-mod pen;
+mod middleware;
 pub mod permissions;
 mod raw;
+mod referenced;
 pub mod services;
 mod source;
+mod status_client;
 mod supervisor;
+mod timestamps;
 mod watch;
+mod watch_health;
 
-pub use client::{Access, AccessError, Connection};
-pub use delivery::{Delivery, Installed, Observed, Refused};
-pub use events::{Event, Recorder, events_of};
-pub use failure::Failure;
-pub use lease::{Seat, campaign};
-pub use moments::until;
-pub use patch::Statuses;
-pub use pen::Pen;
-pub use source::{Counters, Source, WatchCounts};
+pub use api_error::ApiError;
+pub use client::{Access, AccessError, ApiConnection};
+pub use delivery::{Delivery, InstalledApis, Observed, RejectedObject};
+pub use events::{Event, EventRecorder, event_namespace};
+pub use leader_write_guard::LeaderWriteGuard;
+pub use lease::{LeaderCandidate, run_leader_election};
+pub use source::{ApiServerSource, WatchCounters, WatchCounts};
+pub use status_client::StatusClient;
+pub use timestamps::sleep_until_deadline;

@@ -1,11 +1,11 @@
-//! What we ask of the API server, so that manifests/ can grant exactly that. A call that is not in here is refused by every
-//! cluster with RBAC, and by our tests.
+//! The RBAC permissions that Portico needs; manifests/ grants exactly these. Clusters with RBAC, and the tests, reject
+//! every other call.
 
 use std::collections::BTreeSet;
 
-use super::bodies::FETCHED;
-use super::discovery::watched;
-pub use super::lease::NAME as LEASE;
+use super::discovery::watched_kinds;
+pub use super::lease::LEASE_NAME as LEASE;
+use super::referenced::FETCHED_KINDS;
 use crate::api::Kind;
 
 /// One verb on one kind of resource.
@@ -17,20 +17,30 @@ pub struct Permission {
     pub verb: &'static str,
 }
 
-/// Verbs on resources of one group, and what they are for. There is no permission without a reason.
+/// Verbs on resources of one group, and the reason for them. Every permission has a reason.
 #[derive(Clone, Debug)]
-pub struct Rule {
+pub struct PermissionRule {
     pub group: &'static str,
     /// With the subresource, if any: `gateways/status`.
     pub resources: Vec<String>,
     pub verbs: &'static [&'static str],
-    /// One or two sentences for whoever decides whether to grant it.
-    pub why: &'static str,
+    /// One or two sentences for the administrator who decides whether to grant it.
+    pub reason: &'static str,
 }
 
-impl Rule {
-    fn new(group: &'static str, resources: &[&str], verbs: &'static [&'static str], why: &'static str) -> Rule {
-        Rule { group, resources: resources.iter().map(|&resource| resource.to_owned()).collect(), verbs, why }
+impl PermissionRule {
+    fn new(
+        group: &'static str,
+        resources: &[&str],
+        verbs: &'static [&'static str],
+        reason: &'static str,
+    ) -> PermissionRule {
+        PermissionRule {
+            group,
+            resources: resources.iter().map(|&resource| resource.to_owned()).collect(),
+            verbs,
+            reason,
+        }
     }
 
     fn permissions(&self) -> Vec<Permission> {
@@ -43,102 +53,111 @@ impl Rule {
     }
 }
 
-/// In all namespaces, or those that are watched.
-pub fn everywhere() -> BTreeSet<Permission> {
-    rules_everywhere().iter().flat_map(Rule::permissions).collect()
+/// In all namespaces, or in those that are watched.
+pub fn watched_namespace_permissions() -> BTreeSet<Permission> {
+    watched_namespace_rules().iter().flat_map(PermissionRule::permissions).collect()
 }
 
-/// In the namespace that we run in.
-pub fn at_home() -> BTreeSet<Permission> {
-    rules_at_home().iter().flat_map(Rule::permissions).collect()
+/// In Portico's own namespace.
+pub fn own_namespace_permissions() -> BTreeSet<Permission> {
+    own_namespace_rules().iter().flat_map(PermissionRule::permissions).collect()
 }
 
-/// What `everywhere` consists of.
-pub fn rules_everywhere() -> Vec<Rule> {
+/// The rules behind [`watched_namespace_permissions`].
+pub fn watched_namespace_rules() -> Vec<PermissionRule> {
     const WATCH: &[&str] = &["list", "watch"];
-    let is_fetched = |kind: &Kind| FETCHED.contains(kind);
-    let whole: Vec<Kind> = watched().filter(|kind| !is_fetched(kind)).collect();
-    let mut rules =
-        of_kinds(&whole, WATCH, "", "What is served, and what it refers to: every change of it is a new snapshot.");
-    rules.extend(of_kinds(
-        FETCHED,
+    let is_fetched = |kind: &Kind| FETCHED_KINDS.contains(kind);
+    let whole: Vec<Kind> = watched_kinds().filter(|kind| !is_fetched(kind)).collect();
+    let mut rules = rules_for_kinds(
+        &whole,
         WATCH,
         "",
-        "Which Secrets and ConfigMaps there are, to notice that one appears, changes or goes. Only metadata is asked for, and \
-         of that only names and versions are kept.",
+        "The configuration and the objects that it refers to: every change makes a new snapshot.",
+    );
+    rules.extend(rules_for_kinds(
+        FETCHED_KINDS,
+        WATCH,
+        "",
+        "Which Secrets and ConfigMaps exist, to notice when one appears, changes or disappears. Only metadata is \
+         requested, and only names and versions of it are kept.",
     ));
-    rules.extend(of_kinds(
-        FETCHED,
+    rules.extend(rules_for_kinds(
+        FETCHED_KINDS,
         &["get"],
         "",
-        "The content of those that a Gateway, an Ingress, a Service, a plugin or a consumer of ours refers to, and of no \
-         others.",
+        "The content of those that a served Gateway, Ingress, Service, plugin or consumer refers to, and of no others.",
     ));
-    rules.push(Rule::new(
+    rules.push(PermissionRule::new(
         "apiextensions.k8s.io",
         &["customresourcedefinitions"],
         WATCH,
-        "Which release of the Gateway API is installed and whether Kong's kinds are, to begin and end watches as they come and go.",
+        "Which release of the Gateway API is installed and whether Kong's kinds are, to start and stop watches \
+         accordingly.",
     ));
-    rules.extend(of_kinds(
-        WITH_STATUS,
+    rules.extend(rules_for_kinds(
+        KINDS_WITH_STATUS,
         &["patch"],
         "/status",
-        "The verdict about each object, where its author looks for it: conditions and addresses.",
+        "The result for each object in its status: conditions and addresses.",
     ));
-    rules.extend(of_kinds(
-        WITH_STATUS,
+    rules.extend(rules_for_kinds(
+        KINDS_WITH_STATUS,
         &["get"],
         "",
-        "Another look at an object whose status somebody else wrote at the same time, before the patch is tried again.",
+        "The current object after a write conflict, before the patch is retried.",
     ));
-    rules.push(Rule::new(
+    rules.push(PermissionRule::new(
         "events.k8s.io",
         &["events"],
         &["get", "create", "patch"],
-        "What is wrong with an object, in `kubectl describe`. What was told before is counted in the event that there is.",
+        "What is wrong with an object, for `kubectl describe`. Repetitions are counted in the existing event.",
     ));
-    rules.push(Rule::new(
+    rules.push(PermissionRule::new(
         Kind::Service.group(),
         &[Kind::Service.plural()],
         &["get", "create", "patch", "delete"],
-        "The Service in front of each Gateway, in the Gateway's namespace. `get` finds out whether the name is somebody else's, \
-         which is then left alone.",
+        "The Service in front of each Gateway, in the Gateway's namespace. `get` detects that another owner has the \
+         name; that Service is left alone.",
     ));
-    rules.push(Rule::new(
+    rules.push(PermissionRule::new(
         Kind::EndpointSlice.group(),
         &[Kind::EndpointSlice.plural()],
         &["create", "patch", "delete"],
-        "To which Pods of Portico, and which of their ports, that Service leads.",
+        "The Pods of Portico, and their ports, to which that Service sends clients.",
     ));
     rules
 }
 
-/// What `at_home` consists of.
-pub fn rules_at_home() -> Vec<Rule> {
+/// The rules behind [`own_namespace_permissions`].
+pub fn own_namespace_rules() -> Vec<PermissionRule> {
     vec![
-        Rule::new(
+        PermissionRule::new(
             "coordination.k8s.io",
             &["leases"],
             &["get", "create", "patch"],
-            "Which replica leads and writes: the one that holds the Lease `portico-leader`, the only one that `get` and `patch` \
-             are granted for.",
+            "Leader election: the replica that holds the Lease `portico-leader` writes. `get` and `patch` are granted \
+             for this Lease only.",
         ),
-        Rule::new(
+        PermissionRule::new(
             "",
             &["pods"],
             &["list", "watch"],
-            "Which replicas are ready, and at which addresses, for the Services of Gateways.",
+            "Which replicas are ready, and their addresses, for the Services of Gateways.",
         ),
     ]
 }
 
-/// A rule for each group that the kinds are of.
-fn of_kinds(kinds: &[Kind], verbs: &'static [&'static str], suffix: &str, why: &'static str) -> Vec<Rule> {
+/// One rule for each group of the kinds.
+fn rules_for_kinds(
+    kinds: &[Kind],
+    verbs: &'static [&'static str],
+    suffix: &str,
+    why: &'static str,
+) -> Vec<PermissionRule> {
     let groups = by_group(kinds).into_iter();
     let rules = groups.map(|(group, kinds)| {
         let resources = kinds.iter().map(|kind| format!("{}{suffix}", kind.plural())).collect();
-        Rule { group, resources, verbs, why }
+        PermissionRule { group, resources, verbs, reason: why }
     });
     rules.collect()
 }
@@ -155,8 +174,8 @@ fn by_group(kinds: &[Kind]) -> Vec<(&'static str, Vec<Kind>)> {
     groups
 }
 
-/// Kinds into whose status we write.
-pub const WITH_STATUS: &[Kind] = &[
+/// Kinds whose status Portico writes.
+pub const KINDS_WITH_STATUS: &[Kind] = &[
     Kind::GatewayClass,
     Kind::Gateway,
     Kind::HttpRoute,

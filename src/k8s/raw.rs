@@ -1,4 +1,4 @@
-//! An object as the API server sends it, read so that no content of it can stop a watch, and without what nobody reads.
+//! An object as the API server sends it, parsed so that no content can stop a watch, and without unused metadata.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,21 +12,21 @@ use serde_json::{Map, Value};
 
 use crate::api::{Kind, ObjectKey};
 
-/// An object of any kind. With `META` the API server is asked for nothing but the metadata.
+/// An object of any kind. With `META`, only the metadata is requested.
 ///
-/// Every JSON object is one, whatever its fields hold: what is wrong with a single object is found when it is read as its
-/// kind, and then it is a verdict about that object instead of an error of the whole list.
+/// Any JSON object is accepted. An invalid object is detected when it is parsed as its kind, and becomes a verdict
+/// about that object instead of an error of the whole list.
 #[derive(Clone)]
-pub(super) struct Raw<const META: bool = false> {
-    /// What the client needs of it. The rest of the metadata is in `object`.
+pub(super) struct RawObject<const META: bool = false> {
+    /// The fields that kube's client needs. The rest of the metadata is in `object`.
     meta: ObjectMeta,
-    /// `metadata`, `spec` and whatever else there is, but not `status`.
+    /// `metadata`, `spec` and all other fields except `status`.
     object: Map<String, Value>,
     status: Value,
 }
 
-/// The resource that a kind is, in one of its versions.
-pub(super) fn resource(kind: Kind, version: &str) -> ApiResource {
+/// The API resource of a kind in one of its versions.
+pub(super) fn api_resource(kind: Kind, version: &str) -> ApiResource {
     let group = kind.group();
     ApiResource {
         group: group.to_owned(),
@@ -37,8 +37,8 @@ pub(super) fn resource(kind: Kind, version: &str) -> ApiResource {
     }
 }
 
-impl<const META: bool> Raw<META> {
-    /// None for what has no name, which no API server sends.
+impl<const META: bool> RawObject<META> {
+    /// None without a name, which no API server sends.
     pub(super) fn key(&self) -> Option<ObjectKey> {
         let name = self.meta.name.as_deref().filter(|name| !name.is_empty())?;
         Some(ObjectKey::new(self.meta.namespace.as_deref().unwrap_or_default(), name))
@@ -60,8 +60,8 @@ impl<const META: bool> Raw<META> {
         self.object.get("metadata")?.get("annotations")?.get(name)?.as_str()
     }
 
-    /// Whether the name of an annotation begins with one of these.
-    pub(super) fn has_annotation_of(&self, prefixes: &[&str]) -> bool {
+    /// Whether an annotation has one of these prefixes.
+    pub(super) fn has_annotation_with_prefix(&self, prefixes: &[&str]) -> bool {
         let annotations = self.object.get("metadata").and_then(|metadata| metadata.get("annotations"));
         let mut names = annotations.and_then(Value::as_object).into_iter().flatten().map(|(name, _)| name);
         names.any(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)))
@@ -73,7 +73,7 @@ impl<const META: bool> Raw<META> {
     }
 }
 
-impl<const META: bool> Resource for Raw<META> {
+impl<const META: bool> Resource for RawObject<META> {
     type DynamicType = ApiResource;
     type Scope = DynamicResourceScope;
 
@@ -110,14 +110,14 @@ impl<const META: bool> Resource for Raw<META> {
     }
 }
 
-/// Names it, and never shows what is in it: it may be a Secret.
-impl<const META: bool> fmt::Debug for Raw<META> {
+/// Shows only the key: the object may be a Secret.
+impl<const META: bool> fmt::Debug for RawObject<META> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Raw").field("key", &self.key()).finish_non_exhaustive()
     }
 }
 
-impl<'de, const META: bool> Deserialize<'de> for Raw<META> {
+impl<'de, const META: bool> Deserialize<'de> for RawObject<META> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Fields;
         impl<'de> Visitor<'de> for Fields {
@@ -135,7 +135,7 @@ impl<'de, const META: bool> Deserialize<'de> for Raw<META> {
                             fields.next_value::<IgnoredAny>()?;
                         }
                         "metadata" => {
-                            let Metadata(value) = fields.next_value()?;
+                            let PrunedMetadata(value) = fields.next_value()?;
                             object.insert(name, value);
                         }
                         "status" => status = fields.next_value()?,
@@ -158,40 +158,40 @@ impl<'de, const META: bool> Deserialize<'de> for Raw<META> {
             generation: field("generation").and_then(Value::as_i64),
             ..ObjectMeta::default()
         };
-        Ok(Raw { meta, object, status })
+        Ok(RawObject { meta, object, status })
     }
 }
 
-/// Metadata, whose largest part nobody reads: passed over instead of being built and dropped.
-struct Metadata(Value);
+/// Metadata without the large fields that are never used: they are skipped instead of built and dropped.
+struct PrunedMetadata(Value);
 
-impl<'de> Deserialize<'de> for Metadata {
+impl<'de> Deserialize<'de> for PrunedMetadata {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Fields;
         impl<'de> Visitor<'de> for Fields {
-            type Value = Metadata;
+            type Value = PrunedMetadata;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter.write_str("metadata")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Metadata, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<PrunedMetadata, A::Error> {
                 let mut metadata = Map::new();
                 while let Some(name) = fields.next_key::<String>()? {
-                    if UNREAD.contains(&name.as_str()) {
+                    if IGNORED_METADATA.contains(&name.as_str()) {
                         fields.next_value::<IgnoredAny>()?;
                     } else {
                         metadata.insert(name, fields.next_value()?);
                     }
                 }
-                Ok(Metadata(Value::Object(metadata)))
+                Ok(PrunedMetadata(Value::Object(metadata)))
             }
         }
         deserializer.deserialize_map(Fields)
     }
 }
 
-const UNREAD: &[&str] = &["managedFields", "ownerReferences", "finalizers", "selfLink"];
+const IGNORED_METADATA: &[&str] = &["managedFields", "ownerReferences", "finalizers", "selfLink"];
 
 #[cfg(test)]
 mod tests {
@@ -200,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_object_can_be_read_and_loses_what_nobody_reads() {
+    fn any_object_parses_and_unused_fields_are_dropped() {
         let whole = json!({
             "apiVersion": "v1", "kind": "Gateway",
             "metadata": {"name": "web", "namespace": "shop", "uid": "u", "resourceVersion": "7", "generation": 3,
@@ -208,7 +208,7 @@ mod tests {
             "spec": {"listeners": 5},
             "status": {"addresses": []},
         });
-        let raw: Raw = serde_json::from_value(whole).unwrap();
+        let raw: RawObject = serde_json::from_value(whole).unwrap();
         assert_eq!(raw.key(), Some(ObjectKey::new("shop", "web")));
         assert_eq!((raw.uid(), raw.resource_version(), raw.generation()), ("u", "7", 3));
         assert_eq!(raw.annotation("a"), Some("b"));
@@ -218,24 +218,25 @@ mod tests {
         assert_eq!(object["metadata"].get("managedFields"), None);
 
         for odd in [json!({}), json!({"metadata": {"name": 5, "labels": [1]}}), json!({"spec": null, "status": 1})] {
-            let raw: Raw = serde_json::from_value(odd).unwrap();
+            let raw: RawObject = serde_json::from_value(odd).unwrap();
             assert_eq!(raw.key(), None);
         }
     }
 
     #[test]
-    fn nothing_of_a_secret_is_shown() {
-        let raw: Raw = serde_json::from_value(json!({"metadata": {"name": "a"}, "data": {"k": "aGlkZGVu"}})).unwrap();
+    fn debug_output_hides_secrets() {
+        let raw: RawObject =
+            serde_json::from_value(json!({"metadata": {"name": "a"}, "data": {"k": "aGlkZGVu"}})).unwrap();
         assert!(!format!("{raw:?}").contains("aGlkZGVu"));
     }
 
     #[test]
-    fn resources_are_named_as_paths_need_them() {
-        let route = resource(Kind::HttpRoute, "v1");
+    fn resource_names_give_the_request_paths() {
+        let route = api_resource(Kind::HttpRoute, "v1");
         assert_eq!(
-            Raw::<false>::url_path(&route, Some("a")),
+            RawObject::<false>::url_path(&route, Some("a")),
             "/apis/gateway.networking.k8s.io/v1/namespaces/a/httproutes"
         );
-        assert_eq!(Raw::<true>::url_path(&resource(Kind::Secret, "v1"), None), "/api/v1/secrets");
+        assert_eq!(RawObject::<true>::url_path(&api_resource(Kind::Secret, "v1"), None), "/api/v1/secrets");
     }
 }

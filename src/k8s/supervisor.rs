@@ -1,5 +1,5 @@
-//! Decides what is watched: the kinds that are served, in the namespaces that were asked for, as whoever the API server
-//! knows us to be. It finds out when the server is away, and says so once.
+//! Decides which watches run: the served kinds, in the configured namespaces, with the current credentials. Detects
+//! outages of the API server and logs each once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,192 +13,200 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::backoff::Backoff;
-use super::bodies::{Bodies, BodySink, FETCHED};
 use super::client::Access;
-use super::collect::{Collector, ObjectSink, Scope};
-use super::delivery::Installed;
+use super::collect::{DeliveryCollector, ObjectSink, Scope};
+use super::delivery::InstalledApis;
 use super::discovery::{CrdSink, Crds, discover};
-use super::health::{Board, Trouble, Watched};
-use super::looks::{BLIND, Looks};
-use super::raw::resource;
-use super::watch::{Sink, Surroundings, Target, follow};
+use super::discovery_schedule::{DiscoverySchedule, INTERVAL_WITHOUT_CRD_WATCH};
+use super::raw::api_resource;
+use super::referenced::{FETCHED_KINDS, ReferencedObjects, ReferencedSink};
+use super::watch::{WatchContext, WatchSink, WatchTarget, run_watch};
+use super::watch_health::{WatchError, WatchHealth, WatchSubject};
 use crate::api::Kind;
 use crate::store::AnyObject;
 
-/// What it works with; the other ends are the control loop's.
-pub(super) struct Ends {
+/// What the supervisor works with; the control loop has the other ends of the channels.
+pub(super) struct SupervisorParts {
     pub(super) access: Access,
     pub(super) server: String,
-    /// Empty for all.
+    /// Empty for all namespaces.
     pub(super) namespaces: Vec<Arc<str>>,
-    pub(super) collector: Arc<Collector>,
-    pub(super) bodies: Arc<Bodies>,
-    pub(super) board: Arc<Board>,
+    pub(super) collector: Arc<DeliveryCollector>,
+    pub(super) referenced: Arc<ReferencedObjects>,
+    pub(super) health: Arc<WatchHealth>,
     pub(super) clients: watch::Sender<Client>,
-    pub(super) waiting_for: watch::Sender<Vec<String>>,
+    pub(super) missing: watch::Sender<Vec<String>>,
 }
 
 pub(super) struct Supervisor {
-    ends: Ends,
-    /// Made from credentials that were read anew; it replaces the other when it has proven better.
+    parts: SupervisorParts,
+    /// A client with credentials read again; it replaces the current one after its first successful request.
     candidate: Option<Client>,
-    back: watch::Sender<()>,
+    server_back: watch::Sender<()>,
     crds: CrdSink,
     watches: JoinSet<()>,
-    running: BTreeMap<Watched, AbortHandle>,
+    running: BTreeMap<WatchSubject, AbortHandle>,
     served: BTreeMap<Kind, &'static str>,
-    /// Kinds in `served` of which the server does not say so any more.
+    /// Kinds in `served` that are missing from the server's latest discovery response.
     missing_since: BTreeMap<Kind, Instant>,
     outage: Option<Outage>,
-    installed: Installed,
+    installed: InstalledApis,
     complete: bool,
 }
 
-/// The API server does not answer.
+/// The API server is unavailable.
 struct Outage {
     since: Instant,
-    why: String,
+    reason: String,
 }
 
 impl Supervisor {
-    pub(super) fn new(ends: Ends) -> Self {
+    pub(super) fn new(parts: SupervisorParts) -> Self {
         Supervisor {
-            ends,
+            parts,
             candidate: None,
-            back: watch::Sender::new(()),
+            server_back: watch::Sender::new(()),
             crds: CrdSink(watch::Sender::default()),
             watches: JoinSet::new(),
             running: BTreeMap::new(),
             served: BTreeMap::new(),
             missing_since: BTreeMap::new(),
             outage: None,
-            installed: Installed::default(),
+            installed: InstalledApis::default(),
             complete: false,
         }
     }
 
-    /// For ever.
+    /// Never returns.
     pub(super) async fn run(mut self) {
         let mut crds_changed = self.crds.0.subscribe();
         self.watch_crds();
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
-        let mut looks = Looks::now();
+        let mut schedule = DiscoverySchedule::due_now();
         let mut blind = false;
         loop {
             tokio::select! {
-                () = sleep_until(looks.next) => {
-                    match self.ask().await {
+                () = sleep_until(schedule.next) => {
+                    match self.query_served().await {
                         Ok(served) => {
-                            self.answered();
+                            self.discovery_succeeded();
                             backoff.reset();
-                            let served = self.with_doubtful(served, &crds_changed.borrow());
-                            self.follow(served).await;
+                            let served = self.with_recently_served(served, &crds_changed.borrow());
+                            self.update_watches(served).await;
                             let unsure = !self.missing_since.is_empty();
-                            looks.went_well(unsure, self.ends.board.crds_forbidden().is_some());
+                            schedule.succeeded(unsure, self.parts.health.crds_forbidden().is_some());
                         }
-                        Err(trouble) => {
-                            self.unanswered(trouble).await;
-                            looks.at(Instant::now() + backoff.wait());
+                        Err(watch_error) => {
+                            self.discovery_failed(watch_error).await;
+                            schedule.set_next(Instant::now() + backoff.next_delay());
                         }
                     }
                 }
-                Ok(()) = crds_changed.changed() => looks.often(),
+                Ok(()) = crds_changed.changed() => schedule.start_burst(),
                 Some(ended) = self.watches.join_next_with_id() => {
-                    self.begin_again(ended.map_or_else(|error| error.id(), |(id, ())| id));
+                    self.restart_watch(ended.map_or_else(|error| error.id(), |(id, ())| id));
                 }
-                () = self.ends.board.changed() => {
-                    if self.outage.is_none() && self.ends.board.suspects_outage() {
-                        looks.soon();
+                () = self.parts.health.changed() => {
+                    if self.outage.is_none() && self.parts.health.suspects_outage() {
+                        schedule.expedite();
                     }
                 }
             }
-            if let Some(why) = self.ends.board.crds_forbidden().filter(|_| !blind) {
+            if let Some(why) = self.parts.health.crds_forbidden().filter(|_| !blind) {
                 blind = true;
-                // The next look was put off for as long as if CRDs told by themselves.
-                looks.soon();
+                // The next discovery was scheduled as if the watch of CRDs announced changes.
+                schedule.expedite();
                 warn!(
-                    "CRDs cannot be watched, so new ones are found within {} s, and their release is not known: {why}; \
+                    "CRDs cannot be watched, so new ones are found within {} s and their release is unknown: {why}; \
                      add a rule to Portico's ClusterRole: apiGroups [\"apiextensions.k8s.io\"], resources \
                      [\"customresourcedefinitions\"], verbs [list, watch]",
-                    BLIND.as_secs()
+                    INTERVAL_WITHOUT_CRD_WATCH.as_secs()
                 );
             }
             let (listed, bundle_version, channel) = {
                 let crds = crds_changed.borrow();
                 (crds.listed(), crds.bundle_version(), crds.channel())
             };
-            let release_settled = listed || self.ends.board.crds_forbidden().is_some();
-            self.tell(release_settled, bundle_version, channel);
+            let release_settled = listed || self.parts.health.crds_forbidden().is_some();
+            self.publish(release_settled, bundle_version, channel);
         }
     }
 
-    /// What is served; asking also finds out whether the server is there and knows us.
-    async fn ask(&self) -> Result<BTreeMap<Kind, &'static str>, Trouble> {
-        let client = self.candidate.clone().unwrap_or_else(|| self.ends.clients.borrow().clone());
-        match timeout(LONGEST_ASKING, discover(&client)).await {
+    /// The kinds that are served. The request also shows whether the server is reachable and accepts the credentials.
+    async fn query_served(&self) -> Result<BTreeMap<Kind, &'static str>, WatchError> {
+        let client = self.candidate.clone().unwrap_or_else(|| self.parts.clients.borrow().clone());
+        match timeout(DISCOVERY_TIMEOUT, discover(&client)).await {
             Ok(Ok(served)) => Ok(served),
             Ok(Err(error)) => {
-                let mut trouble = Trouble::of_request(&error);
-                trouble.message = format!("{}; {}", trouble.message, self.ends.access.remedy(&error));
-                Err(trouble)
+                let mut watch_error = WatchError::from_request(&error);
+                watch_error.message = format!("{}; {}", watch_error.message, self.parts.access.remedy(&error));
+                Err(watch_error)
             }
-            Err(_) => {
-                Err(Trouble::new(format!("no answer within {} s; does the server run?", LONGEST_ASKING.as_secs())))
-            }
+            Err(_) => Err(WatchError::new(format!(
+                "no response within {} s; check that the server is running",
+                DISCOVERY_TIMEOUT.as_secs()
+            ))),
         }
     }
 
-    fn answered(&mut self) {
+    fn discovery_succeeded(&mut self) {
         if let Some(client) = self.candidate.take() {
-            self.ends.clients.send_replace(client);
+            self.parts.clients.send_replace(client);
         }
         if let Some(outage) = self.outage.take() {
             let seconds = outage.since.elapsed().as_secs();
-            info!(server = self.ends.server, seconds, "The API server answers again");
-            self.ends.board.pardon();
-            self.back.send_replace(());
+            info!(server = self.parts.server, seconds, "The API server is available again");
+            self.parts.health.clear_failures();
+            self.server_back.send_replace(());
         }
     }
 
-    async fn unanswered(&mut self, trouble: Trouble) {
+    async fn discovery_failed(&mut self, watch_error: WatchError) {
         if self.outage.is_none() {
-            let meanwhile = if self.complete { "what was last seen is served" } else { "nothing is served yet" };
+            let meanwhile =
+                if self.complete { "the last known configuration is served" } else { "nothing is served yet" };
             warn!(
-                server = self.ends.server,
-                error = trouble.message,
-                "The API server cannot be used; until then {meanwhile}"
+                server = self.parts.server,
+                error = watch_error.message,
+                "The API server is unavailable; until it is back, {meanwhile}"
             );
-            self.outage = Some(Outage { since: Instant::now(), why: trouble.message.clone() });
+            self.outage = Some(Outage { since: Instant::now(), reason: watch_error.message.clone() });
         } else if let Some(outage) = &mut self.outage {
-            outage.why.clone_from(&trouble.message);
+            outage.reason.clone_from(&watch_error.message);
         }
-        // A token, a client certificate or a whole kubeconfig may have been exchanged on disk.
-        if trouble.unauthorized || self.outage.as_ref().is_some_and(|outage| outage.since.elapsed() > RENEW_AFTER) {
-            match self.ends.access.connect().await {
+        // A token, a client certificate or the whole kubeconfig may have been replaced on disk.
+        if watch_error.unauthorized
+            || self.outage.as_ref().is_some_and(|outage| outage.since.elapsed() > RELOAD_CREDENTIALS_AFTER)
+        {
+            match self.parts.access.connect().await {
                 Ok(connection) => {
-                    self.ends.server.clone_from(&connection.server);
+                    self.parts.server.clone_from(&connection.server);
                     self.candidate = Some(connection.client);
                 }
-                Err(error) => tracing::debug!("Cannot read the credentials anew: {error}"),
+                Err(error) => tracing::debug!("Cannot reload the credentials: {error}"),
             }
         }
     }
 
     fn watch_crds(&mut self) {
-        let target = Target { resource: crd(), namespace: None, name: None };
-        self.start(Watched::Crds, target, self.crds.clone());
+        let target = WatchTarget { resource: crd_resource(), namespace: None, name: None };
+        self.spawn_watch(WatchSubject::Crds, target, self.crds.clone());
     }
 
-    /// Adds kinds that were served a moment ago. A server that starts, or one of several that is behind, may not know them
-    /// yet; to believe it would take back everything that is served.
-    fn with_doubtful(&mut self, mut served: BTreeMap<Kind, &'static str>, crds: &Crds) -> BTreeMap<Kind, &'static str> {
+    /// Adds kinds that were served a moment ago. A starting server, or a replica of it that is behind, may not list
+    /// them yet; dropping them at once would withdraw everything that is served.
+    fn with_recently_served(
+        &mut self,
+        mut served: BTreeMap<Kind, &'static str>,
+        crds: &Crds,
+    ) -> BTreeMap<Kind, &'static str> {
         self.missing_since.retain(|kind, _| !served.contains_key(kind));
         for (kind, version) in &self.served {
             if served.contains_key(kind) {
                 continue;
             }
             let since = *self.missing_since.entry(*kind).or_insert_with(Instant::now);
-            if since.elapsed() >= crds.doubt(*kind) {
+            if since.elapsed() >= crds.removal_grace(*kind) {
                 self.missing_since.remove(kind);
             } else {
                 served.insert(*kind, version);
@@ -207,8 +215,8 @@ impl Supervisor {
         served
     }
 
-    /// Watches what is served, in the version that is, and forgets what is not any more.
-    async fn follow(&mut self, served: BTreeMap<Kind, &'static str>) {
+    /// Watches the served kinds in their served versions, and removes kinds that are no longer served.
+    async fn update_watches(&mut self, served: BTreeMap<Kind, &'static str>) {
         if served == self.served {
             return;
         }
@@ -219,14 +227,14 @@ impl Supervisor {
             }
             self.stop(kind).await;
             if now.is_none() {
-                info!(%kind, "Not served any more; its objects are forgotten");
-                self.ends.collector.forget(kind);
-                self.ends.bodies.forget(kind);
+                info!(%kind, "The API server no longer serves this kind; its objects are removed");
+                self.parts.collector.forget(kind);
+                self.parts.referenced.forget(kind);
             }
         }
         for (kind, version) in &served {
             for scope in self.scopes(*kind) {
-                if !self.running.contains_key(&Watched::Objects(scope.clone())) {
+                if !self.running.contains_key(&WatchSubject::Objects(scope.clone())) {
                     self.watch(scope, version);
                 }
             }
@@ -235,59 +243,65 @@ impl Supervisor {
     }
 
     fn scopes(&self, kind: Kind) -> Vec<Scope> {
-        // A Namespace is in none, but whoever may only see some namespaces may still see these.
-        if self.ends.namespaces.is_empty() || !(kind.namespaced() || kind == Kind::Namespace) {
+        // Namespaces are cluster-scoped, but a role for some namespaces may still allow reading those.
+        if self.parts.namespaces.is_empty() || !(kind.namespaced() || kind == Kind::Namespace) {
             return vec![Scope { kind, namespace: None }];
         }
-        self.ends.namespaces.iter().map(|namespace| Scope { kind, namespace: Some(namespace.clone()) }).collect()
+        self.parts.namespaces.iter().map(|namespace| Scope { kind, namespace: Some(namespace.clone()) }).collect()
     }
 
     fn watch(&mut self, scope: Scope, version: &str) {
-        let resource = resource(scope.kind, version);
+        let resource = api_resource(scope.kind, version);
         let (namespace, name) =
             if scope.kind.namespaced() { (scope.namespace.clone(), None) } else { (None, scope.namespace.clone()) };
-        let target = Target { resource, namespace, name };
-        let watched = Watched::Objects(scope.clone());
-        if FETCHED.contains(&scope.kind) {
-            self.start(watched, target, BodySink { bodies: self.ends.bodies.clone(), scope });
+        let target = WatchTarget { resource, namespace, name };
+        let watched = WatchSubject::Objects(scope.clone());
+        if FETCHED_KINDS.contains(&scope.kind) {
+            self.spawn_watch(watched, target, ReferencedSink { objects: self.parts.referenced.clone(), scope });
         } else {
-            self.start(watched, target, ObjectSink { collector: self.ends.collector.clone(), scope });
+            self.spawn_watch(watched, target, ObjectSink { collector: self.parts.collector.clone(), scope });
         }
     }
 
-    fn start<const META: bool>(&mut self, watched: Watched, target: Target, sink: impl Sink<META>) {
-        let surroundings = Surroundings { client: self.ends.clients.subscribe(), back: self.back.subscribe() };
-        let health = self.ends.board.health(watched.clone());
-        let handle = self.watches.spawn(follow(target, surroundings, sink, health));
+    fn spawn_watch<const META: bool>(
+        &mut self,
+        watched: WatchSubject,
+        target: WatchTarget,
+        sink: impl WatchSink<META>,
+    ) {
+        let surroundings =
+            WatchContext { client: self.parts.clients.subscribe(), server_back: self.server_back.subscribe() };
+        let health = self.parts.health.reporter(watched.clone());
+        let handle = self.watches.spawn(run_watch(target, surroundings, sink, health));
         self.running.insert(watched, handle);
     }
 
-    /// When this returns, nothing more comes of the kind.
+    /// When this returns, no further events of the kind arrive.
     async fn stop(&mut self, kind: Kind) {
-        let of_kind = |watched: &Watched| matches!(watched, Watched::Objects(scope) if scope.kind == kind);
+        let of_kind = |watched: &WatchSubject| matches!(watched, WatchSubject::Objects(scope) if scope.kind == kind);
         let ended: Vec<_> = self.running.extract_if(.., |watched, _| of_kind(watched)).collect();
         for (watched, handle) in ended {
             handle.abort();
-            self.ends.board.remove(&watched);
+            self.parts.health.remove(&watched);
             while !handle.is_finished() {
                 let Some(ended) = self.watches.join_next_with_id().await else { break };
-                self.begin_again(ended.map_or_else(|error| error.id(), |(id, ())| id));
+                self.restart_watch(ended.map_or_else(|error| error.id(), |(id, ())| id));
             }
         }
     }
 
-    /// A watch has ended that nobody has stopped, which only a fault in it brings about: the kind must not go unwatched.
-    fn begin_again(&mut self, ended: Id) {
+    /// Restarts a watch that ended without being stopped. Only a bug can end one, and its kind must not stay unwatched.
+    fn restart_watch(&mut self, ended: Id) {
         let Some(watched) =
             self.running.iter().find(|(_, handle)| handle.id() == ended).map(|(watched, _)| watched.clone())
         else {
             return;
         };
         self.running.remove(&watched);
-        warn!(?watched, "A watch ended by itself, which is a fault of Portico; it begins anew");
+        warn!(?watched, "A watch ended unexpectedly, which is a bug in Portico; it is restarted");
         match &watched {
-            Watched::Crds => self.watch_crds(),
-            Watched::Objects(scope) => {
+            WatchSubject::Crds => self.watch_crds(),
+            WatchSubject::Objects(scope) => {
                 if let Some(version) = self.served.get(&scope.kind) {
                     self.watch(scope.clone(), version);
                 }
@@ -295,30 +309,33 @@ impl Supervisor {
         }
     }
 
-    /// Tells the control loop what is new about the cluster, and whoever waits what is missing.
-    fn tell(&mut self, release_settled: bool, bundle_version: Option<String>, channel: Option<String>) {
-        let mut unreadable = self.ends.board.unreadable();
+    /// Publishes what is new about the cluster to the control loop, and what is missing to readiness.
+    fn publish(&mut self, release_settled: bool, bundle_version: Option<String>, channel: Option<String>) {
+        let mut unreadable = self.parts.health.unreadable();
         if self.outage.is_some() {
-            // That is not the fault of single kinds.
-            unreadable.retain(|_, trouble| trouble.forbidden);
+            // The outage explains the failures; only missing permissions are about single kinds.
+            unreadable.retain(|_, watch_error| watch_error.forbidden);
         }
-        let asked = !self.served.is_empty();
-        // Without one of these kinds nobody would miss anything; without any other half of a configuration would be served.
+        let discovered = !self.served.is_empty();
+        // A kind that is not compiled is dispensable; without any other, half of a configuration would be served.
         let dispensable = |kind: &Kind| unreadable.contains_key(kind) && !AnyObject::is_served(*kind);
-        let missing: Vec<_> = self.ends.board.unlisted().into_iter().filter(|kind| !dispensable(kind)).collect();
-        let blind = asked && self.served.keys().all(|kind| unreadable.get(kind).is_some_and(|why| why.forbidden));
-        let complete = asked && self.outage.is_none() && missing.is_empty() && !blind;
+        let missing: Vec<_> = self.parts.health.unlisted().into_iter().filter(|kind| !dispensable(kind)).collect();
+        let blind = discovered && self.served.keys().all(|kind| unreadable.get(kind).is_some_and(|why| why.forbidden));
+        let complete = discovered && self.outage.is_none() && missing.is_empty() && !blind;
 
         let versions = self.served.iter().filter(|(kind, _)| !unreadable.contains_key(kind));
-        let installed = Installed {
+        let installed = InstalledApis {
             versions: versions.map(|(kind, version)| (*kind, (*version).to_owned())).collect(),
-            unreadable: unreadable.iter().map(|(kind, trouble)| (*kind, sentence(*kind, trouble))).collect(),
-            unknown: self.ends.board.unknown(),
+            unreadable: unreadable
+                .iter()
+                .map(|(kind, watch_error)| (*kind, unreadable_message(*kind, watch_error)))
+                .collect(),
+            never_listed: self.parts.health.never_listed(),
             release_settled,
             bundle_version,
             channel,
         };
-        if asked && installed != self.installed {
+        if discovered && installed != self.installed {
             for (kind, why) in &installed.unreadable {
                 if !self.installed.unreadable.contains_key(kind) {
                     warn!(%kind, "Cannot be watched: {why}");
@@ -329,54 +346,57 @@ impl Supervisor {
                     info!(%kind, "Can be watched again");
                 }
             }
-            self.ends.collector.installed(Arc::new(installed.clone()));
+            self.parts.collector.installed(Arc::new(installed.clone()));
             self.installed = installed;
         }
         if complete && !self.complete {
             self.complete = true;
-            self.ends.collector.complete();
+            self.parts.collector.complete();
         }
-        let waiting_for = self.missing(&missing, &unreadable, blind);
-        self.ends.waiting_for.send_if_modified(|told| {
-            let news = *told != waiting_for;
-            *told = waiting_for;
-            news
+        let waiting_for = self.describe_missing(&missing, &unreadable, blind);
+        self.parts.missing.send_if_modified(|published| {
+            let changed = *published != waiting_for;
+            *published = waiting_for;
+            changed
         });
     }
 
-    fn missing(&self, kinds: &[Kind], unreadable: &BTreeMap<Kind, Trouble>, blind: bool) -> Vec<String> {
+    fn describe_missing(&self, kinds: &[Kind], unreadable: &BTreeMap<Kind, WatchError>, blind: bool) -> Vec<String> {
         let first_list = |kind: &Kind| {
-            let why = unreadable.get(kind).map(|trouble| format!(" ({})", trouble.message)).unwrap_or_default();
+            let why = unreadable.get(kind).map(|watch_error| format!(" ({})", watch_error.message)).unwrap_or_default();
             format!("the first list of {}{why}", kind.plural())
         };
         match &self.outage {
             _ if self.complete => Vec::new(),
-            // One that is ready and has nothing would take the place of those that serve, in a rolling update for one.
+            // A replica that is ready without any objects would replace serving replicas, for example in a rolling
+            // update.
             None if blind => vec![format!(
-                "a right to read anything of the API server {}: grant what manifests/base/cluster-role.yaml lists",
-                self.ends.server
+                "permission to read any kind from the API server {}: grant the rules in \
+                 manifests/base/cluster-role.yaml",
+                self.parts.server
             )],
-            Some(outage) => vec![format!("the API server {}: {}", self.ends.server, outage.why)],
-            None if self.served.is_empty() => vec![format!("the API server {}", self.ends.server)],
+            Some(outage) => vec![format!("the API server {}: {}", self.parts.server, outage.reason)],
+            None if self.served.is_empty() => vec![format!("the API server {}", self.parts.server)],
             None => kinds.iter().map(first_list).collect(),
         }
     }
 }
 
-/// Why a kind is not read, and what would help.
-fn sentence(kind: Kind, trouble: &Trouble) -> String {
+/// Why a kind cannot be read, and what would help.
+fn unreadable_message(kind: Kind, watch_error: &WatchError) -> String {
     let (group, resources) = (kind.group(), kind.plural());
-    if trouble.forbidden {
-        let verbs = if FETCHED.contains(&kind) { "get, list, watch" } else { "list, watch" };
+    if watch_error.forbidden {
+        let verbs = if FETCHED_KINDS.contains(&kind) { "get, list, watch" } else { "list, watch" };
         return format!(
-            "{}; add a rule to Portico's ClusterRole: apiGroups [\"{group}\"], resources [\"{resources}\"], verbs [{verbs}]",
-            trouble.message
+            "{}; add a rule to Portico's ClusterRole: apiGroups [\"{group}\"], resources [\"{resources}\"], \
+             verbs [{verbs}]",
+            watch_error.message
         );
     }
-    format!("{}; it is tried again until it works, and everything that was listed before is served", trouble.message)
+    format!("{}; Portico retries, and serves everything that was listed before", watch_error.message)
 }
 
-fn crd() -> ApiResource {
+fn crd_resource() -> ApiResource {
     ApiResource {
         group: "apiextensions.k8s.io".to_owned(),
         version: "v1".to_owned(),
@@ -386,52 +406,52 @@ fn crd() -> ApiResource {
     }
 }
 
-const LONGEST_ASKING: Duration = Duration::from_secs(10);
-/// In an outage this long, credentials are read anew before each further try.
-const RENEW_AFTER: Duration = Duration::from_secs(30);
+const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(10);
+/// In an outage longer than this, credentials are read again before each further attempt.
+const RELOAD_CREDENTIALS_AFTER: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn supervisor() -> Supervisor {
-        let nobody = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+        let silent = tower::service_fn(|_: http::Request<kube::client::Body>| async {
             std::future::pending::<Result<http::Response<kube::client::Body>, std::convert::Infallible>>().await
         });
-        let collector = Arc::new(Collector::default());
-        Supervisor::new(Ends {
+        let collector = Arc::new(DeliveryCollector::default());
+        Supervisor::new(SupervisorParts {
             access: Access::InCluster,
             server: String::new(),
             namespaces: Vec::new(),
-            bodies: Bodies::new(collector.clone()),
+            referenced: ReferencedObjects::new(collector.clone()),
             collector,
-            board: Board::new(),
-            clients: watch::Sender::new(Client::new(nobody, "default")),
-            waiting_for: watch::Sender::default(),
+            health: WatchHealth::new(),
+            clients: watch::Sender::new(Client::new(silent, "default")),
+            missing: watch::Sender::default(),
         })
     }
 
     #[tokio::test]
-    async fn a_watch_that_ends_by_itself_begins_anew() {
+    async fn watches_that_end_unexpectedly_are_restarted() {
         let mut supervisor = supervisor();
-        supervisor.follow(BTreeMap::from([(Kind::HttpRoute, "v1"), (Kind::Gateway, "v1")])).await;
+        supervisor.update_watches(BTreeMap::from([(Kind::HttpRoute, "v1"), (Kind::Gateway, "v1")])).await;
         supervisor.watch_crds();
-        let handle = |supervisor: &Supervisor, watched: &Watched| supervisor.running[watched].clone();
-        let route = Watched::Objects(Scope { kind: Kind::HttpRoute, namespace: None });
-        for watched in [&route, &Watched::Crds] {
+        let handle = |supervisor: &Supervisor, watched: &WatchSubject| supervisor.running[watched].clone();
+        let route = WatchSubject::Objects(Scope { kind: Kind::HttpRoute, namespace: None });
+        for watched in [&route, &WatchSubject::Crds] {
             let before = handle(&supervisor, watched);
             before.abort();
             let ended = supervisor.watches.join_next_with_id().await.unwrap().unwrap_err().id();
-            supervisor.begin_again(ended);
+            supervisor.restart_watch(ended);
             let after = handle(&supervisor, watched);
             assert!(after.id() != before.id() && !after.is_finished(), "{watched:?}");
         }
-        // One that ends just while another kind is given up does so too.
+        // A watch that ends while another kind is removed is restarted too.
         let before = handle(&supervisor, &route);
         before.abort();
-        supervisor.follow(BTreeMap::from([(Kind::HttpRoute, "v1")])).await;
+        supervisor.update_watches(BTreeMap::from([(Kind::HttpRoute, "v1")])).await;
         while let Ok(Some(Err(ended))) = timeout(Duration::ZERO, supervisor.watches.join_next_with_id()).await {
-            supervisor.begin_again(ended.id());
+            supervisor.restart_watch(ended.id());
         }
         assert!(!handle(&supervisor, &route).is_finished() && supervisor.running.len() == 2);
     }

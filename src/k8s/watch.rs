@@ -1,4 +1,4 @@
-//! One watch: from the API server to a sink, for as long as somebody wants it. Nothing ends it but being dropped.
+//! One watch of the API server, which feeds a sink and runs until it is dropped.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -12,26 +12,26 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::backoff::Backoff;
-use super::health::{Health, Trouble};
-use super::raw::Raw;
+use super::raw::RawObject;
+use super::watch_health::{WatchError, WatchReporter};
 use crate::api::ObjectKey;
 
 /// What is watched.
 #[derive(Clone, Debug)]
-pub(super) struct Target {
+pub(super) struct WatchTarget {
     pub(super) resource: ApiResource,
     pub(super) namespace: Option<Arc<str>>,
     /// Only the object of this name.
     pub(super) name: Option<Arc<str>>,
 }
 
-/// Takes what a watch sees. With `META` that is metadata only.
-pub(super) trait Sink<const META: bool>: Send + Sync + 'static {
+/// Receives what a watch sees; with `META`, only metadata.
+pub(super) trait WatchSink<const META: bool>: Send + Sync + 'static {
     type Item: Send;
 
-    /// What is kept of an object; None for one that does not matter.
-    fn read(&self, raw: Raw<META>) -> Option<Self::Item>;
-    /// Everything there is: what is not among it is gone.
+    /// The part of an object to keep; None for an irrelevant object.
+    fn read(&self, raw: RawObject<META>) -> Option<Self::Item>;
+    /// All objects in scope: others are gone.
     fn listed(&self, items: Vec<Self::Item>);
     fn applied(&self, item: Self::Item);
     fn deleted(&self, key: ObjectKey);
@@ -39,113 +39,114 @@ pub(super) trait Sink<const META: bool>: Send + Sync + 'static {
 
 /// What all watches share.
 #[derive(Clone)]
-pub(super) struct Surroundings {
-    /// Replaced when credentials are.
+pub(super) struct WatchContext {
+    /// Replaced when the credentials change.
     pub(super) client: watch::Receiver<Client>,
-    /// Changes when waiting any longer makes no sense, since the server is back.
-    pub(super) back: watch::Receiver<()>,
+    /// Changes when the server is back after an outage, so that a running back-off can be cut short.
+    pub(super) server_back: watch::Receiver<()>,
 }
 
-/// How the first list is asked for.
+/// How the first list is requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Listing {
+enum ListMode {
     Streamed,
     Paged,
 }
 
-/// Watches for ever.
-pub(super) async fn follow<const META: bool>(
-    target: Target,
-    mut surroundings: Surroundings,
-    sink: impl Sink<META>,
-    health: Health,
+/// Watches forever.
+pub(super) async fn run_watch<const META: bool>(
+    target: WatchTarget,
+    mut surroundings: WatchContext,
+    sink: impl WatchSink<META>,
+    health: WatchReporter,
 ) {
-    let mut listing = Listing::Streamed;
-    let mut patience = Patience::default();
+    let mut listing = ListMode::Streamed;
+    let mut patience = WatchBackoff::default();
     loop {
         let client = surroundings.client.borrow_and_update().clone();
         let mut config = watcher::Config {
             field_selector: target.name.as_ref().map(|name| format!("metadata.name={name}")),
             ..watcher::Config::default()
         };
-        if listing == Listing::Streamed {
+        if listing == ListMode::Streamed {
             config = config.streaming_lists();
         }
-        let api: Api<Raw<META>> = match &target.namespace {
+        let api: Api<RawObject<META>> = match &target.namespace {
             Some(namespace) => Api::namespaced_with(client, namespace, &target.resource),
             None => Api::all_with(client, &target.resource),
         };
         let mut events = watcher(api, config).boxed();
-        // What was listed so far, while the first list comes in. It counts when it is whole.
+        // The objects of an unfinished list. It takes effect when it is complete.
         let mut list = None;
         let mut begun = false;
         loop {
             let event = tokio::select! {
                 event = events.next() => event,
-                () = patience.ran_out(!begun || list.is_some()) => {
-                    if listing == Listing::Streamed && begun {
-                        listing = Listing::Paged;
+                () = patience.stalled(!begun || list.is_some()) => {
+                    if listing == ListMode::Streamed && begun {
+                        listing = ListMode::Paged;
                         break;
                     }
-                    let silence = Trouble::new(format!("nothing came for {} s", LONGEST_SILENCE.as_secs()));
-                    health.trouble(&silence);
-                    sleep(patience.wait(&silence)).await;
+                    let stalled = WatchError::new(format!("nothing received for {} s", STALLED_AFTER.as_secs()));
+                    health.record_error(&stalled);
+                    sleep(patience.next_delay(&stalled)).await;
                     break;
                 }
-                () = patience.calmed_down() => {
-                    health.fine();
-                    patience = Patience::default();
+                () = patience.recovered() => {
+                    health.record_success();
+                    patience = WatchBackoff::default();
                     continue;
                 }
                 Ok(()) = surroundings.client.changed() => break,
             };
             match event {
                 Some(Ok(event)) => {
-                    health.heard(&event);
+                    health.record_event(&event);
                     begun = true;
-                    patience.heard();
-                    take(event, &sink, &mut list, &health);
+                    patience.record_event();
+                    handle_event(event, &sink, &mut list, &health);
                     if list.is_none() {
-                        patience = Patience::default();
+                        patience = WatchBackoff::default();
                     }
                 }
                 Some(Err(error)) => {
-                    let trouble = Trouble::of(&error);
-                    if listing == Listing::Streamed && refuses_streaming(&error) {
-                        listing = Listing::Paged;
+                    let watch_error = WatchError::from_watcher(&error);
+                    if listing == ListMode::Streamed && refuses_streaming(&error) {
+                        listing = ListMode::Paged;
                         break;
                     }
                     begun = true;
-                    health.trouble(&trouble);
+                    health.record_error(&watch_error);
                     tokio::select! {
-                        () = sleep(patience.wait(&trouble)) => {}
-                        Ok(()) = surroundings.back.changed() => patience.begin_anew(),
+                        () = sleep(patience.next_delay(&watch_error)) => {}
+                        Ok(()) = surroundings.server_back.changed() => patience.reset_after_outage(),
                         Ok(()) = surroundings.client.changed() => break,
                     }
-                    // The watcher would ask for the version that is no more again, if that was said instead of an answer.
-                    if trouble.expired {
+                    // If the 410 came as the response instead of an event, the watcher would request the expired
+                    // version again.
+                    if watch_error.expired {
                         break;
                     }
                 }
-                // A watcher has no end; should it have one after all, the next begins with a list.
+                // A watcher does not end; if it does, the next one starts with a list.
                 None => break,
             }
         }
     }
 }
 
-fn take<const META: bool, S: Sink<META>>(
-    event: Event<Raw<META>>,
+fn handle_event<const META: bool, S: WatchSink<META>>(
+    event: Event<RawObject<META>>,
     sink: &S,
     list: &mut Option<Vec<S::Item>>,
-    health: &Health,
+    health: &WatchReporter,
 ) {
     match event {
         Event::Init => *list = Some(Vec::new()),
         Event::InitApply(raw) => list.get_or_insert_default().extend(sink.read(raw)),
         Event::InitDone => {
             sink.listed(list.take().unwrap_or_default());
-            health.listed();
+            health.record_list();
         }
         Event::Apply(raw) => {
             if let Some(item) = sink.read(raw) {
@@ -160,7 +161,7 @@ fn take<const META: bool, S: Sink<META>>(
     }
 }
 
-/// An older server, or one with the feature switched off, says that it does not know what is asked for.
+/// An older server, or one with the feature disabled, rejects the parameters.
 fn refuses_streaming(error: &watcher::Error) -> bool {
     match error {
         watcher::Error::WatchStartFailed(Error::Api(status)) => matches!(status.code, 400 | 405 | 422),
@@ -168,18 +169,18 @@ fn refuses_streaming(error: &watcher::Error) -> bool {
     }
 }
 
-/// What one watch remembers of its failures and of silence.
+/// The back-off of one watch, and its timers for recovery and stalls.
 #[derive(Debug)]
-struct Patience {
+struct WatchBackoff {
     backoff: Backoff,
-    /// A kind that we may not read costs the server little this way, and is there soon after somebody grants it.
+    /// Polling a forbidden kind costs the server little, and the kind appears soon after it is granted.
     forbidden: Backoff,
     failing: bool,
 }
 
-impl Default for Patience {
+impl Default for WatchBackoff {
     fn default() -> Self {
-        Patience {
+        WatchBackoff {
             backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(15)),
             forbidden: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
             failing: false,
@@ -187,43 +188,43 @@ impl Default for Patience {
     }
 }
 
-impl Patience {
-    fn wait(&mut self, trouble: &Trouble) -> Duration {
+impl WatchBackoff {
+    fn next_delay(&mut self, watch_error: &WatchError) -> Duration {
         self.failing = true;
-        if trouble.expired {
-            // Usual after a long pause, and nobody's fault: said in the watch, the next try begins with a list.
+        if watch_error.expired {
+            // Usual after a long pause and not an error: the next attempt starts with a list.
             self.backoff.reset();
         }
-        let wait = if trouble.forbidden { self.forbidden.wait() } else { self.backoff.wait() };
-        wait.max(trouble.retry_after)
+        let wait = if watch_error.forbidden { self.forbidden.next_delay() } else { self.backoff.next_delay() };
+        wait.max(watch_error.retry_after)
     }
 
-    /// What failed before was nobody's fault here.
-    fn begin_anew(&mut self) {
-        *self = Patience { failing: self.failing, ..Patience::default() };
+    /// Earlier failures were an outage of the whole server.
+    fn reset_after_outage(&mut self) {
+        *self = WatchBackoff { failing: self.failing, ..WatchBackoff::default() };
     }
 
-    fn heard(&mut self) {
+    fn record_event(&mut self) {
         self.failing = false;
     }
 
-    /// A watch that goes on after a failure says nothing until something changes, so silence has to do.
-    async fn calmed_down(&self) {
+    /// A watch that resumes after a failure is quiet until something changes, so a quiet time counts as recovery.
+    async fn recovered(&self) {
         match self.failing {
-            true => sleep(CALM).await,
+            true => sleep(RECOVERED_AFTER).await,
             false => pending().await,
         }
     }
 
-    /// A server that knows nothing of streamed lists may begin to watch and never say that the list is over; another one
-    /// takes the connection and never answers.
-    async fn ran_out(&self, waiting: bool) {
+    /// A server without streaming lists may start the watch and never end the list; another may accept the connection
+    /// and never respond.
+    async fn stalled(&self, waiting: bool) {
         match waiting {
-            true => sleep(LONGEST_SILENCE).await,
+            true => sleep(STALLED_AFTER).await,
             false => pending().await,
         }
     }
 }
 
-const CALM: Duration = Duration::from_secs(3);
-const LONGEST_SILENCE: Duration = Duration::from_secs(20);
+const RECOVERED_AFTER: Duration = Duration::from_secs(3);
+const STALLED_AFTER: Duration = Duration::from_secs(20);

@@ -1,32 +1,32 @@
-//! What may be different on disk: some paths, or anything at all.
+//! The paths that changed on disk since the last reading.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-/// Nothing, to begin with.
+/// Empty by default.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Changed {
+pub enum ChangedPaths {
     Paths(BTreeSet<PathBuf>),
-    /// Too much to tell, or more than was told.
+    /// Too many paths to list, or events were lost.
     Anything,
 }
 
-impl Default for Changed {
+impl Default for ChangedPaths {
     fn default() -> Self {
-        Changed::Paths(BTreeSet::new())
+        ChangedPaths::Paths(BTreeSet::new())
     }
 }
 
-impl Changed {
+impl ChangedPaths {
     pub(super) fn add(&mut self, more: &[PathBuf]) {
-        if let Changed::Paths(paths) = self {
+        if let ChangedPaths::Paths(paths) = self {
             paths.extend(more.iter().cloned());
-            if paths.len() > MOST_PATHS {
-                *self = Changed::Anything;
+            if paths.len() > MAX_PATHS {
+                *self = ChangedPaths::Anything;
             }
         }
     }
 }
 
-/// From here on looking at everything is no more work than looking at each.
-const MOST_PATHS: usize = 256;
+/// Above this number, listing everything costs no more than checking each path.
+const MAX_PATHS: usize = 256;

@@ -1,14 +1,14 @@
-//! The documents of a file: split at `---` and `...`, so that each is parsed, limited and located by itself.
+//! Splits a file into documents at `---` and `...`, so that each is parsed, limited and located separately.
 
-/// One document: its text with its marker line, and the line of the file it begins at.
+/// One document: its text including its marker line, and its first line in the file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Document<'a> {
     pub(super) text: &'a str,
     pub(super) line: u32,
 }
 
-/// Cuts a file into documents. A marker stands at the start of a line; YAML allows it nowhere inside a scalar, so no
-/// parser is needed to find it. Documents without content are in the list too, they parse to nothing.
+/// Splits a file into documents. A marker is at the start of a line, where YAML allows none inside a scalar, so no
+/// parser is needed. Documents without content are included; they parse to null.
 pub(super) fn split(text: &str) -> Vec<Document<'_>> {
     let mut documents = Vec::new();
     let mut start = (0, 1);
@@ -36,7 +36,7 @@ fn is_marker(line: &str, marker: &str) -> bool {
     line.strip_prefix(marker).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
 }
 
-/// Directives stand before the marker of the document they belong to.
+/// Whether the text has only directives, which precede the marker of their document.
 fn is_prologue(text: &str) -> bool {
     let mut directives = false;
     for line in text.lines().map(str::trim_end).filter(|line| !line.is_empty()) {
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn documents_are_cut_where_yaml_says() {
+    fn documents_are_split_at_yaml_markers() {
         let cases: &[(&str, &[(&str, u32)])] = &[
             ("", &[]),
             ("a: 1\n", &[("a: 1\n", 1)]),

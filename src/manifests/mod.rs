@@ -1,34 +1,34 @@
-//! Manifests on disk as a source of objects: read, checked, watched, with positions kept for messages.
+//! Manifest files as a source of objects: read, validated and watched, with positions for diagnostics.
 //!
 //! ```text
-//!   paths ─walk─▶ files ─text─▶ content ─documents─▶ documents ─yaml─▶ values ─admission─▶ objects
+//!   paths ─walk─▶ files ─text─▶ content ─documents─▶ documents ─yaml─▶ values ─read_object─▶ objects
 //!                   │                                                                        │
-//!                 record.rs: what one file holds, and what was last good in it ◀─────────────┘
+//!                 record.rs: the objects of one file, and its last valid state ◀─────────────┘
 //!                   │
-//!                 source.rs + claims.rs: who holds which object, what changed ──▶ Update
+//!                 source.rs + claims.rs: which file defines which object, what changed ──▶ Update
 //! ```
 //!
-//! `outline.rs` finds the line and column of a field, but only when a message needs it: of five thousand objects we keep
-//! where each stands and a hash of its content, never its text. `watcher.rs` says when to read again.
+//! `outline.rs` finds the line and column of a field, but only when a diagnostic needs it: for thousands of objects
+//! only their positions and a hash of their content are kept, never the text. `watcher.rs` triggers reading again.
 
-mod admission;
 mod changed;
 mod claims;
+mod diagnostic;
 mod documents;
 mod mounts;
 mod outline;
-mod place;
+mod position;
+mod read_object;
 mod record;
-mod refusal;
 mod source;
 mod text;
 mod walk;
 mod watcher;
 mod yaml;
 
-pub use changed::Changed;
-pub use place::{Excerpt, Place};
-pub use refusal::{Refusal, Severity};
-pub use source::{Manifests, Update};
+pub use changed::ChangedPaths;
+pub use diagnostic::{ManifestDiagnostic, Severity};
+pub use position::{Excerpt, FilePosition};
+pub use source::{ManifestUpdate, Manifests};
 
-pub use watcher::Watcher;
+pub use watcher::ManifestWatcher;

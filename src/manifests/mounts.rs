@@ -1,9 +1,9 @@
-//! Which folders lie on file systems that tell nobody about changes made elsewhere.
+//! Detects file systems without events for changes made on other hosts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Whether changes in this folder may go by without an event: network and host-shared file systems.
+/// Whether changes in this folder may cause no event: network and host-shared file systems.
 pub(super) fn lacks_events(folder: &Path) -> bool {
     let Ok(folder) = fs::canonicalize(folder) else { return false };
     fs::read_to_string("/proc/self/mountinfo").is_ok_and(|table| lacks_events_by(&table, &folder))
@@ -16,17 +16,19 @@ fn lacks_events_by(table: &str, folder: &Path) -> bool {
         let point = PathBuf::from(unescape(left.split(' ').nth(4)?));
         folder.starts_with(&point).then(|| (point.components().count(), right.split(' ').next().unwrap_or_default()))
     });
-    // Of mounts on the same point the last one is seen; `max_by_key` takes the last of equals.
+    // The last mount on a point hides the earlier ones; `max_by_key` returns the last maximum.
     let kind = mounts.max_by_key(|(depth, _)| *depth).map_or("", |(_, kind)| kind);
-    SILENT.iter().any(|silent| kind == *silent || (silent.ends_with('.') && kind.starts_with(silent)))
+    FILE_SYSTEMS_WITHOUT_EVENTS
+        .iter()
+        .any(|silent| kind == *silent || (silent.ends_with('.') && kind.starts_with(silent)))
 }
 
-/// Space, tab, newline and backslash are written in octal.
+/// Decodes the octal escapes for space, tab, newline and backslash.
 fn unescape(text: &str) -> String {
     text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 }
 
-const SILENT: &[&str] =
+const FILE_SYSTEMS_WITHOUT_EVENTS: &[&str] =
     &["nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "virtiofs", "vboxsf", "prl_fs", "afs", "ceph", "fuse", "fuse."];
 
 #[cfg(test)]
@@ -34,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_innermost_mount_decides() {
+    fn innermost_mount_decides() {
         let table = "\
 22 1 8:1 / / rw - ext4 /dev/sda1 rw
 30 22 0:40 / /mnt/my\\040files rw,relatime shared:1 - nfs4 server:/x rw

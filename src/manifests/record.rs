@@ -1,4 +1,4 @@
-//! What one file holds: its objects as they were last good, and what is wrong in it now.
+//! The state of one file: its last valid objects, and its current diagnostics.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::Hasher;
@@ -7,67 +7,67 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::admission::{self, Finding, Outcome, Taken};
+use super::diagnostic::ManifestDiagnostic;
 use super::documents::{Document, split};
-use super::outline::{Aim, HOLDERS};
-use super::place::{Lines, Place};
-use super::refusal::Refusal;
-use super::text::{Stamp, Unread};
-use super::yaml::{self, Fault};
+use super::outline::{CaretTarget, SECRET_BEARING_FIELDS};
+use super::position::{FilePosition, LineIndex};
+use super::read_object::{self, AcceptedObject, ObjectDiagnostic, ReadOutcome};
+use super::text::{FileReadError, FileStamp};
+use super::yaml::{self, YamlError};
 use crate::api::ObjectId;
 use crate::schema::Channel;
 use crate::store::AnyObject;
 
-/// A file, as far as it is remembered. Its text is not.
+/// A file without its text.
 #[derive(Debug, Default)]
-pub(super) struct Record {
-    pub(super) stamp: Option<Stamp>,
-    /// Of the text that was read last.
+pub(super) struct FileRecord {
+    pub(super) stamp: Option<FileStamp>,
+    /// The hash of the text that was read last.
     pub(super) hash: Option<u64>,
-    /// Of the text that the positions of the entries refer to.
-    pub(super) good: Option<u64>,
-    /// In the order of the file.
-    pub(super) entries: Vec<Entry>,
-    pub(super) refusals: Vec<Refusal>,
+    /// The hash of the text that the positions of the entries refer to.
+    pub(super) valid_hash: Option<u64>,
+    /// In file order.
+    pub(super) entries: Vec<FileObject>,
+    pub(super) diagnostics: Vec<ManifestDiagnostic>,
     pub(super) ignored: BTreeMap<String, usize>,
-    /// Only of what cannot be read a second time: standard input and pipes.
+    /// Only for input that cannot be read twice: standard input and pipes.
     pub(super) text: Option<Arc<str>>,
 }
 
 /// One object of a file.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(super) struct FileObject {
     pub(super) object: AnyObject,
     pub(super) hash: u64,
-    /// Something was said about it, which must be said again.
-    remarked: bool,
-    /// Hash of the text of its document, if all that the document gave is in use and nothing was said about it: the same
-    /// text need not be parsed again.
+    /// There are diagnostics about it, which must be repeated when it is read again.
+    has_diagnostics: bool,
+    /// The hash of its document's text, if all objects of the document are in use without diagnostics: an unchanged
+    /// document need not be parsed again.
     document_text: Option<u64>,
-    pub(super) at: At,
+    pub(super) at: ObjectPosition,
 }
 
-/// Where an object stands in its file.
+/// The position of an object in its file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct At {
-    /// Index of the document, and the line it begins at.
+pub(super) struct ObjectPosition {
+    /// The index of the document, and its first line.
     pub(super) document: u32,
     pub(super) line: u32,
-    /// Indexes into the `items` of lists, from the outside in. Empty for a document that is the object.
+    /// Indexes into the `items` of lists, outermost first. Empty if the document itself is the object.
     pub(super) trail: Box<[u32]>,
 }
 
-/// One question for `locate`.
-pub(super) struct Question<'a> {
+/// A field to find with `locate`.
+pub(super) struct FieldQuery<'a> {
     pub(super) trail: &'a [u32],
     pub(super) field: &'a str,
-    pub(super) aim: Aim,
+    pub(super) caret: CaretTarget,
 }
 
-impl Entry {
-    /// The same object, although the text at this place says something else.
-    fn kept_at(&self, at: At) -> Entry {
-        Entry { object: self.object.clone(), hash: self.hash, remarked: true, document_text: None, at }
+impl FileObject {
+    /// The last valid object, at the position of its invalid new version.
+    fn kept_at(&self, at: ObjectPosition) -> FileObject {
+        FileObject { object: self.object.clone(), hash: self.hash, has_diagnostics: true, document_text: None, at }
     }
 }
 
@@ -77,127 +77,128 @@ pub(super) fn hash(text: &str) -> u64 {
     hasher.finish()
 }
 
-impl Record {
-    /// Takes over a new text. A text that does not parse changes nothing but the refusals.
-    pub(super) fn take(&mut self, file: &Arc<Path>, text: &str, channel: Channel) {
+impl FileRecord {
+    /// Updates the record from a new text. A text that does not parse changes only the diagnostics.
+    pub(super) fn update(&mut self, file: &Arc<Path>, text: &str, channel: Channel) {
         let hash = hash(text);
         self.hash = Some(hash);
         if text.is_empty() && !self.entries.is_empty() {
-            // `render > file` empties the file first and fills it when the program is done.
-            let message = "the file is empty now; it may be about to be written".to_owned();
-            let remedy = "delete the file if its objects are to go";
-            self.refuse_whole(
-                Refusal::of_file(Place::whole(Arc::clone(file)), "EmptyFile", message, remedy).into_warning(),
+            // `render > file` truncates the file first and fills it when the program ends.
+            let message = "the file is now empty; it may be about to be written".to_owned();
+            let remedy = "delete the file to remove its objects";
+            self.reject_file(
+                ManifestDiagnostic::for_file(FilePosition::whole_file(Arc::clone(file)), "EmptyFile", message, remedy)
+                    .into_warning(),
             );
             return;
         }
         let documents = split(text);
-        let before = Before::of(&self.entries);
-        let mut after = After::default();
+        let before = PreviousObjects::index(&self.entries);
+        let mut after = FileReading::default();
         for (index, document) in documents.iter().enumerate() {
-            if let Err(fault) = after.take(index as u32, document, file, channel, &before) {
-                self.refuse_whole(of_fault(file, document, fault));
+            if let Err(fault) = after.read_document(index as u32, document, file, channel, &before) {
+                self.reject_file(yaml_diagnostic(file, document, fault));
                 return;
             }
         }
-        self.good = Some(hash);
+        self.valid_hash = Some(hash);
         self.ignored = std::mem::take(&mut after.ignored);
-        (self.entries, self.refusals) = after.finish(file, &documents, &before);
+        (self.entries, self.diagnostics) = after.finish(file, &documents, &before);
     }
 
     /// Keeps the objects of a file that cannot be read.
-    pub(super) fn fail(&mut self, file: &Arc<Path>, unread: Unread) {
+    pub(super) fn keep_after_read_error(&mut self, file: &Arc<Path>, unread: FileReadError) {
         self.hash = None;
         let place = match unread.spot {
-            Some(spot) => Place::bare(Arc::clone(file), spot.line, spot.column),
-            None => Place::whole(Arc::clone(file)),
+            Some(spot) => FilePosition::without_excerpt(Arc::clone(file), spot.line, spot.column),
+            None => FilePosition::whole_file(Arc::clone(file)),
         };
-        self.refuse_whole(Refusal::of_file(place, unread.reason, unread.message, unread.remedy));
+        self.reject_file(ManifestDiagnostic::for_file(place, unread.reason, unread.message, unread.remedy));
     }
 
-    fn refuse_whole(&mut self, mut refusal: Refusal) {
+    fn reject_file(&mut self, mut refusal: ManifestDiagnostic) {
         refusal.meanwhile = match self.entries.len() {
             0 => None,
-            1 => Some("The object of this file stays as it last was.".to_owned()),
-            many => Some(format!("All {many} objects of this file stay as they last were.")),
+            1 => Some("The last valid object of this file stays in use.".to_owned()),
+            many => Some(format!("The last {many} valid objects of this file stay in use.")),
         };
-        self.refusals = vec![refusal];
+        self.diagnostics = vec![refusal];
     }
 }
 
-fn of_fault(file: &Arc<Path>, document: &Document<'_>, mut fault: Fault) -> Refusal {
-    let mut place = Place::within(file, &Lines::of(document.text), document.line, fault.spot);
+fn yaml_diagnostic(file: &Arc<Path>, document: &Document<'_>, mut fault: YamlError) -> ManifestDiagnostic {
+    let mut place = FilePosition::within(file, &LineIndex::build(document.text), document.line, fault.spot);
     if may_hold_secrets(document.text) {
         place.excerpt = None;
         if fault.reason == yaml::UNREADABLE_VALUE {
             fault.message = "this value cannot be read".to_owned();
         }
     }
-    Refusal::of_file(place, fault.reason, fault.message, fault.remedy)
+    ManifestDiagnostic::for_file(place, fault.reason, fault.message, fault.remedy)
 }
 
-/// The objects of the file until now.
-struct Before<'a> {
-    entries: &'a [Entry],
-    by_id: HashMap<ObjectId, &'a Entry>,
-    by_document_text: HashMap<u64, Vec<&'a Entry>>,
+/// The previous objects of the file.
+struct PreviousObjects<'a> {
+    entries: &'a [FileObject],
+    by_id: HashMap<ObjectId, &'a FileObject>,
+    by_document_text: HashMap<u64, Vec<&'a FileObject>>,
 }
 
-impl<'a> Before<'a> {
-    fn of(entries: &'a [Entry]) -> Self {
+impl<'a> PreviousObjects<'a> {
+    fn index(entries: &'a [FileObject]) -> Self {
         let by_id = entries.iter().map(|entry| (entry.object.id(), entry)).collect();
-        let mut by_document_text: HashMap<_, Vec<&Entry>> = HashMap::new();
+        let mut by_document_text: HashMap<_, Vec<&FileObject>> = HashMap::new();
         for entry in entries {
             let Some(hash) = entry.document_text else { continue };
             let same = by_document_text.entry(hash).or_default();
-            // Two documents may be the same, letter by letter; each gives its objects once.
+            // Two documents may have the same text; the objects of each are listed once.
             if same.first().is_none_or(|first| first.at.document == entry.at.document) {
                 same.push(entry);
             }
         }
-        Before { entries, by_id, by_document_text }
+        PreviousObjects { entries, by_id, by_document_text }
     }
 }
 
-/// What the new text of a file comes to.
+/// The objects and diagnostics of the new text of a file.
 #[derive(Default)]
-struct After {
-    entries: Vec<Entry>,
-    remarks: Vec<Remark>,
-    /// Objects that say who they are, well or badly.
+struct FileReading {
+    entries: Vec<FileObject>,
+    diagnostics: Vec<ObjectDiagnostics>,
+    /// Objects that the text identifies, whether valid or not.
     present: HashSet<ObjectId>,
-    /// Where something stands that does not even say which object it is, by index into `remarks`.
-    unnamed: Vec<usize>,
+    /// Objects that cannot be identified, as indexes into `diagnostics`.
+    unidentified: Vec<usize>,
     ignored: BTreeMap<String, usize>,
-    /// Findings that are told, and those that are only counted.
-    told: usize,
-    untold: usize,
+    /// The numbers of diagnostics that are shown, and that are only counted.
+    shown: usize,
+    hidden: usize,
 }
 
-/// Findings about one object that are still without a place.
-struct Remark {
-    at: At,
+/// Diagnostics about one object, before their positions are known.
+struct ObjectDiagnostics {
+    at: ObjectPosition,
     object: Option<String>,
-    findings: Vec<Finding>,
-    /// What stays in use instead.
+    diagnostics: Vec<ObjectDiagnostic>,
+    /// A note on what stays in use instead.
     meanwhile: Option<&'static str>,
 }
 
-impl After {
-    fn take(
+impl FileReading {
+    fn read_document(
         &mut self,
         index: u32,
         document: &Document<'_>,
         file: &Path,
         channel: Channel,
-        before: &Before<'_>,
-    ) -> Result<(), Fault> {
+        before: &PreviousObjects<'_>,
+    ) -> Result<(), YamlError> {
         let hash = hash(document.text);
         if let Some(entries) = before.by_document_text.get(&hash) {
             for entry in entries {
-                let at = At { document: index, line: document.line, trail: entry.at.trail.clone() };
+                let at = ObjectPosition { document: index, line: document.line, trail: entry.at.trail.clone() };
                 self.present.insert(entry.object.id());
-                self.entries.push(Entry { at, ..(*entry).clone() });
+                self.entries.push(FileObject { at, ..(*entry).clone() });
             }
             return Ok(());
         }
@@ -208,10 +209,10 @@ impl After {
         }
         let (count, first) = (values.len(), self.entries.len());
         for (at, value) in values {
-            self.admit(at, value, file, channel, before);
+            self.read_value(at, value, file, channel, before);
         }
         let entries = &mut self.entries[first..];
-        if entries.len() == count && !entries.iter().any(|entry| entry.remarked) {
+        if entries.len() == count && !entries.iter().any(|entry| entry.has_diagnostics) {
             for entry in entries {
                 entry.document_text = Some(hash);
             }
@@ -219,96 +220,117 @@ impl After {
         Ok(())
     }
 
-    fn admit(&mut self, at: At, value: Value, file: &Path, channel: Channel, before: &Before<'_>) {
+    fn read_value(
+        &mut self,
+        at: ObjectPosition,
+        value: Value,
+        file: &Path,
+        channel: Channel,
+        before: &PreviousObjects<'_>,
+    ) {
         let known = |id: &ObjectId, hash| {
             let entry = before.by_id.get(id)?;
-            (entry.hash == hash && !entry.remarked).then(|| entry.object.clone())
+            (entry.hash == hash && !entry.has_diagnostics).then(|| entry.object.clone())
         };
         if is_kustomization(file, &value) {
             *self.ignored.entry("kustomize.config.k8s.io/Kustomization".to_owned()).or_default() += 1;
             return;
         }
-        match admission::admit(value, channel, known) {
-            Outcome::Ignored(kind) => *self.ignored.entry(kind).or_default() += 1,
-            Outcome::Taken(Taken { object, hash, findings }) => {
+        match read_object::read_object(value, channel, known) {
+            ReadOutcome::Ignored(kind) => *self.ignored.entry(kind).or_default() += 1,
+            ReadOutcome::Accepted(AcceptedObject { object, hash, warnings: findings }) => {
                 let id = object.id();
                 let remarked = !findings.is_empty();
                 if remarked {
-                    self.remark(at.clone(), Some(id.to_string()), findings, None);
+                    self.add_diagnostics(at.clone(), Some(id.to_string()), findings, None);
                 }
                 self.present.insert(id);
-                self.entries.push(Entry { object, hash, remarked, document_text: None, at });
+                self.entries.push(FileObject { object, hash, has_diagnostics: remarked, document_text: None, at });
             }
-            Outcome::Refused { id, name, findings } => {
+            ReadOutcome::Rejected { id, name, findings } => {
                 let mut meanwhile = None;
                 match id {
                     Some(id) => {
                         if let Some(entry) = before.by_id.get(&id) {
-                            // Its place is where it is written now, although it is served as it was.
+                            // The last valid object stays in use, with the position of its new version.
                             self.entries.push(entry.kept_at(at.clone()));
-                            meanwhile = Some(LAST_GOOD_STAYS);
+                            meanwhile = Some(LAST_VALID_STAYS);
                         }
                         self.present.insert(id);
                     }
-                    None => self.unnamed.push(self.remarks.len()),
+                    None => self.unidentified.push(self.diagnostics.len()),
                 }
-                self.remark(at, name, findings, meanwhile);
+                self.add_diagnostics(at, name, findings, meanwhile);
             }
         }
     }
 
-    fn remark(&mut self, at: At, object: Option<String>, findings: Vec<Finding>, meanwhile: Option<&'static str>) {
-        self.told += findings.len();
-        let findings = if self.told <= MAX_TOLD {
+    fn add_diagnostics(
+        &mut self,
+        at: ObjectPosition,
+        object: Option<String>,
+        findings: Vec<ObjectDiagnostic>,
+        meanwhile: Option<&'static str>,
+    ) {
+        self.shown += findings.len();
+        let findings = if self.shown <= MAX_SHOWN {
             findings
         } else {
-            self.untold += findings.len();
+            self.hidden += findings.len();
             Vec::new()
         };
-        self.remarks.push(Remark { at, object, findings, meanwhile });
+        self.diagnostics.push(ObjectDiagnostics { at, object, diagnostics: findings, meanwhile });
     }
 
     fn finish(
         mut self,
         file: &Arc<Path>,
         documents: &[Document<'_>],
-        before: &Before<'_>,
-    ) -> (Vec<Entry>, Vec<Refusal>) {
-        // Something that does not say which object it is may be any that was here and is not now: none of them goes.
-        if let Some(first) = self.unnamed.first() {
-            let at = self.remarks[*first].at.clone();
+        before: &PreviousObjects<'_>,
+    ) -> (Vec<FileObject>, Vec<ManifestDiagnostic>) {
+        // An unidentified object may be any of the missing ones, so none of them is removed.
+        if let Some(first) = self.unidentified.first() {
+            let at = self.diagnostics[*first].at.clone();
             let missing = before.entries.iter().filter(|entry| self.present.insert(entry.object.id()));
             let missing: Vec<_> = missing.map(|entry| entry.kept_at(at.clone())).collect();
-            for index in self.unnamed.iter().filter(|_| !missing.is_empty()) {
-                self.remarks[*index].meanwhile = Some(MISSING_STAYS);
+            for index in self.unidentified.iter().filter(|_| !missing.is_empty()) {
+                self.diagnostics[*index].meanwhile = Some(MISSING_STAYS);
             }
             self.entries.extend(missing);
         }
         self.entries.sort_by(|left, right| left.at.cmp(&right.at));
-        let mut refusals = refusals(file, documents, &self.remarks);
-        if self.untold > 0 {
-            let message = format!("{} more problems in this file are not shown", self.untold);
-            let place = Place::whole(Arc::clone(file));
-            refusals.push(Refusal::of_file(place, "MoreProblems", message, "correct the others first"));
+        let mut refusals = locate_diagnostics(file, documents, &self.diagnostics);
+        if self.hidden > 0 {
+            let message = format!("{} more problems in this file are not shown", self.hidden);
+            let place = FilePosition::whole_file(Arc::clone(file));
+            refusals.push(ManifestDiagnostic::for_file(place, "MoreProblems", message, "correct the others first"));
         }
         (self.entries, refusals)
     }
 }
 
-/// Gives every finding its place, one document after the other.
-fn refusals(file: &Arc<Path>, documents: &[Document<'_>], remarks: &[Remark]) -> Vec<Refusal> {
+/// Adds positions to all diagnostics, one document after the other.
+fn locate_diagnostics(
+    file: &Arc<Path>,
+    documents: &[Document<'_>],
+    remarks: &[ObjectDiagnostics],
+) -> Vec<ManifestDiagnostic> {
     let mut refusals = Vec::new();
     for remarks in remarks.chunk_by(|left, right| left.at.document == right.at.document) {
         let document = &documents[remarks[0].at.document as usize];
         let findings: Vec<_> =
-            remarks.iter().flat_map(|remark| remark.findings.iter().map(move |finding| (remark, finding))).collect();
+            remarks.iter().flat_map(|remark| remark.diagnostics.iter().map(move |finding| (remark, finding))).collect();
         let questions: Vec<_> = findings
             .iter()
-            .map(|(remark, finding)| Question { trail: &remark.at.trail, field: &finding.field, aim: finding.aim })
+            .map(|(remark, finding)| FieldQuery {
+                trail: &remark.at.trail,
+                field: &finding.field,
+                caret: finding.caret,
+            })
             .collect();
         let places = locate(file, document, &questions);
-        refusals.extend(findings.iter().zip(places).map(|((remark, finding), place)| Refusal {
-            place,
+        refusals.extend(findings.iter().zip(places).map(|((remark, finding), place)| ManifestDiagnostic {
+            position: place,
             object: remark.object.clone(),
             field: finding.field.clone(),
             reason: finding.reason,
@@ -321,16 +343,16 @@ fn refusals(file: &Arc<Path>, documents: &[Document<'_>], remarks: &[Remark]) ->
     refusals
 }
 
-/// Places of fields within a document, in one pass over its text.
-pub(super) fn locate(file: &Arc<Path>, document: &Document<'_>, questions: &[Question<'_>]) -> Vec<Place> {
+/// Positions of fields within a document, in one pass over its text.
+pub(super) fn locate(file: &Arc<Path>, document: &Document<'_>, questions: &[FieldQuery<'_>]) -> Vec<FilePosition> {
     let Some(outline) = yaml::outline(document.text) else {
-        return questions.iter().map(|_| Place::bare(Arc::clone(file), document.line, 1)).collect();
+        return questions.iter().map(|_| FilePosition::without_excerpt(Arc::clone(file), document.line, 1)).collect();
     };
-    let lines = Lines::of(document.text);
-    let secrets = outline.secrets();
+    let lines = LineIndex::build(document.text);
+    let secrets = outline.secret_lines();
     let places = questions.iter().map(|question| {
-        let spot = outline.spot(question.trail, question.field, question.aim);
-        let mut place = Place::within(file, &lines, document.line, spot);
+        let spot = outline.locate(question.trail, question.field, question.caret);
+        let mut place = FilePosition::within(file, &lines, document.line, spot);
         if secrets.iter().any(|lines| lines.contains(&spot.line)) {
             place.excerpt = None;
         }
@@ -339,13 +361,13 @@ pub(super) fn locate(file: &Arc<Path>, document: &Document<'_>, questions: &[Que
     places.collect()
 }
 
-/// Takes lists apart: `kind: List` and `kind: HTTPRouteList`, also within each other.
-fn flatten(document: u32, line: u32, value: Value, into: &mut Vec<(At, Value)>) {
-    // A stack instead of recursion, and in reverse so that the order of the text comes out.
+/// Expands lists: `kind: List` and typed lists such as `kind: HTTPRouteList`, also nested ones.
+fn flatten(document: u32, line: u32, value: Value, into: &mut Vec<(ObjectPosition, Value)>) {
+    // A stack instead of recursion, filled in reverse so that the result is in document order.
     let mut waiting = vec![(Vec::new(), value)];
     while let Some((trail, mut value)) = waiting.pop() {
-        let Some(List { items, item_type }) = list_of(&mut value) else {
-            into.push((At { document, line, trail: trail.into_boxed_slice() }, value));
+        let Some(ObjectList { items, item_type }) = list_of(&mut value) else {
+            into.push((ObjectPosition { document, line, trail: trail.into_boxed_slice() }, value));
             continue;
         };
         for (index, mut item) in items.into_iter().enumerate().rev() {
@@ -361,13 +383,13 @@ fn flatten(document: u32, line: u32, value: Value, into: &mut Vec<(At, Value)>) 
 }
 
 /// A list of objects.
-struct List {
+struct ObjectList {
     items: Vec<Value>,
-    /// `apiVersion` and `kind` that the items of a typed list may leave out.
+    /// `apiVersion` and `kind` of the items in a typed list, which the items may omit.
     item_type: Option<(String, String)>,
 }
 
-fn list_of(value: &mut Value) -> Option<List> {
+fn list_of(value: &mut Value) -> Option<ObjectList> {
     let object = value.as_object_mut()?;
     let item_kind = object.get("kind")?.as_str()?.strip_suffix("List")?.to_owned();
     let api_version = object.get("apiVersion").and_then(Value::as_str).map(str::to_owned);
@@ -377,33 +399,35 @@ fn list_of(value: &mut Value) -> Option<List> {
         _ => return None,
     };
     let item_type = api_version.filter(|_| !item_kind.is_empty()).map(|api_version| (api_version, item_kind));
-    Some(List { items, item_type })
+    Some(ObjectList { items, item_type })
 }
 
-/// The file that tells kustomize what else is in the folder needs no type of its own.
+/// Whether it is kustomize's own configuration file, which may have no `kind`.
 fn is_kustomization(file: &Path, value: &Value) -> bool {
     file.file_stem().is_some_and(|stem| stem == "kustomization") && value.get("kind").is_none()
 }
 
-/// A guess for text that does not parse, on the safe side.
+/// A conservative guess for text that does not parse.
 fn may_hold_secrets(text: &str) -> bool {
-    let names = |line: &str| line.contains("Secret") || HOLDERS.iter().any(|(holder, _)| line.contains(holder));
+    let names =
+        |line: &str| line.contains("Secret") || SECRET_BEARING_FIELDS.iter().any(|(holder, _)| line.contains(holder));
     text.lines().any(|line| line.contains("kind") && names(line))
 }
 
-/// Problems of one file that are told. A generator that errs does so thousands of times.
-const MAX_TOLD: usize = 1000;
-const LAST_GOOD_STAYS: &str = "The last good version of this object stays in use.";
-const MISSING_STAYS: &str = "Objects that this file gave before and does not name now stay in use.";
+/// The maximum number of diagnostics shown per file; generated files may have thousands.
+const MAX_SHOWN: usize = 1000;
+const LAST_VALID_STAYS: &str = "The last valid version of this object stays in use.";
+const MISSING_STAYS: &str = "Objects that this file defined before and no longer names stay in use.";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn lists_are_taken_apart_in_order() {
+    fn lists_are_expanded_in_order() {
         let value = yaml::parse(
-            "{kind: List, apiVersion: v1, items: [{kind: A}, {kind: HTTPRouteList, apiVersion: g/v1, items: [{}, {kind: B}]}, {kind: EmptyList, items: null}, {kind: AllowList, spec: {}}]}",
+            "{kind: List, apiVersion: v1, items: [{kind: A}, {kind: HTTPRouteList, apiVersion: g/v1, items: [{}, \
+                {kind: B}]}, {kind: EmptyList, items: null}, {kind: AllowList, spec: {}}]}",
         );
         let mut values = Vec::new();
         flatten(3, 17, value.expect("it is YAML"), &mut values);

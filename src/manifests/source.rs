@@ -1,4 +1,4 @@
-//! The files and folders of the command line as one source: each reading says what changed since the last.
+//! The files and folders of the command line as one source; each reading reports what changed since the previous one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -8,84 +8,84 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::changed::Changed;
-use super::claims::{Claim, Claims, Records};
+use super::changed::ChangedPaths;
+use super::claims::{Claims, ObjectClaim, Records};
+use super::diagnostic::{ManifestDiagnostic, Severity};
 use super::documents::split;
-use super::outline::Aim;
-use super::place::Place;
-use super::record::{self, Entry, Question, Record, locate};
-use super::refusal::{Refusal, Severity};
-use super::text::{self, Stamp, Unread};
-use super::walk::{self, Found, Listing, Root};
+use super::outline::CaretTarget;
+use super::position::FilePosition;
+use super::record::{self, FieldQuery, FileObject, FileRecord, locate};
+use super::text::{self, FileReadError, FileStamp};
+use super::walk::{self, FileListing, FoundFile, ManifestRoot};
 use crate::api::ObjectId;
 use crate::schema::Channel;
 use crate::store::Batch;
 
-/// What changed since the last reading.
+/// What changed since the previous reading.
 #[derive(Debug, Default)]
-pub struct Update {
-    /// Only differences: applied one after the other, all batches make up the files.
+pub struct ManifestUpdate {
+    /// Differences only: applying all batches in order gives the objects of the files.
     pub batch: Batch,
-    /// Everything that is refused now, not only what became so, by place.
-    pub refusals: Vec<Refusal>,
-    /// Objects of kinds that we do not read, by `apiVersion/kind`.
+    /// All current diagnostics, not only new ones, by position.
+    pub diagnostics: Vec<ManifestDiagnostic>,
+    /// Objects of kinds that Portico does not read, counted by `apiVersion/kind`.
     pub ignored: BTreeMap<String, usize>,
-    /// Objects in use.
+    /// The number of objects in use.
     pub objects: usize,
-    /// Files there are, standard input included.
+    /// The number of files, including standard input.
     pub files: usize,
 }
 
-/// The files and folders given on the command line, and what was last good in them.
+/// The files and folders given on the command line, and their last valid content.
 #[derive(Debug)]
 pub struct Manifests {
-    roots: Vec<Root>,
+    roots: Vec<ManifestRoot>,
     channel: Channel,
-    /// Standard input, until it was read.
-    input: Option<Input>,
+    /// Standard input, until it has been read.
+    input: Option<StandardInput>,
     records: Records,
     claims: Claims,
-    /// Of objects that several files give.
-    duplicates: BTreeMap<ObjectId, Vec<Refusal>>,
+    /// Diagnostics of objects that several files define.
+    duplicates: BTreeMap<ObjectId, Vec<ManifestDiagnostic>>,
     folders: BTreeSet<PathBuf>,
-    /// What was wrong with folders and files as such when all of them were last looked at.
-    listed: Vec<Refusal>,
+    /// Diagnostics about folders and files themselves, from the last complete listing.
+    listing_diagnostics: Vec<ManifestDiagnostic>,
 }
 
 impl Manifests {
-    /// `-` among the paths is standard input, read once.
+    /// `-` among the paths is standard input, which is read once.
     pub fn new(paths: Vec<PathBuf>, channel: Channel) -> Self {
         Manifests::with_input(paths, channel, io::stdin())
     }
 
-    /// As `new`, with something else as standard input.
+    /// Like `new`, with `input` instead of standard input.
     pub fn with_input(paths: Vec<PathBuf>, channel: Channel, input: impl Read + Send + 'static) -> Self {
         let (inputs, paths): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| path.as_os_str() == "-");
         Manifests {
-            roots: paths.into_iter().map(Root::new).collect(),
+            roots: paths.into_iter().map(ManifestRoot::new).collect(),
             channel,
-            input: (!inputs.is_empty()).then(|| Input(Box::new(input))),
+            input: (!inputs.is_empty()).then(|| StandardInput(Box::new(input))),
             records: Records::new(),
             claims: Claims::default(),
             duplicates: BTreeMap::new(),
             folders: BTreeSet::new(),
-            listed: Vec::new(),
+            listing_diagnostics: Vec::new(),
         }
     }
 
-    /// As `read`, looking only where something changed if that is all there can be to see.
-    pub fn read_changed(&mut self, changed: &Changed) -> Update {
+    /// Like `read`, but reads only the changed files if nothing else can have changed.
+    pub fn read_changed(&mut self, changed: &ChangedPaths) -> ManifestUpdate {
         let now = SystemTime::now();
         let Some(files) = self.edited_files(changed) else { return self.read() };
         for found in &files {
             self.read_file(found, now);
         }
-        self.settle()
+        self.finish_reading()
     }
 
-    /// Reads what changed since the last call; the first call reads everything.
-    pub fn read(&mut self) -> Update {
-        // A stamp is compared with the time before its file was read.
+    /// Reads the changes since the previous call; the first call reads everything.
+    pub fn read(&mut self) -> ManifestUpdate {
+        // File stamps are compared with the time before the file was read.
         let now = SystemTime::now();
         let mut listing = walk::list(&mut self.roots);
         if let Some(input) = self.input.take() {
@@ -96,14 +96,14 @@ impl Manifests {
         }
         self.forget_deleted(&listing);
         self.folders = std::mem::take(&mut listing.folders);
-        self.listed = listing.refusals;
-        self.settle()
+        self.listing_diagnostics = listing.diagnostics;
+        self.finish_reading()
     }
 
-    /// The files to read if nothing came, went or moved; None if all folders have to be looked through.
-    fn edited_files(&self, changed: &Changed) -> Option<Vec<Found>> {
-        let Changed::Paths(paths) = changed else { return None };
-        // Events give absolute paths, while files are called as the command line calls them.
+    /// The files to read if files were only edited; `None` if all folders have to be listed again.
+    fn edited_files(&self, changed: &ChangedPaths) -> Option<Vec<FoundFile>> {
+        let ChangedPaths::Paths(paths) = changed else { return None };
+        // Events have absolute paths; records have paths as given on the command line.
         let here = std::env::current_dir().unwrap_or_default();
         let folders: Vec<_> = self.folders.iter().filter_map(|folder| std::path::absolute(folder).ok()).collect();
         let mut files = Vec::new();
@@ -114,9 +114,14 @@ impl Manifests {
             let is_file = metadata.as_ref().is_some_and(Metadata::is_file);
             match (known, metadata) {
                 (Some((path, _)), Some(metadata)) if is_file => {
-                    files.push(Found { path: Arc::clone(path), stamp: Stamp::of(&metadata), pipe: false });
+                    files.push(FoundFile {
+                        path: Arc::clone(path),
+                        stamp: FileStamp::from_metadata(&metadata),
+                        pipe: false,
+                    });
                 }
-                // An editor's own files, hidden or by another ending; unless it was, or is, a folder that matters.
+                // Other files of an editor, hidden or with another extension, unless the path is or was a watched
+                // folder.
                 (None, metadata)
                     if (is_file || metadata.is_none())
                         && !walk::is_listed(path)
@@ -127,64 +132,70 @@ impl Manifests {
         Some(files)
     }
 
-    fn settle(&mut self) -> Update {
-        let (batch, touched) = self.claims.settle(&mut self.records);
+    fn finish_reading(&mut self) -> ManifestUpdate {
+        let (batch, touched) = self.claims.take_changes(&mut self.records);
         self.compare_duplicates(touched);
 
-        let mut refusals = self.listed.clone();
-        refusals.extend(self.records.values().flat_map(|record| record.refusals.iter().cloned()));
+        let mut refusals = self.listing_diagnostics.clone();
+        refusals.extend(self.records.values().flat_map(|record| record.diagnostics.iter().cloned()));
         refusals.extend(self.duplicates.values().flatten().cloned());
-        refusals.sort_by(|left, right| left.place.cmp(&right.place));
+        refusals.sort_by(|left, right| left.position.cmp(&right.position));
         let mut ignored = BTreeMap::new();
         for (kind, count) in self.records.values().flat_map(|record| &record.ignored) {
             *ignored.entry(kind.clone()).or_default() += count;
         }
-        Update { batch, refusals, ignored, objects: self.claims.held(), files: self.records.len() }
+        ManifestUpdate {
+            batch,
+            diagnostics: refusals,
+            ignored,
+            objects: self.claims.object_count(),
+            files: self.records.len(),
+        }
     }
 
-    /// Folders whose events matter, as of the last reading: those of the files, those that links lead to, and where
-    /// something that is missing would appear.
+    /// The folders to watch, as of the last reading: those of the files, those of link targets, and the nearest
+    /// existing parents of missing paths.
     pub fn folders(&self) -> &BTreeSet<PathBuf> {
         &self.folders
     }
 
-    /// Where a field of an object stands; the nearest enclosing field when it is not written out. None for an object that
-    /// no file gives.
-    pub fn place(&self, object: &ObjectId, field: &str) -> Option<Place> {
-        self.places(&[(object, field)]).pop().flatten()
+    /// The position of a field of an object, or of the nearest enclosing field that exists. `None` if no file defines
+    /// the object.
+    pub fn position(&self, object: &ObjectId, field: &str) -> Option<FilePosition> {
+        self.positions(&[(object, field)]).pop().flatten()
     }
 
-    /// As `place` for many fields, reading each file once.
-    pub fn places(&self, fields: &[(&ObjectId, &str)]) -> Vec<Option<Place>> {
+    /// Like `position` for many fields; reads each file once.
+    pub fn positions(&self, fields: &[(&ObjectId, &str)]) -> Vec<Option<FilePosition>> {
         let claims: Vec<_> =
-            fields.iter().map(|(object, field)| Some((self.claims.of(object).first()?, *field))).collect();
+            fields.iter().map(|(object, field)| Some((self.claims.claims_for(object).first()?, *field))).collect();
         let mut found = self.locate(claims.iter().flatten().copied()).into_iter();
         claims.iter().map(|claim| claim.as_ref().and_then(|_| found.next())).collect()
     }
 
-    fn read_input(&mut self, input: Input) {
-        let file: Arc<Path> = Arc::from(Path::new(INPUT));
-        let mut record = Record::default();
+    fn read_input(&mut self, input: StandardInput) {
+        let file: Arc<Path> = Arc::from(Path::new(STANDARD_INPUT_NAME));
+        let mut record = FileRecord::default();
         match text::read(input.0) {
             Ok(text) => {
-                record.take(&file, &text, self.channel);
+                record.update(&file, &text, self.channel);
                 record.text = Some(Arc::from(text));
             }
-            Err(unread) => record.fail(&file, unread),
+            Err(unread) => record.keep_after_read_error(&file, unread),
         }
-        self.claims.assert(&file, &record);
+        self.claims.add(&file, &record);
         self.records.insert(file, record);
     }
 
-    fn read_file(&mut self, found: &Found, now: SystemTime) {
+    fn read_file(&mut self, found: &FoundFile, now: SystemTime) {
         if let Some(record) = self.records.get(&found.path) {
-            // A pipe that was read is empty, and would be waited for.
+            // A pipe can be read only once; a second read would block.
             if found.pipe || (record.stamp == Some(found.stamp) && record.hash.is_some()) {
                 return;
             }
         }
         let text = if found.pipe {
-            File::open(&found.path).map_err(|error| Unread::of(&error)).and_then(text::read)
+            File::open(&found.path).map_err(|error| FileReadError::from_io(&error)).and_then(text::read)
         } else {
             text::read_file(&found.path)
         };
@@ -193,28 +204,28 @@ impl Manifests {
         match text {
             Ok(text) if record.hash == Some(record::hash(&text)) => {}
             Ok(text) => {
-                self.claims.withdraw(&found.path, record);
-                record.take(&found.path, &text, self.channel);
+                self.claims.remove(&found.path, record);
+                record.update(&found.path, &text, self.channel);
                 record.text = found.pipe.then(|| Arc::from(text));
-                self.claims.assert(&found.path, record);
+                self.claims.add(&found.path, record);
             }
-            Err(unread) => record.fail(&found.path, unread),
+            Err(unread) => record.keep_after_read_error(&found.path, unread),
         }
     }
 
-    /// Files that are no longer there, except below folders that could not be read.
-    fn forget_deleted(&mut self, listing: &Listing) {
+    /// Removes records of deleted files, except below folders that could not be read.
+    fn forget_deleted(&mut self, listing: &FileListing) {
         let present: BTreeSet<&Path> = listing.files.iter().map(|found| found.path.as_ref()).collect();
         let gone: Vec<_> = self
             .records
             .keys()
-            .filter(|file| file.as_os_str() != INPUT && !present.contains(file.as_ref()))
-            .filter(|file| !listing.kept.iter().any(|kept| file.starts_with(kept)))
+            .filter(|file| file.as_os_str() != STANDARD_INPUT_NAME && !present.contains(file.as_ref()))
+            .filter(|file| !listing.incomplete.iter().any(|kept| file.starts_with(kept)))
             .cloned()
             .collect();
         for file in gone {
             if let Some(record) = self.records.remove(&file) {
-                self.claims.withdraw(&file, &record);
+                self.claims.remove(&file, &record);
             }
         }
     }
@@ -223,42 +234,42 @@ impl Manifests {
         if touched.is_empty() {
             return;
         }
-        // Objects that share a file with a duplicate may have moved in it, so all of them are looked at again.
+        // Objects in the same file as a duplicate may have moved, so all duplicates are located again.
         let objects: BTreeSet<_> = touched.into_iter().chain(self.duplicates.keys().cloned()).collect();
-        let twice: Vec<_> = objects.into_iter().filter(|id| self.claims.of(id).len() > 1).collect();
-        let claims = twice.iter().flat_map(|id| self.claims.of(id)).map(|claim| (claim, "metadata.name"));
+        let twice: Vec<_> = objects.into_iter().filter(|id| self.claims.claims_for(id).len() > 1).collect();
+        let claims = twice.iter().flat_map(|id| self.claims.claims_for(id)).map(|claim| (claim, "metadata.name"));
         let mut places = self.locate(claims).into_iter();
         self.duplicates.clear();
         for id in twice {
-            let mut places = places.by_ref().take(self.claims.of(&id).len());
+            let mut places = places.by_ref().take(self.claims.claims_for(&id).len());
             let Some(first) = places.next() else { continue };
-            let refusals = places.map(|place| Refusal {
-                place,
+            let refusals = places.map(|place| ManifestDiagnostic {
+                position: place,
                 object: Some(id.to_string()),
                 field: "metadata.name".to_owned(),
                 reason: "Duplicate",
-                message: format!("this object is given at {first} too"),
+                message: format!("this object is also defined at {first}"),
                 remedy: "rename or delete one of the two".to_owned(),
-                meanwhile: Some(format!("The one in {} is used.", first.file.display())),
+                meanwhile: Some(format!("The object in {} is used.", first.file.display())),
                 severity: Severity::Error,
             });
             self.duplicates.insert(id.clone(), refusals.collect());
         }
     }
 
-    /// Places of fields, in the order asked, reading each file once.
-    fn locate<'a>(&'a self, fields: impl Iterator<Item = (&'a Claim, &'a str)>) -> Vec<Place> {
-        struct Asked<'a> {
+    /// Positions of fields, in the given order; reads each file once.
+    fn locate<'a>(&'a self, fields: impl Iterator<Item = (&'a ObjectClaim, &'a str)>) -> Vec<FilePosition> {
+        struct RequestedField<'a> {
             order: usize,
-            entry: &'a Entry,
+            entry: &'a FileObject,
             field: &'a str,
         }
-        let mut by_file: BTreeMap<&Arc<Path>, BTreeMap<u32, Vec<Asked<'_>>>> = BTreeMap::new();
+        let mut by_file: BTreeMap<&Arc<Path>, BTreeMap<u32, Vec<RequestedField<'_>>>> = BTreeMap::new();
         let mut count = 0;
         for (order, ((file, index), field)) in fields.enumerate() {
             let entry = &self.records[file].entries[*index];
             let by_document = by_file.entry(file).or_default();
-            by_document.entry(entry.at.document).or_default().push(Asked { order, entry, field });
+            by_document.entry(entry.at.document).or_default().push(RequestedField { order, entry, field });
             count = order + 1;
         }
         let mut places = vec![None; count];
@@ -270,11 +281,17 @@ impl Manifests {
                 let document = documents.get(index as usize).filter(|document| document.line == line);
                 let questions: Vec<_> = asked
                     .iter()
-                    .map(|asked| Question { trail: &asked.entry.at.trail, field: asked.field, aim: Aim::Value })
+                    .map(|asked| FieldQuery {
+                        trail: &asked.entry.at.trail,
+                        field: asked.field,
+                        caret: CaretTarget::Value,
+                    })
                     .collect();
                 let found = match document {
                     Some(document) => locate(file, document, &questions),
-                    None => questions.iter().map(|_| Place::bare(Arc::clone(file), line, 1)).collect(),
+                    None => {
+                        questions.iter().map(|_| FilePosition::without_excerpt(Arc::clone(file), line, 1)).collect()
+                    }
                 };
                 for (asked, place) in asked.iter().zip(found) {
                     places[asked.order] = Some(place);
@@ -285,25 +302,25 @@ impl Manifests {
     }
 }
 
-impl Record {
-    /// The text that the entries were read from. None if the file says something else by now.
+impl FileRecord {
+    /// The text that the entries were read from. `None` if the file has changed since.
     fn current_text(&self, file: &Path) -> Option<Arc<str>> {
         if self.text.is_some() {
             return self.text.clone();
         }
         let text = text::read_file(file).ok()?;
-        (Some(record::hash(&text)) == self.good).then(|| Arc::from(text))
+        (Some(record::hash(&text)) == self.valid_hash).then(|| Arc::from(text))
     }
 }
 
-/// Standard input, or what stands in for it.
-struct Input(Box<dyn Read + Send>);
+/// Standard input, or its replacement.
+struct StandardInput(Box<dyn Read + Send>);
 
-impl fmt::Debug for Input {
+impl fmt::Debug for StandardInput {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Input")
     }
 }
 
-/// What messages call standard input.
-const INPUT: &str = "<stdin>";
+/// The name of standard input in diagnostics.
+const STANDARD_INPUT_NAME: &str = "<stdin>";

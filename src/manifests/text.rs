@@ -1,4 +1,4 @@
-//! The text of a file: whether it may have changed, and reading it within limits.
+//! Reads the text of a file within limits, and detects whether it may have changed.
 
 use std::fs::{self, Metadata};
 use std::io::{self, Read};
@@ -6,31 +6,31 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::place::Spot;
+use super::position::TextSpan;
 
-/// What the file system says about a file. The same stamp means the same content, if it is old enough to be trusted.
+/// File metadata for change detection. Equal stamps mean equal content, if the stamp is old enough to be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(super) struct FileStamp {
     device: u64,
     inode: u64,
     length: u64,
     modified: (i64, i64),
-    /// Changes with the permissions too, so that a file that became readable is read.
+    /// Also changes with the permissions, so that a file that becomes readable is read.
     changed: (i64, i64),
 }
 
-/// Why a file has no text.
+/// Why a file could not be read.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Unread {
+pub(super) struct FileReadError {
     pub(super) reason: &'static str,
     pub(super) message: String,
     pub(super) remedy: &'static str,
-    pub(super) spot: Option<Spot>,
+    pub(super) spot: Option<TextSpan>,
 }
 
-impl Stamp {
-    pub(super) fn of(metadata: &Metadata) -> Self {
-        Stamp {
+impl FileStamp {
+    pub(super) fn from_metadata(metadata: &Metadata) -> Self {
+        FileStamp {
             device: metadata.dev(),
             inode: metadata.ino(),
             length: metadata.len(),
@@ -39,13 +39,13 @@ impl Stamp {
         }
     }
 
-    /// The file itself, whatever it is called.
+    /// Identifies the file independently of its path.
     pub(super) fn identity(&self) -> (u64, u64) {
         (self.device, self.inode)
     }
 
-    /// Clocks of file systems tick in up to 2 s: a file written again within one tick has the same stamp, so one that
-    /// was young when it was read is read again and its content decides.
+    /// File system timestamps may have a resolution of up to 2 s, so a file that is written twice in that time has the
+    /// same stamp. A file that was recent when it was read is therefore read again and compared by content.
     pub(super) fn is_settled(&self, now: SystemTime) -> bool {
         let Ok(since_epoch) = now.duration_since(SystemTime::UNIX_EPOCH) else { return false };
         let Ok(modified) = u64::try_from(self.modified.0.max(self.changed.0)) else { return true };
@@ -54,60 +54,60 @@ impl Stamp {
 }
 
 /// Reads a regular file.
-pub(super) fn read_file(path: &Path) -> Result<String, Unread> {
-    let file = fs::File::open(path).map_err(|error| Unread::of(&error))?;
+pub(super) fn read_file(path: &Path) -> Result<String, FileReadError> {
+    let file = fs::File::open(path).map_err(|error| FileReadError::from_io(&error))?;
     read(file)
 }
 
-/// Reads to the end, if that comes before the limit.
-pub(super) fn read(input: impl Read) -> Result<String, Unread> {
+/// Reads to the end, up to the size limit.
+pub(super) fn read(input: impl Read) -> Result<String, FileReadError> {
     let mut bytes = Vec::new();
-    input.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| Unread::of(&error))?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(Unread {
+    input.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| FileReadError::from_io(&error))?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(FileReadError {
             reason: "TooLarge",
-            message: format!("the file is larger than {} MiB", MAX_FILE >> 20),
+            message: format!("the file is larger than {} MiB", MAX_FILE_BYTES >> 20),
             remedy: "split it into several files",
             spot: None,
         });
     }
-    // A byte order mark is no content, and columns are counted without it.
+    // A byte order mark is not content, and columns are counted without it.
     if bytes.starts_with(b"\xef\xbb\xbf") {
         bytes.drain(..3);
     }
     String::from_utf8(bytes).map_err(|error| not_utf8(error.as_bytes(), error.utf8_error().valid_up_to()))
 }
 
-impl Unread {
-    pub(super) fn of(error: &io::Error) -> Self {
+impl FileReadError {
+    pub(super) fn from_io(error: &io::Error) -> Self {
         let remedy = match error.kind() {
             io::ErrorKind::PermissionDenied => "allow the user that runs Portico to read it",
             io::ErrorKind::NotFound => "correct the path, or create it",
-            _ => "look at the file system it is on",
+            _ => "check the file system",
         };
-        // The operating system's own words, without the number that Rust appends.
+        // The message of the operating system, without the number that Rust appends.
         let message = error.to_string();
         let message = message.split(" (os error").next().unwrap_or(&message).to_lowercase();
-        Unread { reason: "Unreadable", message: format!("it cannot be read: {message}"), remedy, spot: None }
+        FileReadError { reason: "Unreadable", message: format!("cannot be read: {message}"), remedy, spot: None }
     }
 }
 
-fn not_utf8(bytes: &[u8], valid: usize) -> Unread {
+fn not_utf8(bytes: &[u8], valid: usize) -> FileReadError {
     let before = &bytes[..valid];
     let line_start = memchr::memrchr(b'\n', before).map_or(0, |end| end + 1);
     let column = String::from_utf8_lossy(&before[line_start..]).chars().count() + 1;
     let line = memchr::memchr_iter(b'\n', before).count() + 1;
     let utf16 = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
-    Unread {
+    FileReadError {
         reason: "NotUtf8",
         message: if utf16 { "the file is UTF-16".to_owned() } else { "the file is not UTF-8".to_owned() },
         remedy: "save it as UTF-8",
-        spot: Some(Spot { line: line as u32, column: column as u32, width: 1 }),
+        spot: Some(TextSpan { line: line as u32, column: column as u32, width: 1 }),
     }
 }
 
-/// Bytes of one file. Larger ones are hardly manifests, and their values take ten times that.
-const MAX_FILE: u64 = 64 << 20;
+/// The largest file, in bytes. Parsed values take about ten times the memory.
+const MAX_FILE_BYTES: u64 = 64 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -121,17 +121,17 @@ mod tests {
         for (bytes, message, line, column) in cases {
             let unread = read(*bytes).expect_err("not UTF-8");
             assert_eq!((unread.reason, unread.message.as_str()), ("NotUtf8", *message));
-            assert_eq!(unread.spot, Some(Spot { line: *line, column: *column, width: 1 }));
+            assert_eq!(unread.spot, Some(TextSpan { line: *line, column: *column, width: 1 }));
         }
         assert_eq!(read(io::repeat(b'x')).expect_err("endless").reason, "TooLarge");
         let missing = read_file(Path::new("/nonexistent/a.yaml")).expect_err("it does not exist");
-        assert_eq!(missing.message, "it cannot be read: no such file or directory");
+        assert_eq!(missing.message, "cannot be read: no such file or directory");
     }
 
     #[test]
-    fn a_young_stamp_is_not_trusted() {
+    fn recent_stamps_are_not_trusted() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let stamp = Stamp::of(&file.as_file().metadata().unwrap());
+        let stamp = FileStamp::from_metadata(&file.as_file().metadata().unwrap());
         let written = SystemTime::UNIX_EPOCH + Duration::from_secs(stamp.modified.0 as u64);
         assert!(!stamp.is_settled(written + Duration::from_secs(1)));
         assert!(stamp.is_settled(written + Duration::from_secs(10)));

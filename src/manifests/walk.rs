@@ -1,4 +1,4 @@
-//! From the paths of the command line to the files under them, in sorted order.
+//! Lists the files below the paths of the command line, in sorted order.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, FileType, Metadata};
@@ -7,54 +7,54 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::place::Place;
-use super::refusal::Refusal;
-use super::text::{Stamp, Unread};
+use super::diagnostic::ManifestDiagnostic;
+use super::position::FilePosition;
+use super::text::{FileReadError, FileStamp};
 
-/// A path of the command line.
+/// A path given on the command line.
 #[derive(Debug)]
-pub(super) struct Root {
+pub(super) struct ManifestRoot {
     path: PathBuf,
-    /// It was a folder when last seen: if it vanishes, its objects stay.
+    /// Whether it was a folder when last listed: if the folder disappears, its objects are kept.
     was_folder: bool,
 }
 
-/// What is there now.
+/// The result of listing all roots.
 #[derive(Debug, Default)]
-pub(super) struct Listing {
+pub(super) struct FileListing {
     max_files: usize,
-    /// Sorted by path; a file that is reached by two names is listed under the first.
-    pub(super) files: Vec<Found>,
-    /// Folders whose events matter.
+    /// Sorted by path; a file with several paths is listed under the first.
+    pub(super) files: Vec<FoundFile>,
+    /// The folders to watch.
     pub(super) folders: BTreeSet<PathBuf>,
-    /// Folders that could not be read to the end: what was known below them stays.
-    pub(super) kept: Vec<PathBuf>,
-    pub(super) refusals: Vec<Refusal>,
+    /// Folders that could not be listed completely: previous records below them are kept.
+    pub(super) incomplete: Vec<PathBuf>,
+    pub(super) diagnostics: Vec<ManifestDiagnostic>,
 }
 
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct FoundFile {
     pub(super) path: Arc<Path>,
-    pub(super) stamp: Stamp,
-    /// A pipe given by name (`<(helm template …)`): it can be read once only.
+    pub(super) stamp: FileStamp,
+    /// A named pipe (`<(helm template …)`), which can be read only once.
     pub(super) pipe: bool,
 }
 
-impl Root {
+impl ManifestRoot {
     pub(super) fn new(path: PathBuf) -> Self {
-        Root { path, was_folder: false }
+        ManifestRoot { path, was_folder: false }
     }
 }
 
 /// Lists all files below the roots.
-pub(super) fn list(roots: &mut [Root]) -> Listing {
+pub(super) fn list(roots: &mut [ManifestRoot]) -> FileListing {
     list_at_most(MAX_FILES, roots)
 }
 
-fn list_at_most(max_files: usize, roots: &mut [Root]) -> Listing {
-    let mut listing = Listing { max_files, ..Listing::default() };
+fn list_at_most(max_files: usize, roots: &mut [ManifestRoot]) -> FileListing {
+    let mut listing = FileListing { max_files, ..FileListing::default() };
     for root in roots {
-        listing.root(root);
+        listing.add_root(root);
     }
     listing.files.sort_by(|left, right| left.path.cmp(&right.path));
     let mut seen = HashSet::new();
@@ -62,8 +62,8 @@ fn list_at_most(max_files: usize, roots: &mut [Root]) -> Listing {
     listing
 }
 
-impl Listing {
-    fn root(&mut self, root: &mut Root) {
+impl FileListing {
+    fn add_root(&mut self, root: &mut ManifestRoot) {
         let metadata = match fs::metadata(&root.path) {
             Ok(metadata) => metadata,
             Err(error) => {
@@ -75,51 +75,54 @@ impl Listing {
         root.was_folder = metadata.is_dir();
         if !metadata.is_dir() {
             self.folders.insert(parent(&root.path));
-            self.follow_file(&root.path);
-            self.found(&root.path, &metadata, true);
+            self.watch_link_target(&root.path);
+            self.add_file(&root.path, &metadata, true);
             return;
         }
-        self.follow_links(&root.path);
-        let before = (self.files.len(), self.refusals.len());
-        self.folder(&root.path, &metadata, &mut Vec::new());
-        // A folder that went while we looked into it did not lose its files one by one. The event of it is on its way.
+        self.watch_links(&root.path);
+        let before = (self.files.len(), self.diagnostics.len());
+        self.add_folder(&root.path, &metadata, &mut Vec::new());
+        // If the folder was replaced during the listing, its files were not deleted one by one; an event will follow.
         let identity = |metadata: &Metadata| (metadata.dev(), metadata.ino());
         if fs::metadata(&root.path).ok().as_ref().map(identity) != Some(identity(&metadata)) {
-            self.kept.push(root.path.clone());
+            self.incomplete.push(root.path.clone());
         }
-        if before == (self.files.len(), self.refusals.len()) {
+        if before == (self.files.len(), self.diagnostics.len()) {
             let message = "no manifests in this folder".to_owned();
             let remedy = "put files that end in .yaml, .yml or .json into it";
-            self.refuse(&root.path, "EmptyFolder", message, remedy, Refusal::into_warning);
+            self.report(&root.path, "EmptyFolder", message, remedy, ManifestDiagnostic::into_warning);
         }
     }
 
-    fn missing_root(&mut self, root: &Root, error: &io::Error) {
-        let Unread { message, remedy, .. } = Unread::of(error);
+    fn missing_root(&mut self, root: &ManifestRoot, error: &io::Error) {
+        let FileReadError { message, remedy, .. } = FileReadError::from_io(error);
         if error.kind() != io::ErrorKind::NotFound {
-            self.kept.push(root.path.clone());
-            self.refuse(&root.path, "Unreadable", message, remedy, |refusal| refusal);
+            self.incomplete.push(root.path.clone());
+            self.report(&root.path, "Unreadable", message, remedy, |refusal| refusal);
         } else if root.was_folder {
-            self.kept.push(root.path.clone());
-            self.refuse(
+            self.incomplete.push(root.path.clone());
+            self.report(
                 &root.path,
                 "Vanished",
                 "the folder is gone".to_owned(),
-                "bring it back, or restart without it",
-                |refusal| Refusal { meanwhile: Some("Its objects stay as they last were.".to_owned()), ..refusal },
+                "restore it, or restart without it",
+                |refusal| ManifestDiagnostic {
+                    meanwhile: Some("Its last valid objects stay in use.".to_owned()),
+                    ..refusal
+                },
             );
         } else {
             let message = "no such file or folder".to_owned();
-            self.refuse(&root.path, "NotFound", message, "correct the path, or create it", |refusal| refusal);
+            self.report(&root.path, "NotFound", message, "correct the path, or create it", |refusal| refusal);
         }
     }
 
-    /// `above` are the folders we are in, by identity: a link back to one of them is a loop.
-    fn folder(&mut self, path: &Path, metadata: &Metadata, above: &mut Vec<(u64, u64)>) {
+    /// `above` are the identities of the enclosing folders; a link back to one of them is a loop.
+    fn add_folder(&mut self, path: &Path, metadata: &Metadata, above: &mut Vec<(u64, u64)>) {
         let identity = (metadata.dev(), metadata.ino());
         if above.contains(&identity) || above.len() >= MAX_DEPTH {
             let message = "the folder contains itself through a symbolic link".to_owned();
-            self.refuse(path, "Loop", message, "remove the link", |refusal| refusal);
+            self.report(path, "Loop", message, "remove the link", |refusal| refusal);
             return;
         }
         self.folders.insert(path.to_owned());
@@ -130,16 +133,16 @@ impl Listing {
             Ok(names) => names,
             Err(error) if error.kind() == io::ErrorKind::NotFound && !above.is_empty() => return,
             Err(error) => {
-                let Unread { message, remedy, .. } = Unread::of(&error);
-                self.kept.push(path.to_owned());
-                self.refuse(path, "Unreadable", message, remedy, |refusal| refusal);
+                let FileReadError { message, remedy, .. } = FileReadError::from_io(&error);
+                self.incomplete.push(path.to_owned());
+                self.report(path, "Unreadable", message, remedy, |refusal| refusal);
                 return;
             }
         };
         names.sort_by(|left, right| left.0.cmp(&right.0));
         above.push(identity);
         for (name, file_type) in names {
-            // Hidden files belong to editors, and `..data` to the ConfigMap volume whose links lead into it.
+            // Hidden files belong to editors; `..data` is the folder that the links of a ConfigMap volume point into.
             if name.as_encoded_bytes().starts_with(b".") {
                 continue;
             }
@@ -148,71 +151,72 @@ impl Listing {
                 continue;
             }
             if self.files.len() >= self.max_files {
-                self.kept.push(path.to_owned());
-                let message = format!("more than {} files; those from here on are not read", self.max_files);
-                self.refuse(
+                self.incomplete.push(path.to_owned());
+                let message = format!("more than {} files; the rest is not read", self.max_files);
+                self.report(
                     path,
                     "TooManyFiles",
                     message,
-                    "put many objects into one file, divided by ---",
+                    "put several objects into one file, separated by ---",
                     |refusal| refusal,
                 );
                 break;
             }
             let path = path.join(&name);
             match fs::metadata(&path) {
-                Ok(metadata) if metadata.is_dir() => self.folder(&path, &metadata, above),
+                Ok(metadata) if metadata.is_dir() => self.add_folder(&path, &metadata, above),
                 Ok(metadata) if is_manifest => {
                     if file_type.is_symlink() {
-                        self.follow_file(&path);
+                        self.watch_link_target(&path);
                     }
-                    self.found(&path, &metadata, false);
+                    self.add_file(&path, &metadata, false);
                 }
-                Err(error) if is_manifest => self.lost(&path, file_type, &error),
+                Err(error) if is_manifest => self.missing_file(&path, file_type, &error),
                 _ => {}
             }
         }
         above.pop();
     }
 
-    fn found(&mut self, path: &Path, metadata: &Metadata, by_name: bool) {
+    fn add_file(&mut self, path: &Path, metadata: &Metadata, by_name: bool) {
         let file_type = metadata.file_type();
         let pipe = by_name && (file_type.is_fifo() || file_type.is_char_device());
         if metadata.is_file() || pipe {
-            self.files.push(Found { path: Arc::from(path), stamp: Stamp::of(metadata), pipe });
+            self.files.push(FoundFile { path: Arc::from(path), stamp: FileStamp::from_metadata(metadata), pipe });
         } else {
-            // Opening a pipe waits for its writer, for ever if there is none.
+            // Opening a pipe blocks until there is a writer.
             let message = "this is a pipe, a socket or a device".to_owned();
-            self.refuse(path, "NotAFile", message, "put a regular file here", |refusal| refusal);
+            self.report(path, "NotAFile", message, "put a regular file here", |refusal| refusal);
         }
     }
 
-    /// A name without a file behind it: deleted since the folder was read, or a link that leads nowhere.
-    fn lost(&mut self, path: &Path, file_type: FileType, error: &io::Error) {
-        let Unread { message, remedy, .. } = Unread::of(error);
+    /// A name without a file: deleted since the folder was listed, or a link without a target.
+    fn missing_file(&mut self, path: &Path, file_type: FileType, error: &io::Error) {
+        let FileReadError { message, remedy, .. } = FileReadError::from_io(error);
         match error.kind() {
             io::ErrorKind::NotFound if !file_type.is_symlink() => {}
             io::ErrorKind::NotFound => {
-                let message = "the symbolic link leads nowhere".to_owned();
-                self.refuse(path, "NotFound", message, "correct or remove the link", |refusal| refusal);
+                let message = "the target of the symbolic link does not exist".to_owned();
+                self.report(path, "NotFound", message, "correct or remove the link", |refusal| refusal);
             }
             _ => {
-                self.kept.push(path.to_owned());
-                self.refuse(path, "Unreadable", message, remedy, |refusal| refusal);
+                self.incomplete.push(path.to_owned());
+                self.report(path, "Unreadable", message, remedy, |refusal| refusal);
             }
         }
     }
 
-    /// Edits of a file behind links show up where the file is.
-    fn follow_file(&mut self, path: &Path) {
+    /// Watches the folder of a link's target, where edits of the file happen.
+    fn watch_link_target(&mut self, path: &Path) {
         if let Ok(target) = fs::canonicalize(path) {
             self.folders.insert(parent(&target));
         }
-        self.follow_links(path);
+        self.watch_links(path);
     }
 
-    /// Each link in a path may be turned to something else: a checkout that is swapped as a whole is one in the middle.
-    fn follow_links(&mut self, path: &Path) {
+    /// Watches the folders of all links in a path, since each may be redirected; swapping a checkout redirects one of
+    /// them.
+    fn watch_links(&mut self, path: &Path) {
         let mut waiting = vec![path.to_owned()];
         for _ in 0..MAX_LINKS {
             let Some(path) = waiting.pop() else { return };
@@ -225,20 +229,20 @@ impl Listing {
         }
     }
 
-    fn refuse(
+    fn report(
         &mut self,
         path: &Path,
         reason: &'static str,
         message: String,
         remedy: &str,
-        adjust: impl FnOnce(Refusal) -> Refusal,
+        adjust: impl FnOnce(ManifestDiagnostic) -> ManifestDiagnostic,
     ) {
-        let refusal = Refusal::of_file(Place::whole(Arc::from(path)), reason, message, remedy);
-        self.refusals.push(adjust(refusal));
+        let refusal = ManifestDiagnostic::for_file(FilePosition::whole_file(Arc::from(path)), reason, message, remedy);
+        self.diagnostics.push(adjust(refusal));
     }
 }
 
-/// Whether a file or link of this path would be listed in its folder.
+/// Whether listing its folder would include a file or link with this path.
 pub(super) fn is_listed(path: &Path) -> bool {
     let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
     !hidden && is_manifest(path)
@@ -261,11 +265,11 @@ fn nearest_existing(path: &Path) -> PathBuf {
     above.map_or_else(|| PathBuf::from("."), Path::to_owned)
 }
 
-/// Links that are followed from one path. The operating system gives up after as many.
+/// The maximum number of links followed from one path, like the operating system's limit.
 const MAX_LINKS: usize = 40;
 const EXTENSIONS: &[&str] = &["yaml", "yml", "json"];
 const MAX_FILES: usize = 50_000;
-/// Folders in folders. Links can make a tree endless without a loop that is seen.
+/// The maximum nesting of folders. Links can make a tree infinite without a detectable loop.
 const MAX_DEPTH: usize = 40;
 
 #[cfg(test)]
@@ -274,18 +278,20 @@ mod tests {
 
     use super::*;
 
-    /// Relative paths of the files found, and `reason path` of the refusals.
+    /// Relative paths of the files found, and `reason path` of the diagnostics.
     fn listed(root: &Path, paths: &[&str]) -> (Vec<String>, Vec<String>) {
         let relative = |path: &Path| path.strip_prefix(root).unwrap().display().to_string();
-        let mut roots: Vec<_> = paths.iter().map(|path| Root::new(root.join(path))).collect();
+        let mut roots: Vec<_> = paths.iter().map(|path| ManifestRoot::new(root.join(path))).collect();
         let listing = list(&mut roots);
-        let refusals =
-            listing.refusals.iter().map(|refusal| format!("{} {}", refusal.reason, relative(&refusal.place.file)));
+        let refusals = listing
+            .diagnostics
+            .iter()
+            .map(|refusal| format!("{} {}", refusal.reason, relative(&refusal.position.file)));
         (listing.files.iter().map(|found| relative(&found.path)).collect(), refusals.collect())
     }
 
     #[test]
-    fn folders_are_walked_in_order_and_never_for_ever() {
+    fn folders_are_listed_in_order_without_loops() {
         let temp = tempfile::tempdir().unwrap();
         let root = temp.path();
         for folder in ["a/b", "empty", "volume/..2026_1", "a/.git", "loop/inner"] {
@@ -331,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_whose_events_matter_are_known() {
+    fn folders_to_watch() {
         let temp = tempfile::tempdir().unwrap();
         let root = fs::canonicalize(temp.path()).unwrap();
         for folder in ["a/b", "far"] {
@@ -339,11 +345,11 @@ mod tests {
         }
         fs::write(root.join("far/x.yaml"), "").unwrap();
         symlink(root.join("far/x.yaml"), root.join("a/x.yaml")).unwrap();
-        let folders = |path: &str| list(&mut [Root::new(root.join(path))]).folders;
+        let folders = |path: &str| list(&mut [ManifestRoot::new(root.join(path))]).folders;
         let expected = |names: &[&str]| names.iter().map(|name| root.join(name)).collect::<BTreeSet<_>>();
         assert_eq!(folders("a"), expected(&["a", "a/b", "far"]));
         assert_eq!(folders("far/x.yaml"), expected(&["far"]));
-        // A checkout that is swapped by turning a link.
+        // A checkout that is swapped by redirecting a link.
         for folder in ["trees/v1/shop", "git"] {
             fs::create_dir_all(root.join(folder)).unwrap();
         }
@@ -358,32 +364,35 @@ mod tests {
         swapped.extend([root.join("git/current/shop"), root.join("trees/v1/shop")]);
         assert_eq!(folders("git/current/shop/y.yaml"), swapped);
         symlink("loop", root.join("far/loop")).unwrap();
-        assert_eq!(folders("far/loop"), expected(&["far"]), "links in a circle end");
+        assert_eq!(folders("far/loop"), expected(&["far"]), "circular links end");
         assert_eq!(folders("far/none/deep"), expected(&["far"]));
     }
 
     #[test]
-    fn there_is_an_end_to_the_number_of_files() {
+    fn number_of_files_is_limited() {
         let temp = tempfile::tempdir().unwrap();
         for file in ["a.yaml", "b.yaml", "c.yaml"] {
             fs::write(temp.path().join(file), "").unwrap();
         }
-        let at_most = |files| list_at_most(files, &mut [Root::new(temp.path().to_owned())]);
-        assert!(at_most(3).refusals.is_empty());
+        let at_most = |files| list_at_most(files, &mut [ManifestRoot::new(temp.path().to_owned())]);
+        assert!(at_most(3).diagnostics.is_empty());
         let listing = at_most(2);
-        assert_eq!((listing.files.len(), listing.refusals.len(), listing.refusals[0].reason), (2, 1, "TooManyFiles"));
-        assert_eq!(listing.kept, [temp.path()], "what was known of the others stays");
+        assert_eq!(
+            (listing.files.len(), listing.diagnostics.len(), listing.diagnostics[0].reason),
+            (2, 1, "TooManyFiles")
+        );
+        assert_eq!(listing.incomplete, [temp.path()], "records of the other files are kept");
     }
 
     #[test]
-    fn a_folder_that_vanishes_keeps_what_was_in_it() {
+    fn objects_of_a_vanished_folder_are_kept() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("folder");
         fs::create_dir(&path).unwrap();
-        let mut roots = [Root::new(path.clone())];
-        assert!(list(&mut roots).kept.is_empty());
+        let mut roots = [ManifestRoot::new(path.clone())];
+        assert!(list(&mut roots).incomplete.is_empty());
         fs::remove_dir(&path).unwrap();
         let listing = list(&mut roots);
-        assert_eq!((listing.kept, listing.refusals[0].reason), (vec![path], "Vanished"));
+        assert_eq!((listing.incomplete, listing.diagnostics[0].reason), (vec![path], "Vanished"));
     }
 }

@@ -1,4 +1,4 @@
-//! Says when to read again: events of the file system, gathered for a moment, or a slow clock where there are none.
+//! Triggers rereading of manifests: debounced file system events, or polling where there are no events.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -14,47 +14,47 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::warn;
 
-use super::changed::Changed;
+use super::changed::ChangedPaths;
 use super::mounts::lacks_events;
 use super::walk::is_listed;
 
-/// Watches folders, each for itself: which ones is said after every reading by `follow`.
+/// Watches folders, without their subfolders; `watch_only` sets them after every reading.
 #[derive(Debug)]
-pub struct Watcher {
-    /// None if the system gives no watches at all.
+pub struct ManifestWatcher {
+    /// `None` if the system supports no watches at all.
     events: Option<RecommendedWatcher>,
     watched: BTreeSet<PathBuf>,
-    shared: Arc<Shared>,
+    shared: Arc<WatcherState>,
     task: JoinHandle<()>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
-    /// Something happened.
+struct WatcherState {
+    /// An event that triggers a reading.
     event: Notify,
-    /// A file is being written: what counts is when it is closed, but some writers never do.
+    /// A file is being written: normally the close event triggers the reading, but some writers never close the file.
     written: Notify,
-    /// Manifests that were written to and not closed since.
+    /// Manifests that have been written to and not yet closed.
     open: Mutex<BTreeSet<PathBuf>>,
-    /// What the events since the last reading were about.
-    changed: Mutex<Changed>,
-    /// A watched folder may have been replaced by another of the same name, so all watches are set again.
+    /// The paths of the events since the last reading.
+    changed: Mutex<ChangedPaths>,
+    /// A watched folder may have been replaced by another with the same name, so all watches have to be set again.
     renew: AtomicBool,
-    /// Some folder has no events: look every now and then.
+    /// Some folder has no events, so it is polled.
     poll: AtomicBool,
 }
 
-impl Watcher {
-    /// Starts watching, on the current runtime. A tick means "read again"; ticks that nobody took yet are one.
-    pub fn start() -> (Watcher, mpsc::Receiver<()>) {
+impl ManifestWatcher {
+    /// Starts watching on the current runtime. A tick means "read again"; unreceived ticks are merged.
+    pub fn start() -> (ManifestWatcher, mpsc::Receiver<()>) {
         let (ticks, receiver) = mpsc::channel(1);
-        let shared = Arc::new(Shared::default());
-        let task = tokio::spawn(gather(Arc::clone(&shared), ticks));
+        let shared = Arc::new(WatcherState::default());
+        let task = tokio::spawn(debounce(Arc::clone(&shared), ticks));
         let events = {
             let shared = Arc::clone(&shared);
             notify::recommended_watcher(move |event| on_event(&shared, event))
         };
-        let mut watcher = Watcher { events: None, watched: BTreeSet::new(), shared, task };
+        let mut watcher = ManifestWatcher { events: None, watched: BTreeSet::new(), shared, task };
         match events {
             Ok(events) => watcher.events = Some(events),
             Err(error) => watcher.poll(Path::new(""), &error.to_string()),
@@ -62,18 +62,18 @@ impl Watcher {
         (watcher, receiver)
     }
 
-    /// Watches exactly these folders from now on. What changed in a new one before this call is not lost: there is a tick
-    /// for it.
-    pub fn follow(&mut self, folders: &BTreeSet<PathBuf>) {
+    /// Watches exactly these folders from now on. Changes in a new folder before this call are not lost: they cause a
+    /// tick.
+    pub fn watch_only(&mut self, folders: &BTreeSet<PathBuf>) {
         let Some(events) = &mut self.events else { return };
         let renew = self.shared.renew.swap(false, Ordering::AcqRel);
         for folder in self.watched.difference(folders) {
-            // It may be gone already, and its watch with it.
+            // The folder may be deleted already, and its watch with it.
             drop(events.unwatch(folder));
         }
         self.watched.retain(|folder| folders.contains(folder));
         let mut failed = Vec::new();
-        let mut news = false;
+        let mut any_new = false;
         for folder in folders {
             let is_new = !self.watched.contains(folder);
             if !is_new && !renew {
@@ -84,14 +84,14 @@ impl Watcher {
                     failed.push((folder, "its file system has no events".to_owned()))
                 }
                 Ok(()) => {}
-                // Gone since it was read; the folder above it is watched and will tell.
+                // Deleted since it was read; the parent folder is watched and reports it.
                 Err(error) if matches!(error.kind, ErrorKind::PathNotFound) => continue,
                 Err(error) => failed.push((folder, error.to_string())),
             }
-            news |= self.watched.insert(folder.clone());
+            any_new |= self.watched.insert(folder.clone());
         }
-        if news {
-            *self.shared.changed.lock() = Changed::Anything;
+        if any_new {
+            *self.shared.changed.lock() = ChangedPaths::Anything;
             self.shared.event.notify_one();
         }
         for (folder, why) in failed {
@@ -99,31 +99,36 @@ impl Watcher {
         }
     }
 
-    /// What to look at since this was last asked. To be asked before reading, so that what changes meanwhile counts for the
-    /// next time.
-    pub fn changed(&self) -> Changed {
+    /// The changes since the previous call. Call it before reading, so that concurrent changes are reported the next
+    /// time.
+    pub fn changed(&self) -> ChangedPaths {
         let changed = std::mem::take(&mut *self.shared.changed.lock());
-        if self.shared.poll.load(Ordering::Acquire) { Changed::Anything } else { changed }
+        if self.shared.poll.load(Ordering::Acquire) { ChangedPaths::Anything } else { changed }
     }
 
     fn poll(&self, folder: &Path, why: &str) {
         if !self.shared.poll.swap(true, Ordering::AcqRel) {
-            let seconds = POLL.as_secs();
-            warn!(folder = %folder.display(), why, seconds, "Cannot watch the manifests for changes, looking at them every few seconds instead");
+            let seconds = POLL_INTERVAL.as_secs();
+            warn!(
+                folder = %folder.display(),
+                why,
+                seconds,
+                "Cannot watch the manifests for changes; polling them instead"
+            );
             self.shared.event.notify_one();
         }
     }
 }
 
-impl Drop for Watcher {
+impl Drop for ManifestWatcher {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-/// Runs on the thread of the watches.
-fn on_event(shared: &Shared, event: notify::Result<Event>) {
-    // Our own reading is an event too, and must not lead to the next one.
+/// Called on the watcher's thread.
+fn on_event(shared: &WatcherState, event: notify::Result<Event>) {
+    // Our own reading causes events, too; they must not trigger the next reading.
     if let Ok(Event { kind: EventKind::Access(kind), .. }) = event
         && kind != AccessKind::Close(AccessMode::Write)
     {
@@ -131,7 +136,7 @@ fn on_event(shared: &Shared, event: notify::Result<Event>) {
     }
     match &event {
         Ok(Event { kind: EventKind::Any | EventKind::Other, .. }) | Err(_) => {
-            *shared.changed.lock() = Changed::Anything;
+            *shared.changed.lock() = ChangedPaths::Anything;
         }
         Ok(event) => shared.changed.lock().add(&event.paths),
     }
@@ -141,14 +146,14 @@ fn on_event(shared: &Shared, event: notify::Result<Event>) {
         shared.open.lock().retain(|open| !paths.contains(open));
     }
     match kind {
-        // A program that renders to a file may take its time. Half of what it has to say would be half of the objects.
+        // A program may write a file slowly; reading it half-written would drop half of the objects.
         Ok(EventKind::Modify(ModifyKind::Data(_))) if cfg!(target_os = "linux") => {
             shared.open.lock().extend(paths.into_iter().filter(|path| is_listed(path)));
             shared.written.notify_one();
             return;
         }
         Ok(EventKind::Access(_) | EventKind::Create(_)) => {}
-        // A folder that goes takes its watch along; an overflow (`Other`) may have hidden that.
+        // Deleting a folder removes its watch; an overflow (`Other`) may hide such an event.
         Ok(EventKind::Remove(_) | EventKind::Modify(_) | EventKind::Any | EventKind::Other) | Err(_) => {
             shared.renew.store(true, Ordering::Release);
         }
@@ -156,48 +161,48 @@ fn on_event(shared: &Shared, event: notify::Result<Event>) {
     shared.event.notify_one();
 }
 
-/// Makes one tick of a burst of events: it is over when nothing happened for a moment, or has gone on for too long.
-async fn gather(shared: Arc<Shared>, ticks: mpsc::Sender<()>) {
+/// Merges a burst of events into one tick, after a quiet period or a maximum duration.
+async fn debounce(shared: Arc<WatcherState>, ticks: mpsc::Sender<()>) {
     loop {
         let left_open = async {
             shared.written.notified().await;
-            sleep(POLL).await;
+            sleep(POLL_INTERVAL).await;
         };
         tokio::select! {
             () = shared.event.notified() => {}
             () = left_open => shared.open.lock().clear(),
-            () = sleep(POLL), if shared.poll.load(Ordering::Acquire) => {}
+            () = sleep(POLL_INTERVAL), if shared.poll.load(Ordering::Acquire) => {}
         }
-        let latest = Instant::now() + BURST;
-        while timeout_at(latest.min(Instant::now() + QUIET), shared.event.notified()).await.is_ok()
+        let latest = Instant::now() + MAX_BURST;
+        while timeout_at(latest.min(Instant::now() + QUIET_PERIOD), shared.event.notified()).await.is_ok()
             && Instant::now() < latest
         {}
-        // Another file is closed while one is being written: reading both now would find half of that one.
-        let patience = Instant::now() + POLL;
-        while !shared.open.lock().is_empty() && timeout_at(patience, shared.event.notified()).await.is_ok() {}
+        // A file may still be open for writing when another is closed; reading both now would read half of it.
+        let deadline = Instant::now() + POLL_INTERVAL;
+        while !shared.open.lock().is_empty() && timeout_at(deadline, shared.event.notified()).await.is_ok() {}
         shared.open.lock().clear();
-        // A full channel holds a tick that nobody took yet, which is this one as well.
+        // A full channel already holds a tick, which covers this one as well.
         if let Err(mpsc::error::TrySendError::Closed(())) = ticks.try_send(()) {
             return;
         }
     }
 }
 
-/// A write, a rename and a close of one save are a fraction of this apart.
-const QUIET: Duration = Duration::from_millis(2);
-/// A folder that is written to without end is read nevertheless.
-const BURST: Duration = Duration::from_millis(50);
-const POLL: Duration = Duration::from_secs(2);
+/// The write, rename and close events of one save are closer together than this.
+const QUIET_PERIOD: Duration = Duration::from_millis(2);
+/// The longest burst: a folder with continuous writes is read at this interval.
+const MAX_BURST: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_burst_is_one_tick_and_an_endless_one_several() {
-        let shared = Arc::new(Shared::default());
+    async fn bursts_become_one_tick_endless_ones_several() {
+        let shared = Arc::new(WatcherState::default());
         let (sender, mut ticks) = mpsc::channel(1);
-        let task = tokio::spawn(gather(Arc::clone(&shared), sender));
+        let task = tokio::spawn(debounce(Arc::clone(&shared), sender));
         let start = Instant::now();
         for _ in 0..3 {
             shared.event.notify_one();
@@ -223,58 +228,58 @@ mod tests {
         endless.abort();
         drop(ticks);
         shared.event.notify_one();
-        task.await.expect("it ends when nobody listens");
+        task.await.expect("the task ends when the receiver is dropped");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_events_the_clock_ticks() {
-        let shared = Arc::new(Shared::default());
+    async fn folders_without_events_are_polled() {
+        let shared = Arc::new(WatcherState::default());
         shared.poll.store(true, Ordering::Release);
         let (sender, mut ticks) = mpsc::channel(1);
-        let task = tokio::spawn(gather(Arc::clone(&shared), sender));
+        let task = tokio::spawn(debounce(Arc::clone(&shared), sender));
         let start = Instant::now();
         ticks.recv().await.expect("a tick");
-        assert!(start.elapsed() >= POLL && start.elapsed() < 2 * POLL);
+        assert!(start.elapsed() >= POLL_INTERVAL && start.elapsed() < 2 * POLL_INTERVAL);
         task.abort();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_file_that_is_never_closed_is_read_late() {
-        let shared = Arc::new(Shared::default());
+    async fn unclosed_files_are_read_after_the_poll_interval() {
+        let shared = Arc::new(WatcherState::default());
         let (sender, mut ticks) = mpsc::channel(1);
-        let task = tokio::spawn(gather(Arc::clone(&shared), sender));
+        let task = tokio::spawn(debounce(Arc::clone(&shared), sender));
         let start = Instant::now();
         shared.written.notify_one();
         ticks.recv().await.expect("a tick");
-        assert!(start.elapsed() >= POLL && start.elapsed() < 2 * POLL);
+        assert!(start.elapsed() >= POLL_INTERVAL && start.elapsed() < 2 * POLL_INTERVAL);
         task.abort();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn half_a_file_is_waited_for_and_not_for_ever() {
+    async fn half_written_files_delay_reading_up_to_a_limit() {
         let event = |kind| Ok(Event::new(kind).add_path(PathBuf::from("/a/slow.yaml")));
         let data = EventKind::Modify(ModifyKind::Data(notify::event::DataChange::Any));
         for closed in [true, false] {
-            let shared = Arc::new(Shared::default());
+            let shared = Arc::new(WatcherState::default());
             let (sender, mut ticks) = mpsc::channel(1);
-            let task = tokio::spawn(gather(Arc::clone(&shared), sender));
+            let task = tokio::spawn(debounce(Arc::clone(&shared), sender));
             let start = Instant::now();
             on_event(&shared, event(data));
             shared.event.notify_one();
-            tokio::time::sleep(POLL / 2).await;
-            assert!(ticks.try_recv().is_err(), "one file was closed, and the other is half written");
+            tokio::time::sleep(POLL_INTERVAL / 2).await;
+            assert!(ticks.try_recv().is_err(), "one file was closed, the other is half-written");
             if closed {
                 on_event(&shared, event(EventKind::Access(AccessKind::Close(AccessMode::Write))));
             }
             ticks.recv().await.expect("a tick");
-            assert_eq!(start.elapsed() < POLL, closed, "{:?}", start.elapsed());
-            assert!(start.elapsed() < POLL + 2 * BURST, "{:?}", start.elapsed());
+            assert_eq!(start.elapsed() < POLL_INTERVAL, closed, "{:?}", start.elapsed());
+            assert!(start.elapsed() < POLL_INTERVAL + 2 * MAX_BURST, "{:?}", start.elapsed());
             task.abort();
         }
     }
 
     #[test]
-    fn reading_is_no_event() {
+    fn read_events_are_ignored() {
         let data = EventKind::Modify(ModifyKind::Data(notify::event::DataChange::Any));
         for (kind, counts, renews) in [
             (data, !cfg!(target_os = "linux"), !cfg!(target_os = "linux")),
@@ -285,7 +290,7 @@ mod tests {
             (EventKind::Remove(notify::event::RemoveKind::Folder), true, true),
             (EventKind::Other, true, true),
         ] {
-            let shared = Shared::default();
+            let shared = WatcherState::default();
             on_event(&shared, Ok(Event::new(kind)));
             let mut waiting = std::pin::pin!(shared.event.notified());
             assert_eq!(waiting.as_mut().enable(), counts, "{kind:?}");

@@ -1,4 +1,4 @@
-//! `basic-auth`: a username and a password say who is asking.
+//! `basic-auth`: authenticates consumers by username and password.
 //!
 //! ```yaml
 //! apiVersion: configuration.konghq.com/v1
@@ -10,7 +10,8 @@
 //!   hide_credentials: true
 //! ```
 //!
-//! Usernames and passwords are Secrets labeled `konghq.com/credential: basic-auth`, which a KongConsumer lists.
+//! Usernames and passwords are in Secrets labeled `konghq.com/credential: basic-auth`, which a KongConsumer lists in
+//! `credentials`.
 
 use std::sync::Arc;
 
@@ -23,37 +24,37 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::plugin::authentication::{Gate, IdentityRealm, Shown, challenge};
-use crate::plugin::consumers::{BasicCredential, digest_of};
-use crate::plugin::kind::{BuildCx, Invalid, Kind, Phases, Scopes};
-use crate::plugin::{Directory, Outcome, Plugin, Reply, RequestCx};
+use crate::plugin_api::authentication::{AuthPolicy, IdentityRealm, VerifiedCredential, challenge};
+use crate::plugin_api::consumers::{BasicCredential, sha256};
+use crate::plugin_api::kind::{BuildCx, Phases, PluginDiagnostic, PluginKind, Scopes};
+use crate::plugin_api::{AccessOutcome, ConsumerDirectory, Plugin, Reply, RequestCx};
 
-/// Lets in who knows the password of a consumer.
+/// Authenticates consumers by username and password.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
-    /// Id or username of the consumer in whose name requests without a valid password go on. Without it they are refused.
+    /// Id or username of the consumer for requests without a valid password. If unset, such requests are rejected.
     anonymous: Option<String>,
-    /// Whether the endpoint does not get to see the header with the password.
+    /// Remove the header with the password before the request is sent to the endpoint.
     hide_credentials: bool,
-    /// What the client is told that the password is for, in `WWW-Authenticate`.
+    /// Realm in `WWW-Authenticate`.
     realm: String,
-    /// What is done about somebody who tries one password after another.
+    /// Protection against password guessing.
     brute_force_protection: Option<BruteForceProtection>,
-    /// Where consumers are kept. Only those of this cluster are known here.
+    /// Where consumers are stored. Only the realm of this cluster is supported.
     identity_realms: Vec<IdentityRealm>,
 }
 
-/// What is done about somebody who tries one password after another.
+/// Protection against password guessing.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct BruteForceProtection {
-    /// `off`: nothing. Limit the requests of an address with rate-limiting instead.
-    strategy: Strategy,
+    /// `off`: no protection. Use the plugin rate-limiting to limit the requests of a client address.
+    strategy: BruteForceStrategy,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
-pub(crate) enum Strategy {
+pub(crate) enum BruteForceStrategy {
     #[serde(rename = "off")]
     Off,
 }
@@ -72,115 +73,118 @@ impl Default for Config {
 
 impl Default for BruteForceProtection {
     fn default() -> Self {
-        BruteForceProtection { strategy: Strategy::Off }
+        BruteForceProtection { strategy: BruteForceStrategy::Off }
     }
 }
 
 #[derive(Debug)]
 pub(crate) struct BasicAuth {
-    gate: Gate,
+    policy: AuthPolicy,
     challenge: HeaderValue,
-    hides: bool,
+    hides_credentials: bool,
 }
 
-impl Kind for BasicAuth {
+impl PluginKind for BasicAuth {
     const NAME: &'static str = "basic-auth";
     const PRIORITY: i32 = 1100;
     const PHASES: Phases = Phases::ACCESS;
-    const GUARD: bool = true;
-    const SCOPES: Scopes = Scopes::FOR_EVERYBODY;
+    const FAIL_CLOSED: bool = true;
+    const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
     type Config = Config;
     type Plugin = Self;
 
-    fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<Invalid>> {
-        let gate = Gate::new(config.anonymous, true);
+    fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
+        let gate = AuthPolicy::new(config.anonymous, true);
         let challenge = challenge("Basic", Some(&config.realm), "");
         match (gate, challenge) {
-            (Ok(gate), Ok(challenge)) => Ok(BasicAuth { gate, challenge, hides: config.hide_credentials }),
+            (Ok(gate), Ok(challenge)) => {
+                Ok(BasicAuth { policy: gate, challenge, hides_credentials: config.hide_credentials })
+            }
             (gate, challenge) => Err(gate.err().into_iter().chain(challenge.err()).collect()),
         }
     }
 }
 
 impl Plugin for BasicAuth {
-    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> Outcome<'a> {
-        if self.gate.is_open(cx) {
-            return Outcome::Next;
+    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
+        if self.policy.skips(cx) {
+            return AccessOutcome::Continue;
         }
         let consumers = cx.consumers;
-        let shown = self.shown(cx);
-        let known = shown.as_ref().and_then(|shown| shown.check(consumers));
+        let shown = self.find_login(cx);
+        let known = shown.as_ref().and_then(|shown| shown.verify(consumers));
         let reply = match known {
             Some(known) => {
                 let (consumer, identifier) = (Some(&known.consumer), known.username.header());
-                self.gate.admit(cx, Shown { consumer, credential: &known.id, identifier });
+                self.policy.accept(cx, VerifiedCredential { consumer, credential: &known.id, identifier });
                 None
             }
-            None => self.gate.turn_away(cx, || {
+            None => self.policy.reject(cx, || {
                 let reason = if shown.is_some() { "wrong_credentials" } else { "no_credentials" };
                 let reply = Reply::negotiated(StatusCode::UNAUTHORIZED, "Unauthorized", reason);
-                reply.with(WWW_AUTHENTICATE, self.challenge.clone())
+                reply.with_header(WWW_AUTHENTICATE, self.challenge.clone())
             }),
         };
-        reply.map_or(Outcome::Next, Outcome::Reply)
+        reply.map_or(AccessOutcome::Continue, AccessOutcome::Reply)
     }
 }
 
 impl BasicAuth {
-    /// What stands in `Proxy-Authorization` if a consumer is called that, or else in `Authorization`. Takes out of the
-    /// request what it looked at, if credentials are to be hidden.
-    fn shown(&self, cx: &mut RequestCx<'_>) -> Option<Password> {
-        let for_proxy = self.read(cx, PROXY_AUTHORIZATION).filter(|shown| shown.is_of_somebody(cx.consumers));
-        for_proxy.or_else(|| self.read(cx, AUTHORIZATION))
+    /// Reads `Proxy-Authorization` if its username exists, otherwise `Authorization`. Removes the headers that were
+    /// read if `hide_credentials` is set.
+    fn find_login(&self, cx: &mut RequestCx<'_>) -> Option<Login> {
+        let for_proxy =
+            self.read_header(cx, PROXY_AUTHORIZATION).filter(|shown| shown.has_known_username(cx.consumers));
+        for_proxy.or_else(|| self.read_header(cx, AUTHORIZATION))
     }
 
-    fn read(&self, cx: &mut RequestCx<'_>, name: HeaderName) -> Option<Password> {
-        let credentials = basic(cx.head.headers.get(&name)?.as_bytes())?;
-        let password = Password::decode(credentials);
-        if self.hides {
+    fn read_header(&self, cx: &mut RequestCx<'_>, name: HeaderName) -> Option<Login> {
+        let credentials = strip_basic_scheme(cx.head.headers.get(&name)?.as_bytes())?;
+        let password = Login::decode(credentials);
+        if self.hides_credentials {
             cx.head.headers.remove(name);
         }
         password
     }
 }
 
-/// What follows the scheme.
-fn basic(value: &[u8]) -> Option<&[u8]> {
+/// The credentials after the scheme `Basic`.
+fn strip_basic_scheme(value: &[u8]) -> Option<&[u8]> {
     let (scheme, credentials) = value.trim_ascii().split_at_checked(5)?;
     scheme.eq_ignore_ascii_case(b"basic").then(|| credentials.trim_ascii())
 }
 
-/// Clients leave the padding out now and then.
+/// Some clients omit the padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// A username and a password, as somebody has shown them.
-struct Password {
+/// A username and password from a request.
+struct Login {
     username: String,
     password: Vec<u8>,
 }
 
-impl Password {
+impl Login {
     fn decode(credentials: &[u8]) -> Option<Self> {
         let mut username = BASE64.decode(credentials).ok()?;
         let colon = memchr::memchr(b':', &username)?;
         let password = username.split_off(colon + 1);
         username.truncate(colon);
         let username = String::from_utf8(username).ok().filter(|username| !username.is_empty())?;
-        Some(Password { username, password })
+        Some(Login { username, password })
     }
 
-    fn is_of_somebody(&self, consumers: &Directory) -> bool {
+    fn has_known_username(&self, consumers: &ConsumerDirectory) -> bool {
         consumers.passwords.get(&*self.username).is_some()
     }
 
-    /// Takes as long for a username that nobody has as for a wrong password.
-    fn check<'c>(&self, consumers: &'c Directory) -> Option<&'c Arc<BasicCredential>> {
+    /// Takes equally long for an unknown username and a wrong password.
+    fn verify<'c>(&self, consumers: &'c ConsumerDirectory) -> Option<&'c Arc<BasicCredential>> {
         let known = consumers.passwords.get(&*self.username);
         let expected = known.map_or(&[0; 32], |known| &known.password);
-        verify_slices_are_equal(expected, &digest_of(&self.password)).ok().and(known)
+        verify_slices_are_equal(expected, &sha256(&self.password)).ok().and(known)
     }
 }
 

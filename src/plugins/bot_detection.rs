@@ -1,4 +1,4 @@
-//! Keeps crawlers out by what they call themselves.
+//! `bot-detection`: rejects crawlers by their `User-Agent`.
 //!
 //! ```yaml
 //! plugin: bot-detection
@@ -11,39 +11,42 @@ use regex::bytes::{RegexSet, RegexSetBuilder};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::plugin::{BuildCx, Invalid, Kind, Outcome, Phases, Plugin, Reply, RequestCx, Scopes, said_of_expression};
+use crate::plugin_api::{
+    AccessOutcome, BuildCx, Phases, Plugin, PluginDiagnostic, PluginKind, Reply, RequestCx, Scopes, regex_error_message,
+};
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
-    /// Regular expressions, searched in `User-Agent` with regard to case. Whom one matches is let in.
+    /// Regular expressions for `User-Agent`, case-sensitive and not anchored. A client that matches one is allowed.
     allow: Vec<String>,
-    /// Regular expressions as in `allow`. Whom one matches, and none of `allow`, is kept out, besides the known crawlers.
+    /// Regular expressions as in `allow`. A client that matches one of these or is a known crawler, and does not match
+    /// `allow`, is rejected.
     deny: Vec<String>,
 }
 
 pub(crate) struct BotDetection {
     allow: RegexSet,
-    /// What is configured and what is known.
+    /// Configured expressions and known crawlers.
     deny: RegexSet,
 }
 
-impl Kind for BotDetection {
+impl PluginKind for BotDetection {
     const NAME: &'static str = "bot-detection";
     const PRIORITY: i32 = 2500;
     const PHASES: Phases = Phases::ACCESS;
-    const GUARD: bool = true;
-    const SCOPES: Scopes = Scopes::FOR_EVERYBODY;
+    const FAIL_CLOSED: bool = true;
+    const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
     type Config = Config;
     type Plugin = BotDetection;
 
-    fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<Invalid>> {
+    fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
         let mut invalid = Vec::new();
         for (field, patterns) in [("allow", &config.allow), ("deny", &config.deny)] {
             for (at, pattern) in patterns.iter().enumerate() {
-                if let Err(error) = set([pattern.as_str()]) {
+                if let Err(error) = build_set([pattern.as_str()]) {
                     let remedy = "write a regular expression without look-around and backreferences";
-                    invalid.push(Invalid::new(format!("{field}[{at}]"), said_of_expression(&error), remedy));
+                    invalid.push(PluginDiagnostic::new(format!("{field}[{at}]"), regex_error_message(&error), remedy));
                 }
             }
         }
@@ -52,50 +55,54 @@ impl Kind for BotDetection {
         }
         let too_large = |field: &str| {
             let field = field.to_owned();
-            move |error: regex::Error| vec![Invalid::new(field, error.to_string(), "use fewer or simpler expressions")]
+            move |error: regex::Error| {
+                vec![PluginDiagnostic::new(field, error.to_string(), "use fewer or simpler expressions")]
+            }
         };
-        let allow = set(config.allow.iter().map(String::as_str)).map_err(too_large("allow"))?;
-        let deny = set(config.deny.iter().map(String::as_str).chain(CRAWLERS.iter().copied()));
+        let allow = build_set(config.allow.iter().map(String::as_str)).map_err(too_large("allow"))?;
+        let deny = build_set(config.deny.iter().map(String::as_str).chain(CRAWLERS.iter().copied()));
         Ok(BotDetection { allow, deny: deny.map_err(too_large("deny"))? })
     }
 }
 
 impl Plugin for BotDetection {
-    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> Outcome<'a> {
+    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         let mut agents = cx.head.headers.get_all(USER_AGENT).iter();
-        let Some(agent) = agents.next() else { return Outcome::Next };
+        let Some(agent) = agents.next() else { return AccessOutcome::Continue };
         if agents.next().is_some() {
             let message = "Only one User-Agent header allowed";
-            return Outcome::Reply(Reply::negotiated(StatusCode::BAD_REQUEST, message, "two_user_agents"));
+            return AccessOutcome::Reply(Reply::negotiated(StatusCode::BAD_REQUEST, message, "two_user_agents"));
         }
         if self.allow.is_match(agent.as_bytes()) || !self.deny.is_match(agent.as_bytes()) {
-            return Outcome::Next;
+            return AccessOutcome::Continue;
         }
-        Outcome::Reply(Reply::negotiated(StatusCode::FORBIDDEN, "Forbidden", "bot"))
+        AccessOutcome::Reply(Reply::negotiated(StatusCode::FORBIDDEN, "Forbidden", "bot"))
     }
 }
 
-fn set<'p>(patterns: impl IntoIterator<Item = &'p str>) -> Result<RegexSet, regex::Error> {
-    RegexSetBuilder::new(patterns).size_limit(MOST_MEMORY).build()
+fn build_set<'p>(patterns: impl IntoIterator<Item = &'p str>) -> Result<RegexSet, regex::Error> {
+    RegexSetBuilder::new(patterns).size_limit(MAX_SET_BYTES).build()
 }
 
-/// Of one compiled set, in bytes.
-const MOST_MEMORY: usize = 4 << 20;
+/// Size limit of one compiled set, in bytes.
+const MAX_SET_BYTES: usize = 4 << 20;
 
-/// What crawlers, feed readers and monitors call themselves, for the most part by what they say in the documentation that
-/// their own `User-Agent` leads to.
+/// `User-Agent` patterns of crawlers, feed readers and monitors. Most are taken from the documentation that their
+/// `User-Agent` links to.
 const CRAWLERS: &[&str] = &[
-    // Whoever is called something bot, crawler or spider, with a version behind it. Cubot makes telephones.
+    // Names ending in bot, crawler or spider, followed by a version. The version excludes phones of the brand Cubot.
     r"(?:[Bb]ot|[Cc]rawler|[Ss]pider)/v?[0-9]",
     r"(?:bot|crawler|spider)s?\.(?:html?|php|aspx)",
     // Search engines.
     r"Googlebot|Google-InspectionTool|AdsBot-Google|Mediapartners-Google|APIs-Google|Google.*/\+/web/snippet",
     r"Bingbot|bingbot|BingPreview|msnbot|adidxbot|MSIECrawler",
-    r"Baiduspider|BaiduMobaider|YandexBot|YandexImages|Yahoo! Slurp|YahooSeeker|Y!J-|DuckDuckBot|Sogou|Exabot|SeznamBot",
-    r"Nutch|Heritrix|heritrix|CCBot|Applebot|PetalBot|Qwantify|coccoc|ia_archiver|archive\.org_bot|Steeler|Scrapy",
-    // Whoever looks at links that are shared.
-    r"facebookexternalhit|[Ff]acebot|Twitterbot|LinkedInBot|Pinterest/|Slackbot|TelegramBot|Discordbot|WhatsApp/|Embedly",
-    // Models.
+    r"Baiduspider|BaiduMobaider|YandexBot|YandexImages|Yahoo! Slurp|YahooSeeker|Y!J-|DuckDuckBot|Sogou|Exabot",
+    r"SeznamBot|Nutch|Heritrix|heritrix|CCBot|Applebot|PetalBot|Qwantify|coccoc|ia_archiver|archive\.org_bot",
+    r"Steeler|Scrapy",
+    // Link previews.
+    r"facebookexternalhit|[Ff]acebot|Twitterbot|LinkedInBot|Pinterest/|Slackbot|TelegramBot|Discordbot",
+    r"WhatsApp/|Embedly",
+    // AI models.
     r"GPTBot|ClaudeBot|PerplexityBot|Bytespider|Amazonbot|meta-externalagent",
     // Feeds.
     r"Feedfetcher-Google|FeedBurner|Feedly|NewsGator|Bloglines|UniversalFeedParser|Tiny Tiny RSS|Superfeedr",
@@ -112,15 +119,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::plugin::testing::{Visit, build, chain};
-    use crate::plugin::{Entry, ReplyBody};
+    use crate::plugin_api::testing::{TestRequest, build, chain};
+    use crate::plugin_api::{RegisteredKind, ReplyBody};
 
-    const KIND: Entry<BotDetection> = Entry::NEW;
+    const KIND: RegisteredKind<BotDetection> = RegisteredKind::NEW;
     const BROWSER: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
 
     // kong-compat §4.6
     #[tokio::test]
-    async fn crawlers_are_kept_out() {
+    async fn crawlers_are_rejected() {
         let listed = json!({"allow": ["^Good", "[Gg]ooglebot"], "deny": ["Firefox/1\\.", "^Good"]});
         for (config, agent, is_let_in) in [
             (json!({}), BROWSER, true),
@@ -133,14 +140,15 @@ mod tests {
             (json!({}), "Twitterbot/1.0", false),
             (json!({}), "Unheard-ofSpider/0.1", false),
             (json!({}), "Pingdom.com_bot_version_1.4_(http://www.pingdom.com/)", false),
-            // Allowed first, then denied, then known; with regard to case, anywhere.
+            // Precedence: `allow`, `deny`, known crawlers. Case-sensitive, not anchored.
             (listed.clone(), "Good", true),
             (listed.clone(), "Mozilla/5.0 (compatible; Googlebot/2.1)", true),
             (listed.clone(), "Twitterbot/1.0", false),
             (listed.clone(), "Mozilla/5.0 Firefox/1.0", false),
             (listed.clone(), "Mozilla/5.0 firefox/1.0", true),
         ] {
-            let outcome = Visit::get("/").header("user-agent", agent).run(&chain(&[(&KIND, config.clone())])).await;
+            let outcome =
+                TestRequest::get("/").header("user-agent", agent).run(&chain(&[(&KIND, config.clone())])).await;
             assert_eq!(outcome.reply.is_none(), is_let_in, "{config}: {agent}");
             if let Some(reply) = outcome.reply {
                 assert_eq!(reply.status, StatusCode::FORBIDDEN);
@@ -151,23 +159,24 @@ mod tests {
 
     // kong-compat §4.6
     #[tokio::test]
-    async fn without_a_name_one_is_let_in_and_with_two_not() {
+    async fn missing_user_agent_is_allowed_and_two_are_not() {
         let chain = chain(&[(&KIND, json!({}))]);
-        assert!(Visit::get("/").run(&chain).await.reply.is_none());
-        let outcome = Visit::get("/").header("user-agent", BROWSER).header("user-agent", BROWSER).run(&chain).await;
+        assert!(TestRequest::get("/").run(&chain).await.reply.is_none());
+        let outcome =
+            TestRequest::get("/").header("user-agent", BROWSER).header("user-agent", BROWSER).run(&chain).await;
         let reply = outcome.reply.unwrap();
         assert_eq!(reply.status, StatusCode::BAD_REQUEST);
         assert_eq!(reply.body, ReplyBody::Negotiated("Only one User-Agent header allowed".into()));
     }
 
     #[test]
-    fn what_is_no_expression_is_refused() {
+    fn invalid_expressions_are_rejected() {
         for (config, field) in [
             (json!({"allow": ["a", "("]}), "config.allow[1]"),
             (json!({"deny": ["(?=a)"]}), "config.deny[0]"),
             (json!({"deny": ["(?:a{1000}){1000}"]}), "config.deny[0]"),
         ] {
-            let invalid = build(&KIND, &config).err().unwrap_or_else(|| panic!("{config} is taken"));
+            let invalid = build(&KIND, &config).err().unwrap_or_else(|| panic!("{config} was accepted"));
             assert_eq!(invalid[0].field, field, "{config}: {invalid:?}");
         }
     }

@@ -1,4 +1,4 @@
-//! Gives each request an id that the endpoint sees, and the client if it is told so.
+//! `correlation-id`: adds a unique id to each request, and optionally to its response.
 //!
 //! ```yaml
 //! plugin: correlation-id
@@ -14,16 +14,16 @@ use http::{HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::plugin::{AnswerCx, BuildCx, Invalid, Kind, Outcome, Phases, Plugin, RequestCx};
+use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginDiagnostic, PluginKind, RequestCx, ResponseCx};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
-    /// The header with the id. A request that has it already keeps its own.
+    /// The header with the id. If the request already has the header, its value is kept.
     header_name: String,
-    /// How ids are made.
+    /// The format of generated ids.
     generator: Generator,
-    /// Whether the client is told the id too, in the same header.
+    /// Set the same header on the response.
     echo_downstream: bool,
 }
 
@@ -38,10 +38,10 @@ enum Generator {
     /// A UUID for each request.
     #[serde(rename = "uuid")]
     Uuid,
-    /// A UUID for each worker and a number that rises with each request.
+    /// A UUID for each worker and a counter of requests.
     #[serde(rename = "uuid#counter")]
     UuidCounter,
-    /// Address, port, process, worker, number of the request and the time, joined by `-`.
+    /// Peer address, listener port, process id, client port, request counter and time, joined by `-`.
     #[serde(rename = "tracker")]
     Tracker,
 }
@@ -52,125 +52,127 @@ pub(crate) struct CorrelationId {
     echo: bool,
 }
 
-impl Kind for CorrelationId {
+impl PluginKind for CorrelationId {
     const NAME: &'static str = "correlation-id";
     const PRIORITY: i32 = 100_001;
-    const PHASES: Phases = Phases::ACCESS_AND_ANSWER;
-    const GUARD: bool = false;
+    const PHASES: Phases = Phases::ACCESS_AND_RESPONSE;
+    const FAIL_CLOSED: bool = false;
     type Config = Config;
     type Plugin = CorrelationId;
 
-    fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<Invalid>> {
+    fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
         let header = HeaderName::from_bytes(config.header_name.as_bytes()).map_err(|_| {
-            let message = format!("{:?} cannot be the name of a header", config.header_name);
-            vec![Invalid::new("header_name", message, "use letters, digits and `-`")]
+            let message = format!("{:?} is not a valid header name", config.header_name);
+            vec![PluginDiagnostic::new("header_name", message, "use letters, digits and `-`")]
         })?;
         Ok(CorrelationId { header, generator: config.generator, echo: config.echo_downstream })
     }
 }
 
 impl Plugin for CorrelationId {
-    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> Outcome<'a> {
+    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         let id = match cx.head.headers.get(&self.header).filter(|id| !id.is_empty()) {
             Some(id) if self.echo => id.clone(),
-            Some(_) => return Outcome::Next,
+            Some(_) => return AccessOutcome::Continue,
             None => {
                 let id = match self.generator {
                     Generator::Uuid => uuid(),
-                    Generator::UuidCounter => counted(),
-                    Generator::Tracker => tracked(cx),
+                    Generator::UuidCounter => uuid_with_counter(),
+                    Generator::Tracker => tracker_id(cx),
                 };
                 if !self.echo {
                     cx.head.headers.insert(&self.header, id);
-                    return Outcome::Next;
+                    return AccessOutcome::Continue;
                 }
                 cx.head.headers.insert(&self.header, id.clone());
                 id
             }
         };
-        cx.keep(id);
-        Outcome::Next
+        cx.set_plugin_data(id);
+        AccessOutcome::Continue
     }
 
-    fn answer(&self, cx: &mut AnswerCx<'_>) {
+    fn response(&self, cx: &mut ResponseCx<'_>) {
         if !self.echo {
             return;
         }
-        // Another plugin may have answered before this one had its turn.
-        let id = match cx.kept::<HeaderValue>() {
+        // There is no id if another plugin replied before the access phase of this one.
+        let id = match cx.plugin_data::<HeaderValue>() {
             Some(id) => id.clone(),
-            None if self.generator == Generator::UuidCounter => counted(),
+            None if self.generator == Generator::UuidCounter => uuid_with_counter(),
             None => uuid(),
         };
         cx.headers.insert(&self.header, id);
     }
 }
 
-/// What ids of one worker have in common.
-struct Worker {
-    id: Hyphenated,
+/// Id generator of one worker thread.
+struct IdSource {
+    id: UuidText,
     process: u32,
-    /// How many ids it has given.
-    given: Cell<u64>,
-    /// Where the next ids are written: an allocation for each would cost more than the id.
-    block: RefCell<BytesMut>,
+    /// Number of ids generated so far.
+    issued: Cell<u64>,
+    /// Buffer for the next ids. One allocation per id would cost more than generating it.
+    buffer: RefCell<BytesMut>,
 }
 
 thread_local! {
-    static WORKER: Worker = Worker {
-        id: Hyphenated::random(),
+    static ID_SOURCE: IdSource = IdSource {
+        id: UuidText::random(),
         process: std::process::id(),
-        given: Cell::new(0),
-        block: RefCell::default(),
+        issued: Cell::new(0),
+        buffer: RefCell::default(),
     };
 }
 
-impl Worker {
-    fn next(&self) -> u64 {
-        self.given.set(self.given.get() + 1);
-        self.given.get()
+impl IdSource {
+    fn next_number(&self) -> u64 {
+        self.issued.set(self.issued.get() + 1);
+        self.issued.get()
     }
 
     fn write(&self, write: impl FnOnce(&mut BytesMut)) -> HeaderValue {
-        let mut block = self.block.borrow_mut();
-        if block.capacity() < LONGEST {
-            *block = BytesMut::with_capacity(BLOCK * LONGEST);
+        let mut block = self.buffer.borrow_mut();
+        if block.capacity() < ID_SPACE {
+            *block = BytesMut::with_capacity(IDS_PER_BUFFER * ID_SPACE);
         }
         write(&mut block);
-        HeaderValue::from_maybe_shared(block.split().freeze()).expect("digits, letters and `#-.:` are a header value")
+        HeaderValue::from_maybe_shared(block.split().freeze())
+            .expect("digits, letters and `#-.:` are valid in a header value")
     }
 }
 
 fn uuid() -> HeaderValue {
-    WORKER.with(|worker| worker.write(|block| block.extend_from_slice(&Hyphenated::random().0)))
+    ID_SOURCE.with(|worker| worker.write(|block| block.extend_from_slice(&UuidText::random().0)))
 }
 
-fn counted() -> HeaderValue {
-    WORKER.with(|worker| {
+fn uuid_with_counter() -> HeaderValue {
+    ID_SOURCE.with(|worker| {
         worker.write(|block| {
             block.extend_from_slice(&worker.id.0);
             block.extend_from_slice(b"#");
-            block.extend_from_slice(itoa::Buffer::new().format(worker.next()).as_bytes());
+            block.extend_from_slice(itoa::Buffer::new().format(worker.next_number()).as_bytes());
         })
     })
 }
 
-fn tracked(cx: &RequestCx<'_>) -> HeaderValue {
+fn tracker_id(cx: &RequestCx<'_>) -> HeaderValue {
     let (address, port, connection) = (cx.client.peer, cx.client.listen_port, cx.client.port);
     let time = cx.now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-    WORKER.with(|worker| {
-        let (number, process) = (worker.next(), worker.process);
+    ID_SOURCE.with(|worker| {
+        let (number, process) = (worker.next_number(), worker.process);
         worker.write(|block| {
-            write!(block, "{address}-{port}-{process}-{connection}-{number}-{time:.3}").expect("a block grows");
+            write!(block, "{address}-{port}-{process}-{connection}-{number}-{time:.3}")
+                .expect("writing to a BytesMut does not fail");
         })
     })
 }
 
 /// A UUID as text.
-struct Hyphenated([u8; 36]);
+struct UuidText([u8; 36]);
 
-impl Hyphenated {
-    /// Version 4.
+impl UuidText {
+    /// A random UUID (version 4).
     fn random() -> Self {
         let bits = fastrand::u128(..) & !(0xf << 76) & !(0x3 << 62) | 4 << 76 | 2 << 62;
         let mut text = [b'-'; 36];
@@ -178,14 +180,14 @@ impl Hyphenated {
         for (number, place) in places.enumerate() {
             text[place] = b"0123456789abcdef"[(bits >> (124 - 4 * number)) as usize & 0xf];
         }
-        Hyphenated(text)
+        UuidText(text)
     }
 }
 
-/// An address of IPv6 and five numbers, at most; longer ones are written all the same.
-const LONGEST: usize = 128;
-/// Ids of one allocation. Each keeps all of it, so not more.
-const BLOCK: usize = 32;
+/// Space for an IPv6 address and five numbers. The buffer grows for longer ids.
+const ID_SPACE: usize = 128;
+/// Ids per allocation. Few, because each id keeps the whole allocation alive.
+const IDS_PER_BUFFER: usize = 32;
 
 #[cfg(test)]
 mod tests {
@@ -193,10 +195,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::plugin::Entry;
-    use crate::plugin::testing::{Visit, build, chain};
+    use crate::plugin_api::RegisteredKind;
+    use crate::plugin_api::testing::{TestRequest, build, chain};
 
-    const KIND: Entry<CorrelationId> = Entry::NEW;
+    const KIND: RegisteredKind<CorrelationId> = RegisteredKind::NEW;
 
     fn is_uuid(text: &str) -> bool {
         let parts: Vec<usize> = text.split('-').map(str::len).collect();
@@ -205,28 +207,29 @@ mod tests {
 
     // kong-compat §4.7
     #[tokio::test]
-    async fn each_request_has_an_id_of_its_own() {
+    async fn each_request_gets_a_unique_id() {
         let chain = chain(&[(&KIND, json!({}))]);
-        let (first, second) = (Visit::get("/").run(&chain).await, Visit::get("/").run(&chain).await);
+        let (first, second) = (TestRequest::get("/").run(&chain).await, TestRequest::get("/").run(&chain).await);
         let split = |id: Option<&str>| {
             let (worker, number) = id.unwrap().split_once('#').unwrap();
             (worker.to_owned(), number.parse::<u64>().unwrap())
         };
-        let (first_id, second_id) = (split(first.sent("kong-request-id")), split(second.sent("kong-request-id")));
+        let (first_id, second_id) =
+            (split(first.upstream_header("kong-request-id")), split(second.upstream_header("kong-request-id")));
         assert!(is_uuid(&first_id.0), "{first_id:?}");
         assert_eq!(second_id, (first_id.0, first_id.1 + 1));
-        assert_eq!(first.header("kong-request-id"), None, "clients are not told unless asked");
+        assert_eq!(first.response_header("kong-request-id"), None, "no header on the response by default");
 
         let chain =
             self::chain(&[(&KIND, json!({"generator": "uuid", "header_name": "X-Id", "echo_downstream": true}))]);
-        let (first, second) = (Visit::get("/").run(&chain).await, Visit::get("/").run(&chain).await);
-        assert!(is_uuid(first.sent("x-id").unwrap()));
-        assert_ne!(first.sent("x-id"), second.sent("x-id"));
-        assert_eq!(first.header("x-id"), first.sent("x-id"));
+        let (first, second) = (TestRequest::get("/").run(&chain).await, TestRequest::get("/").run(&chain).await);
+        assert!(is_uuid(first.upstream_header("x-id").unwrap()));
+        assert_ne!(first.upstream_header("x-id"), second.upstream_header("x-id"));
+        assert_eq!(first.response_header("x-id"), first.upstream_header("x-id"));
 
         let chain = self::chain(&[(&KIND, json!({"generator": "tracker"}))]);
-        let outcome = Visit::get("/").run(&chain).await;
-        let id = outcome.sent("kong-request-id").unwrap();
+        let outcome = TestRequest::get("/").run(&chain).await;
+        let id = outcome.upstream_header("kong-request-id").unwrap();
         let parts: Vec<&str> = id.split('-').collect();
         let process = std::process::id().to_string();
         assert_eq!(parts[..4], ["192.0.2.1", "80", &process, "40000"], "{id}");
@@ -235,62 +238,62 @@ mod tests {
 
     // kong-compat §4.7
     #[tokio::test]
-    async fn a_request_that_has_an_id_keeps_it() {
+    async fn existing_ids_are_kept() {
         let chain = chain(&[(&KIND, json!({"header_name": "X-Id", "generator": "uuid", "echo_downstream": true}))]);
-        let mut visit = Visit::get("/").header("x-id", "mine");
-        visit.endpoint = Response::builder().header("x-id", "the endpoint's").body(()).unwrap();
+        let mut visit = TestRequest::get("/").header("x-id", "mine");
+        visit.upstream_response = Response::builder().header("x-id", "the endpoint's").body(()).unwrap();
         let outcome = visit.run(&chain).await;
-        assert_eq!((outcome.sent("x-id"), outcome.header("x-id")), (Some("mine"), Some("mine")));
-        let outcome = Visit::get("/").header("x-id", "").run(&chain).await;
-        assert!(is_uuid(outcome.sent("x-id").unwrap()), "an empty one is none");
-        assert_eq!(outcome.header("x-id"), outcome.sent("x-id"));
+        assert_eq!((outcome.upstream_header("x-id"), outcome.response_header("x-id")), (Some("mine"), Some("mine")));
+        let outcome = TestRequest::get("/").header("x-id", "").run(&chain).await;
+        assert!(is_uuid(outcome.upstream_header("x-id").unwrap()), "an empty header is replaced");
+        assert_eq!(outcome.response_header("x-id"), outcome.upstream_header("x-id"));
     }
 
     // kong-compat §4.7
     #[tokio::test]
-    async fn answers_that_came_before_its_turn_have_one_too() {
+    async fn replies_of_earlier_plugins_get_an_id() {
         for (generator, has_counter) in [("uuid", false), ("uuid#counter", true), ("tracker", false)] {
             let first = chain(&[
-                (&Entry::<First>::NEW, json!({})),
+                (&RegisteredKind::<ReplyFirst>::NEW, json!({})),
                 (&KIND, json!({"generator": generator, "echo_downstream": true})),
             ]);
-            let outcome = Visit::get("/").run(&first).await;
-            assert_eq!(outcome.sent("kong-request-id"), None);
-            let id = outcome.header("kong-request-id").unwrap();
+            let outcome = TestRequest::get("/").run(&first).await;
+            assert_eq!(outcome.upstream_header("kong-request-id"), None);
+            let id = outcome.response_header("kong-request-id").unwrap();
             assert!(is_uuid(id.split('#').next().unwrap()) && id.contains('#') == has_counter, "{id}");
         }
     }
 
-    /// Answers before all others.
-    struct First;
+    /// Replies before all other plugins.
+    struct ReplyFirst;
 
-    impl Kind for First {
+    impl PluginKind for ReplyFirst {
         const NAME: &'static str = "first";
         const PRIORITY: i32 = 1_000_000;
         const PHASES: Phases = Phases::ACCESS;
-        const GUARD: bool = false;
+        const FAIL_CLOSED: bool = false;
         type Config = serde_json::Map<String, serde_json::Value>;
-        type Plugin = First;
+        type Plugin = ReplyFirst;
 
-        fn build(_: Self::Config, _: &BuildCx<'_>) -> Result<Self, Vec<Invalid>> {
-            Ok(First)
+        fn build(_: Self::Config, _: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
+            Ok(ReplyFirst)
         }
     }
 
-    impl Plugin for First {
-        fn access<'a>(&'a self, _: &'a mut RequestCx<'_>) -> Outcome<'a> {
-            Outcome::Reply(crate::plugin::Reply::plain(http::StatusCode::FORBIDDEN, "no", "no"))
+    impl Plugin for ReplyFirst {
+        fn access<'a>(&'a self, _: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
+            AccessOutcome::Reply(crate::plugin_api::Reply::plain(http::StatusCode::FORBIDDEN, "no", "no"))
         }
     }
 
     #[test]
-    fn what_is_no_header_is_refused() {
+    fn invalid_header_names_are_rejected() {
         for (config, field) in [
             (json!({"header_name": "a b"}), "config.header_name"),
             (json!({"header_name": ""}), "config.header_name"),
             (json!({"generator": "guid"}), "config.generator"),
         ] {
-            let invalid = build(&KIND, &config).err().unwrap_or_else(|| panic!("{config} is taken"));
+            let invalid = build(&KIND, &config).err().unwrap_or_else(|| panic!("{config} was accepted"));
             assert_eq!(invalid[0].field, field, "{config}: {invalid:?}");
         }
     }

@@ -1,4 +1,4 @@
-//! `key-auth`: a key in a header, the query or the body says who is asking.
+//! `key-auth`: authenticates consumers by a key in a header, the query or the body.
 //!
 //! ```yaml
 //! apiVersion: configuration.konghq.com/v1
@@ -11,8 +11,8 @@
 //!   hide_credentials: true
 //! ```
 //!
-//! Keys are Secrets labeled `konghq.com/credential: key-auth`, which a KongConsumer lists. They are found by their digest, so
-//! how long the search takes tells nothing about them.
+//! Keys are in Secrets labeled `konghq.com/credential: key-auth`, which a KongConsumer lists in `credentials`. They are
+//! looked up by their digest, so the duration of a lookup reveals nothing about the keys.
 
 use std::cell::LazyCell;
 
@@ -20,36 +20,36 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::plugin::authentication::{Gate, IdentityRealm, Shown, challenge, header_name};
-use crate::plugin::consumers::{Digest, digest_of};
-use crate::plugin::fields::{Fields, Form, Found, remove_from_query};
-use crate::plugin::kind::{BuildCx, Invalid, Kind, Phases, Scopes};
-use crate::plugin::{Outcome, Plugin, Reply, RequestCx};
+use crate::plugin_api::authentication::{AuthPolicy, IdentityRealm, VerifiedCredential, challenge, parse_header_name};
+use crate::plugin_api::consumers::{Sha256Digest, sha256};
+use crate::plugin_api::fields::{BodyFields, FieldValue, UrlEncodedForm, remove_from_query};
+use crate::plugin_api::kind::{BuildCx, Phases, PluginDiagnostic, PluginKind, Scopes};
+use crate::plugin_api::{AccessOutcome, Plugin, Reply, RequestCx};
 
-/// Lets in who shows a key of a consumer.
+/// Authenticates consumers by keys.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
-    /// Where keys are looked for, in order: names of headers, of parameters of the query and of fields of the body. Letters,
-    /// digits, `-` and `_`. A header is also found if it has `-` where the name has `_`.
+    /// Names of the headers, query parameters and body fields to search for a key, in order. They consist of letters,
+    /// digits, `-` and `_`. A header with `-` in place of `_` matches, too.
     key_names: Vec<String>,
-    /// Whether the endpoint does not get to see keys: those fields are removed from headers and query, also where no keys are
-    /// looked for, and from a body that is searched.
+    /// Remove these fields before the request is sent to the endpoint: from headers and query even if they are not
+    /// searched, and from the body if it is searched.
     hide_credentials: bool,
-    /// Id or username of the consumer in whose name requests without a valid key go on. Without it they are refused.
+    /// Id or username of the consumer for requests without a valid key. If unset, such requests are rejected.
     anonymous: Option<String>,
-    /// Whether headers are searched.
+    /// Search headers.
     key_in_header: bool,
-    /// Whether the query is searched.
+    /// Search the query.
     key_in_query: bool,
-    /// Whether bodies are searched, of the types `application/x-www-form-urlencoded`, `multipart/form-data` and
-    /// `application/json`. Bodies are held back for it; one larger than 1 MiB is answered 413.
+    /// Search bodies of the types `application/x-www-form-urlencoded`, `multipart/form-data` and `application/json`.
+    /// The bodies of all requests are then buffered, and bodies larger than 1 MiB are rejected with 413.
     key_in_body: bool,
-    /// Whether OPTIONS requests need a key too.
+    /// Require a key for OPTIONS requests, too.
     run_on_preflight: bool,
-    /// What the client is told that the key is for, in `WWW-Authenticate`.
+    /// Realm in `WWW-Authenticate`.
     realm: Option<String>,
-    /// Where consumers are kept. Only those of this cluster are known here.
+    /// Where consumers are stored. Only the realm of this cluster is supported.
     identity_realms: Vec<IdentityRealm>,
 }
 
@@ -69,15 +69,15 @@ impl Default for Config {
     }
 }
 
-/// Bytes of a body that is searched.
-const LARGEST_BODY: usize = 1 << 20;
+/// Size limit of bodies to search, in bytes.
+const MAX_BODY_BYTES: usize = 1 << 20;
 
 #[derive(Debug)]
 pub(crate) struct KeyAuth {
     names: Box<[KeyName]>,
-    gate: Gate,
+    policy: AuthPolicy,
     challenge: HeaderValue,
-    hides: bool,
+    hides_credentials: bool,
     in_header: bool,
     in_query: bool,
     in_body: bool,
@@ -87,40 +87,44 @@ pub(crate) struct KeyAuth {
 struct KeyName {
     name: Box<str>,
     header: HeaderName,
-    /// `api-key` for `api_key`: Kong finds that one too.
+    /// `api-key` for `api_key`, which Kong accepts, too.
     dashed: Option<HeaderName>,
 }
 
-impl Kind for KeyAuth {
+impl PluginKind for KeyAuth {
     const NAME: &'static str = "key-auth";
     const PRIORITY: i32 = 1250;
     const PHASES: Phases = Phases::ACCESS;
-    const GUARD: bool = true;
-    const SCOPES: Scopes = Scopes::FOR_EVERYBODY;
+    const FAIL_CLOSED: bool = true;
+    const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
     type Config = Config;
     type Plugin = Self;
 
-    fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<Invalid>> {
+    fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
         let mut invalid = Vec::new();
         let mut names = Vec::new();
         for (at, name) in config.key_names.into_iter().enumerate() {
             names.extend(KeyName::new(at, name).map_err(|error| invalid.push(error)));
         }
         if names.is_empty() && invalid.is_empty() {
-            invalid.push(Invalid::new("key_names", "is empty", "name at least one field, for example `apikey`"));
+            invalid.push(PluginDiagnostic::new(
+                "key_names",
+                "is empty",
+                "list at least one name, for example `apikey`",
+            ));
         }
         if !(config.key_in_header || config.key_in_query || config.key_in_body) {
             let remedy = "set at least one of key_in_header, key_in_query and key_in_body";
-            invalid.push(Invalid::new("", "says that keys are nowhere", remedy));
+            invalid.push(PluginDiagnostic::new("", "has no location to search for keys", remedy));
         }
-        let gate = Gate::new(config.anonymous, config.run_on_preflight).map_err(|error| invalid.push(error));
+        let gate = AuthPolicy::new(config.anonymous, config.run_on_preflight).map_err(|error| invalid.push(error));
         let challenge = challenge("Key", config.realm.as_deref(), "").map_err(|error| invalid.push(error));
         let (Ok(gate), Ok(challenge), []) = (gate, challenge, &invalid[..]) else { return Err(invalid) };
         Ok(KeyAuth {
             names: names.into(),
-            gate,
+            policy: gate,
             challenge,
-            hides: config.hide_credentials,
+            hides_credentials: config.hide_credentials,
             in_header: config.key_in_header,
             in_query: config.key_in_query,
             in_body: config.key_in_body,
@@ -129,25 +133,29 @@ impl Kind for KeyAuth {
 }
 
 impl KeyName {
-    fn new(at: usize, name: String) -> Result<Self, Invalid> {
+    fn new(at: usize, name: String) -> Result<Self, PluginDiagnostic> {
         let path = format!("key_names[{at}]");
         let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-        let header = header_name(&path, if is_plain { &name } else { "" }).map_err(|_| {
-            Invalid::new(&path, format!("`{name}` is no name of a key"), "use letters, digits, `-` and `_` only")
+        let header = parse_header_name(&path, if is_plain { &name } else { "" }).map_err(|_| {
+            PluginDiagnostic::new(
+                &path,
+                format!("`{name}` is not a valid key name"),
+                "use letters, digits, `-` and `_` only",
+            )
         })?;
-        let dashed = name.contains('_').then(|| header_name(&path, &name.replace('_', "-"))).transpose()?;
+        let dashed = name.contains('_').then(|| parse_header_name(&path, &name.replace('_', "-"))).transpose()?;
         Ok(KeyName { name: name.into(), header, dashed })
     }
 }
 
 impl Plugin for KeyAuth {
-    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> Outcome<'a> {
-        if self.gate.is_open(cx) {
-            return Outcome::Next;
+    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
+        if self.policy.skips(cx) {
+            return AccessOutcome::Continue;
         }
-        let shown = self.shown(cx);
-        if self.hides {
-            self.hide(cx);
+        let shown = self.find_key(cx);
+        if self.hides_credentials {
+            self.remove_keys(cx);
         }
         let consumers = cx.consumers;
         let known = shown.and_then(|digest| {
@@ -157,62 +165,62 @@ impl Plugin for KeyAuth {
         let reply = match known {
             Ok(known) => {
                 let (consumer, identifier) = (Some(&known.consumer), Some(known.id.header()));
-                self.gate.admit(cx, Shown { consumer, credential: &known.id, identifier });
+                self.policy.accept(cx, VerifiedCredential { consumer, credential: &known.id, identifier });
                 None
             }
-            Err((message, reason)) => self.gate.turn_away(cx, || {
+            Err((message, reason)) => self.policy.reject(cx, || {
                 let reply = Reply::negotiated(StatusCode::UNAUTHORIZED, message, reason);
-                reply.with(header::WWW_AUTHENTICATE, self.challenge.clone())
+                reply.with_header(header::WWW_AUTHENTICATE, self.challenge.clone())
             }),
         };
-        reply.map_or(Outcome::Next, Outcome::Reply)
+        reply.map_or(AccessOutcome::Continue, AccessOutcome::Reply)
     }
 
-    fn reads_body(&self) -> Option<usize> {
-        self.in_body.then_some(LARGEST_BODY)
+    fn body_buffer_limit(&self) -> Option<usize> {
+        self.in_body.then_some(MAX_BODY_BYTES)
     }
 }
 
-/// A message, and the word for logs.
-type Refused = (&'static str, &'static str);
+/// The message for clients and the reason code for logs.
+type KeyRejection = (&'static str, &'static str);
 
-const NO_KEY: Refused = ("No API key found in request", "no_credentials");
-const SEVERAL_KEYS: Refused = ("Duplicate API key found", "several_credentials");
-const WRONG_KEY: Refused = ("Unauthorized", "wrong_credentials");
+const NO_KEY: KeyRejection = ("No API key found in request", "no_credentials");
+const SEVERAL_KEYS: KeyRejection = ("Duplicate API key found", "several_credentials");
+const WRONG_KEY: KeyRejection = ("Unauthorized", "wrong_credentials");
 
 impl KeyAuth {
-    /// The digest of the first key there is.
-    fn shown(&self, cx: &RequestCx<'_>) -> Result<Digest, Refused> {
-        let query = Form(cx.query.filter(|_| self.in_query).unwrap_or_default().as_bytes());
-        let body = LazyCell::new(|| self.fields(cx));
+    /// The digest of the first key in the request.
+    fn find_key(&self, cx: &RequestCx<'_>) -> Result<Sha256Digest, KeyRejection> {
+        let query = UrlEncodedForm(cx.query.filter(|_| self.in_query).unwrap_or_default().as_bytes());
+        let body = LazyCell::new(|| self.body_fields(cx));
         for name in &self.names {
-            let mut found = if self.in_header { name.in_header(cx) } else { Found::Nothing };
-            if !matches!(found, Found::One(_) | Found::Many) && self.in_query {
+            let mut found = if self.in_header { name.in_header(cx) } else { FieldValue::Absent };
+            if !matches!(found, FieldValue::Single(_) | FieldValue::Multiple) && self.in_query {
                 found = query.find(name.name.as_bytes());
             }
-            if !matches!(found, Found::One(_) | Found::Many)
+            if !matches!(found, FieldValue::Single(_) | FieldValue::Multiple)
                 && let Some(body) = &*body
             {
                 found = body.find(&name.name);
             }
             match found {
-                Found::Nothing | Found::NoText => {}
-                Found::One(key) if key.is_empty() => return Err(NO_KEY),
-                Found::One(key) => return Ok(digest_of(&key)),
-                Found::Many => return Err(SEVERAL_KEYS),
+                FieldValue::Absent | FieldValue::NotString => {}
+                FieldValue::Single(key) if key.is_empty() => return Err(NO_KEY),
+                FieldValue::Single(key) => return Ok(sha256(&key)),
+                FieldValue::Multiple => return Err(SEVERAL_KEYS),
             }
         }
         Err(NO_KEY)
     }
 
-    fn fields<'c>(&self, cx: &'c RequestCx<'_>) -> Option<Fields<'c>> {
+    fn body_fields<'c>(&self, cx: &'c RequestCx<'_>) -> Option<BodyFields<'c>> {
         let body = cx.current_body().filter(|_| self.in_body)?;
-        Fields::read(&cx.head.headers, body)
+        BodyFields::parse(&cx.head.headers, body)
     }
 
-    /// Removes every key from wherever one could stand, also one that was not looked at. A body is there only if it is
+    /// Removes all keys, including those in locations that were not searched. The body is available only if it is
     /// searched.
-    fn hide(&self, cx: &mut RequestCx<'_>) {
+    fn remove_keys(&self, cx: &mut RequestCx<'_>) {
         let is_key = |name: &[u8]| self.names.iter().any(|known| known.name.as_bytes() == name);
         for name in &self.names {
             cx.head.headers.remove(&name.header);
@@ -221,17 +229,17 @@ impl KeyAuth {
             }
         }
         remove_from_query(cx.head, is_key);
-        if let Some(rest) = self.fields(cx).and_then(|fields| fields.without(is_key)) {
-            cx.write_body(rest.into());
+        if let Some(rest) = self.body_fields(cx).and_then(|fields| fields.without(is_key)) {
+            cx.replace_body(rest.into());
         }
     }
 }
 
 impl KeyName {
-    fn in_header<'c>(&self, cx: &'c RequestCx<'_>) -> Found<'c> {
-        let found = Found::of_header(&cx.head.headers, &self.header);
+    fn in_header<'c>(&self, cx: &'c RequestCx<'_>) -> FieldValue<'c> {
+        let found = FieldValue::from_header(&cx.head.headers, &self.header);
         match &self.dashed {
-            Some(dashed) if found == Found::Nothing => Found::of_header(&cx.head.headers, dashed),
+            Some(dashed) if found == FieldValue::Absent => FieldValue::from_header(&cx.head.headers, dashed),
             _ => found,
         }
     }

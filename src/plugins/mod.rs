@@ -1,4 +1,4 @@
-//! The plugins: one file each, and this list. Nothing else knows them.
+//! The list of plugins, each of which is a module of its own. No other module refers to a single plugin.
 
 mod acl;
 mod basic_auth;
@@ -14,27 +14,27 @@ mod redirect;
 mod request_size_limiting;
 mod request_termination;
 
-use crate::plugin::{AnyKind, Entry, Registry};
+use crate::plugin_api::{AnyPluginKind, PluginRegistry, RegisteredKind};
 
-/// In alphabetical order. `&Entry::<file::Plugin>::NEW` is the line that a new file needs here, besides its `mod`.
-const KINDS: &[&dyn AnyKind] = &[
-    &Entry::<acl::Acl>::NEW,
-    &Entry::<basic_auth::BasicAuth>::NEW,
-    &Entry::<bot_detection::BotDetection>::NEW,
-    &Entry::<correlation_id::CorrelationId>::NEW,
-    &Entry::<cors::Cors>::NEW,
-    &Entry::<ip_restriction::IpRestriction>::NEW,
-    &Entry::<jwt::Jwt>::NEW,
-    &Entry::<key_auth::KeyAuth>::NEW,
-    &Entry::<prometheus::Prometheus>::NEW,
-    &Entry::<rate_limiting::RateLimiting>::NEW,
-    &Entry::<redirect::Redirect>::NEW,
-    &Entry::<request_size_limiting::RequestSizeLimiting>::NEW,
-    &Entry::<request_termination::RequestTermination>::NEW,
+/// In alphabetical order. A new plugin needs a `mod` line and an entry `&RegisteredKind::<module::Plugin>::NEW` here.
+const KINDS: &[&dyn AnyPluginKind] = &[
+    &RegisteredKind::<acl::Acl>::NEW,
+    &RegisteredKind::<basic_auth::BasicAuth>::NEW,
+    &RegisteredKind::<bot_detection::BotDetection>::NEW,
+    &RegisteredKind::<correlation_id::CorrelationId>::NEW,
+    &RegisteredKind::<cors::CorsPlugin>::NEW,
+    &RegisteredKind::<ip_restriction::IpRestriction>::NEW,
+    &RegisteredKind::<jwt::Jwt>::NEW,
+    &RegisteredKind::<key_auth::KeyAuth>::NEW,
+    &RegisteredKind::<prometheus::Prometheus>::NEW,
+    &RegisteredKind::<rate_limiting::RateLimiting>::NEW,
+    &RegisteredKind::<redirect::RedirectPlugin>::NEW,
+    &RegisteredKind::<request_size_limiting::RequestSizeLimiting>::NEW,
+    &RegisteredKind::<request_termination::RequestTermination>::NEW,
 ];
 
-/// All plugins there are.
-pub const REGISTRY: Registry = Registry(KINDS);
+/// The registry of all plugins.
+pub const REGISTRY: PluginRegistry = PluginRegistry(KINDS);
 
 #[cfg(test)]
-mod together;
+mod combined_auth_tests;

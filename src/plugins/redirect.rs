@@ -1,4 +1,4 @@
-//! Sends clients elsewhere.
+//! `redirect`: redirects clients to another URL.
 //!
 //! ```yaml
 //! plugin: redirect
@@ -10,61 +10,67 @@ use http::{HeaderValue, StatusCode, Uri};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::plugin::{BuildCx, Invalid, Kind, Outcome, Phases, Plugin, Reply, ReplyBody, RequestCx};
+use crate::plugin_api::{
+    AccessOutcome, BuildCx, Phases, Plugin, PluginDiagnostic, PluginKind, Reply, ReplyBody, RequestCx,
+};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    /// The status of the answer, 200 to 599.
+    /// Status of the response, 200 to 599.
     #[serde(default = "moved_permanently")]
     status_code: u16,
-    /// Where to: a URL with scheme and host.
+    /// The URL to redirect to, with scheme and host.
     location: String,
-    /// Puts path and query of the request in the place of those of `location`.
+    /// Replace path and query of `location` with those of the request.
     #[serde(default)]
     keep_incoming_path: bool,
 }
 
-pub(crate) struct Redirect {
+pub(crate) struct RedirectPlugin {
     status: StatusCode,
     location: HeaderValue,
-    /// Scheme and authority, if the path is the request's.
+    /// Scheme and authority of `location`, if the path is taken from the request.
     origin: Option<String>,
 }
 
-impl Kind for Redirect {
+impl PluginKind for RedirectPlugin {
     const NAME: &'static str = "redirect";
     const PRIORITY: i32 = 779;
     const PHASES: Phases = Phases::ACCESS;
-    const GUARD: bool = false;
+    const FAIL_CLOSED: bool = false;
     type Config = Config;
-    type Plugin = Redirect;
+    type Plugin = RedirectPlugin;
 
-    fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<Invalid>> {
+    fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
         let mut invalid = Vec::new();
         let status =
             StatusCode::from_u16(config.status_code).ok().filter(|status| (200..600).contains(&status.as_u16()));
         if status.is_none() {
-            let message = format!("{} cannot be the status of a whole answer", config.status_code);
-            invalid.push(Invalid::new("status_code", message, "use 301, 302, 303, 307 or 308"));
+            let message = format!("{} is not a valid status of a final response", config.status_code);
+            invalid.push(PluginDiagnostic::new("status_code", message, "use 301, 302, 303, 307 or 308"));
         }
-        let origin = origin_of(&config.location);
+        let origin = url_origin(&config.location);
         let location = HeaderValue::from_str(&config.location).ok();
         if origin.is_none() || location.is_none() {
             let message = format!("{:?} is not a URL with scheme and host", config.location);
-            invalid.push(Invalid::new("location", message, "write it out, such as https://shop.example/cart"));
+            invalid.push(PluginDiagnostic::new(
+                "location",
+                message,
+                "use an absolute URL, such as https://shop.example/cart",
+            ));
         }
         match (status, location) {
             (Some(status), Some(location)) if invalid.is_empty() => {
-                Ok(Redirect { status, location, origin: origin.filter(|_| config.keep_incoming_path) })
+                Ok(RedirectPlugin { status, location, origin: origin.filter(|_| config.keep_incoming_path) })
             }
             _ => Err(invalid),
         }
     }
 }
 
-impl Plugin for Redirect {
-    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> Outcome<'a> {
+impl Plugin for RedirectPlugin {
+    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         let location = match &self.origin {
             Some(origin) => {
                 let (mark, query) = cx.query.map_or(("", ""), |query| ("?", query));
@@ -74,13 +80,13 @@ impl Plugin for Redirect {
             None => self.location.clone(),
         };
         let reply = Reply::new(self.status, ReplyBody::Raw("redirecting".into()), "redirected");
-        let reply = reply.with(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        Outcome::Reply(reply.with(LOCATION, location))
+        let reply = reply.with_header(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        AccessOutcome::Reply(reply.with_header(LOCATION, location))
     }
 }
 
 /// `scheme://authority` of an absolute URL.
-fn origin_of(location: &str) -> Option<String> {
+fn url_origin(location: &str) -> Option<String> {
     let uri: Uri = location.parse().ok()?;
     let (scheme, authority) = (uri.scheme()?, uri.authority()?);
     Some(format!("{scheme}://{authority}")).filter(|_| !authority.host().is_empty())
@@ -95,14 +101,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::plugin::Entry;
-    use crate::plugin::testing::{Visit, build, chain};
+    use crate::plugin_api::RegisteredKind;
+    use crate::plugin_api::testing::{TestRequest, build, chain};
 
-    const KIND: Entry<Redirect> = Entry::NEW;
+    const KIND: RegisteredKind<RedirectPlugin> = RegisteredKind::NEW;
 
     // kong-compat §4.26
     #[tokio::test]
-    async fn clients_are_sent_elsewhere() {
+    async fn requests_are_redirected() {
         for (config, uri, status, location) in [
             (json!({"location": "https://a.example"}), "/x?y", 301, "https://a.example"),
             (
@@ -118,7 +124,7 @@ mod tests {
                 "https://a.example:8443/x/z?y=1",
             ),
             (json!({"location": "http://a.example", "keep_incoming_path": true}), "/", 301, "http://a.example/"),
-            // What looks like another host in a path stays a path.
+            // A path that begins with two slashes remains a path.
             (
                 json!({"location": "http://a.example", "keep_incoming_path": true}),
                 "http://b//evil.example/",
@@ -126,16 +132,16 @@ mod tests {
                 "http://a.example//evil.example/",
             ),
         ] {
-            let outcome = Visit::get(uri).run(&chain(&[(&KIND, config.clone())])).await;
-            assert_eq!(outcome.replied().map(|status| status.as_u16()), Some(status), "{config}");
-            assert_eq!(outcome.header("location"), Some(location), "{config}");
+            let outcome = TestRequest::get(uri).run(&chain(&[(&KIND, config.clone())])).await;
+            assert_eq!(outcome.reply_status().map(|status| status.as_u16()), Some(status), "{config}");
+            assert_eq!(outcome.response_header("location"), Some(location), "{config}");
             assert_eq!(outcome.message(), Some("redirecting"), "{config}");
         }
     }
 
     // kong-compat §4.26
     #[test]
-    fn it_needs_a_whole_url() {
+    fn location_must_be_an_absolute_url() {
         for (config, field) in [
             (json!({}), "config"),
             (json!({"location": "/b"}), "config.location"),
@@ -143,7 +149,7 @@ mod tests {
             (json!({"location": "https://a.example/\n"}), "config.location"),
             (json!({"location": "https://a.example", "status_code": 99}), "config.status_code"),
         ] {
-            let invalid = build(&KIND, &config).err().unwrap_or_else(|| panic!("{config} is taken"));
+            let invalid = build(&KIND, &config).err().unwrap_or_else(|| panic!("{config} was accepted"));
             assert_eq!(invalid[0].field, field, "{config}: {invalid:?}");
         }
     }

@@ -1,4 +1,4 @@
-//! Refuses requests with too large a body.
+//! `request-size-limiting`: rejects requests with bodies that are too large.
 //!
 //! ```yaml
 //! plugin: request-size-limiting
@@ -10,87 +10,95 @@ use http::{HeaderValue, StatusCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::plugin::{BuildCx, Invalid, Kind, Outcome, Phases, Plugin, Reply, RequestCx};
+use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginDiagnostic, PluginKind, Reply, RequestCx};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
-    /// The largest body that is let through.
+    /// The largest allowed body, in units of `size_unit`.
     allowed_payload_size: u64,
-    /// What `allowed_payload_size` counts.
-    size_unit: Unit,
-    /// Refuses requests that do not say how large they are, neither by `Content-Length` nor by `Transfer-Encoding: chunked`.
+    /// The unit of `allowed_payload_size`.
+    size_unit: SizeUnit,
+    /// Reject requests that have neither `Content-Length` nor `Transfer-Encoding: chunked`.
     require_content_length: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Config { allowed_payload_size: 128, size_unit: Unit::Megabytes, require_content_length: false }
+        Config { allowed_payload_size: 128, size_unit: SizeUnit::Megabytes, require_content_length: false }
     }
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-enum Unit {
-    /// Of 1,048,576 bytes.
+enum SizeUnit {
+    /// 1,048,576 bytes.
     Megabytes,
-    /// Of 1,024 bytes.
+    /// 1,024 bytes.
     Kilobytes,
-    /// Single ones.
+    /// Single bytes.
     Bytes,
 }
 
 pub(crate) struct RequestSizeLimiting {
     /// In bytes.
-    most: u64,
+    max_bytes: u64,
     requires_length: bool,
 }
 
-impl Kind for RequestSizeLimiting {
+impl PluginKind for RequestSizeLimiting {
     const NAME: &'static str = "request-size-limiting";
     const PRIORITY: i32 = 951;
     const PHASES: Phases = Phases::ACCESS;
-    const GUARD: bool = true;
+    const FAIL_CLOSED: bool = true;
     type Config = Config;
     type Plugin = RequestSizeLimiting;
 
-    fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<Invalid>> {
+    fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
         let unit: u64 = match config.size_unit {
-            Unit::Megabytes => 1 << 20,
-            Unit::Kilobytes => 1 << 10,
-            Unit::Bytes => 1,
+            SizeUnit::Megabytes => 1 << 20,
+            SizeUnit::Kilobytes => 1 << 10,
+            SizeUnit::Bytes => 1,
         };
-        // What does not fit into 64 bits is no limit to any body.
+        // A limit that exceeds 64 bits is larger than any body.
         let most = config.allowed_payload_size.saturating_mul(unit);
-        Ok(RequestSizeLimiting { most, requires_length: config.require_content_length })
+        Ok(RequestSizeLimiting { max_bytes: most, requires_length: config.require_content_length })
     }
 }
 
 impl Plugin for RequestSizeLimiting {
-    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> Outcome<'a> {
-        match cx.head.headers.get(CONTENT_LENGTH).and_then(length) {
-            Some(length) if length > self.most => {
+    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
+        match cx.head.headers.get(CONTENT_LENGTH).and_then(parse_length) {
+            Some(length) if length > self.max_bytes => {
                 let status = match cx.framing.expects_continue {
                     true => StatusCode::EXPECTATION_FAILED,
                     false => StatusCode::PAYLOAD_TOO_LARGE,
                 };
-                return Outcome::Reply(Reply::negotiated(status, "Request size limit exceeded", "body_too_large"));
+                return AccessOutcome::Reply(Reply::negotiated(
+                    status,
+                    "Request size limit exceeded",
+                    "body_too_large",
+                ));
             }
-            // The length that was said is held to already.
-            Some(_) => return Outcome::Next,
+            // The proxy already enforces Content-Length.
+            Some(_) => return AccessOutcome::Continue,
             None if self.requires_length && !cx.framing.is_chunked => {
                 let message = "A valid Content-Length header is required";
-                return Outcome::Reply(Reply::negotiated(StatusCode::LENGTH_REQUIRED, message, "length_required"));
+                return AccessOutcome::Reply(Reply::negotiated(
+                    StatusCode::LENGTH_REQUIRED,
+                    message,
+                    "length_required",
+                ));
             }
             None => {}
         }
-        // Nothing was said: it is counted as it comes.
-        *cx.body_limit = Some(cx.body_limit.map_or(self.most, |limit| limit.min(self.most)));
-        Outcome::Next
+        // The length is unknown: the proxy counts the body while it streams.
+        *cx.body_limit = Some(cx.body_limit.map_or(self.max_bytes, |limit| limit.min(self.max_bytes)));
+        AccessOutcome::Continue
     }
 }
 
-fn length(value: &HeaderValue) -> Option<u64> {
+fn parse_length(value: &HeaderValue) -> Option<u64> {
     value.to_str().ok()?.trim().parse().ok()
 }
 
@@ -99,14 +107,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::plugin::testing::{Visit, build, chain};
-    use crate::plugin::{Entry, ReplyBody};
+    use crate::plugin_api::testing::{TestRequest, build, chain};
+    use crate::plugin_api::{RegisteredKind, ReplyBody};
 
-    const KIND: Entry<RequestSizeLimiting> = Entry::NEW;
+    const KIND: RegisteredKind<RequestSizeLimiting> = RegisteredKind::NEW;
 
     // kong-compat §4.27
     #[tokio::test]
-    async fn what_says_that_it_is_too_large_is_refused() {
+    async fn too_large_content_lengths_are_rejected() {
         let required = json!({"allowed_payload_size": 8, "size_unit": "bytes", "require_content_length": true});
         let (large, length) = ("Request size limit exceeded", "A valid Content-Length header is required");
         let (content, transfer) = ("content-length", "transfer-encoding");
@@ -129,7 +137,7 @@ mod tests {
             (required.clone(), vec![(transfer, "chunked")], None),
             (json!({"allowed_payload_size": u64::MAX}), vec![(content, "18446744073709551615")], None),
         ] {
-            let visit = headers.iter().fold(Visit::get("/"), |visit, (name, value)| visit.header(name, value));
+            let visit = headers.iter().fold(TestRequest::get("/"), |visit, (name, value)| visit.header(name, value));
             let outcome = visit.run(&chain(&[(&KIND, config.clone())])).await;
             let expected = expected.map(|(status, message)| (status, ReplyBody::Negotiated(message.into())));
             let found = outcome.reply.map(|reply| (reply.status.as_u16(), reply.body));
@@ -139,23 +147,23 @@ mod tests {
 
     // kong-compat §4.27
     #[tokio::test]
-    async fn what_says_nothing_is_counted() {
+    async fn bodies_without_length_are_limited_while_streaming() {
         let limit = |config: &serde_json::Value| chain(&[(&KIND, config.clone())]);
         let small = json!({"allowed_payload_size": 8, "size_unit": "kilobytes"});
-        assert_eq!(Visit::get("/").run(&limit(&small)).await.passage.body_limit, Some(8192));
-        let chunked = Visit::get("/").header("transfer-encoding", "chunked");
-        assert_eq!(chunked.run(&limit(&small)).await.passage.body_limit, Some(8192));
-        assert_eq!(Visit::get("/").run(&limit(&json!({}))).await.passage.body_limit, Some(128 << 20));
+        assert_eq!(TestRequest::get("/").run(&limit(&small)).await.state.body_limit, Some(8192));
+        let chunked = TestRequest::get("/").header("transfer-encoding", "chunked");
+        assert_eq!(chunked.run(&limit(&small)).await.state.body_limit, Some(8192));
+        assert_eq!(TestRequest::get("/").run(&limit(&json!({}))).await.state.body_limit, Some(128 << 20));
     }
 
     #[test]
-    fn sizes_are_numbers_of_a_unit() {
+    fn invalid_sizes_and_units_are_rejected() {
         for (config, field) in [
             (json!({"allowed_payload_size": -1}), "config.allowed_payload_size"),
             (json!({"allowed_payload_size": "8"}), "config.allowed_payload_size"),
             (json!({"size_unit": "MB"}), "config.size_unit"),
         ] {
-            let invalid = build(&KIND, &config).err().unwrap_or_else(|| panic!("{config} is taken"));
+            let invalid = build(&KIND, &config).err().unwrap_or_else(|| panic!("{config} was accepted"));
             assert_eq!(invalid[0].field, field, "{config}: {invalid:?}");
         }
     }

@@ -1,4 +1,4 @@
-//! Answers requests itself, with what it was told to say.
+//! `request-termination`: responds with a configured status and body instead of forwarding the request.
 //!
 //! ```yaml
 //! plugin: request-termination
@@ -15,23 +15,26 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::plugin::{BuildCx, Invalid, Kind, Outcome, Phases, Plugin, Reply, ReplyBody, RequestCx};
+use crate::plugin_api::{
+    AccessOutcome, BuildCx, Phases, Plugin, PluginDiagnostic, PluginKind, Reply, ReplyBody, RequestCx,
+};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
-    /// The status of the answer, 200 to 599.
+    /// Status of the response, 200 to 599.
     status_code: u16,
-    /// What the answer says, as `{"message": …}`. Excludes `body` and `content_type`.
+    /// Message of the response, sent as `{"message": …}`. Cannot be combined with `body` and `content_type`.
     message: Option<String>,
-    /// The body of the answer, sent as it is.
+    /// Body of the response, sent unchanged.
     body: Option<String>,
-    /// The type of `body`; `application/json; charset=utf-8` if it is not given.
+    /// Media type of `body`; if unset, `application/json; charset=utf-8`.
     content_type: Option<String>,
-    /// Answers with what is known about the request, as JSON: for finding out what arrives here. The body of the request is
-    /// told if the plugin has no `trigger` and is of a route, a service or everything. Excludes `body` and `content_type`.
+    /// Respond with a JSON description of the request, for debugging. It includes the request body if the plugin has no
+    /// `trigger` and is attached to a route, to a service or globally. Cannot be combined with `body` and
+    /// `content_type`.
     echo: bool,
-    /// Only requests with a header or a query argument of this name are answered; others go on.
+    /// Respond only to requests with a header or query argument of this name, and forward other requests.
     trigger: Option<String>,
 }
 
@@ -43,106 +46,117 @@ impl Default for Config {
 
 pub(crate) struct RequestTermination {
     status: StatusCode,
-    says: Says,
+    content: TerminationContent,
     trigger: Option<Trigger>,
 }
 
-enum Says {
-    Nothing,
+enum TerminationContent {
+    Empty,
     Message(Cow<'static, str>),
     Body(Bytes, HeaderValue),
-    Echo(Option<Cow<'static, str>>, Process),
+    Echo(Option<Cow<'static, str>>, RespondingProcess),
 }
 
-/// Who answers, for `echo`.
-struct Process {
+/// The responding process, for `echo`.
+struct RespondingProcess {
     node: String,
     host: String,
 }
 
 struct Trigger {
     argument: String,
-    /// None if no header can have this name.
+    /// `None` if the name is not a valid header name.
     header: Option<HeaderName>,
 }
 
-impl Kind for RequestTermination {
+impl PluginKind for RequestTermination {
     const NAME: &'static str = "request-termination";
     const PRIORITY: i32 = 2;
     const PHASES: Phases = Phases::ACCESS;
-    const GUARD: bool = true;
+    const FAIL_CLOSED: bool = true;
     type Config = Config;
     type Plugin = RequestTermination;
 
-    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Invalid>> {
+    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
         let mut invalid = Vec::new();
         let status =
             StatusCode::from_u16(config.status_code).ok().filter(|status| (200..600).contains(&status.as_u16()));
         if status.is_none() {
-            let message = format!("{} cannot be the status of a whole answer", config.status_code);
-            invalid.push(Invalid::new("status_code", message, "use one of 200 to 599"));
+            let message = format!("{} is not a valid status of a final response", config.status_code);
+            invalid.push(PluginDiagnostic::new("status_code", message, "use a status of 200 to 599"));
         }
         if config.message.is_some() && (config.body.is_some() || config.content_type.is_some()) {
             let remedy = "use either `message`, or `body` with `content_type`";
-            invalid.push(Invalid::new("message", "excludes `body` and `content_type`", remedy));
+            invalid.push(PluginDiagnostic::new("message", "cannot be combined with `body` or `content_type`", remedy));
         }
         if config.content_type.is_some() && config.body.is_none() {
-            invalid.push(Invalid::new("content_type", "says of what type `body` is, and there is none", "set `body`"));
+            invalid.push(PluginDiagnostic::new(
+                "content_type",
+                "has no effect without `body`",
+                "set `body`, or remove it",
+            ));
         }
         if config.echo && (config.body.is_some() || config.content_type.is_some()) {
-            invalid.push(Invalid::new("echo", "excludes `body` and `content_type`", "remove them, or `echo`"));
+            let remedy = "remove them, or remove `echo`";
+            invalid.push(PluginDiagnostic::new("echo", "cannot be combined with `body` or `content_type`", remedy));
         }
         let content_type = HeaderValue::from_str(config.content_type.as_deref().unwrap_or(JSON)).ok();
         if content_type.is_none() {
-            invalid.push(Invalid::new(
+            invalid.push(PluginDiagnostic::new(
                 "content_type",
-                "cannot stand in a header",
+                "is not a valid header value",
                 "use a media type, such as text/plain",
             ));
         }
         if config.trigger.as_deref() == Some("") {
-            invalid.push(Invalid::new("trigger", "is empty", "name a header or a query argument, or remove it"));
+            invalid.push(PluginDiagnostic::new(
+                "trigger",
+                "is empty",
+                "set it to a header or query argument, or remove it",
+            ));
         }
         let (Some(status), Some(content_type), true) = (status, content_type, invalid.is_empty()) else {
             return Err(invalid);
         };
         let message = config.message.map(Cow::from).or(default_message(status).map(Cow::from));
         let says = match (config.echo, config.body, message) {
-            (true, _, message) => Says::Echo(message, Process { node: cx.node.to_owned(), host: host_name() }),
-            (false, Some(body), _) => Says::Body(body.into(), content_type),
-            (false, None, Some(message)) => Says::Message(message),
-            (false, None, None) => Says::Nothing,
+            (true, _, message) => {
+                TerminationContent::Echo(message, RespondingProcess { node: cx.node.to_owned(), host: host_name() })
+            }
+            (false, Some(body), _) => TerminationContent::Body(body.into(), content_type),
+            (false, None, Some(message)) => TerminationContent::Message(message),
+            (false, None, None) => TerminationContent::Empty,
         };
         let trigger = config.trigger.map(|argument| {
             let header = HeaderName::from_bytes(argument.as_bytes()).ok();
             Trigger { argument, header }
         });
-        Ok(RequestTermination { status, says, trigger })
+        Ok(RequestTermination { status, content: says, trigger })
     }
 }
 
 impl Plugin for RequestTermination {
-    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> Outcome<'a> {
+    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         if self.trigger.as_ref().is_some_and(|trigger| !trigger.is_in(cx)) {
-            return Outcome::Next;
+            return AccessOutcome::Continue;
         }
         let reply = |body| Reply::new(self.status, body, REASON);
-        Outcome::Reply(match &self.says {
-            Says::Nothing => reply(ReplyBody::Empty),
-            Says::Message(message) => reply(ReplyBody::Plain(message.clone())),
-            Says::Body(body, content_type) => {
-                reply(ReplyBody::Raw(body.clone())).with(CONTENT_TYPE, content_type.clone())
+        AccessOutcome::Reply(match &self.content {
+            TerminationContent::Empty => reply(ReplyBody::Empty),
+            TerminationContent::Message(message) => reply(ReplyBody::Plain(message.clone())),
+            TerminationContent::Body(body, content_type) => {
+                reply(ReplyBody::Raw(body.clone())).with_header(CONTENT_TYPE, content_type.clone())
             }
-            Says::Echo(message, process) => {
+            TerminationContent::Echo(message, process) => {
                 let body = echo(message.as_deref(), process, cx).to_string().into();
-                reply(ReplyBody::Raw(body)).with(CONTENT_TYPE, HeaderValue::from_static(JSON))
+                reply(ReplyBody::Raw(body)).with_header(CONTENT_TYPE, HeaderValue::from_static(JSON))
             }
         })
     }
 
-    /// What has to wait for a trigger does not hold up every body: such an echo is without one.
-    fn reads_body(&self) -> Option<usize> {
-        (matches!(self.says, Says::Echo(..)) && self.trigger.is_none()).then_some(MOST_ECHOED)
+    /// An echo with a trigger does not buffer bodies, because it would buffer those of all requests.
+    fn body_buffer_limit(&self) -> Option<usize> {
+        (matches!(self.content, TerminationContent::Echo(..)) && self.trigger.is_none()).then_some(MAX_ECHOED_BYTES)
     }
 }
 
@@ -153,7 +167,7 @@ impl Trigger {
     }
 }
 
-fn echo(message: Option<&str>, process: &Process, cx: &RequestCx<'_>) -> Value {
+fn echo(message: Option<&str>, process: &RespondingProcess, cx: &RequestCx<'_>) -> Value {
     let headers = cx.head.headers.iter();
     let headers = headers.map(|(name, value)| (name.as_str().into(), String::from_utf8_lossy(value.as_bytes()).into()));
     let query = || arguments(cx.query.unwrap_or_default());
@@ -166,7 +180,7 @@ fn echo(message: Option<&str>, process: &Process, cx: &RequestCx<'_>) -> Value {
         }
         _ => None,
     };
-    // The host is without its port, but for the colons of an IPv6 address.
+    // Removes the port, but not the last group of an IPv6 address.
     let host = cx.client.host;
     let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
     json!({
@@ -189,7 +203,7 @@ fn echo(message: Option<&str>, process: &Process, cx: &RequestCx<'_>) -> Value {
     })
 }
 
-/// What is there once as it is, what is there more often as a list.
+/// Names that occur once have a single value, names that occur more often a list.
 fn grouped<'a>(pairs: impl Iterator<Item = (Cow<'a, str>, Value)>) -> Value {
     let mut fields = Map::new();
     for (name, value) in pairs {
@@ -204,15 +218,15 @@ fn grouped<'a>(pairs: impl Iterator<Item = (Cow<'a, str>, Value)>) -> Value {
     Value::Object(fields)
 }
 
-/// Names and values of a query or a form; what has no `=` is `true`, as Kong shows it.
+/// Names and values of a query or a form. An argument without `=` is `true`, as in Kong.
 fn arguments(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Value)> {
     query.split('&').filter(|argument| !argument.is_empty()).map(|argument| match argument.split_once('=') {
-        Some((name, value)) => (decoded(name), Value::from(decoded(value))),
-        None => (decoded(argument), Value::Bool(true)),
+        Some((name, value)) => (decode_argument(name), Value::from(decode_argument(value))),
+        None => (decode_argument(argument), Value::Bool(true)),
     })
 }
 
-fn decoded(text: &str) -> Cow<'_, str> {
+fn decode_argument(text: &str) -> Cow<'_, str> {
     if !text.contains(['%', '+']) {
         return text.into();
     }
@@ -232,15 +246,15 @@ fn default_message(status: StatusCode) -> Option<&'static str> {
     }
 }
 
-/// Elsewhere than on Linux the name is not known.
+/// The host name; empty on systems other than Linux.
 fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }
 
 const JSON: &str = "application/json; charset=utf-8";
 const REASON: &str = "terminated";
-/// Bodies up to here are echoed, in bytes.
-const MOST_ECHOED: usize = 1 << 20;
+/// Size limit of echoed bodies, in bytes.
+const MAX_ECHOED_BYTES: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -248,14 +262,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::plugin::Entry;
-    use crate::plugin::testing::{Visit, build, chain};
+    use crate::plugin_api::RegisteredKind;
+    use crate::plugin_api::testing::{TestRequest, build, chain};
 
-    const KIND: Entry<RequestTermination> = Entry::NEW;
+    const KIND: RegisteredKind<RequestTermination> = RegisteredKind::NEW;
 
     // kong-compat §4.28
     #[tokio::test]
-    async fn it_answers_as_it_was_told() {
+    async fn responses_match_the_configuration() {
         let plain = |text: &'static str| ReplyBody::Plain(text.into());
         for (config, status, body, content_type) in [
             (json!({}), 503, plain("Service unavailable"), None),
@@ -269,41 +283,41 @@ mod tests {
             (json!({"body": "{}"}), 503, ReplyBody::Raw("{}".into()), Some(JSON)),
             (json!({"body": "no", "content_type": "text/plain"}), 503, ReplyBody::Raw("no".into()), Some("text/plain")),
         ] {
-            let outcome = Visit::get("/").run(&chain(&[(&KIND, config.clone())])).await;
-            assert_eq!(outcome.replied().map(|status| status.as_u16()), Some(status), "{config}");
+            let outcome = TestRequest::get("/").run(&chain(&[(&KIND, config.clone())])).await;
+            assert_eq!(outcome.reply_status().map(|status| status.as_u16()), Some(status), "{config}");
             assert_eq!(outcome.reply.as_ref().unwrap().body, body, "{config}");
-            assert_eq!(outcome.header("content-type"), content_type, "{config}");
+            assert_eq!(outcome.response_header("content-type"), content_type, "{config}");
         }
     }
 
     // kong-compat §4.28
     #[tokio::test]
-    async fn a_trigger_is_a_header_or_a_query_argument_of_that_name() {
+    async fn triggers_match_headers_and_query_arguments() {
         let chain = chain(&[(&KIND, json!({"trigger": "X Stop"}))]);
         for (visit, is_stopped) in [
-            (Visit::get("/?a=1"), false),
-            (Visit::get("/?X%20Stop=1"), true),
-            (Visit::get("/?a&X+Stop"), true),
-            (Visit::get("/?x-stop"), false),
+            (TestRequest::get("/?a=1"), false),
+            (TestRequest::get("/?X%20Stop=1"), true),
+            (TestRequest::get("/?a&X+Stop"), true),
+            (TestRequest::get("/?x-stop"), false),
         ] {
             let uri = visit.request.uri().clone();
             assert_eq!(visit.run(&chain).await.reply.is_some(), is_stopped, "{uri}");
         }
         let chain = self::chain(&[(&KIND, json!({"trigger": "X-Stop", "echo": true}))]);
-        assert!(Visit::get("/").header("x-stop", "").run(&chain).await.reply.is_some());
-        assert!(Visit::get("/").header("x-go", "").run(&chain).await.reply.is_none());
-        assert_eq!(chain.reads_body(), None, "what waits for a trigger lets bodies stream");
+        assert!(TestRequest::get("/").header("x-stop", "").run(&chain).await.reply.is_some());
+        assert!(TestRequest::get("/").header("x-go", "").run(&chain).await.reply.is_none());
+        assert_eq!(chain.body_buffer_limit(), None, "bodies stream if there is a trigger");
     }
 
     // kong-compat §4.28
     #[tokio::test]
-    async fn an_echo_says_what_arrived() {
+    async fn echo_describes_the_request() {
         let chain = chain(&[(&KIND, json!({"echo": true, "status_code": 404}))]);
         let request = Request::post("/a/b?x=1&x=2&y&z=%26").header("host", "shop.example:8080");
         let request = request.header("content-type", "application/json").body(Bytes::from("{\"a\": [1]}")).unwrap();
-        let outcome = Visit::new(request).header("x-one", "1").run(&chain).await;
-        assert_eq!(outcome.replied(), Some(StatusCode::NOT_FOUND));
-        assert_eq!(outcome.header("content-type"), Some(JSON));
+        let outcome = TestRequest::new(request).header("x-one", "1").run(&chain).await;
+        assert_eq!(outcome.reply_status(), Some(StatusCode::NOT_FOUND));
+        assert_eq!(outcome.response_header("content-type"), Some(JSON));
         let said: Value = serde_json::from_str(outcome.message().unwrap()).unwrap();
         assert_eq!(said["message"], "Not found");
         assert_eq!(said["kong"]["node_id"], "test");
@@ -322,7 +336,7 @@ mod tests {
 
     // kong-compat §4.28
     #[test]
-    fn what_excludes_each_other_is_refused() {
+    fn conflicting_fields_are_rejected() {
         for (config, field) in [
             (json!({"message": "a", "body": "b"}), "config.message"),
             (json!({"message": "a", "content_type": "b/c"}), "config.message"),
@@ -333,7 +347,7 @@ mod tests {
             (json!({"status_code": 101}), "config.status_code"),
             (json!({"trigger": ""}), "config.trigger"),
         ] {
-            let invalid = build(&KIND, &config).err().unwrap_or_else(|| panic!("{config} is taken"));
+            let invalid = build(&KIND, &config).err().unwrap_or_else(|| panic!("{config} was accepted"));
             assert!(invalid.iter().any(|invalid| invalid.field == field), "{config}: {invalid:?}");
         }
     }

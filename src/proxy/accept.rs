@@ -1,9 +1,9 @@
-//! What happens to a connection before its first request. Each step has its time, and a reason in the books if it fails.
+//! Prepares an accepted connection for its first request. Each step has its own timeout and is counted by outcome.
 //!
 //! ```text
 //!   accepted ─▶ PROXY header ─▶ TLS handshake ─▶ protocol ─▶ connection::serve
 //!               if the peer is   if the port has  by ALPN
-//!               one that sends it listeners of HTTPS
+//!               a trusted proxy  HTTPS listeners
 //! ```
 
 use std::future::poll_fn;
@@ -18,38 +18,38 @@ use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::connection::{self, Peer};
-use super::group::{Group, Membership};
 use super::http2;
-use super::proxy_header::{self, Invalid, Origin};
-use super::stats::HeaderOutcome;
-use super::tls::{Failure, Session};
+use super::listener_connections::{ConnectionRegistration, ListenerConnections};
+use super::proxy_header::{self, ProxyHeaderError, ProxyHeaderSource};
+use super::stats::ProxyHeaderOutcome;
+use super::tls::{ClientHandshakeError, TlsSession};
 use super::transport::Transport;
 use super::worker::Worker;
 
-/// A connection that can be served.
-struct Ready {
+/// A connection that is ready to serve HTTP.
+struct AcceptedConnection {
     transport: Transport,
-    /// Of the client, which is not the peer if that is a balancer.
+    /// The client's address. It differs from the peer's address behind a load balancer that sends a PROXY header.
     address: SocketAddr,
-    session: Option<Session>,
+    session: Option<TlsSession>,
 }
 
-/// Serves a connection from here to its end. What is `held` is dropped then.
-pub(crate) fn start(
+/// Spawns the task that serves a connection until it closes. `held` is dropped at that point.
+pub(crate) fn spawn(
     stream: TcpStream,
     address: SocketAddr,
     worker: &Rc<Worker>,
-    group: &Rc<Group>,
+    group: &Rc<ListenerConnections>,
     held: impl Sized + 'static,
 ) {
     let (worker, group) = (Rc::clone(worker), Rc::clone(group));
-    // It joins before its task runs: a group that closes meanwhile must know of it.
-    let membership = group.join();
-    let steps = Steps { proxied: worker.is_balancer(address), tls: serves_tls(&worker, &group) };
-    if steps.proxied || steps.tls {
-        run(in_steps(stream, address, steps, worker, group, membership), held);
+    // Register before the task runs, so that a listener that closes in the meantime already knows the connection.
+    let membership = group.register();
+    let steps = AcceptSteps { proxy_header: worker.requires_proxy_header(address), tls: serves_tls(&worker, &group) };
+    if steps.proxy_header || steps.tls {
+        run(prepare_and_serve(stream, address, steps, worker, group, membership), held);
     } else {
-        // A task of its own kind, since every connection would pay for what only the others need.
+        // A separate future type: plain connections should not reserve the memory that only the extra steps need.
         let peer = Rc::new(Peer::new(worker, group, address, None));
         run(connection::serve(Transport::Plain(stream), peer, membership), held);
     }
@@ -62,22 +62,22 @@ fn run(connection: impl Future<Output = ()> + 'static, held: impl Sized + 'stati
     });
 }
 
-async fn in_steps(
+async fn prepare_and_serve(
     stream: TcpStream,
     address: SocketAddr,
-    steps: Steps,
+    steps: AcceptSteps,
     worker: Rc<Worker>,
-    group: Rc<Group>,
-    mut membership: Membership,
+    group: Rc<ListenerConnections>,
+    mut membership: ConnectionRegistration,
 ) {
-    // Boxed: what the steps need is set aside only as long as they last.
+    // Boxed, so that the memory for the steps is freed when they end.
     let preparing = Box::pin(prepare(stream, address, steps, &worker, &group));
-    let ready = attended(&group, &mut membership, preparing).await.flatten();
-    if let Some(Ready { transport, address, session }) = ready {
+    let ready = unless_listener_closes(&group, &mut membership, preparing).await.flatten();
+    if let Some(AcceptedConnection { transport, address, session }) = ready {
         let http2 = session.as_ref().is_some_and(|session| session.http2);
         let peer = Rc::new(Peer::new(worker, group, address, session));
         if http2 {
-            // Boxed like all that most connections do not need.
+            // Boxed, because most connections do not need it.
             Box::pin(http2::serve(transport, peer, membership)).await;
         } else {
             connection::serve(transport, peer, membership).await;
@@ -86,44 +86,44 @@ async fn in_steps(
 }
 
 #[derive(Clone, Copy)]
-struct Steps {
-    proxied: bool,
+struct AcceptSteps {
+    proxy_header: bool,
     tls: bool,
 }
 
-/// Whether clients of this address shake hands. When it is gone from the snapshot, those who are still in its queue are
-/// met as they were before.
-fn serves_tls(worker: &Worker, group: &Group) -> bool {
+/// Whether connections to this address start with a TLS handshake. After the address has left the snapshot, connections
+/// that are still in its accept queue use the previous setting.
+fn serves_tls(worker: &Worker, group: &ListenerConnections) -> bool {
     if let Some(bind) = worker.view().bind(&group.address) {
         group.tls.set(bind.tls.is_some());
     }
     group.tls.get()
 }
 
-/// None if the connection is over; the reason is in the books then.
+/// Returns None if the connection has ended; the reason has been recorded by then.
 async fn prepare(
     mut stream: TcpStream,
     mut address: SocketAddr,
-    steps: Steps,
+    steps: AcceptSteps,
     worker: &Worker,
-    group: &Group,
-) -> Option<Ready> {
-    if steps.proxied {
+    group: &ListenerConnections,
+) -> Option<AcceptedConnection> {
+    if steps.proxy_header {
         let outcome = timeout(worker.limits.proxy_header_timeout, proxy_header::read(&mut stream)).await;
-        note_header(worker, group, address, &outcome);
+        record_proxy_header(worker, group, address, &outcome);
         match outcome {
-            Ok(Ok(Origin::Client(client))) => address = client,
-            Ok(Ok(Origin::Peer)) => {}
+            Ok(Ok(ProxyHeaderSource::Client(client))) => address = client,
+            Ok(Ok(ProxyHeaderSource::Peer)) => {}
             Ok(Err(_)) | Err(_) => return None,
         }
     }
     if !steps.tls {
-        return Some(Ready { transport: Transport::Plain(stream), address, session: None });
+        return Some(AcceptedConnection { transport: Transport::Plain(stream), address, session: None });
     }
-    let mut turn = None;
-    let shaking = async {
-        // Who is here first is served first; a client that waits in vain has its time like any other.
-        turn = worker.handshakes.acquire().await.ok();
+    let mut permit = None;
+    let handshake = async {
+        // The semaphore is first come, first served. Waiting for a permit counts toward the handshake timeout.
+        permit = worker.handshakes.acquire().await.ok();
         worker
             .tls
             .accept(stream, |name| {
@@ -133,81 +133,95 @@ async fn prepare(
             })
             .await
     };
-    let outcome = timeout(worker.limits.handshake_timeout, shaking).await;
-    let outcome = outcome.unwrap_or_else(|_| Err(if turn.is_some() { Failure::Timeout } else { Failure::Overload }));
-    note_handshake(worker, group, address, &outcome);
+    let outcome = timeout(worker.limits.handshake_timeout, handshake).await;
+    let outcome = outcome.unwrap_or_else(|_| {
+        Err(if permit.is_some() { ClientHandshakeError::Timeout } else { ClientHandshakeError::Overload })
+    });
+    record_handshake(worker, group, address, &outcome);
     let (stream, session) = outcome.ok()?;
-    Some(Ready { transport: Transport::Tls(Box::new(stream)), address, session: Some(session) })
+    Some(AcceptedConnection { transport: Transport::Tls(Box::new(stream)), address, session: Some(session) })
 }
 
-type Headed = Result<Result<Origin, Invalid>, Elapsed>;
+type ProxyHeaderResult = Result<Result<ProxyHeaderSource, ProxyHeaderError>, Elapsed>;
 
-fn note_header(worker: &Worker, group: &Group, peer: SocketAddr, outcome: &Headed) {
+fn record_proxy_header(worker: &Worker, group: &ListenerConnections, peer: SocketAddr, outcome: &ProxyHeaderResult) {
     let counted = match outcome {
-        Ok(Ok(Origin::Client(_))) => HeaderOutcome::Client,
-        Ok(Ok(Origin::Peer)) => HeaderOutcome::Peer,
-        Ok(Err(Invalid::Ended)) => HeaderOutcome::Ended,
-        Ok(Err(Invalid::NotAHeader)) => HeaderOutcome::Malformed,
-        Ok(Err(Invalid::TooLong)) => HeaderOutcome::TooLong,
-        Err(_) => HeaderOutcome::Timeout,
+        Ok(Ok(ProxyHeaderSource::Client(_))) => ProxyHeaderOutcome::Client,
+        Ok(Ok(ProxyHeaderSource::Peer)) => ProxyHeaderOutcome::Peer,
+        Ok(Err(ProxyHeaderError::ConnectionClosed)) => ProxyHeaderOutcome::Ended,
+        Ok(Err(ProxyHeaderError::Malformed)) => ProxyHeaderOutcome::Malformed,
+        Ok(Err(ProxyHeaderError::TooLong)) => ProxyHeaderOutcome::TooLong,
+        Err(_) => ProxyHeaderOutcome::Timeout,
     };
-    worker.ledger.headers[counted as usize].add(1);
+    worker.counters.proxy_headers[counted as usize].add(1);
     let error: &dyn std::error::Error = match outcome {
         Ok(Ok(_)) => return,
-        // How many balancers look whether somebody listens.
-        Ok(Err(Invalid::Ended)) => return tracing::debug!(%peer, "A balancer left without a PROXY header"),
+        // Many load balancers check the health of a port this way.
+        Ok(Err(ProxyHeaderError::ConnectionClosed)) => {
+            return tracing::debug!(%peer, "A load balancer disconnected without sending a PROXY header");
+        }
         Ok(Err(invalid)) => invalid,
         Err(elapsed) => elapsed,
     };
-    // Balancers are few, known and configured by the operator, so this is worth a line, but not one per client.
+    // The operator configures these load balancers, so a failure deserves a warning, but not one per connection.
     let now = Instant::now();
-    if worker.warned.get().is_none_or(|last| now - last >= WARN_EVERY) {
-        worker.warned.set(Some(now));
+    if worker.proxy_header_warned.get().is_none_or(|last| now - last >= WARN_INTERVAL) {
+        worker.proxy_header_warned.set(Some(now));
         tracing::warn!(
             %peer, listener = %group.address, %error,
-            "Closed a connection of a balancer that did not send a PROXY header; see --proxy-protocol-from"
+            "Closed a connection from a load balancer that did not send a valid PROXY header; see --proxy-protocol-from"
         );
     }
 }
 
-fn note_handshake<T>(worker: &Worker, group: &Group, client: SocketAddr, outcome: &Result<(T, Session), Failure>) {
-    let handshakes = &worker.ledger.handshakes;
+fn record_handshake<T>(
+    worker: &Worker,
+    group: &ListenerConnections,
+    client: SocketAddr,
+    outcome: &Result<(T, TlsSession), ClientHandshakeError>,
+) {
+    let handshakes = &worker.counters.handshakes;
     match outcome {
         Ok((_, session)) if session.resumed => handshakes.resumed.add(1),
         Ok(_) => handshakes.full.add(1),
         Err(failure) => {
             handshakes.failed[*failure as usize].add(1);
-            // Strangers fail all day long, so it takes a closer look to see them one by one.
-            tracing::debug!(%client, listener = %group.address, reason = failure.word(), "TLS handshake failed");
+            // Untrusted clients fail all the time, so single failures are logged at debug level only.
+            tracing::debug!(%client, listener = %group.address, reason = failure.label(), "TLS handshake failed");
         }
     }
 }
 
-/// Goes through a step unless the connection is cut meanwhile. Once the listener closes, it has to come to its end soon.
-async fn attended<T>(group: &Group, membership: &mut Membership, step: impl Future<Output = T>) -> Option<T> {
+/// Runs a step unless the connection is aborted meanwhile. When the listener closes, the step gets a short grace
+/// period.
+async fn unless_listener_closes<T>(
+    group: &ListenerConnections,
+    membership: &mut ConnectionRegistration,
+    step: impl Future<Output = T>,
+) -> Option<T> {
     let mut step = pin!(step);
-    let mut last_call = None;
+    let mut grace = None;
     poll_fn(|cx| {
-        membership.wake_with(cx.waker());
+        membership.set_waker(cx.waker());
         if let Poll::Ready(outcome) = step.as_mut().poll(cx) {
             return Poll::Ready(Some(outcome));
         }
-        if group.is_cut() {
+        if group.is_aborted() {
             return Poll::Ready(None);
         }
         if group.is_closing() {
-            let last_call = last_call.get_or_insert_with(|| Box::pin(sleep(LAST_CALL)));
-            return last_call.as_mut().poll(cx).map(|()| None);
+            let grace = grace.get_or_insert_with(|| Box::pin(sleep(CLOSING_GRACE)));
+            return grace.as_mut().poll(cx).map(|()| None);
         }
         Poll::Pending
     })
     .await
 }
 
-/// What a connection that is not ready for requests yet still gets when its listener closes.
-const LAST_CALL: Duration = Duration::from_secs(3);
-/// How often a worker complains about balancers.
-const WARN_EVERY: Duration = Duration::from_secs(10);
+/// Grace period for connections that are still being prepared when their listener closes.
+const CLOSING_GRACE: Duration = Duration::from_secs(3);
+/// Minimum interval between two warnings about missing PROXY headers, per worker.
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
@@ -217,10 +231,10 @@ mod tests {
         size_of::<G>()
     }
 
-    /// The steps are over before the first request, and are not to be paid for as long as a connection is open.
+    /// The steps end before the first request, so their state must not occupy memory while the connection is open.
     #[test]
-    fn being_ready_costs_little_later() {
-        let whole = size(in_steps);
-        assert!(whole <= 1700, "a connection that goes through steps takes {whole} bytes");
+    fn prepared_connection_future_is_small() {
+        let bytes = size(prepare_and_serve);
+        assert!(bytes <= 1700, "the future of a connection with PROXY header or TLS takes {bytes} bytes");
     }
 }

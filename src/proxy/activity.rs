@@ -1,7 +1,7 @@
-//! What a connection is doing, and since when: the one place where its deadlines come from.
+//! The state of a connection or HTTP/2 stream, and the deadlines that follow from it.
 //!
-//! A connection has a single timer. It is set anew only when a phase needs an earlier end, so that a request on a
-//! kept-alive connection touches no timer at all.
+//! A connection has a single timer. It is reset only if a phase needs an earlier deadline, so a request on a
+//! kept-alive connection does not touch the timer at all.
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
@@ -10,251 +10,262 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-use super::fault::Fault;
-use super::guard::Refusal;
-use super::limits::Limits;
-use super::silence::{Silence, Told};
+use super::guard::GuardRejection;
+use super::limits::ProxyLimits;
+use super::read_timeout::{ReadTimeout, RuleTimeouts};
+use super::request_error::RequestError;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
+pub(crate) enum ActivityPhase {
     /// Between requests, or before the first.
     Idle,
-    /// A head has begun to come in.
-    Head,
-    /// The request goes to an endpoint, or its answer is awaited.
-    Waiting,
-    /// The answer goes to the client.
-    Answering,
-    /// The connection was upgraded, and bytes of another protocol go both ways.
+    /// The first bytes of a request head have arrived.
+    ReadingHead,
+    /// The request is being sent to an endpoint, or its response is awaited.
+    AwaitingResponse,
+    /// The response is being sent to the client.
+    SendingResponse,
+    /// The connection was upgraded and carries another protocol in both directions.
     Tunnel,
 }
 
-/// Who is to move on with the body of the request.
+/// Which side the request body waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Upload {
-    /// It is over, or there is none.
-    Over,
-    /// The endpoint has not asked for more of it.
-    Unasked,
-    /// The client has not sent what the endpoint would take.
-    Awaited,
+pub(crate) enum UploadState {
+    /// The body is complete, or the request has none.
+    Complete,
+    /// The endpoint is not ready for more data.
+    AwaitingEndpoint,
+    /// The endpoint is ready for more data that the client has not sent yet.
+    AwaitingClient,
 }
 
-/// Shared by the parts of one connection of HTTP/1, or of one stream of HTTP/2: its socket, its task, the request in progress
-/// and the bodies.
+/// State shared by the parts of one HTTP/1 connection or one HTTP/2 stream: the socket, the task, the request in
+/// progress and the bodies.
 #[derive(Debug)]
 pub(crate) struct Activity {
-    phase: Cell<Phase>,
-    /// When the phase began, or last moved forward.
-    since: Cell<Instant>,
+    phase: Cell<ActivityPhase>,
+    /// When the phase began, or last made progress.
+    last_progress: Cell<Instant>,
     /// When the request began.
-    pub(crate) started: Cell<Instant>,
+    pub(crate) started_at: Cell<Instant>,
     pub(crate) requests: Cell<u64>,
     pub(crate) bytes_in: Cell<u64>,
-    pub(crate) upload: Cell<Upload>,
-    /// The body of the request ended before its end, or is not one.
-    pub(crate) broken: Cell<bool>,
-    /// The body of the request is longer than it may be, and was cut off.
-    pub(crate) oversized: Cell<bool>,
-    /// When the request went to an endpoint, if its rule is one of Kong's or has plugins.
-    pub(crate) sent: Cell<Option<Instant>>,
-    /// A body was left unread, so the client may still be writing when we close.
-    pub(crate) unread: Cell<bool>,
-    /// Waiting took too long; whoever waits is to give up.
-    pub(crate) overdue: Cell<bool>,
-    /// The rule says how long an answer may take, so that our own patience does not count.
-    pub(crate) patient: Cell<bool>,
-    /// What the rule says about silence.
-    pub(crate) told: Cell<Told>,
-    /// Of the endpoint within its answer, once there was one and the rule limits it.
-    pub(crate) silence: RefCell<Option<Silence>>,
-    /// The request waits for a connection, which has a time of its own.
+    pub(crate) upload: Cell<UploadState>,
+    /// The request body is malformed or incomplete.
+    pub(crate) body_invalid: Cell<bool>,
+    /// The request body exceeded its limit and was cut off.
+    pub(crate) body_too_large: Cell<bool>,
+    /// When the request was sent to an endpoint. Set only for rules with Kong behavior or plugins.
+    pub(crate) sent_at: Cell<Option<Instant>>,
+    /// A request body was not read to its end, so the client may still be sending when the connection closes.
+    pub(crate) body_unread: Cell<bool>,
+    /// The timer expired while a response was awaited; the request handler gives up when it is polled next.
+    pub(crate) timed_out: Cell<bool>,
+    /// The rule limits the time for a response, so the default response timeout does not apply.
+    pub(crate) rule_limits_response: Cell<bool>,
+    /// The connect, write and read timeouts of the rule.
+    pub(crate) rule_timeouts: Cell<RuleTimeouts>,
+    /// Read timeout within the response body. Set once the body has stalled and the rule has a read timeout.
+    pub(crate) read_timeout: RefCell<Option<ReadTimeout>>,
+    /// The request waits for a connection, which has its own timeout.
     pub(crate) connecting: Cell<bool>,
-    /// When the answer has to be over, if its rule says so.
-    pub(crate) cut_off: Cell<Option<Instant>>,
-    /// What the guard has found.
-    pub(crate) refusal: Cell<Option<Refusal>>,
-    /// An end that the client could take for the end of a body must be a reset instead.
-    pub(crate) reset: Cell<bool>,
-    /// All bytes of all answers were handed to the socket, so hyper has nothing to write but what is not ours.
-    pub(crate) settled: Cell<bool>,
-    /// The client began with the preface of HTTP/2.
+    /// When the response must be complete, if the rule has such a timeout.
+    pub(crate) response_deadline: Cell<Option<Instant>>,
+    /// The request that the framing guard rejected, and why.
+    pub(crate) guard_rejection: Cell<Option<GuardRejection>>,
+    /// Close with a TCP reset, because the client could mistake an orderly close for the end of a body.
+    pub(crate) reset_on_close: Cell<bool>,
+    /// All response bytes were handed to the socket. Anything hyper writes now is its own error response.
+    pub(crate) responses_flushed: Cell<bool>,
+    /// The client sent the HTTP/2 connection preface.
     pub(crate) http2: Cell<bool>,
-    /// The answer is over, so that nobody is to wait for the rest of the request.
-    abandoned: Cell<bool>,
-    /// Who waits for it.
-    reader: RefCell<Option<Waker>>,
+    /// The response is complete, so the rest of the request body is no longer needed.
+    body_abandoned: Cell<bool>,
+    /// Wakes the reader of the request body.
+    body_reader: RefCell<Option<Waker>>,
 }
 
 impl Activity {
     pub(crate) fn new() -> Self {
         let now = Instant::now();
         Activity {
-            phase: Cell::new(Phase::Idle),
-            since: Cell::new(now),
-            started: Cell::new(now),
+            phase: Cell::new(ActivityPhase::Idle),
+            last_progress: Cell::new(now),
+            started_at: Cell::new(now),
             requests: Cell::new(0),
             bytes_in: Cell::new(0),
-            upload: Cell::new(Upload::Over),
-            broken: Cell::new(false),
-            oversized: Cell::new(false),
-            sent: Cell::new(None),
-            unread: Cell::new(false),
-            overdue: Cell::new(false),
-            patient: Cell::new(false),
-            told: Cell::default(),
-            silence: RefCell::default(),
+            upload: Cell::new(UploadState::Complete),
+            body_invalid: Cell::new(false),
+            body_too_large: Cell::new(false),
+            sent_at: Cell::new(None),
+            body_unread: Cell::new(false),
+            timed_out: Cell::new(false),
+            rule_limits_response: Cell::new(false),
+            rule_timeouts: Cell::default(),
+            read_timeout: RefCell::default(),
             connecting: Cell::new(false),
-            cut_off: Cell::new(None),
-            refusal: Cell::new(None),
-            reset: Cell::new(false),
-            settled: Cell::new(true),
+            response_deadline: Cell::new(None),
+            guard_rejection: Cell::new(None),
+            reset_on_close: Cell::new(false),
+            responses_flushed: Cell::new(true),
             http2: Cell::new(false),
-            abandoned: Cell::new(false),
-            reader: RefCell::default(),
+            body_abandoned: Cell::new(false),
+            body_reader: RefCell::default(),
         }
     }
 
-    pub(crate) fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> ActivityPhase {
         self.phase.get()
     }
 
-    pub(crate) fn enter(&self, phase: Phase, now: Instant) {
+    pub(crate) fn enter_phase(&self, phase: ActivityPhase, now: Instant) {
         self.phase.set(phase);
-        self.since.set(now);
+        self.last_progress.set(now);
     }
 
-    /// Whether the bytes of the connection are HTTP/1, and not something that they have led to.
+    /// Whether the connection still carries HTTP/1, as opposed to HTTP/2 or an upgraded protocol.
     pub(crate) fn is_http1(&self) -> bool {
-        !self.http2.get() && self.phase.get() != Phase::Tunnel
+        !self.http2.get() && self.phase.get() != ActivityPhase::Tunnel
     }
 
-    /// Something moved, so the patience starts anew.
-    pub(crate) fn moved(&self) {
-        self.since.set(Instant::now());
+    /// Restarts the timeout of the phase.
+    pub(crate) fn record_progress(&self) {
+        self.last_progress.set(Instant::now());
     }
 
-    /// Bytes came from the client.
-    pub(crate) fn heard(&self) {
-        if self.phase.get() == Phase::Idle {
-            self.enter(Phase::Head, Instant::now());
+    /// Bytes arrived from the client.
+    pub(crate) fn record_read(&self) {
+        if self.phase.get() == ActivityPhase::Idle {
+            self.enter_phase(ActivityPhase::ReadingHead, Instant::now());
         }
     }
 
-    /// Bytes went to the client.
-    pub(crate) fn told(&self) {
-        if matches!(self.phase.get(), Phase::Answering | Phase::Idle) {
-            self.moved();
+    /// Bytes were sent to the client.
+    pub(crate) fn record_write(&self) {
+        if matches!(self.phase.get(), ActivityPhase::SendingResponse | ActivityPhase::Idle) {
+            self.record_progress();
         }
     }
 
-    /// The endpoint would take more of the body, and there is none.
-    pub(crate) fn await_client(&self) {
-        if self.upload.replace(Upload::Awaited) != Upload::Awaited {
-            self.moved();
+    /// The endpoint is ready for more of the body, but none has arrived.
+    pub(crate) fn mark_awaiting_client(&self) {
+        if self.upload.replace(UploadState::AwaitingClient) != UploadState::AwaitingClient {
+            self.record_progress();
         }
     }
 
-    /// hyper has no more bytes to write. It writes an answer in one go with the end of its body, so the answer that is over
-    /// for us is over for it, too.
-    pub(crate) fn flushed(&self) {
-        if matches!(self.phase.get(), Phase::Idle | Phase::Head) && !self.http2.get() {
-            self.settled.set(true);
+    /// hyper has no more bytes to write. It writes the response together with the end of its body, so a response that
+    /// is complete here is complete for hyper too.
+    pub(crate) fn record_flush(&self) {
+        if matches!(self.phase.get(), ActivityPhase::Idle | ActivityPhase::ReadingHead) && !self.http2.get() {
+            self.responses_flushed.set(true);
         }
     }
 
-    /// The answer is over, but neither all written nor the request behind it: the next request could come before its end.
-    pub(crate) fn is_crowded(&self) -> bool {
-        !self.settled.get()
-            && matches!(self.phase.get(), Phase::Idle | Phase::Head)
-            && (self.upload.get() != Upload::Over || self.unread.get())
+    /// The response is complete but not flushed, and its request body is still arriving. hyper could write an error
+    /// response to those bytes into the middle of this response.
+    pub(crate) fn must_close_after_response(&self) -> bool {
+        !self.responses_flushed.get()
+            && matches!(self.phase.get(), ActivityPhase::Idle | ActivityPhase::ReadingHead)
+            && (self.upload.get() != UploadState::Complete || self.body_unread.get())
             && !self.http2.get()
     }
 
-    /// When the head began to come in that is coming in, if one is.
-    pub(crate) fn head_since(&self) -> Option<Instant> {
-        (self.phase.get() == Phase::Head).then(|| self.since.get())
+    /// When the first byte of the current request head arrived. None unless a head is being read.
+    pub(crate) fn head_started_at(&self) -> Option<Instant> {
+        (self.phase.get() == ActivityPhase::ReadingHead).then(|| self.last_progress.get())
     }
 
-    /// A request has its head. Its time counts from the first byte, unless that was read with the request before.
-    pub(crate) fn begin(&self) {
+    /// Resets the state for a request whose head is complete. Its duration counts from the first byte of the head,
+    /// unless that byte was read together with the previous request.
+    pub(crate) fn begin_request(&self) {
         let now = Instant::now();
-        self.started.set(if self.phase.get() == Phase::Head { self.since.get() } else { now });
+        self.started_at.set(if self.phase.get() == ActivityPhase::ReadingHead {
+            self.last_progress.get()
+        } else {
+            now
+        });
         self.requests.set(self.requests.get() + 1);
         self.bytes_in.set(0);
-        self.upload.set(Upload::Over);
-        self.broken.set(false);
-        self.oversized.set(false);
-        self.sent.set(None);
-        self.unread.set(false);
-        self.overdue.set(false);
-        self.patient.set(false);
-        self.told.set(Told::default());
-        self.silence.take();
+        self.upload.set(UploadState::Complete);
+        self.body_invalid.set(false);
+        self.body_too_large.set(false);
+        self.sent_at.set(None);
+        self.body_unread.set(false);
+        self.timed_out.set(false);
+        self.rule_limits_response.set(false);
+        self.rule_timeouts.set(RuleTimeouts::default());
+        self.read_timeout.take();
         self.connecting.set(false);
-        self.cut_off.set(None);
-        self.settled.set(false);
-        self.enter(Phase::Waiting, now);
+        self.response_deadline.set(None);
+        self.responses_flushed.set(false);
+        self.enter_phase(ActivityPhase::AwaitingResponse, now);
     }
 
-    /// Ends the body of the request, wherever it is being read.
-    pub(crate) fn abandon(&self) {
-        self.abandoned.set(true);
-        if let Some(waker) = self.reader.take() {
+    /// Ends the request body with an error for its current reader.
+    pub(crate) fn abandon_body(&self) {
+        self.body_abandoned.set(true);
+        if let Some(waker) = self.body_reader.take() {
             waker.wake();
         }
     }
 
-    /// Whether the body of the request has no reader any more. If not, the reader is woken when it has none.
-    pub(crate) fn is_abandoned(&self, cx: &Context<'_>) -> bool {
-        if !self.abandoned.get() {
-            let mut waiting = self.reader.borrow_mut();
-            if waiting.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
-                *waiting = Some(cx.waker().clone());
+    /// Whether the request body was abandoned. If not, registers the reader to be woken when it is.
+    pub(crate) fn is_body_abandoned(&self, cx: &Context<'_>) -> bool {
+        if !self.body_abandoned.get() {
+            let mut reader = self.body_reader.borrow_mut();
+            if reader.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+                *reader = Some(cx.waker().clone());
             }
         }
-        self.abandoned.get()
+        self.body_abandoned.get()
     }
 
-    /// Why the present request is not to be trusted, if it is not.
-    pub(crate) fn refused(&self) -> Option<Fault> {
-        let refusal = self.refusal.get()?;
-        (refusal.from <= self.requests.get()).then_some(refusal.fault)
+    /// Why the framing guard rejects the current request, if it does.
+    pub(crate) fn guard_error(&self) -> Option<RequestError> {
+        let refusal = self.guard_rejection.get()?;
+        (refusal.first_request <= self.requests.get()).then_some(refusal.error)
     }
 
-    /// When patience with the present phase ends.
-    /// `idle` depends on whether the connection is wanted.
-    pub(crate) fn deadline(&self, limits: &Limits, idle: Duration) -> Instant {
-        let patience = match self.phase.get() {
-            Phase::Idle => idle,
-            Phase::Head => limits.header_timeout,
-            Phase::Waiting if self.upload.get() == Upload::Awaited => limits.upload_timeout,
-            Phase::Waiting => self.patience_with_endpoint(limits),
-            // Which may be the client's silence, too, so that a rule can only make it longer.
-            Phase::Answering => limits.stall_timeout.max(self.told.get().read().unwrap_or_default()),
-            Phase::Tunnel => limits.tunnel_idle.max(self.told.get().read().unwrap_or_default()),
+    /// When the current phase times out. `idle` is the idle timeout, which is shorter while the listener closes.
+    pub(crate) fn deadline(&self, limits: &ProxyLimits, idle: Duration) -> Instant {
+        let timeout = match self.phase.get() {
+            ActivityPhase::Idle => idle,
+            ActivityPhase::ReadingHead => limits.header_timeout,
+            ActivityPhase::AwaitingResponse if self.upload.get() == UploadState::AwaitingClient => {
+                limits.request_body_timeout
+            }
+            ActivityPhase::AwaitingResponse => self.endpoint_timeout(limits),
+            // The client may be the stalled side too, so a rule can only raise this timeout.
+            ActivityPhase::SendingResponse => {
+                limits.stall_timeout.max(self.rule_timeouts.get().read().unwrap_or_default())
+            }
+            ActivityPhase::Tunnel => {
+                limits.tunnel_idle_timeout.max(self.rule_timeouts.get().read().unwrap_or_default())
+            }
         };
-        let end = self.since.get() + patience;
-        match self.cut_off.get() {
-            // Nobody looks at the body of an answer while the client does not read it.
-            Some(cut_off) if self.phase.get() == Phase::Answering => cut_off.min(end),
+        let end = self.last_progress.get() + timeout;
+        match self.response_deadline.get() {
+            // While the client does not read, the response body is not polled and cannot enforce its own deadline.
+            Some(cut_off) if self.phase.get() == ActivityPhase::SendingResponse => cut_off.min(end),
             _ => end,
         }
     }
 
-    fn patience_with_endpoint(&self, limits: &Limits) -> Duration {
-        let told = self.told.get();
-        if self.connecting.get() && !told.is_nothing() {
-            return ENDLESS;
+    fn endpoint_timeout(&self, limits: &ProxyLimits) -> Duration {
+        let timeouts = self.rule_timeouts.get();
+        if self.connecting.get() && !timeouts.is_unset() {
+            return NO_TIMEOUT;
         }
-        let told = if self.upload.get() == Upload::Over { told.read() } else { told.write() };
-        told.unwrap_or(if self.patient.get() { ENDLESS } else { limits.answer_timeout })
+        let timeout = if self.upload.get() == UploadState::Complete { timeouts.read() } else { timeouts.write() };
+        timeout.unwrap_or(if self.rule_limits_response.get() { NO_TIMEOUT } else { limits.response_timeout })
     }
 
-    /// Ready when patience with the present phase has ended.
-    pub(crate) fn poll_patience(
+    /// Ready when the current phase has timed out.
+    pub(crate) fn poll_timeout(
         &self,
-        limits: &Limits,
+        limits: &ProxyLimits,
         idle: Duration,
         timer: Pin<&mut Sleep>,
         cx: &mut Context<'_>,
@@ -262,24 +273,28 @@ impl Activity {
         let mut timer = timer;
         loop {
             let deadline = self.deadline(limits, idle);
-            let look = match self.upload.get() {
-                Upload::Over => deadline,
-                // The body is read by another task, which does not tell when it turns from one side to the other.
-                Upload::Unasked | Upload::Awaited => {
-                    let told = self.told.get();
-                    let least = [told.write(), told.read()].into_iter().flatten().min();
-                    deadline.min(Instant::now() + least.unwrap_or(limits.upload_timeout).min(limits.upload_timeout))
+            let check_at = match self.upload.get() {
+                UploadState::Complete => deadline,
+                // Another task reads the body and does not report when it starts to wait for the other side.
+                UploadState::AwaitingEndpoint | UploadState::AwaitingClient => {
+                    let timeouts = self.rule_timeouts.get();
+                    let shortest = [timeouts.write(), timeouts.read()].into_iter().flatten().min();
+                    deadline.min(
+                        Instant::now()
+                            + shortest.unwrap_or(limits.request_body_timeout).min(limits.request_body_timeout),
+                    )
                 }
             };
-            ready!(poll_until(look, timer.as_mut(), cx));
-            if look >= deadline {
+            ready!(poll_until(check_at, timer.as_mut(), cx));
+            if check_at >= deadline {
                 return Poll::Ready(());
             }
         }
     }
 }
 
-/// Ready when the deadline has come. A timer that is too early costs one look here; only one that is too late must be moved.
+/// Ready when the deadline has passed. A timer that fires early costs one extra check; only a late one must be reset
+/// first.
 pub(crate) fn poll_until(deadline: Instant, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
     if deadline < timer.deadline() {
         timer.as_mut().reset(deadline);
@@ -292,5 +307,5 @@ pub(crate) fn poll_until(deadline: Instant, mut timer: Pin<&mut Sleep>, cx: &mut
     Poll::Ready(())
 }
 
-/// Longer than anything lasts, and short enough to be added to an instant.
-const ENDLESS: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+/// Stands for "no timeout": long enough to never expire, short enough to be added to an `Instant`.
+const NO_TIMEOUT: Duration = Duration::from_secs(30 * 365 * 24 * 3600);

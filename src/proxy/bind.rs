@@ -1,4 +1,4 @@
-//! Sockets to listen on: one per worker, all on one address, after making sure that nobody else is there.
+//! Opens the listening sockets of an address, one per worker, after checking that no other process uses the address.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -7,55 +7,55 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::BindState;
 
-/// One listening socket per worker.
+/// Opens one listening socket per worker.
 ///
-/// With SO_REUSEPORT the system lets another process of the same user in on the port and splits the clients between the two,
-/// so the address is bound once without it first.
+/// With SO_REUSEPORT, the kernel would let another process of the same user share the port and split the clients
+/// between both. The address is therefore bound once without the option first, unless `sharing` is set.
 pub(crate) fn listen(address: SocketAddr, workers: usize, sharing: bool) -> Result<Vec<TcpListener>, BindState> {
     let sockets = || {
         if !sharing {
             bind(address, false)?;
         }
         let sockets = (0..workers).map(|_| bind(address, true)).collect::<io::Result<Vec<_>>>()?;
-        // Only when all are bound: what arrives at a listening socket that is closed again is lost.
+        // Listen only once all sockets are bound: connections queued on a socket that is closed again are lost.
         for socket in &sockets {
-            socket.listen(BACKLOG)?;
+            socket.listen(ACCEPT_BACKLOG)?;
         }
         Ok(sockets.into_iter().map(TcpListener::from).collect())
     };
     sockets().map_err(|error: io::Error| match error.kind() {
         io::ErrorKind::AddrInUse => BindState::InUse,
         io::ErrorKind::PermissionDenied => BindState::NotPermitted,
-        io::ErrorKind::AddrNotAvailable => BindState::NotOurs,
+        io::ErrorKind::AddrNotAvailable => BindState::NotLocal,
         _ => BindState::Failed(error.to_string()),
     })
 }
 
 fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // Connections of an earlier listener that still wait for their end must not keep the port; one that listens does.
+    // Connections in TIME_WAIT do not block the port; another listening socket still does.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     if address.is_ipv6() {
-        // `::` means IPv6 only; `0.0.0.0` is an address of its own.
+        // `::` means IPv6 only; `0.0.0.0` is a separate address.
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
-    // Accepted sockets inherit it, which saves a system call for each.
+    // Accepted sockets inherit the option, which saves a system call each.
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     Ok(socket)
 }
 
-/// Connections that may wait to be accepted, per worker; the system may allow fewer (`net.core.somaxconn`).
-const BACKLOG: i32 = 4096;
+/// Accept queue length per worker; the kernel may enforce a lower limit (`net.core.somaxconn`).
+const ACCEPT_BACKLOG: i32 = 4096;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn an_occupied_port_is_found_although_it_could_be_shared() {
+    fn occupied_reuseport_port_is_detected() {
         let local: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let other = bind(local, true).unwrap();
         other.listen(1).unwrap();
@@ -67,8 +67,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ours_is_said() {
+    fn unassigned_address_is_reported() {
         let foreign: SocketAddr = "192.0.2.1:8080".parse().unwrap();
-        assert_eq!(listen(foreign, 1, false).unwrap_err(), BindState::NotOurs);
+        assert_eq!(listen(foreign, 1, false).unwrap_err(), BindState::NotLocal);
     }
 }

@@ -1,5 +1,5 @@
-//! Bodies on their way through: counted, with the back-pressure of whoever reads slower, and never longer or shorter than
-//! what was sent.
+//! Request and response bodies as they stream through the proxy: counted, with back-pressure in both directions, and
+//! never passed on as complete when they are truncated.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -12,132 +12,138 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
-use super::activity::Upload;
+use super::activity::UploadState;
 use super::connection::Peer;
-use super::exchange::Exchange;
-use super::fault::{Fault, TRUNCATED};
-use super::lent::Lent;
-use super::mirror::{self, Copies};
-use super::silence::Silence;
+use super::mirror::{self, PendingCopies};
+use super::read_timeout::ReadTimeout;
+use super::replay_buffer::ReplayBuffer;
+use super::request_error::{RESPONSE_TRUNCATED, RequestError};
+use super::request_record::RequestRecord;
 use super::upgrade::Upgrade;
-use crate::upstream::Connection;
+use crate::upstream::UpstreamConnection;
 
-/// The body of a request, as it goes to an endpoint.
+/// The body of a request as it is sent to an endpoint.
 pub(crate) struct RequestBody {
     incoming: Option<Incoming>,
     http2: bool,
-    /// What few requests need, so that the others do not carry it.
-    extra: Option<Box<Extra>>,
+    /// State that few requests need, boxed to keep the others small.
+    extensions: Option<Box<BodyExtensions>>,
     peer: Rc<Peer>,
 }
 
 #[derive(Default)]
-struct Extra {
-    /// What was read before it was sent. It goes first.
-    ahead: Bytes,
+struct BodyExtensions {
+    /// Data that was read before the request was sent. It is sent first.
+    buffered: Bytes,
     trailers: Option<HeaderMap>,
-    /// Takes a copy of what passes.
-    copies: Option<Copies>,
-    /// How many bytes more there may be.
-    left: Option<u64>,
-    /// The body is there, and then nothing else of this is.
-    lent: Option<Rc<Lent>>,
+    /// Receives a copy of all data, for mirrored requests.
+    mirror_copies: Option<PendingCopies>,
+    /// How many more bytes the limit allows.
+    remaining: Option<u64>,
+    /// The replay buffer that holds the body. If set, all other fields are empty.
+    replay: Option<Rc<ReplayBuffer>>,
 }
 
 impl RequestBody {
-    /// `version` is that of the request.
+    /// `version` is the HTTP version of the client's request.
     pub(crate) fn new(incoming: Incoming, version: Version, peer: &Rc<Peer>) -> Self {
         let incoming = (!incoming.is_end_stream()).then_some(incoming);
-        peer.activity.upload.set(if incoming.is_some() { Upload::Unasked } else { Upload::Over });
-        RequestBody { incoming, http2: version == Version::HTTP_2, extra: None, peer: Rc::clone(peer) }
+        peer.activity.upload.set(if incoming.is_some() {
+            UploadState::AwaitingEndpoint
+        } else {
+            UploadState::Complete
+        });
+        RequestBody { incoming, http2: version == Version::HTTP_2, extensions: None, peer: Rc::clone(peer) }
     }
 
-    /// No body, for a request whose own is elsewhere.
-    pub(crate) fn none(peer: &Rc<Peer>) -> Self {
-        RequestBody { incoming: None, http2: false, extra: None, peer: Rc::clone(peer) }
+    /// An empty body, for a request whose actual body was moved elsewhere.
+    pub(crate) fn empty(peer: &Rc<Peer>) -> Self {
+        RequestBody { incoming: None, http2: false, extensions: None, peer: Rc::clone(peer) }
     }
 
-    /// Cuts it off when there is more of it than that. One that says so itself is not begun with.
-    pub(crate) fn limit(&mut self, most: u64) -> Result<(), Fault> {
-        let left = most.checked_sub(self.ahead().len() as u64).filter(|_| self.size_hint().lower() <= most);
-        let left = left.ok_or(Fault::TooLarge)?;
+    /// Limits the body to `most` bytes. Fails at once if the declared length exceeds the limit.
+    pub(crate) fn limit(&mut self, most: u64) -> Result<(), RequestError> {
+        let left = most.checked_sub(self.buffered().len() as u64).filter(|_| self.size_hint().lower() <= most);
+        let left = left.ok_or(RequestError::BodyTooLarge)?;
         if self.incoming.is_some() {
-            self.extra.get_or_insert_default().left = Some(left);
+            self.extensions.get_or_insert_default().remaining = Some(left);
         }
         Ok(())
     }
 
-    /// Whether nothing of it is still to come.
-    pub(crate) fn is_read(&self) -> bool {
+    /// Whether all data has arrived from the client.
+    pub(crate) fn is_fully_read(&self) -> bool {
         self.incoming.is_none()
     }
 
-    /// What was read ahead.
-    pub(crate) fn ahead(&self) -> Bytes {
-        self.extra.as_ref().map(|extra| extra.ahead.clone()).unwrap_or_default()
+    /// The data that was buffered before sending.
+    pub(crate) fn buffered(&self) -> Bytes {
+        self.extensions.as_ref().map(|extra| extra.buffered.clone()).unwrap_or_default()
     }
 
-    /// Sends something else in place of what was read ahead, which is the whole body.
-    pub(crate) fn replace(&mut self, body: Bytes) {
-        debug_assert!(self.is_read(), "the rest of the old body would follow the new one");
-        self.extra.get_or_insert_default().ahead = body;
+    /// Replaces the buffered data, which must be the whole body.
+    pub(crate) fn replace_buffered(&mut self, body: Bytes) {
+        debug_assert!(self.is_fully_read(), "the rest of the old body would follow the new one");
+        self.extensions.get_or_insert_default().buffered = body;
     }
 
-    /// The same body for a request that may be sent a second time: it has none, or was read ahead as a whole.
-    pub(crate) fn again(&self) -> Self {
-        let ahead = self.extra.as_ref().map(|extra| extra.ahead.clone()).filter(|ahead| !ahead.is_empty());
-        let extra = ahead.map(|ahead| Box::new(Extra { ahead, ..Extra::default() }));
-        RequestBody { incoming: None, http2: self.http2, extra, peer: Rc::clone(&self.peer) }
+    /// Duplicates the body of a request that may be sent a second time. The body must be empty or completely buffered.
+    pub(crate) fn duplicate(&self) -> Self {
+        let ahead = self.extensions.as_ref().map(|extra| extra.buffered.clone()).filter(|ahead| !ahead.is_empty());
+        let extra = ahead.map(|ahead| Box::new(BodyExtensions { buffered: ahead, ..BodyExtensions::default() }));
+        RequestBody { incoming: None, http2: self.http2, extensions: extra, peer: Rc::clone(&self.peer) }
     }
 
-    /// The same body for a request that may be sent again if the endpoint says that it has not looked at it. Only one of the
-    /// two can be sent: this one, or the other after it was recalled. What has passed is kept up to `most` bytes.
-    pub(crate) fn lend(&mut self, most: usize) -> Self {
+    /// Moves the body into a replay buffer of up to `most` bytes and returns a second handle to it, for a request that
+    /// may be sent again if the endpoint did not process it. Only one handle can be sent: this one, or the other after
+    /// [`RequestBody::reclaim`].
+    pub(crate) fn share_for_replay(&mut self, most: usize) -> Self {
         let peer = || Rc::clone(&self.peer);
-        let borrower = |lent, peer| {
-            let extra = Extra { lent: Some(lent), ..Extra::default() };
-            RequestBody { incoming: None, http2: false, extra: Some(Box::new(extra)), peer }
+        let handle = |lent, peer| {
+            let extra = BodyExtensions { replay: Some(lent), ..BodyExtensions::default() };
+            RequestBody { incoming: None, http2: false, extensions: Some(Box::new(extra)), peer }
         };
-        if let Some(lent) = self.lent() {
-            return borrower(Rc::clone(lent), peer());
+        if let Some(lent) = self.replay_buffer() {
+            return handle(Rc::clone(lent), peer());
         }
         let other = peer();
-        let body = std::mem::replace(self, RequestBody { incoming: None, http2: false, extra: None, peer: peer() });
-        let lent = Lent::new(body, most);
-        *self = borrower(Rc::clone(&lent), Rc::clone(&other));
-        borrower(lent, other)
+        let body =
+            std::mem::replace(self, RequestBody { incoming: None, http2: false, extensions: None, peer: peer() });
+        let lent = ReplayBuffer::new(body, most);
+        *self = handle(Rc::clone(&lent), Rc::clone(&other));
+        handle(lent, other)
     }
 
-    /// Takes the body back from where it was lent to. None if some of it is gone.
-    pub(crate) fn recall(self) -> Option<Self> {
-        match self.lent() {
-            Some(lent) => lent.recall(),
+    /// Takes the body back from the replay buffer. None if more was sent than the buffer holds.
+    pub(crate) fn reclaim(self) -> Option<Self> {
+        match self.replay_buffer() {
+            Some(lent) => lent.take_back(),
             None => Some(self),
         }
     }
 
-    fn lent(&self) -> Option<&Rc<Lent>> {
-        self.extra.as_ref()?.lent.as_ref()
+    fn replay_buffer(&self) -> Option<&Rc<ReplayBuffer>> {
+        self.extensions.as_ref()?.replay.as_ref()
     }
 
-    /// What has passed comes once more.
-    pub(super) fn put_back(&mut self, data: Bytes, trailers: Option<HeaderMap>) {
+    /// Prepends data and trailers that were sent already, to send them again.
+    pub(super) fn restore_sent(&mut self, data: Bytes, trailers: Option<HeaderMap>) {
         if data.is_empty() && trailers.is_none() {
             return;
         }
-        let extra = self.extra.get_or_insert_default();
+        let extra = self.extensions.get_or_insert_default();
         if !data.is_empty() {
-            // What was read ahead has passed with it, since it comes first and at once.
-            extra.ahead = data;
+            // `data` includes any data buffered earlier, because that is sent first and in one piece.
+            extra.buffered = data;
         }
         if trailers.is_some() {
             extra.trailers = trailers;
         }
     }
 
-    /// Reads up to its end, if that is not further than `most` bytes away, and says whether it is. What was read is sent as
-    /// if it came now. A body with trailers is not taken for a whole one.
-    pub(crate) async fn read_ahead(&mut self, most: usize) -> Result<bool, BrokenUpload> {
+    /// Buffers the body if it has at most `most` bytes, and returns whether all of it is buffered. Buffered data is
+    /// sent as if it had just arrived. A body with trailers never counts as completely buffered.
+    pub(crate) async fn buffer_up_to(&mut self, most: usize) -> Result<bool, RequestBodyError> {
         let fits = |length: u64| usize::try_from(length).is_ok_and(|length| length <= most);
         if !fits(self.size_hint().lower()) {
             return Ok(false);
@@ -154,117 +160,117 @@ impl RequestBody {
             }
         }
         let whole = self.incoming.is_none() && ahead.len() <= most && trailers.is_none();
-        let extra = self.extra.get_or_insert_default();
-        (extra.ahead, extra.trailers) = (ahead.freeze(), trailers);
+        let extra = self.extensions.get_or_insert_default();
+        (extra.buffered, extra.trailers) = (ahead.freeze(), trailers);
         Ok(whole)
     }
 
-    /// Has copies of the request sent when the body has come to its end.
-    pub(crate) fn copy_to(&mut self, copy: mirror::Copy) {
-        let extra = self.extra.get_or_insert_default();
-        extra.copies.get_or_insert_default().add(copy);
+    /// Adds a mirror, which receives the request when the body is complete.
+    pub(crate) fn add_mirror(&mut self, copy: mirror::MirrorCopy) {
+        let extra = self.extensions.get_or_insert_default();
+        extra.mirror_copies.get_or_insert_default().add(copy);
     }
 
-    fn end(&mut self) {
+    fn finish(&mut self) {
         self.incoming = None;
-        if let Some(extra) = &mut self.extra
-            && let Some(copies) = extra.copies.take()
+        if let Some(extra) = &mut self.extensions
+            && let Some(copies) = extra.mirror_copies.take()
         {
             copies.send();
         }
-        self.peer.activity.upload.set(Upload::Over);
-        self.peer.activity.moved();
+        self.peer.activity.upload.set(UploadState::Complete);
+        self.peer.activity.record_progress();
     }
 }
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = BrokenUpload;
+    type Error = RequestBodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenUpload>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
         let this = self.get_mut();
-        if let Some(lent) = this.lent() {
+        if let Some(lent) = this.replay_buffer() {
             return lent.poll_frame(cx);
         }
-        if let Some(extra) = &mut this.extra
-            && !extra.ahead.is_empty()
+        if let Some(extra) = &mut this.extensions
+            && !extra.buffered.is_empty()
         {
-            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut extra.ahead)))));
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut extra.buffered)))));
         }
         let Some(incoming) = &mut this.incoming else {
-            let trailers = this.extra.as_mut().and_then(|extra| extra.trailers.take());
+            let trailers = this.extensions.as_mut().and_then(|extra| extra.trailers.take());
             return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
         };
-        if this.peer.activity.is_abandoned(cx) {
-            return Poll::Ready(Some(Err(BrokenUpload::Abandoned)));
+        if this.peer.activity.is_body_abandoned(cx) {
+            return Poll::Ready(Some(Err(RequestBodyError::Abandoned)));
         }
         let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
-            this.peer.activity.await_client();
+            this.peer.activity.mark_awaiting_client();
             return Poll::Pending;
         };
-        this.peer.activity.upload.set(Upload::Unasked);
-        // The guard has seen these bytes before hyper made something of them.
-        if this.peer.activity.refused().is_some() {
-            this.peer.activity.broken.set(true);
-            return Poll::Ready(Some(Err(BrokenUpload::Refused)));
+        this.peer.activity.upload.set(UploadState::AwaitingEndpoint);
+        // The guard has checked these bytes before hyper parsed them.
+        if this.peer.activity.guard_error().is_some() {
+            this.peer.activity.body_invalid.set(true);
+            return Poll::Ready(Some(Err(RequestBodyError::AmbiguousFraming)));
         }
         match frame {
             Some(Ok(frame)) => {
                 let activity = &this.peer.activity;
                 if let Some(data) = frame.data_ref() {
                     activity.bytes_in.set(activity.bytes_in.get() + data.len() as u64);
-                    if let Some(extra) = &mut this.extra {
-                        if let Some(left) = &mut extra.left {
+                    if let Some(extra) = &mut this.extensions {
+                        if let Some(left) = &mut extra.remaining {
                             let Some(rest) = left.checked_sub(data.len() as u64) else {
-                                activity.oversized.set(true);
-                                return Poll::Ready(Some(Err(BrokenUpload::TooLarge)));
+                                activity.body_too_large.set(true);
+                                return Poll::Ready(Some(Err(RequestBodyError::TooLarge)));
                             };
                             *left = rest;
                         }
-                        mirror::Copies::take_in(&mut extra.copies, data);
+                        mirror::PendingCopies::buffer(&mut extra.mirror_copies, data);
                     }
                 }
-                activity.moved();
-                // Trailers are the last there is, also where hyper does not say so.
-                if frame.is_trailers() || is_whole(this.incoming.as_ref()) {
-                    this.end();
+                activity.record_progress();
+                // Trailers end the body even where hyper does not report the end of the stream.
+                if frame.is_trailers() || is_complete(this.incoming.as_ref()) {
+                    this.finish();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
-                this.peer.activity.broken.set(true);
-                Poll::Ready(Some(Err(BrokenUpload::Cut(error))))
+                this.peer.activity.body_invalid.set(true);
+                Poll::Ready(Some(Err(RequestBodyError::Invalid(error))))
             }
-            None if this.http2 && !is_whole(this.incoming.as_ref()) => {
-                this.peer.activity.broken.set(true);
-                Poll::Ready(Some(Err(BrokenUpload::Reset)))
+            None if this.http2 && !is_complete(this.incoming.as_ref()) => {
+                this.peer.activity.body_invalid.set(true);
+                Poll::Ready(Some(Err(RequestBodyError::Reset)))
             }
             None => {
-                this.end();
+                this.finish();
                 Poll::Ready(None)
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        if let Some(lent) = self.lent() {
+        if let Some(lent) = self.replay_buffer() {
             return lent.is_end_stream();
         }
         self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
-            && self.extra.as_ref().is_none_or(|extra| extra.ahead.is_empty() && extra.trailers.is_none())
+            && self.extensions.as_ref().is_none_or(|extra| extra.buffered.is_empty() && extra.trailers.is_none())
     }
 
     fn size_hint(&self) -> SizeHint {
-        if let Some(lent) = self.lent() {
+        if let Some(lent) = self.replay_buffer() {
             return lent.size_hint();
         }
         let rest = self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint);
-        let Some(extra) = &self.extra else { return rest };
+        let Some(extra) = &self.extensions else { return rest };
         if extra.trailers.is_some() {
-            // Only a body of unknown length has room for them.
+            // Only a body of unknown length can have trailers.
             return SizeHint::default();
         }
-        let ahead = extra.ahead.len() as u64;
+        let ahead = extra.buffered.len() as u64;
         let mut hint = SizeHint::new();
         if let Some(upper) = rest.upper() {
             hint.set_upper(upper + ahead);
@@ -277,172 +283,171 @@ impl Body for RequestBody {
 impl Drop for RequestBody {
     fn drop(&mut self) {
         if self.incoming.is_some() {
-            self.peer.activity.unread.set(true);
-            self.peer.activity.upload.set(Upload::Over);
+            self.peer.activity.body_unread.set(true);
+            self.peer.activity.upload.set(UploadState::Complete);
         }
     }
 }
 
-/// Whether a body of HTTP/2 that gives nothing more has come to its end. hyper takes a stream or connection that ends with
-/// NO_ERROR for the end of the body, too; only the flag of the last frame says that nothing is missing.
-fn is_whole(incoming: Option<&Incoming>) -> bool {
+/// Whether an HTTP/2 body that yields no more frames is complete. hyper also reports the end of the body when the
+/// stream or connection ends with NO_ERROR; only END_STREAM on the last frame means that nothing is missing.
+fn is_complete(incoming: Option<&Incoming>) -> bool {
     incoming.is_none_or(Incoming::is_end_stream)
 }
 
-/// Why the body of a request does not come to its end.
+/// Why the body of a request cannot be read to its end.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum BrokenUpload {
-    #[error("the body of the request is broken or cut short: {0}")]
-    Cut(hyper::Error),
-    #[error("the client took the request back in the middle of its body")]
+pub(crate) enum RequestBodyError {
+    #[error("the request body is invalid or truncated: {0}")]
+    Invalid(hyper::Error),
+    #[error("the client reset the stream within the request body")]
     Reset,
-    #[error("the body of the request is longer than it may be")]
+    #[error("the request body exceeds its size limit")]
     TooLarge,
-    #[error("the body of the request can be read in two ways")]
-    Refused,
-    #[error("the endpoint has not looked at the request, so that its body goes elsewhere")]
-    Recalled,
-    #[error("the answer is over, so nobody waits for the rest of the request")]
+    #[error("the framing of the request body is ambiguous")]
+    AmbiguousFraming,
+    #[error("the endpoint did not process the request, so its body is sent to another one")]
+    Reclaimed,
+    #[error("the response is complete, so the rest of the request body is not read")]
     Abandoned,
 }
 
-/// Where the body of an answer comes from.
-pub(crate) enum Source {
-    /// Our own answer, if it has a body.
-    Ours(Bytes),
+/// Where the body of a response comes from.
+pub(crate) enum BodySource {
+    /// A response that Portico generates; empty if it has no body.
+    Local(Bytes),
     Upstream {
         incoming: Incoming,
-        /// Goes back to its pool when the body was read to its end.
-        connection: Option<Connection<RequestBody>>,
+        /// Returns to its pool when the body was read to its end.
+        connection: Option<UpstreamConnection<RequestBody>>,
     },
-    /// The endpoint switches protocols, as it was asked to.
-    Switched(Box<Upgrade>, OnUpgrade),
+    /// The endpoint accepted the requested upgrade.
+    Upgraded(Box<Upgrade>, OnUpgrade),
 }
 
-/// The body of an answer, with the entry in the books that its end closes.
+/// The body of a response, with the request record that is finished when the body ends.
 pub(crate) struct ResponseBody {
-    source: Source,
-    /// None if it ends with something else than this body.
-    exchange: Option<Exchange>,
+    source: BodySource,
+    /// None if the record ends with the tunnel instead of this body.
+    record: Option<RequestRecord>,
     version: Version,
 }
 
 impl ResponseBody {
-    /// `version` is that of the request: a client of HTTP/1.0 knows the end of a body by the end of the connection.
-    pub(crate) fn new(source: Source, exchange: Exchange, version: Version) -> Self {
-        ResponseBody { source, exchange: Some(exchange), version }
+    /// `version` is the HTTP version of the request: on HTTP/1.0 the end of the connection is the end of the body.
+    pub(crate) fn new(source: BodySource, record: RequestRecord, version: Version) -> Self {
+        ResponseBody { source, record: Some(record), version }
     }
 
-    /// Of an answer behind which the connection becomes a tunnel.
-    pub(crate) fn none() -> Self {
-        ResponseBody { source: Source::Ours(Bytes::new()), exchange: None, version: Version::HTTP_11 }
+    /// The empty body of a response after which the connection becomes a tunnel.
+    pub(crate) fn for_tunnel() -> Self {
+        ResponseBody { source: BodySource::Local(Bytes::new()), record: None, version: Version::HTTP_11 }
     }
 
-    fn end(&mut self) {
-        // What comes after the end, such as a reset, is no business of this body.
-        let source = std::mem::replace(&mut self.source, Source::Ours(Bytes::new()));
-        if let Source::Upstream { connection: Some(connection), .. } = source {
-            connection.keep();
+    fn finish(&mut self) {
+        // Drop the source, so that later events such as a reset have no effect on this body.
+        let source = std::mem::replace(&mut self.source, BodySource::Local(Bytes::new()));
+        if let BodySource::Upstream { connection: Some(connection), .. } = source {
+            connection.release();
         }
-        if let Some(exchange) = &mut self.exchange {
-            exchange.close();
+        if let Some(record) = &mut self.record {
+            record.finish();
         }
     }
 
-    /// The time that the rule gives an endpoint goes on until its last byte, also if it never falls silent. The fault's word
-    /// if it is over.
-    fn cut_off(&mut self, cx: &mut Context<'_>) -> Option<&'static str> {
-        if !matches!(self.source, Source::Upstream { .. }) {
+    /// Returns the error reason if the deadline of the rule has passed. The deadline covers the response up to its last
+    /// byte, even if the endpoint never stalls.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Option<&'static str> {
+        if !matches!(self.source, BodySource::Upstream { .. }) {
             return None;
         }
-        let cut_off = self.exchange.as_mut()?.cut_off.as_mut()?;
-        cut_off.sleep.as_mut().poll(cx).is_ready().then(|| cut_off.fault.account().word)
+        let cut_off = self.record.as_mut()?.deadline.as_mut()?;
+        cut_off.sleep.as_mut().poll(cx).is_ready().then(|| cut_off.error.details().reason)
     }
 
-    /// The client is not to take what it has for the whole answer.
-    fn break_off(&mut self, fault: &'static str) {
-        if let Some(exchange) = &mut self.exchange {
-            exchange.fault = Some(fault);
-            exchange.peer.activity.reset.set(self.version == Version::HTTP_10);
-            exchange.close();
+    /// Records the error and makes sure that the client does not take the partial response for a complete one.
+    fn abort(&mut self, reason: &'static str) {
+        if let Some(record) = &mut self.record {
+            record.error = Some(reason);
+            record.peer.activity.reset_on_close.set(self.version == Version::HTTP_10);
+            record.finish();
         }
     }
 
-    fn count(&mut self, length: usize) {
-        if let Some(exchange) = &mut self.exchange {
-            exchange.peer.activity.moved();
-            exchange.bytes_out += length as u64;
-            if let Some(silence) = &mut *exchange.peer.activity.silence.borrow_mut() {
-                silence.end();
+    fn record_bytes(&mut self, length: usize) {
+        if let Some(record) = &mut self.record {
+            record.peer.activity.record_progress();
+            record.bytes_out += length as u64;
+            if let Some(silence) = &mut *record.peer.activity.read_timeout.borrow_mut() {
+                silence.stop();
             }
         }
     }
 }
 
-fn is_silent(exchange: Option<&Exchange>, cx: &mut Context<'_>) -> bool {
-    let Some(activity) = exchange.map(|exchange| &exchange.peer.activity) else { return false };
-    let Some(limit) = activity.told.get().read() else { return false };
-    // Most answers come in one piece, and need no timer.
-    let mut silence = activity.silence.borrow_mut();
-    silence.get_or_insert_with(|| Silence::lasting(limit)).poll(limit, cx).is_ready()
+fn read_timed_out(record: Option<&RequestRecord>, cx: &mut Context<'_>) -> bool {
+    let Some(activity) = record.map(|record| &record.peer.activity) else { return false };
+    let Some(limit) = activity.rule_timeouts.get().read() else { return false };
+    // Most responses arrive in one piece and need no timer.
+    let mut silence = activity.read_timeout.borrow_mut();
+    silence.get_or_insert_with(|| ReadTimeout::start(limit)).poll(limit, cx).is_ready()
 }
 
-/// The endpoint's body ended before its end. The connection of the client ends with it, so that nobody takes what came for
-/// all of it.
+/// Why a response body is incomplete. The client's connection is closed, so that the client notices the truncation.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Truncated {
-    #[error("the body of the answer is incomplete: {0}")]
-    Cut(hyper::Error),
-    #[error("the endpoint took the answer back in the middle of its body")]
+pub(crate) enum ResponseBodyError {
+    #[error("the response body is invalid or truncated: {0}")]
+    Invalid(hyper::Error),
+    #[error("the endpoint reset the stream within the response body")]
     Reset,
-    #[error("the body of the answer took longer than the rule allows")]
-    Late,
+    #[error("the response body exceeded a timeout of the rule")]
+    Timeout,
 }
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = Truncated;
+    type Error = ResponseBodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Truncated>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
         let this = self.get_mut();
-        if let Some(word) = this.cut_off(cx) {
-            this.break_off(word);
-            return Poll::Ready(Some(Err(Truncated::Late)));
+        if let Some(reason) = this.poll_deadline(cx) {
+            this.abort(reason);
+            return Poll::Ready(Some(Err(ResponseBodyError::Timeout)));
         }
         match &mut this.source {
-            Source::Ours(bytes) => {
+            BodySource::Local(bytes) => {
                 let bytes = std::mem::take(bytes);
-                this.count(bytes.len());
-                this.end();
+                this.record_bytes(bytes.len());
+                this.finish();
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
-            Source::Switched(..) => Poll::Ready(None),
-            Source::Upstream { incoming, connection } => match Pin::new(&mut *incoming).poll_frame(cx) {
-                Poll::Pending if is_silent(this.exchange.as_ref(), cx) => {
-                    this.break_off(Fault::AnswerTimeout.account().word);
-                    Poll::Ready(Some(Err(Truncated::Late)))
+            BodySource::Upgraded(..) => Poll::Ready(None),
+            BodySource::Upstream { incoming, connection } => match Pin::new(&mut *incoming).poll_frame(cx) {
+                Poll::Pending if read_timed_out(this.record.as_ref(), cx) => {
+                    this.abort(RequestError::ResponseTimeout.details().reason);
+                    Poll::Ready(Some(Err(ResponseBodyError::Timeout)))
                 }
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(Some(Ok(frame))) => {
                     let ended = frame.is_trailers() || incoming.is_end_stream();
-                    this.count(frame.data_ref().map_or(0, Bytes::len));
+                    this.record_bytes(frame.data_ref().map_or(0, Bytes::len));
                     if ended {
-                        this.end();
+                        this.finish();
                     }
                     Poll::Ready(Some(Ok(frame)))
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    this.break_off(TRUNCATED);
-                    Poll::Ready(Some(Err(Truncated::Cut(error))))
+                    this.abort(RESPONSE_TRUNCATED);
+                    Poll::Ready(Some(Err(ResponseBodyError::Invalid(error))))
                 }
                 Poll::Ready(None)
-                    if connection.as_ref().is_some_and(Connection::is_http2) && !incoming.is_end_stream() =>
+                    if connection.as_ref().is_some_and(UpstreamConnection::is_http2) && !incoming.is_end_stream() =>
                 {
-                    this.break_off(TRUNCATED);
-                    Poll::Ready(Some(Err(Truncated::Reset)))
+                    this.abort(RESPONSE_TRUNCATED);
+                    Poll::Ready(Some(Err(ResponseBodyError::Reset)))
                 }
                 Poll::Ready(None) => {
-                    this.end();
+                    this.finish();
                     Poll::Ready(None)
                 }
             },
@@ -451,26 +456,26 @@ impl Body for ResponseBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
-            Source::Ours(bytes) => bytes.is_empty(),
-            Source::Upstream { incoming, .. } => incoming.is_end_stream(),
-            Source::Switched(..) => true,
+            BodySource::Local(bytes) => bytes.is_empty(),
+            BodySource::Upstream { incoming, .. } => incoming.is_end_stream(),
+            BodySource::Upgraded(..) => true,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Ours(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Source::Upstream { incoming, .. } => incoming.size_hint(),
-            Source::Switched(..) => SizeHint::with_exact(0),
+            BodySource::Local(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            BodySource::Upstream { incoming, .. } => incoming.size_hint(),
+            BodySource::Upgraded(..) => SizeHint::with_exact(0),
         }
     }
 }
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        // An answer without a body is never polled, and one of known length not after its last byte.
+        // hyper never polls an empty body, and does not poll a body of known length after its last byte.
         if self.is_end_stream() {
-            self.end();
+            self.finish();
         }
     }
 }

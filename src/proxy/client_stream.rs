@@ -1,4 +1,4 @@
-//! The socket of a client: what comes and goes is noted, and what comes is looked at.
+//! The socket of a client: records reads and writes for the timeouts and checks the framing of HTTP/1 requests.
 
 use std::io;
 use std::pin::Pin;
@@ -8,44 +8,50 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::activity::Phase;
+use super::activity::ActivityPhase;
 use super::connection::Peer;
-use super::guard::Guard;
-use super::preface::{Opening, Spoken};
+use super::guard::FramingGuard;
+use super::protocol_detection::{DetectedProtocol, ProtocolDetector};
 use super::transport::Transport;
 
-/// What carries the client's bytes; it notes when bytes move, and lets none by unseen.
+/// Wraps the client's transport: records activity and passes all HTTP/1 bytes through the framing guard.
 pub(crate) struct ClientStream {
     stream: Transport,
-    opening: Opening,
-    guard: Guard,
-    /// hyper has begun to refuse what it could not read. Its words are not passed on; ours follow.
-    muted: bool,
+    protocol_detector: ProtocolDetector,
+    guard: FramingGuard,
+    /// hyper has begun to write its own error response. It is discarded, because Portico writes one instead.
+    discards_writes: bool,
     peer: Rc<Peer>,
 }
 
 impl ClientStream {
     pub(crate) fn new(stream: Transport, peer: Rc<Peer>) -> Self {
-        ClientStream { stream, opening: Opening::default(), guard: Guard::default(), muted: false, peer }
+        ClientStream {
+            stream,
+            protocol_detector: ProtocolDetector::default(),
+            guard: FramingGuard::default(),
+            discards_writes: false,
+            peer,
+        }
     }
 
-    /// From now on it is we who write.
-    pub(crate) fn unmute(&mut self) {
-        self.muted = false;
-        self.peer.activity.settled.set(false);
-        self.peer.activity.enter(Phase::Answering, Instant::now());
+    /// Allows writes again, for Portico's error response.
+    pub(crate) fn begin_error_response(&mut self) {
+        self.discards_writes = false;
+        self.peer.activity.responses_flushed.set(false);
+        self.peer.activity.enter_phase(ActivityPhase::SendingResponse, Instant::now());
     }
 
-    /// Whether what is written is no answer to a request.
-    fn mutes(&mut self) -> bool {
-        self.muted |= self.peer.activity.settled.get();
-        self.muted
+    /// Whether to discard writes, because they do not belong to a response to a request.
+    fn must_discard_write(&mut self) -> bool {
+        self.discards_writes |= self.peer.activity.responses_flushed.get();
+        self.discards_writes
     }
 
-    /// The streams of HTTP/2 and a tunnel know for themselves what moves.
-    fn told(&self) {
+    /// Records a write on HTTP/1. HTTP/2 streams and tunnels record their own activity.
+    fn record_write(&self) {
         if self.peer.activity.is_http1() {
-            self.peer.activity.told();
+            self.peer.activity.record_write();
         }
     }
 }
@@ -54,16 +60,16 @@ impl AsyncRead for ClientStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let this = &mut *self;
-        if this.opening.is_over() {
+        if this.protocol_detector.is_done() {
             ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
         } else {
-            let spoken = this.opening.read(&mut this.stream, cx, buffer);
-            if this.opening.has_begun() {
-                this.peer.activity.heard();
+            let detected = this.protocol_detector.read(&mut this.stream, cx, buffer);
+            if this.protocol_detector.has_begun() {
+                this.peer.activity.record_read();
             }
-            if ready!(spoken)? == Spoken::Http2 {
+            if ready!(detected)? == DetectedProtocol::Http2 {
                 this.peer.activity.http2.set(true);
-                this.peer.activity.settled.set(false);
+                this.peer.activity.responses_flushed.set(false);
             }
         }
         if !this.peer.activity.is_http1() {
@@ -71,9 +77,9 @@ impl AsyncRead for ClientStream {
         }
         let read = &buffer.filled()[before..];
         if !read.is_empty() {
-            self.peer.activity.heard();
+            self.peer.activity.record_read();
             if let Some(refusal) = self.guard.read(read) {
-                self.peer.activity.refusal.set(Some(refusal));
+                self.peer.activity.guard_rejection.set(Some(refusal));
             }
         }
         Poll::Ready(Ok(()))
@@ -82,11 +88,11 @@ impl AsyncRead for ClientStream {
 
 impl AsyncWrite for ClientStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.mutes() {
+        if self.must_discard_write() {
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
-        self.told();
+        self.record_write();
         Poll::Ready(Ok(written))
     }
 
@@ -95,11 +101,11 @@ impl AsyncWrite for ClientStream {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.mutes() {
+        if self.must_discard_write() {
             return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
         }
         let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices))?;
-        self.told();
+        self.record_write();
         Poll::Ready(Ok(written))
     }
 
@@ -108,12 +114,12 @@ impl AsyncWrite for ClientStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.peer.activity.flushed();
+        self.peer.activity.record_flush();
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.muted || self.peer.activity.reset.get() {
+        if self.discards_writes || self.peer.activity.reset_on_close.get() {
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.stream).poll_shutdown(cx)
@@ -122,8 +128,8 @@ impl AsyncWrite for ClientStream {
 
 impl Drop for ClientStream {
     fn drop(&mut self) {
-        if self.peer.activity.reset.get() {
-            // If the system refuses, the connection ends in the ordinary way, which is all there is to do then.
+        if self.peer.activity.reset_on_close.get() {
+            // If the socket option cannot be set, the connection closes without a reset.
             drop(self.stream.socket().set_zero_linger());
         }
     }

@@ -1,8 +1,8 @@
-//! One connection of a client, from its first request to its close.
+//! Serves one client connection from its first request until it closes.
 //!
 //! ```text
 //!   ClientStream ─ hyper ─ request::serve        one task; every wake polls all of it
-//!         └────── Activity ──────┘ ◀─ one timer: idle, slow head, slow answer, stall
+//!         └────── Activity ──────┘ ◀─ one timer: idle, slow head, slow response, stall
 //! ```
 
 use std::cell::Cell;
@@ -18,215 +18,229 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::activity::{Activity, Phase};
+use super::activity::{Activity, ActivityPhase};
 use super::client_stream::ClientStream;
-use super::group::{Group, Membership};
-use super::headers::Client;
-use super::http2::{self, Open};
-use super::refusal::{linger, refuse};
+use super::headers::ForwardedClient;
+use super::http2::{self, OpenStream};
+use super::listener_connections::{ConnectionRegistration, ListenerConnections};
+use super::malformed_request::{lingering_close, reject};
 use super::request;
 use super::rewound::Rewound;
-use super::tls::Session;
+use super::tls::TlsSession;
 use super::transport::Transport;
 use super::upgrade::Tunnel;
 use super::worker::Worker;
-use crate::plugin::Scheme;
+use crate::plugin_api::Scheme;
 
-/// One client, and what its requests need to know about it. On HTTP/2 each stream has its own, since it is doing something of
-/// its own.
+/// The context of a client connection that its requests share. On HTTP/2 each stream has its own, with its own
+/// [`Activity`].
 pub(crate) struct Peer {
     pub(crate) worker: Rc<Worker>,
-    pub(crate) group: Rc<Group>,
+    pub(crate) connections: Rc<ListenerConnections>,
     pub(crate) activity: Activity,
     pub(crate) address: SocketAddr,
-    pub(crate) client: Rc<Client>,
-    /// What was agreed on, if the connection is TLS.
-    pub(crate) session: Option<Rc<Session>>,
-    /// Counts the stream, on HTTP/2.
-    _stream: Option<Open>,
-    /// What the connection becomes after the present answer.
+    pub(crate) client: Rc<ForwardedClient>,
+    /// The negotiated TLS session, if the connection uses TLS.
+    pub(crate) session: Option<Rc<TlsSession>>,
+    /// Keeps the HTTP/2 stream counted as open.
+    _open_stream: Option<OpenStream>,
+    /// The tunnel that the connection becomes after the current response.
     pub(crate) tunnel: Cell<Option<Box<Tunnel>>>,
 }
 
 impl Peer {
-    /// `address` is the client's, as far as it is known.
-    pub(crate) fn new(worker: Rc<Worker>, group: Rc<Group>, address: SocketAddr, session: Option<Session>) -> Self {
+    /// `address` is the client's address, from the PROXY header if there is one.
+    pub(crate) fn new(
+        worker: Rc<Worker>,
+        connections: Rc<ListenerConnections>,
+        address: SocketAddr,
+        session: Option<TlsSession>,
+    ) -> Self {
         let ip = address.ip().to_canonical();
-        let trusted = worker.trusted.iter().any(|network| network.contains(&ip));
+        let trusted = worker.trusted_ips.iter().any(|network| network.contains(&ip));
         Peer {
             worker,
-            group,
+            connections,
             activity: Activity::new(),
             address,
-            client: Rc::new(Client::new(ip, trusted, if session.is_some() { Scheme::Https } else { Scheme::Http })),
+            client: Rc::new(ForwardedClient::new(
+                ip,
+                trusted,
+                if session.is_some() { Scheme::Https } else { Scheme::Http },
+            )),
             session: session.map(Rc::new),
-            _stream: None,
+            _open_stream: None,
             tunnel: Cell::default(),
         }
     }
 
-    /// The same client on a new stream of the same connection.
-    pub(crate) fn stream(&self, stream: Open) -> Self {
+    /// The context of a new HTTP/2 stream on the same connection.
+    pub(crate) fn for_stream(&self, stream: OpenStream) -> Self {
         Peer {
             worker: Rc::clone(&self.worker),
-            group: Rc::clone(&self.group),
+            connections: Rc::clone(&self.connections),
             activity: Activity::new(),
             address: self.address,
             client: Rc::clone(&self.client),
             session: self.session.clone(),
-            _stream: Some(stream),
+            _open_stream: Some(stream),
             tunnel: Cell::default(),
         }
     }
 }
 
 /// Serves all requests of a connection.
-pub(crate) async fn serve(transport: Transport, peer: Rc<Peer>, mut membership: Membership) {
+pub(crate) async fn serve(transport: Transport, peer: Rc<Peer>, mut membership: ConnectionRegistration) {
     let stream = ClientStream::new(transport, Rc::clone(&peer));
     let service = {
         let peer = Rc::clone(&peer);
         service_fn(move |request| request::serve(Rc::clone(&peer), request))
     };
     let mut http = peer.worker.http.serve_connection(TokioIo::new(stream), service);
-    let mut timer = pin!(sleep_until(peer.activity.deadline(&peer.worker.limits, peer.worker.limits.keep_alive)));
-    let mut leaving = Leaving::No;
+    let mut timer =
+        pin!(sleep_until(peer.activity.deadline(&peer.worker.limits, peer.worker.limits.keep_alive_timeout)));
+    let mut leaving = ShutdownProgress::NotStarted;
     let end = poll_fn(|cx| {
-        membership.wake_with(cx.waker());
-        poll(&peer, &mut http, timer.as_mut(), &mut leaving, cx)
+        membership.set_waker(cx.waker());
+        poll_connection(&peer, &mut http, timer.as_mut(), &mut leaving, cx)
     })
     .await;
-    // Taken in any case: it holds the peer that holds it.
+    // Always taken, because the tunnel and the peer reference each other.
     let tunnel = peer.tunnel.take();
-    if let End::Cut = end {
+    if let ConnectionEnd::Aborted = end {
         return;
     }
     let parts = http.into_parts();
-    if let Some(afterlife) = afterlife(end, parts.io.into_inner(), parts.read_buf, tunnel, peer, membership) {
-        afterlife.await;
+    if let Some(next) = after_http1(end, parts.io.into_inner(), parts.read_buf, tunnel, peer, membership) {
+        next.await;
     }
 }
 
-/// What a connection is when it is no longer one of HTTP/1. Boxed: what these need would be set aside for every connection.
-fn afterlife(
-    end: End,
+/// The task that takes over when HTTP/1 ends: an error response, a tunnel, HTTP/2 or a lingering close. Boxed, so that
+/// plain connections do not reserve memory for it.
+fn after_http1(
+    end: ConnectionEnd,
     stream: ClientStream,
     read: Bytes,
     tunnel: Option<Box<Tunnel>>,
     peer: Rc<Peer>,
-    membership: Membership,
+    membership: ConnectionRegistration,
 ) -> Option<Pin<Box<dyn Future<Output = ()>>>> {
-    if let End::Unreadable { too_large } = end {
-        return Some(Box::pin(refuse(stream, read, too_large, peer, membership)));
+    if let ConnectionEnd::MalformedRequest { too_large } = end {
+        return Some(Box::pin(reject(stream, read, too_large, peer, membership)));
     }
     if let Some(tunnel) = tunnel {
-        peer.activity.enter(Phase::Tunnel, Instant::now());
+        peer.activity.enter_phase(ActivityPhase::Tunnel, Instant::now());
         return Some(Box::pin(tunnel.run(Rewound::new(read, stream), membership)));
     }
     if peer.activity.http2.get() {
         return Some(Box::pin(http2::serve(Rewound::new(read, stream), peer, membership)));
     }
-    peer.activity.unread.get().then(|| Box::pin(linger(stream)) as _)
+    peer.activity.body_unread.get().then(|| Box::pin(lingering_close(stream)) as _)
 }
 
-/// How far a connection is on its way out when its listener closes.
-enum Leaving {
-    No,
-    /// The reactor gets a chance to tell about bytes that are there already: a request that has arrived is answered.
-    Looking(Pin<Box<dyn Future<Output = ()>>>),
-    Looked,
-    /// hyper knows and closes after the present answer.
-    Told,
+/// Progress of the graceful shutdown of a connection.
+enum ShutdownProgress {
+    NotStarted,
+    /// Yields once to the reactor, so that a request that has already arrived is still served.
+    Yielding(Pin<Box<dyn Future<Output = ()>>>),
+    Yielded,
+    /// hyper's graceful shutdown has begun; it closes after the current response.
+    Closing,
 }
 
-/// How a connection of HTTP/1 ends.
-enum End {
-    /// By itself.
-    Over,
-    Cut,
-    /// What came cannot be read as a request, and is to be told so.
-    Unreadable {
+/// How an HTTP/1 connection ends.
+enum ConnectionEnd {
+    /// hyper has finished with it.
+    Finished,
+    Aborted,
+    /// The client sent bytes that do not parse as a request; an error response follows.
+    MalformedRequest {
         too_large: bool,
     },
 }
 
-fn poll<C: Http>(
+fn poll_connection<C: Http1Connection>(
     peer: &Peer,
     http: &mut C,
     mut timer: Pin<&mut Sleep>,
-    leaving: &mut Leaving,
+    leaving: &mut ShutdownProgress,
     cx: &mut Context<'_>,
-) -> Poll<End> {
+) -> Poll<ConnectionEnd> {
     let activity = &peer.activity;
     loop {
-        if peer.group.is_cut() {
-            return Poll::Ready(End::Cut);
+        if peer.connections.is_aborted() {
+            return Poll::Ready(ConnectionEnd::Aborted);
         }
         if let Poll::Ready(outcome) = http.poll(cx) {
-            // Everything else that goes wrong is in the books already.
+            // All other errors have been recorded already.
             return Poll::Ready(match outcome {
                 Err(error) if error.is_parse() && !activity.http2.get() => {
-                    End::Unreadable { too_large: error.is_parse_too_large() }
+                    ConnectionEnd::MalformedRequest { too_large: error.is_parse_too_large() }
                 }
-                _ => End::Over,
+                _ => ConnectionEnd::Finished,
             });
         }
-        if activity.is_crowded() {
-            // Else hyper might write its refusal of what follows into the middle of this answer.
-            http.leave();
+        if activity.must_close_after_response() {
+            // Otherwise hyper might write an error response to the following bytes into the middle of this response.
+            http.start_shutdown();
         }
-        if peer.group.is_closing() {
-            if let Leaving::No = leaving {
-                *leaving = Leaving::Looking(Box::pin(tokio::task::yield_now()));
+        if peer.connections.is_closing() {
+            if let ShutdownProgress::NotStarted = leaving {
+                *leaving = ShutdownProgress::Yielding(Box::pin(tokio::task::yield_now()));
             }
-            if let Leaving::Looking(look) = leaving {
-                ready!(look.as_mut().poll(cx));
-                *leaving = Leaving::Looked;
+            if let ShutdownProgress::Yielding(reactor_turn) = leaving {
+                ready!(reactor_turn.as_mut().poll(cx));
+                *leaving = ShutdownProgress::Yielded;
                 continue;
             }
             let leave = match activity.phase() {
-                // A busy client's next request may be on its way; what it gets then says that it was the last.
-                Phase::Idle | Phase::Head => false,
-                Phase::Waiting | Phase::Answering | Phase::Tunnel => true,
+                // The next request of a busy client may be in flight; its response will carry `Connection: close`.
+                ActivityPhase::Idle | ActivityPhase::ReadingHead => false,
+                ActivityPhase::AwaitingResponse | ActivityPhase::SendingResponse | ActivityPhase::Tunnel => true,
             };
-            if leave && !matches!(leaving, Leaving::Told) {
-                *leaving = Leaving::Told;
-                http.leave();
+            if leave && !matches!(leaving, ShutdownProgress::Closing) {
+                *leaving = ShutdownProgress::Closing;
+                http.start_shutdown();
                 continue;
             }
         }
-        let keep_alive = peer.worker.limits.keep_alive;
+        let keep_alive = peer.worker.limits.keep_alive_timeout;
         let idle = match leaving {
-            Leaving::Told => LEAVE,
-            // Whoever has just come may have a request on the wire already.
-            _ if peer.group.is_closing() && activity.requests.get() == 0 => LAST_CALL.min(keep_alive),
-            _ if peer.group.is_closing() => NEXT_CALL.min(keep_alive),
+            ShutdownProgress::Closing => SHUTDOWN_TIMEOUT,
+            // The first request of a new connection may be in flight already.
+            _ if peer.connections.is_closing() && activity.requests.get() == 0 => FIRST_REQUEST_GRACE.min(keep_alive),
+            _ if peer.connections.is_closing() => CLOSING_KEEP_ALIVE.min(keep_alive),
             _ => keep_alive,
         };
-        ready!(activity.poll_patience(&peer.worker.limits, idle, timer.as_mut(), cx));
+        ready!(activity.poll_timeout(&peer.worker.limits, idle, timer.as_mut(), cx));
         match activity.phase() {
-            // The request sees it when it is polled, and answers.
-            Phase::Waiting if !activity.overdue.replace(true) => {}
-            Phase::Idle if !matches!(leaving, Leaving::Told) => {
-                *leaving = Leaving::Told;
-                activity.moved();
-                http.leave();
+            // The request handler sees the flag when it is polled, and responds with an error.
+            ActivityPhase::AwaitingResponse if !activity.timed_out.replace(true) => {}
+            ActivityPhase::Idle if !matches!(leaving, ShutdownProgress::Closing) => {
+                *leaving = ShutdownProgress::Closing;
+                activity.record_progress();
+                http.start_shutdown();
             }
-            Phase::Idle | Phase::Head | Phase::Waiting | Phase::Tunnel => return Poll::Ready(End::Cut),
-            Phase::Answering => {
-                activity.reset.set(true);
-                return Poll::Ready(End::Cut);
+            ActivityPhase::Idle
+            | ActivityPhase::ReadingHead
+            | ActivityPhase::AwaitingResponse
+            | ActivityPhase::Tunnel => return Poll::Ready(ConnectionEnd::Aborted),
+            ActivityPhase::SendingResponse => {
+                activity.reset_on_close.set(true);
+                return Poll::Ready(ConnectionEnd::Aborted);
             }
         }
     }
 }
 
-/// hyper's connection without its many type parameters.
-trait Http {
+/// Hides the type parameters of hyper's HTTP/1 connection.
+trait Http1Connection {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>>;
-    fn leave(&mut self);
+    fn start_shutdown(&mut self);
 }
 
-impl<S, B> Http for hyper::server::conn::http1::Connection<TokioIo<ClientStream>, S>
+impl<S, B> Http1Connection for hyper::server::conn::http1::Connection<TokioIo<ClientStream>, S>
 where
     S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B> + Unpin,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -237,17 +251,17 @@ where
         Future::poll(Pin::new(self), cx)
     }
 
-    fn leave(&mut self) {
+    fn start_shutdown(&mut self) {
         Pin::new(self).graceful_shutdown();
     }
 }
 
-/// What a connection that has asked before still gets to ask again when its listener closes.
-const NEXT_CALL: Duration = Duration::from_millis(250);
-/// What a connection that has not asked for anything yet still gets when its listener closes.
-const LAST_CALL: Duration = Duration::from_secs(1);
-/// What the last bytes of an answer get to be written when hyper has been told to close.
-pub(super) const LEAVE: Duration = Duration::from_secs(5);
+/// Idle timeout of a connection that has served requests before, once its listener closes.
+const CLOSING_KEEP_ALIVE: Duration = Duration::from_millis(250);
+/// Idle timeout of a connection without any request so far, once its listener closes.
+const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
+/// How long the last bytes of a response may take after the graceful shutdown has begun.
+pub(super) const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
@@ -257,10 +271,10 @@ mod tests {
         size_of::<F>()
     }
 
-    /// What every open connection costs, besides hyper's read buffer. A change here is one to think about: with 65,536
-    /// connections each 100 bytes are 6 MiB.
+    /// The memory of every open connection, in addition to hyper's read buffer. With 65,536 connections, each 100 bytes
+    /// cost 6 MiB.
     #[test]
-    fn a_connection_stays_small() {
+    fn connection_future_is_small() {
         let connection = size(serve);
         let request = size(|peer, request, ()| request::serve(peer, request));
         assert!(

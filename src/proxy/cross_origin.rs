@@ -1,18 +1,22 @@
-//! Pages of other origins: what they are told, and their browsers' question before a request.
+//! Applies the CORS configuration of a rule: responds to preflight requests and adds the CORS headers to responses.
 
 use bytes::Bytes;
 use http::{Request, Response};
 
-use super::body::Source;
-use super::exchange::Exchange;
-use crate::snapshot::cors::{Cors, is_preflight};
+use super::body::BodySource;
+use super::request_record::RequestRecord;
+use crate::snapshot::cors::{CorsFilter, is_preflight};
 
-/// Notes what the answer has to say, whoever gives it. A preflight is answered here and goes no further, also if the origin
-/// is not allowed: whether the endpoint would allow it is not asked.
-pub(crate) fn admit<B>(cors: &Cors, request: &Request<B>, exchange: &mut Exchange) -> Option<Response<Source>> {
+/// Stores the CORS headers for the response, wherever the response comes from. Preflight requests are completed here
+/// and never forwarded, even if the origin is not allowed.
+pub(crate) fn apply_cors<B>(
+    cors: &CorsFilter,
+    request: &Request<B>,
+    record: &mut RequestRecord,
+) -> Option<Response<BodySource>> {
     let headers = request.headers();
     let preflight = is_preflight(request.method(), headers);
-    let grant = if preflight { cors.preflight(headers) } else { cors.actual(headers) };
-    exchange.grant = Some(Box::new(grant));
-    preflight.then(|| Response::new(Source::Ours(Bytes::new())))
+    let grant = if preflight { cors.preflight(headers) } else { cors.actual_request(headers) };
+    record.cors_grant = Some(Box::new(grant));
+    preflight.then(|| Response::new(BodySource::Local(Bytes::new())))
 }

@@ -1,9 +1,9 @@
-//! Sending a request to an endpoint: which one, over which connection, and how often.
+//! Sends a request to an endpoint: selects the endpoint and the connection, and retries where that is safe.
 //!
-//! Nothing is sent twice that may have been processed: a connect that failed sent nothing; a kept-alive connection that
-//! closes without an answer was closed by its peer before it saw the request, or the method says that twice is as good as
-//! once and there is no body. An endpoint of HTTP/2 can say that it has not looked at a request; the body is then sent again
-//! if no more of it has gone than is kept.
+//! A request that may have been processed is never sent again. It is safe to send it again in these cases:
+//! - connecting failed, so nothing was sent,
+//! - a kept-alive connection closed without a response, the method is idempotent and the request has no body,
+//! - an HTTP/2 endpoint reports that it did not process the request, and the replay buffer still holds the body.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -20,48 +20,49 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
 use tokio::time::{Instant, timeout_at};
 
-use super::activity::{Activity, Upload};
-use super::body::{RequestBody, Source};
+use super::activity::{Activity, UploadState};
+use super::body::{BodySource, RequestBody};
 use super::connection::Peer;
-use super::exchange::Exchange;
-use super::fault::Fault;
 use super::framing;
+use super::header_map_pool::HeaderMapPool;
 use super::headers::strip_hop_by_hop;
-use super::spares::Spares;
+use super::request_error::RequestError;
+use super::request_record::RequestRecord;
 use super::upgrade::Upgrade;
-use crate::upstream::tls::{HandshakeFailure, Name};
-use crate::upstream::{Aim, ConnectFailure, Connection, Protocol, Upstream, UpstreamKey};
+use crate::upstream::tls::{UpstreamHandshakeError, UpstreamServerName};
+use crate::upstream::{ConnectError, Upstream, UpstreamConnection, UpstreamKey, UpstreamProtocol, UpstreamTarget};
 
 pub(crate) async fn forward(
     upstream: &Arc<Upstream>,
     mut request: Request<RequestBody>,
     mut upgrade: Option<Box<Upgrade>>,
-    exchange: &mut Exchange,
-) -> Result<Response<Source>, Fault> {
-    let peer = Rc::clone(&exchange.peer);
-    let aim = prepare(upstream, &mut request, &mut upgrade)?;
+    record: &mut RequestRecord,
+) -> Result<Response<BodySource>, RequestError> {
+    let peer = Rc::clone(&record.peer);
+    let aim = convert_for_endpoint(upstream, &mut request, &mut upgrade)?;
     let empty = request.body().is_end_stream();
-    let replay = Replay { whole: empty, idempotent: is_idempotent(request.method()), stale: true };
-    let mut failure = Fault::NoEndpoints;
-    // What is still to be sent. While an attempt runs, a copy of what it sends, if it may be sent again.
+    let replay =
+        ReplayPolicy { complete: empty, idempotent: is_idempotent(request.method()), retry_stale_connection: true };
+    let mut failure = RequestError::NoEndpoints;
+    // The request to send. During an attempt, a copy of the request if it may be sent again.
     let mut request = Some(request);
-    // Empty, and so without memory, unless something fails.
+    // Does not allocate unless an attempt fails.
     let mut tried = Vec::new();
-    while tried.len() < ENDPOINTS
-        && let Some(address) = peer.worker.pools.next(aim.upstream, &tried)
+    while tried.len() < MAX_ENDPOINTS
+        && let Some(address) = peer.worker.pools.next_endpoint(aim.upstream, &tried)
     {
-        exchange.address = Some(address);
+        record.address = Some(address);
         let lost = match attempt(&peer, &aim, address, &mut request, &mut upgrade, replay, None).await {
-            Ok(answer) => {
+            Ok(response) => {
                 if let Some(copy) = request {
-                    peer.worker.spares.give_back(copy.into_parts().0.headers);
+                    peer.worker.header_maps.put_back(copy.into_parts().0.headers);
                 }
-                return Ok(answer);
+                return Ok(response);
             }
             Err(lost) => lost,
         };
-        let again = lost.was_not_processed() && request.is_some() && !peer.activity.overdue.get();
-        failure = lost.fault();
+        let again = lost.was_not_processed() && request.is_some() && !peer.activity.timed_out.get();
+        failure = lost.into_request_error();
         if !again {
             break;
         }
@@ -70,82 +71,90 @@ pub(crate) async fn forward(
     Err(failure)
 }
 
-/// Puts the request into the protocol of the endpoint, and says under which name it goes there.
-pub(crate) fn prepare<'u>(
+/// Converts the request to the HTTP version of the endpoint and returns where to send it, including the TLS server
+/// name.
+pub(crate) fn convert_for_endpoint<'u>(
     upstream: &'u Arc<Upstream>,
     request: &mut Request<RequestBody>,
     upgrade: &mut Option<Box<Upgrade>>,
-) -> Result<Aim<'u>, Fault> {
-    let aim = Aim { upstream, name: request.headers().get(HOST).filter(|_| upstream.key.tls.is_some()).map(Name::of) };
+) -> Result<UpstreamTarget<'u>, RequestError> {
+    let aim = UpstreamTarget {
+        upstream,
+        server_name: request
+            .headers()
+            .get(HOST)
+            .filter(|_| upstream.key.tls.is_some())
+            .map(UpstreamServerName::from_host),
+    };
     match upstream.key.protocol {
-        Protocol::Http1 => {
+        UpstreamProtocol::Http1 => {
             *request.version_mut() = Version::HTTP_11;
             if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
-                // hyper would leave out the body of a GET that does not say so.
+                // Without this header, hyper would drop the body of a GET.
                 request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
             }
             if let Some(upgrade) = upgrade {
-                upgrade.ask(request.headers_mut());
+                upgrade.set_request_headers(request.headers_mut());
             }
         }
-        Protocol::Http2 => {
+        UpstreamProtocol::Http2 => {
             if upgrade.take().is_some_and(|upgrade| !upgrade.may_be_ignored()) {
-                return Err(Fault::Protocol);
+                return Err(RequestError::UpgradeNotSupported);
             }
-            put_into_http2(request, scheme(&upstream.key))?;
+            convert_to_http2(request, scheme(&upstream.key))?;
         }
     }
     Ok(aim)
 }
 
-/// What may be sent again.
+/// Whether a request may be sent again.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Replay {
-    /// All of the request is there.
-    pub(crate) whole: bool,
-    /// Twice is as good as once.
+pub(crate) struct ReplayPolicy {
+    /// The whole request is available.
+    pub(crate) complete: bool,
+    /// The method is idempotent.
     pub(crate) idempotent: bool,
-    /// A kept-alive connection that turns out to be gone may cost a request another try.
-    pub(crate) stale: bool,
+    /// The request may be sent again if a kept-alive connection turns out to be closed.
+    pub(crate) retry_stale_connection: bool,
 }
 
-/// One try at one endpoint: over a connection that was kept, or else a new one, which has to be there by `end`.
+/// One attempt at one endpoint, over a pooled connection or else a new one, which must be established by `end`.
 pub(crate) async fn attempt(
     peer: &Rc<Peer>,
-    aim: &Aim<'_>,
+    aim: &UpstreamTarget<'_>,
     address: SocketAddr,
     request: &mut Option<Request<RequestBody>>,
     upgrade: &mut Option<Box<Upgrade>>,
-    replay: Replay,
+    replay: ReplayPolicy,
     end: Option<Instant>,
-) -> Result<Response<Source>, Lost> {
+) -> Result<Response<BodySource>, AttemptError> {
     let pools = &peer.worker.pools;
     let copying = match aim.upstream.key.protocol {
-        // It can say that it has not looked at a request, whatever the method.
-        Protocol::Http2 if !replay.whole => Copying::Lend,
-        Protocol::Http2 => Copying::Whole,
-        Protocol::Http1 if replay.whole && replay.idempotent => Copying::Whole,
-        Protocol::Http1 => Copying::No,
+        // An HTTP/2 endpoint can report that it did not process a request, whatever the method.
+        UpstreamProtocol::Http2 if !replay.complete => CopyMode::Buffered,
+        UpstreamProtocol::Http2 => CopyMode::Full,
+        UpstreamProtocol::Http1 if replay.complete && replay.idempotent => CopyMode::Full,
+        UpstreamProtocol::Http1 => CopyMode::Never,
     };
-    let mut refusable = replay.stale;
-    let replayable = replay.whole && replay.idempotent && replay.stale;
-    let age = if replayable { Duration::MAX } else { FRESH };
+    let mut refusable = replay.retry_stale_connection;
+    let replayable = replay.complete && replay.idempotent && replay.retry_stale_connection;
+    let age = if replayable { Duration::MAX } else { FRESH_CONNECTION_AGE };
     while let Some(connection) = pools.idle(aim, address, age) {
         match send(peer, connection, request, upgrade, copying).await {
-            Err(Lost::Unsent) => {}
-            Err(Lost::Unprocessed) if refusable && request.is_some() => {
+            Err(AttemptError::NotSent) => {}
+            Err(AttemptError::NotProcessed) if refusable && request.is_some() => {
                 refusable = false;
-                pools.replayed();
+                pools.count_replay();
                 break;
             }
-            Err(Lost::Unanswered) if replayable => {
-                pools.replayed();
-                // If one has gone stale the others may have too, and this request shall not find out about each.
+            Err(AttemptError::NoResponse) if replayable => {
+                pools.count_replay();
+                // If one connection is stale the others may be too, so use a new one instead of trying each.
                 break;
             }
             outcome => {
                 if outcome.is_ok() {
-                    aim.upstream.succeeded(address);
+                    aim.upstream.record_success(address);
                 }
                 return outcome;
             }
@@ -153,207 +162,213 @@ pub(crate) async fn attempt(
     }
     loop {
         peer.activity.connecting.set(true);
-        // Boxed: connecting is rare, and what it needs meanwhile would be set aside for every connection of a client.
+        // Boxed: connecting is rare, and its state would otherwise enlarge the future of every client connection.
         let connect = Box::pin(async {
-            let limit = peer.activity.told.get().connect();
+            let limit = peer.activity.rule_timeouts.get().connect();
             let connecting = pools.connect(aim, address, limit);
             let end = [end, limit.map(|limit| Instant::now() + limit)].into_iter().flatten().min();
             let Some(end) = end else { return connecting.await };
             let began = Instant::now();
-            // The end of a rule's patience says nothing about the endpoint; only that of our own makes it one to pass over.
-            timeout_at(end, connecting)
-                .await
-                .unwrap_or_else(|_| Err(ConnectFailure::TimedOut(address, began.elapsed())))
+            // A timeout of the rule does not count against the endpoint's health; only the global connect timeout does.
+            timeout_at(end, connecting).await.unwrap_or_else(|_| Err(ConnectError::TimedOut(address, began.elapsed())))
         });
-        let Some(connected) = patiently(&peer.activity, connect).await else {
-            return Err(Lost::Unconnected(Fault::ConnectTimeout));
+        let Some(connected) = until_timed_out(&peer.activity, connect).await else {
+            return Err(AttemptError::NotConnected(RequestError::ConnectTimeout));
         };
         peer.activity.connecting.set(false);
-        if !peer.activity.told.get().is_nothing() {
-            // Its silence counts from here.
-            peer.activity.moved();
+        if !peer.activity.rule_timeouts.get().is_unset() {
+            // The write and read timeouts start here.
+            peer.activity.record_progress();
         }
         let connection = match connected {
             Ok(connection) => connection,
             Err(error) => {
                 tracing::debug!(%error, upstream = %aim.upstream.key, "Cannot connect");
                 return Err(match error {
-                    ConnectFailure::TimedOut(..) | ConnectFailure::Handshake(_, HandshakeFailure::TimedOut(_)) => {
-                        Lost::Unconnected(Fault::ConnectTimeout)
+                    ConnectError::TimedOut(..) | ConnectError::TlsHandshake(_, UpstreamHandshakeError::TimedOut(_)) => {
+                        AttemptError::NotConnected(RequestError::ConnectTimeout)
                     }
-                    ConnectFailure::Handshake(..) => Lost::Unconnected(Fault::Handshake),
-                    ConnectFailure::Foreign(_) => Lost::Unconnected(Fault::BadAnswer),
-                    ConnectFailure::Refused(_) | ConnectFailure::Failed(..) => Lost::Unconnected(Fault::Refused),
+                    ConnectError::TlsHandshake(..) => AttemptError::NotConnected(RequestError::TlsHandshake),
+                    ConnectError::NotHttp2(_) => AttemptError::NotConnected(RequestError::InvalidResponse),
+                    ConnectError::Refused(_) | ConnectError::Failed(..) => {
+                        AttemptError::NotConnected(RequestError::ConnectionRefused)
+                    }
                     // Another endpoint would need a connection as well.
-                    ConnectFailure::NoRoom(..) => Lost::Fault(Fault::Crowded),
+                    ConnectError::LimitReached(..) => AttemptError::Failed(RequestError::ConnectionLimit),
                 });
             }
         };
         match send(peer, connection, request, upgrade, copying).await {
-            Err(Lost::Unprocessed) if refusable && request.is_some() => {
+            Err(AttemptError::NotProcessed) if refusable && request.is_some() => {
                 refusable = false;
-                pools.replayed();
+                pools.count_replay();
             }
             outcome => return outcome,
         }
     }
 }
 
-/// What is kept of a request while it is being sent.
+/// What is kept of a request while it is sent.
 #[derive(Clone, Copy, Debug)]
-enum Copying {
-    No,
-    /// All of it is there, so that it can be sent a second time.
-    Whole,
-    /// It can be sent a second time if an endpoint says that it has not looked at it.
-    Lend,
+enum CopyMode {
+    Never,
+    /// A full copy: the whole request is available and can be sent a second time.
+    Full,
+    /// A replay buffer: the request can be sent again if the endpoint did not process it.
+    Buffered,
 }
 
-/// What became of a request that got no answer.
-pub(crate) enum Lost {
-    /// There is no connection that it could have been sent on.
-    Unconnected(Fault),
-    /// Not a byte of it was sent; it is back where it was.
-    Unsent,
-    /// The endpoint says that it has not looked at it. What is left to send again is a copy, if one was kept.
-    Unprocessed,
-    /// The connection closed before a byte of the answer came.
-    Unanswered,
-    Fault(Fault),
+/// Why an attempt yielded no response.
+pub(crate) enum AttemptError {
+    /// No connection could be established.
+    NotConnected(RequestError),
+    /// Not a byte of the request was sent; the request was put back.
+    NotSent,
+    /// The endpoint reports that it did not process the request. A copy can be sent again, if one was kept.
+    NotProcessed,
+    /// The connection closed before the first byte of a response.
+    NoResponse,
+    Failed(RequestError),
 }
 
-impl Lost {
-    fn by(error: &hyper::Error) -> Self {
+impl AttemptError {
+    fn from_hyper(error: &hyper::Error) -> Self {
         let source = std::error::Error::source(error);
         if let Some(error) = source.and_then(|source| source.downcast_ref::<h2::Error>()) {
             let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
-            // Streams that a GOAWAY still covers go on, whatever its reason, and end with the connection; the library tells
-            // only the others of it, and those were not looked at (RFC 9113, section 6.8).
+            // After a GOAWAY, streams up to its last stream id continue. h2 reports the error only to streams beyond
+            // it, which the endpoint did not process (RFC 9113, section 6.8).
             let beyond = error.is_go_away();
             return match error {
-                error if error.is_remote() && (refused || beyond) => Lost::Unprocessed,
-                error if error.is_io() || error.is_go_away() => Lost::Unanswered,
-                _ => Lost::Fault(Fault::BadAnswer),
+                error if error.is_remote() && (refused || beyond) => AttemptError::NotProcessed,
+                error if error.is_io() || error.is_go_away() => AttemptError::NoResponse,
+                _ => AttemptError::Failed(RequestError::InvalidResponse),
             };
         }
         let is_io = source.is_some_and(|source| source.is::<std::io::Error>());
         if error.is_incomplete_message() || error.is_canceled() || error.is_closed() || is_io {
-            Lost::Unanswered
+            AttemptError::NoResponse
         } else {
-            Lost::Fault(Fault::BadAnswer)
+            AttemptError::Failed(RequestError::InvalidResponse)
         }
     }
 
-    pub(crate) fn fault(self) -> Fault {
+    pub(crate) fn into_request_error(self) -> RequestError {
         match self {
-            Lost::Unsent | Lost::Unprocessed | Lost::Unanswered => Fault::NoAnswer,
-            Lost::Unconnected(fault) | Lost::Fault(fault) => fault,
+            AttemptError::NotSent | AttemptError::NotProcessed | AttemptError::NoResponse => RequestError::NoResponse,
+            AttemptError::NotConnected(fault) | AttemptError::Failed(fault) => fault,
         }
     }
 
-    /// Whether it is certain that nobody has done what it asks for.
+    /// Whether the endpoint certainly did not process the request.
     pub(crate) fn was_not_processed(&self) -> bool {
         match self {
-            Lost::Unconnected(_) | Lost::Unsent | Lost::Unprocessed => true,
-            Lost::Unanswered | Lost::Fault(_) => false,
+            AttemptError::NotConnected(_) | AttemptError::NotSent | AttemptError::NotProcessed => true,
+            AttemptError::NoResponse | AttemptError::Failed(_) => false,
         }
     }
 }
 
 async fn send(
     peer: &Rc<Peer>,
-    mut connection: Connection<RequestBody>,
+    mut connection: UpstreamConnection<RequestBody>,
     request: &mut Option<Request<RequestBody>>,
     upgrade: &mut Option<Box<Upgrade>>,
-    copying: Copying,
-) -> Result<Response<Source>, Lost> {
+    copying: CopyMode,
+) -> Result<Response<BodySource>, AttemptError> {
     let activity = &peer.activity;
     let sending = {
         let mut original =
-            request.take().expect("what was not sent is put back, and what was is not sent again without copy");
+            request.take().expect("an unsent request is put back, and a sent one is repeated only with a copy");
         let body = match copying {
-            Copying::No => None,
-            Copying::Whole => Some(original.body().again()),
-            Copying::Lend => Some(original.body_mut().lend(peer.worker.limits.replay_body)),
+            CopyMode::Never => None,
+            CopyMode::Full => Some(original.body().duplicate()),
+            CopyMode::Buffered => Some(original.body_mut().share_for_replay(peer.worker.limits.max_replay_body)),
         };
-        *request = body.map(|body| copy(&original, body, &peer.worker.spares));
+        *request = body.map(|body| copy_request(&original, body, &peer.worker.header_maps));
         connection.send(original)
     };
-    let outcome = patiently(activity, sending).await;
-    let mut answer = match outcome {
-        None if activity.upload.get() == Upload::Awaited => return Err(Lost::Fault(Fault::UploadTimeout)),
-        None => return Err(Lost::Fault(Fault::AnswerTimeout)),
-        Some(Ok(answer)) => answer,
+    let outcome = until_timed_out(activity, sending).await;
+    let mut response = match outcome {
+        None if activity.upload.get() == UploadState::AwaitingClient => {
+            return Err(AttemptError::Failed(RequestError::RequestBodyTimeout));
+        }
+        None => return Err(AttemptError::Failed(RequestError::ResponseTimeout)),
+        Some(Ok(response)) => response,
         Some(Err(mut error)) => {
             if let Some(unsent) = error.take_message() {
                 *request = Some(unsent);
-                return Err(Lost::Unsent);
+                return Err(AttemptError::NotSent);
             }
-            if activity.oversized.get() {
-                return Err(Lost::Fault(Fault::TooLarge));
+            if activity.body_too_large.get() {
+                return Err(AttemptError::Failed(RequestError::BodyTooLarge));
             }
-            if activity.broken.get() {
-                return Err(Lost::Fault(Fault::Body));
+            if activity.body_invalid.get() {
+                return Err(AttemptError::Failed(RequestError::InvalidBody));
             }
             let error = error.into_error();
-            tracing::debug!(%error, address = %connection.address, "No answer");
-            let lost = match Lost::by(&error) {
-                Lost::Unanswered if connection.was_refused() => Lost::Fault(Fault::Handshake),
-                // Who has begun to answer has looked at it.
-                Lost::Unanswered if connection.has_begun_to_answer() => Lost::Fault(Fault::NoAnswer),
+            tracing::debug!(%error, address = %connection.address, "No response");
+            let lost = match AttemptError::from_hyper(&error) {
+                AttemptError::NoResponse if connection.was_rejected() => {
+                    AttemptError::Failed(RequestError::TlsHandshake)
+                }
+                // An endpoint that has begun to respond has processed the request.
+                AttemptError::NoResponse if connection.has_begun_response() => {
+                    AttemptError::Failed(RequestError::NoResponse)
+                }
                 lost => lost,
             };
-            if let Copying::Lend = copying {
-                let unprocessed = request.take_if(|_| matches!(lost, Lost::Unprocessed));
-                *request = unprocessed.and_then(recall);
+            if let CopyMode::Buffered = copying {
+                let unprocessed = request.take_if(|_| matches!(lost, AttemptError::NotProcessed));
+                *request = unprocessed.and_then(reclaim_body);
             }
             return Err(lost);
         }
     };
-    if answer.headers().len() > peer.worker.limits.max_answer_fields {
-        return Err(Lost::Fault(Fault::BadAnswer));
+    if response.headers().len() > peer.worker.limits.max_response_fields {
+        return Err(AttemptError::Failed(RequestError::InvalidResponse));
     }
-    let switched = if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        // Whoever switches to what we have not asked for is not talking to us.
-        let upgrade = upgrade.take().filter(|upgrade| upgrade.is_answered_by(answer.headers()));
-        let upgrade = upgrade.ok_or(Lost::Fault(Fault::BadAnswer))?;
-        Some((upgrade, hyper::upgrade::on(&mut answer)))
-    } else if upgrade.as_ref().is_some_and(|upgrade| upgrade.is_confused_by(answer.status())) {
-        return Err(Lost::Fault(Fault::BadAnswer));
+    let switched = if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        // A 101 for a protocol that was not requested is an invalid response.
+        let upgrade = upgrade.take().filter(|upgrade| upgrade.is_accepted_by(response.headers()));
+        let upgrade = upgrade.ok_or(AttemptError::Failed(RequestError::InvalidResponse))?;
+        Some((upgrade, hyper::upgrade::on(&mut response)))
+    } else if upgrade.as_ref().is_some_and(|upgrade| upgrade.is_misleading(response.status())) {
+        return Err(AttemptError::Failed(RequestError::InvalidResponse));
     } else {
         None
     };
-    let (mut head, incoming) = answer.into_parts();
-    framing::settle_answer(&mut head.headers).map_err(Lost::Fault)?;
+    let (mut head, incoming) = response.into_parts();
+    framing::normalize_response(&mut head.headers).map_err(AttemptError::Failed)?;
     strip_hop_by_hop(&mut head.headers);
     head.version = Version::HTTP_11;
     Ok(Response::from_parts(
         head,
         match switched {
-            Some((upgrade, endpoint)) => Source::Switched(upgrade, endpoint),
-            None => Source::Upstream { incoming, connection: Some(connection) },
+            Some((upgrade, endpoint)) => BodySource::Upgraded(upgrade, endpoint),
+            None => BodySource::Upstream { incoming, connection: Some(connection) },
         },
     ))
 }
 
-/// None if the patience of the connection's timer ends first: it then polls everything once more, and this gives up.
-pub(crate) async fn patiently<T>(activity: &Activity, future: impl Future<Output = T>) -> Option<T> {
+/// Returns None if the connection's timer expires first: it sets the flag and polls the task, and this future gives up.
+pub(crate) async fn until_timed_out<T>(activity: &Activity, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-        Poll::Pending if activity.overdue.get() => Poll::Ready(None),
+        Poll::Pending if activity.timed_out.get() => Poll::Ready(None),
         Poll::Pending => Poll::Pending,
     })
     .await
 }
 
-/// HTTP/2 has the host and the scheme in the target.
-pub(crate) fn put_into_http2<B>(request: &mut Request<B>, scheme: Scheme) -> Result<(), Fault> {
-    let host = request.headers_mut().remove(HOST).ok_or(Fault::Rewrite)?;
+/// Converts a request to HTTP/2, which carries the host and the scheme as part of the target.
+pub(crate) fn convert_to_http2<B>(request: &mut Request<B>, scheme: Scheme) -> Result<(), RequestError> {
+    let host = request.headers_mut().remove(HOST).ok_or(RequestError::InvalidRewrite)?;
     let mut target = std::mem::take(request.uri_mut()).into_parts();
-    target.authority = Some(Authority::try_from(host.as_bytes()).map_err(|_| Fault::Rewrite)?);
+    target.authority = Some(Authority::try_from(host.as_bytes()).map_err(|_| RequestError::InvalidRewrite)?);
     target.scheme = Some(scheme);
-    *request.uri_mut() = Uri::from_parts(target).map_err(|_| Fault::Rewrite)?;
+    *request.uri_mut() = Uri::from_parts(target).map_err(|_| RequestError::InvalidRewrite)?;
     *request.version_mut() = Version::HTTP_2;
     Ok(())
 }
@@ -362,7 +377,7 @@ pub(crate) fn scheme(key: &UpstreamKey) -> Scheme {
     if key.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP }
 }
 
-fn copy(request: &Request<RequestBody>, body: RequestBody, spares: &Spares) -> Request<RequestBody> {
+fn copy_request(request: &Request<RequestBody>, body: RequestBody, spares: &HeaderMapPool) -> Request<RequestBody> {
     let mut copy = Request::new(body);
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
@@ -371,19 +386,19 @@ fn copy(request: &Request<RequestBody>, body: RequestBody, spares: &Spares) -> R
     copy
 }
 
-fn recall(request: Request<RequestBody>) -> Option<Request<RequestBody>> {
+fn reclaim_body(request: Request<RequestBody>) -> Option<Request<RequestBody>> {
     let (head, body) = request.into_parts();
-    Some(Request::from_parts(head, body.recall()?))
+    Some(Request::from_parts(head, body.reclaim()?))
 }
 
-/// RFC 9110, section 9.2.2.
+/// Whether the method is idempotent (RFC 9110, section 9.2.2).
 pub(crate) fn is_idempotent(method: &Method) -> bool {
     [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE, Method::TRACE].contains(method)
 }
 
-/// A request that must not be sent twice takes only a connection that was used a moment ago: servers commonly close theirs
+/// Longest idle time of a connection for requests that must not be sent twice. Servers commonly close idle connections
 /// after 5 seconds or more, and a request that crosses the close is lost.
-pub(super) const FRESH: Duration = Duration::from_secs(3);
+pub(super) const FRESH_CONNECTION_AGE: Duration = Duration::from_secs(3);
 
-/// Endpoints that one request may try to connect to, if its rule says nothing about it.
-pub(crate) const ENDPOINTS: usize = 3;
+/// How many endpoints one request may try to connect to, unless its rule configures retries.
+pub(crate) const MAX_ENDPOINTS: usize = 3;

@@ -1,10 +1,10 @@
-//! What a client of HTTP/2 sends, frame by frame: frames that cost us work and carry no request are counted, and whoever
-//! sends too many of them is shed.
+//! HTTP/2 flood protection: counts the frames of a client that cause work without carrying a request, and closes the
+//! connection above a rate limit.
 //!
-//! How long a header takes is seen here, too, since the library waits for its end as long as anybody likes.
-//!
-//! The library bounds what such frames can make us keep. It answers all of them, though, so that a client could keep a core
-//! busy with frames that ask for nothing. Heads are counted too, since it refuses some of them without a word to us. Only the nine bytes of each frame's header are looked at.
+//! The h2 library bounds the memory that such frames can use, but it responds to all of them, so a client could keep a
+//! core busy. This file also measures how long a header block takes, because the library waits for its end without a
+//! timeout, and counts request heads, because the library rejects some of them without reporting it. Only the nine
+//! bytes of each frame header are parsed.
 
 use std::io;
 use std::pin::Pin;
@@ -15,115 +15,115 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::http2::Streams;
-use super::preface::PREFACE;
+use super::http2::StreamTracker;
+use super::protocol_detection::PREFACE;
 
-/// The socket of a client of HTTP/2.
+/// The socket of an HTTP/2 client.
 pub(crate) struct FrameStream<S> {
     stream: S,
-    frames: Frames,
-    streams: Rc<Streams>,
+    frames: FrameLimiter,
+    streams: Rc<StreamTracker>,
 }
 
 impl<S> FrameStream<S> {
-    pub(crate) fn new(stream: S, streams: Rc<Streams>) -> Self {
-        FrameStream { stream, frames: Frames::new(Instant::now()), streams }
+    pub(crate) fn new(stream: S, streams: Rc<StreamTracker>) -> Self {
+        FrameStream { stream, frames: FrameLimiter::new(Instant::now()), streams }
     }
 }
 
-/// Follows where each frame ends, and counts those that are cheap to send.
+/// Tracks frame boundaries and counts the frames that are cheap to send.
 #[derive(Debug)]
-struct Frames {
-    /// Of the preface or of a frame's payload.
+struct FrameLimiter {
+    /// Remaining bytes of the preface or of a frame's payload.
     skip: usize,
     header: [u8; 9],
-    have: usize,
-    /// Whether the preface, a header or trailers end with the bytes to be skipped. None in other frames.
-    ends: Option<bool>,
-    /// The newest stream, whether its head is still to be ended, and whether the last part of it is being skipped.
-    newest: u32,
-    unfinished: bool,
-    opening: bool,
-    /// Streams whose head is there.
-    opened: u64,
-    resets: Allowance,
-    controls: Allowance,
-    updates: Allowance,
+    header_length: usize,
+    /// Whether the preface, a header block or trailers end with the skipped bytes. None in other frames.
+    block_ends: Option<bool>,
+    /// The newest stream, whether its head is still incomplete, and whether the last part of the head is being skipped.
+    newest_stream: u32,
+    head_unfinished: bool,
+    head_ending: bool,
+    /// Streams whose head is complete.
+    complete_heads: u64,
+    resets: FrameBucket,
+    controls: FrameBucket,
+    updates: FrameBucket,
 }
 
-/// A number of frames that fills up again with time.
+/// A token bucket of frames.
 #[derive(Debug)]
-struct Allowance {
-    left: u32,
+struct FrameBucket {
+    tokens: u32,
     burst: u32,
     per_second: u32,
-    since: Instant,
+    refilled_at: Instant,
 }
 
-impl Allowance {
+impl FrameBucket {
     fn new(burst: u32, per_second: u32, now: Instant) -> Self {
-        Allowance { left: burst, burst, per_second, since: now }
+        FrameBucket { tokens: burst, burst, per_second, refilled_at: now }
     }
 
-    /// Takes one. The clock is looked at only when nothing seems to be left.
+    /// Takes one token. Reads the clock only if the bucket is empty.
     fn take(&mut self) -> bool {
-        if self.left == 0 {
-            let gained = self.since.elapsed().as_secs_f64() * f64::from(self.per_second);
-            // In whole frames; what is left over counts on from where it began.
+        if self.tokens == 0 {
+            let gained = self.refilled_at.elapsed().as_secs_f64() * f64::from(self.per_second);
+            // Whole tokens only; the remaining fraction of time counts toward the next refill.
             let gained = (gained as u32).min(self.burst);
             if gained == 0 {
                 return false;
             }
-            self.since += Duration::from_secs_f64(f64::from(gained) / f64::from(self.per_second));
+            self.refilled_at += Duration::from_secs_f64(f64::from(gained) / f64::from(self.per_second));
             if gained == self.burst {
-                self.since = Instant::now();
+                self.refilled_at = Instant::now();
             }
-            self.left = gained;
+            self.tokens = gained;
         }
-        self.left -= 1;
+        self.tokens -= 1;
         true
     }
 
-    fn grant(&mut self, more: u32) {
-        self.left = self.left.saturating_add(more).min(self.burst);
+    fn add(&mut self, more: u32) {
+        self.tokens = self.tokens.saturating_add(more).min(self.burst);
     }
 }
 
-impl Frames {
+impl FrameLimiter {
     fn new(now: Instant) -> Self {
-        Frames {
+        FrameLimiter {
             skip: PREFACE.len(),
             header: [0; 9],
-            have: 0,
-            ends: Some(true),
-            newest: 0,
-            unfinished: false,
-            opening: false,
-            opened: 0,
-            resets: Allowance::new(RESETS, RESETS_PER_SECOND, now),
-            controls: Allowance::new(CONTROLS, CONTROLS_PER_SECOND, now),
-            updates: Allowance::new(UPDATES, CONTROLS_PER_SECOND, now),
+            header_length: 0,
+            block_ends: Some(true),
+            newest_stream: 0,
+            head_unfinished: false,
+            head_ending: false,
+            complete_heads: 0,
+            resets: FrameBucket::new(RESET_BURST, RESETS_PER_SECOND, now),
+            controls: FrameBucket::new(CONTROL_BURST, CONTROLS_PER_SECOND, now),
+            updates: FrameBucket::new(WINDOW_UPDATE_BURST, CONTROLS_PER_SECOND, now),
         }
     }
 
-    /// Whether what came is within the allowance.
+    /// Whether all frames are within the rate limits.
     fn read(&mut self, mut bytes: &[u8]) -> bool {
         while !bytes.is_empty() {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
             bytes = &bytes[skipped..];
-            if self.skip == 0 && std::mem::take(&mut self.opening) {
-                self.opened += 1;
+            if self.skip == 0 && std::mem::take(&mut self.head_ending) {
+                self.complete_heads += 1;
             }
-            let taken = (self.header.len() - self.have).min(bytes.len());
-            self.header[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
-            self.have += taken;
+            let taken = (self.header.len() - self.header_length).min(bytes.len());
+            self.header[self.header_length..self.header_length + taken].copy_from_slice(&bytes[..taken]);
+            self.header_length += taken;
             bytes = &bytes[taken..];
-            if self.have == self.header.len() {
-                self.have = 0;
+            if self.header_length == self.header.len() {
+                self.header_length = 0;
                 let [a, b, c, kind, flags, stream @ ..] = self.header;
                 self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-                self.follow(kind, flags, u32::from_be_bytes(stream) & !RESERVED);
+                self.track_head(kind, flags, u32::from_be_bytes(stream) & !RESERVED);
                 if !self.allows(kind, flags) {
                     return false;
                 }
@@ -132,40 +132,41 @@ impl Frames {
         true
     }
 
-    /// Heads may come in several frames, and trailers look like heads.
-    fn follow(&mut self, kind: u8, flags: u8, stream: u32) {
-        let is_new = kind == HEADERS && stream > self.newest;
-        self.newest = self.newest.max(if is_new { stream } else { 0 });
-        self.unfinished |= is_new;
-        if self.unfinished && matches!(kind, HEADERS | CONTINUATION) && flags & END_HEADERS != 0 {
-            self.unfinished = false;
-            self.opening = true;
+    /// Detects the end of a new stream's head, which may span several frames. Trailers use the same frame type as
+    /// heads.
+    fn track_head(&mut self, kind: u8, flags: u8, stream: u32) {
+        let is_new = kind == HEADERS && stream > self.newest_stream;
+        self.newest_stream = self.newest_stream.max(if is_new { stream } else { 0 });
+        self.head_unfinished |= is_new;
+        if self.head_unfinished && matches!(kind, HEADERS | CONTINUATION) && flags & END_HEADERS != 0 {
+            self.head_unfinished = false;
+            self.head_ending = true;
         }
     }
 
     fn allows(&mut self, kind: u8, flags: u8) -> bool {
         const END_STREAM: u8 = 0x1;
         const END_HEADERS: u8 = 0x4;
-        self.ends = matches!(kind, HEADERS | CONTINUATION).then_some(flags & END_HEADERS != 0);
+        self.block_ends = matches!(kind, HEADERS | CONTINUATION).then_some(flags & END_HEADERS != 0);
         match kind {
             DATA if self.skip == 0 && flags & END_STREAM == 0 => self.controls.take(),
             DATA | HEADERS | CONTINUATION => true,
             RST_STREAM => self.resets.take(),
             WINDOW_UPDATE => self.updates.take(),
-            // SETTINGS, PING, PRIORITY, and kinds that nobody knows.
+            // SETTINGS, PING, PRIORITY and unknown types.
             _ => self.controls.take(),
         }
     }
 
-    /// Whether something has begun that no request can do without, and not ended.
-    fn is_unfinished(&self) -> bool {
-        self.ends.is_some_and(|ends| !ends || self.skip > 0)
+    /// Whether the preface, a header block or trailers have begun but not ended.
+    fn is_header_unfinished(&self) -> bool {
+        self.block_ends.is_some_and(|ends| !ends || self.skip > 0)
     }
 
-    /// Whoever is sent much has a reason to open the window often.
-    fn written(&mut self, bytes: usize) {
+    /// Grants more WINDOW_UPDATE frames to a client that receives much data.
+    fn record_written(&mut self, bytes: usize) {
         let frames = u32::try_from(bytes / BYTES_PER_UPDATE).unwrap_or(u32::MAX);
-        self.updates.grant(frames + 1);
+        self.updates.add(frames + 1);
     }
 }
 
@@ -174,18 +175,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for FrameStream<S> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
         let allowed = self.frames.read(&buffer.filled()[before..]);
-        self.streams.opened.set(self.frames.opened);
+        self.streams.heads_received.set(self.frames.complete_heads);
         if !allowed {
             self.streams.flooded.set(true);
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "too many frames that ask for nothing",
+                "too many HTTP/2 frames that carry no request",
             )));
         }
-        // The clock is looked at only for what does not come at once.
-        match (self.frames.is_unfinished(), self.streams.unfinished.get()) {
-            (true, None) => self.streams.unfinished.set(Some(Instant::now())),
-            (false, Some(_)) => self.streams.unfinished.set(None),
+        // Read the clock only for header blocks that span several reads.
+        match (self.frames.is_header_unfinished(), self.streams.header_since.get()) {
+            (true, None) => self.streams.header_since.set(Some(Instant::now())),
+            (false, Some(_)) => self.streams.header_since.set(None),
             (true, Some(_)) | (false, None) => {}
         }
         Poll::Ready(Ok(()))
@@ -195,7 +196,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for FrameStream<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for FrameStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
-        self.frames.written(written);
+        self.frames.record_written(written);
         Poll::Ready(Ok(written))
     }
 
@@ -205,7 +206,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for FrameStream<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices))?;
-        self.frames.written(written);
+        self.frames.record_written(written);
         Poll::Ready(Ok(written))
     }
 
@@ -231,13 +232,13 @@ const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 0x4;
 const RESERVED: u32 = 1 << 31;
 
-/// A browser that leaves a page cancels all streams of a connection at once, but does not do so all the time.
-const RESETS: u32 = 512;
+/// A browser that leaves a page resets all streams of a connection at once, but not continuously.
+const RESET_BURST: u32 = 512;
 const RESETS_PER_SECOND: u32 = 64;
-/// Clients that measure the bandwidth send a ping for each round trip.
-const CONTROLS: u32 = 2048;
+/// Clients that measure the bandwidth send a PING per round trip.
+const CONTROL_BURST: u32 = 2048;
 const CONTROLS_PER_SECOND: u32 = 512;
-const UPDATES: u32 = 8192;
+const WINDOW_UPDATE_BURST: u32 = 8192;
 const BYTES_PER_UPDATE: usize = 512;
 
 #[cfg(test)]
@@ -253,39 +254,39 @@ mod tests {
         frame
     }
 
-    fn opened() -> Frames {
-        let mut frames = Frames::new(Instant::now());
+    fn frames_after_preface() -> FrameLimiter {
+        let mut frames = FrameLimiter::new(Instant::now());
         assert!(frames.read(PREFACE));
         frames
     }
 
-    /// How many of these pass at once, up to ten thousand.
-    fn passing(frame: &[u8]) -> u32 {
-        let mut frames = opened();
+    /// How many of these frames are allowed in a row, up to ten thousand.
+    fn count_allowed(frame: &[u8]) -> u32 {
+        let mut frames = frames_after_preface();
         (0..10_000).take_while(|_| frames.read(frame)).count().try_into().unwrap()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn frames_that_carry_requests_are_not_counted_and_others_are() {
+    async fn only_frames_without_request_data_are_limited() {
         let cases = [
             ("data", frame(DATA, 0, 100), 10_000),
             ("end of a body", frame(DATA, 1, 0), 10_000),
-            ("empty data", frame(DATA, 0, 0), CONTROLS),
+            ("empty data", frame(DATA, 0, 0), CONTROL_BURST),
             ("headers", frame(HEADERS, 4, 10), 10_000),
-            ("reset", frame(RST_STREAM, 0, 4), RESETS),
-            ("settings", frame(4, 0, 0), CONTROLS),
-            ("ping", frame(6, 0, 8), CONTROLS),
-            ("priority", frame(2, 0, 5), CONTROLS),
-            ("unknown", frame(0xee, 0, 1), CONTROLS),
-            ("window update", frame(WINDOW_UPDATE, 0, 4), UPDATES),
+            ("reset", frame(RST_STREAM, 0, 4), RESET_BURST),
+            ("settings", frame(4, 0, 0), CONTROL_BURST),
+            ("ping", frame(6, 0, 8), CONTROL_BURST),
+            ("priority", frame(2, 0, 5), CONTROL_BURST),
+            ("unknown", frame(0xee, 0, 1), CONTROL_BURST),
+            ("window update", frame(WINDOW_UPDATE, 0, 4), WINDOW_UPDATE_BURST),
         ];
         for (what, frame, expected) in cases {
-            assert_eq!(passing(&frame), expected, "{what}");
+            assert_eq!(count_allowed(&frame), expected, "{what}");
         }
     }
 
     #[tokio::test]
-    async fn streams_are_counted_when_their_head_is_there() {
+    async fn streams_count_when_their_head_is_complete() {
         let on = |stream: u8, kind, flags, payload| {
             let mut frame = frame(kind, flags, payload);
             frame[8] = stream;
@@ -303,53 +304,53 @@ mod tests {
         ];
         for (frames, expected) in cases {
             let bytes = frames.concat();
-            let mut whole = opened();
+            let mut whole = frames_after_preface();
             assert!(whole.read(&bytes));
-            let mut parts = opened();
+            let mut parts = frames_after_preface();
             assert!(bytes.iter().all(|byte| parts.read(&[*byte])));
-            assert_eq!((whole.opened, parts.opened), (expected, expected), "{frames:?}");
-            let mut short = opened();
+            assert_eq!((whole.complete_heads, parts.complete_heads), (expected, expected), "{frames:?}");
+            let mut short = frames_after_preface();
             short.read(&bytes[..bytes.len() - 1]);
-            assert!(short.opened <= expected);
+            assert!(short.complete_heads <= expected);
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_header_is_unfinished_until_its_last_byte() {
-        let mut frames = Frames::new(Instant::now());
-        assert!(frames.is_unfinished(), "the preface has not come");
-        assert!(frames.read(&PREFACE[..23]) && frames.is_unfinished());
-        assert!(frames.read(&PREFACE[23..]) && !frames.is_unfinished());
+    async fn header_block_is_unfinished_until_its_last_byte() {
+        let mut frames = FrameLimiter::new(Instant::now());
+        assert!(frames.is_header_unfinished(), "the preface has not arrived");
+        assert!(frames.read(&PREFACE[..23]) && frames.is_header_unfinished());
+        assert!(frames.read(&PREFACE[23..]) && !frames.is_header_unfinished());
         let cases: [(&str, Vec<u8>, bool); 6] = [
             ("settings", frame(4, 0, 0), false),
             ("a part of data", frame(DATA, 0, 100)[..50].to_vec(), false),
-            ("the rest of it", frame(DATA, 0, 100)[50..].to_vec(), false),
+            ("the rest of the data", frame(DATA, 0, 100)[50..].to_vec(), false),
             ("a header without end", frame(HEADERS, 0, 10), true),
             ("a part of the end", frame(CONTINUATION, 4, 10)[..18].to_vec(), true),
-            ("the rest of it", frame(CONTINUATION, 4, 10)[18..].to_vec(), false),
+            ("the rest of the end", frame(CONTINUATION, 4, 10)[18..].to_vec(), false),
         ];
         for (what, bytes, unfinished) in cases {
             assert!(frames.read(&bytes));
-            assert_eq!(frames.is_unfinished(), unfinished, "{what}");
+            assert_eq!(frames.is_header_unfinished(), unfinished, "{what}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_allowance_fills_up_with_time() {
-        let mut allowance = Allowance::new(100, 10, Instant::now());
+    async fn token_bucket_refills_over_time() {
+        let mut allowance = FrameBucket::new(100, 10, Instant::now());
         let mut take = || (0..1000).take_while(|_| allowance.take()).count();
         assert_eq!(take(), 100);
         tokio::time::advance(Duration::from_millis(250)).await;
         assert_eq!(take(), 2);
         tokio::time::advance(Duration::from_millis(50)).await;
-        assert_eq!(take(), 1, "the rest of the time counts too");
+        assert_eq!(take(), 1, "the remaining fraction of time counts");
         tokio::time::advance(Duration::from_secs(3600)).await;
-        assert_eq!(take(), 100, "no more than at first");
+        assert_eq!(take(), 100, "no more than the burst");
     }
 
     proptest! {
         #[test]
-        fn frames_are_followed_however_they_are_cut(
+        fn frame_boundaries_survive_arbitrary_splits(
             payloads in proptest::collection::vec(0..300_usize, 1..20), seed in any::<u64>(),
         ) {
             let mut bytes = PREFACE.to_vec();
@@ -357,7 +358,7 @@ mod tests {
                 bytes.extend(frame(HEADERS, 4, *payload));
             }
             bytes.extend(frame(RST_STREAM, 0, 4));
-            let mut frames = Frames::new(Instant::now());
+            let mut frames = FrameLimiter::new(Instant::now());
             let mut rest = &bytes[..];
             let mut cuts = fastrand::Rng::with_seed(seed);
             while !rest.is_empty() {
@@ -365,8 +366,8 @@ mod tests {
                 prop_assert!(frames.read(part));
                 rest = behind;
             }
-            prop_assert_eq!((frames.skip, frames.have, frames.resets.left), (0, 0, RESETS - 1));
-            prop_assert!(!frames.is_unfinished());
+            prop_assert_eq!((frames.skip, frames.header_length, frames.resets.tokens), (0, 0, RESET_BURST - 1));
+            prop_assert!(!frames.is_header_unfinished());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Header fields on their way through: what belongs to one connection only, who the client was, and edits by filters.
+//! Header handling between client and endpoint: hop-by-hop fields, cookies and the `X-Forwarded-*` fields.
 
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -7,42 +7,43 @@ use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, FORWARDED, 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::request_id::X_REQUEST_ID;
-use crate::plugin::{Scheme, lookalikes};
+use crate::plugin_api::{Scheme, header_spoofing};
 
-/// Removes what speaks about one connection only (RFC 9110, section 7.6.1), and whatever `Connection` names.
+/// Removes hop-by-hop fields (RFC 9110, section 7.6.1), including those that `Connection` names.
 ///
-/// Most requests have one of these fields or none, so one pass over the names finds out which.
+/// Most requests have at most one of these fields, so a single pass over the names finds them.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    strip(headers, |_| {});
+    strip_with(headers, |_| {});
 }
 
-/// The same of a request, and also what a backend could take for what we write ourselves.
-pub(crate) fn strip_request(headers: &mut HeaderMap, ours: &[HeaderName]) {
+/// Removes hop-by-hop fields of a request, and fields that a backend could mistake for the `managed` ones that Portico
+/// sets.
+pub(crate) fn strip_request(headers: &mut HeaderMap, managed: &[HeaderName]) {
     let mut seen = false;
-    strip(headers, |name| seen |= lookalikes::is_one(name, ours));
+    strip_with(headers, |name| seen |= header_spoofing::is_spoofed(name, managed));
     if seen {
-        lookalikes::remove(headers, ours);
+        header_spoofing::remove_spoofed(headers, managed);
     }
 }
 
-/// Whether a request or its answer is one of gRPC.
+/// Whether a request or response is gRPC.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
-fn strip(headers: &mut HeaderMap, mut look: impl FnMut(&HeaderName)) {
-    let mut seen = [false; COUNT];
+fn strip_with(headers: &mut HeaderMap, mut look: impl FnMut(&HeaderName)) {
+    let mut seen = [false; HOP_BY_HOP_COUNT];
     for name in headers.keys() {
         match HOP_BY_HOP.iter().position(|candidate| candidate == name) {
             Some(index) => seen[index] = true,
             None => look(name),
         }
     }
-    if seen == [false; COUNT] {
+    if seen == [false; HOP_BY_HOP_COUNT] {
         return;
     }
-    let wants_trailers = headers.get_all(TE).iter().any(|value| lists(value, "trailers"));
-    let named: Vec<HeaderName> = headers.get_all(CONNECTION).iter().flat_map(named_fields).collect();
+    let wants_trailers = headers.get_all(TE).iter().any(|value| contains_token(value, "trailers"));
+    let named: Vec<HeaderName> = headers.get_all(CONNECTION).iter().flat_map(connection_options).collect();
     for name in named {
         headers.remove(name);
     }
@@ -54,8 +55,8 @@ fn strip(headers: &mut HeaderMap, mut look: impl FnMut(&HeaderName)) {
     }
 }
 
-const COUNT: usize = 6;
-static HOP_BY_HOP: [HeaderName; COUNT] = [
+const HOP_BY_HOP_COUNT: usize = 6;
+static HOP_BY_HOP: [HeaderName; HOP_BY_HOP_COUNT] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -64,8 +65,8 @@ static HOP_BY_HOP: [HeaderName; COUNT] = [
     UPGRADE,
 ];
 
-/// The fields that `Connection` names, but never those without which the message would be another one.
-fn named_fields(value: &HeaderValue) -> impl Iterator<Item = HeaderName> {
+/// The fields that `Connection` names, except Host and Content-Length, whose removal would change the message.
+fn connection_options(value: &HeaderValue) -> impl Iterator<Item = HeaderName> {
     let tokens = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
     tokens
         .filter(|token| !token.eq_ignore_ascii_case(b"close") && !token.eq_ignore_ascii_case(b"keep-alive"))
@@ -73,13 +74,13 @@ fn named_fields(value: &HeaderValue) -> impl Iterator<Item = HeaderName> {
         .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
 }
 
-/// Whether a list has this token, without regard to case.
-pub(crate) fn lists(value: &HeaderValue, token: &str) -> bool {
+/// Whether a comma-separated list contains the token, ignoring case.
+pub(crate) fn contains_token(value: &HeaderValue, token: &str) -> bool {
     let mut items = value.as_bytes().split(|byte| *byte == b',');
     items.any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }
 
-/// HTTP/2 may send cookies in several fields, which HTTP/1 and everybody behind it knows as one (RFC 9113, section 8.2.3).
+/// Joins the Cookie fields of an HTTP/2 request into one, as HTTP/1 requires (RFC 9113, section 8.2.3).
 pub(crate) fn join_cookies(headers: &mut HeaderMap) {
     let mut cookies = headers.get_all(COOKIE).iter();
     if cookies.next().is_none() || cookies.next().is_none() {
@@ -90,25 +91,25 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
     headers.insert(COOKIE, joined);
 }
 
-/// What is the same for all requests of a connection, written out once.
+/// Forwarding information that all requests of a connection share, formatted once.
 #[derive(Debug)]
-pub(crate) struct Client {
+pub(crate) struct ForwardedClient {
     pub(crate) trusted: bool,
     pub(crate) ip: HeaderValue,
     pub(crate) scheme: Scheme,
-    /// The port clients see, for the listener that was last used.
+    /// The public port of the listener that was used last, as a number and formatted.
     port: RefCell<Option<(u16, HeaderValue)>>,
 }
 
-impl Client {
+impl ForwardedClient {
     pub(crate) fn new(ip: IpAddr, trusted: bool, scheme: Scheme) -> Self {
-        // A client of an IPv4 network is one, also when it comes in through a socket that takes both.
+        // An IPv4 client stays an IPv4 client on a dual-stack socket.
         let text = ip.to_canonical().to_string();
         let ip = HeaderValue::try_from(text).expect("an IP address is a header value");
-        Client { trusted, ip, scheme, port: RefCell::default() }
+        ForwardedClient { trusted, ip, scheme, port: RefCell::default() }
     }
 
-    pub(crate) fn port(&self, port: u16) -> HeaderValue {
+    pub(crate) fn port_value(&self, port: u16) -> HeaderValue {
         let mut written = self.port.borrow_mut();
         match &*written {
             Some((known, value)) if *known == port => value.clone(),
@@ -120,11 +121,11 @@ impl Client {
         }
     }
 
-    /// Tells the backend who asked and how. A trusted peer's word about that is kept and added to, anybody else's is
-    /// replaced.
-    pub(crate) fn introduce(&self, headers: &mut HeaderMap, host: &HeaderValue, port: &HeaderValue) {
+    /// Sets the `X-Forwarded-*` fields. Existing values are kept and extended if the peer is trusted, and replaced
+    /// otherwise.
+    pub(crate) fn set_forwarding_headers(&self, headers: &mut HeaderMap, host: &HeaderValue, port: &HeaderValue) {
         let proto = HeaderValue::from_static(self.scheme.as_str());
-        // Once, instead of growing twice on the way.
+        // Reserve once instead of growing twice.
         headers.reserve(5);
         if self.trusted {
             let before = headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
@@ -148,8 +149,8 @@ impl Client {
     }
 }
 
-/// What requests have from us, whatever their rule.
-pub(crate) static OURS: [HeaderName; 5] =
+/// The fields that Portico sets on every request.
+pub(crate) static MANAGED_HEADERS: [HeaderName; 5] =
     [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, X_FORWARDED_PORT, X_REQUEST_ID];
 
 pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_the_connection_stays_behind() {
+    fn hop_by_hop_fields_are_removed() {
         let cases = [
             ("a: b", "a: b"),
             ("connection: close", ""),
@@ -190,7 +191,7 @@ mod tests {
             ("connection: \"\x7f, ,,\na: b", "a: b"),
         ];
         for (before, after) in cases {
-            // One of the cases is not text that a header may hold; it must not get as far.
+            // One case is not a valid header value, so it cannot occur here.
             if before.contains('\x7f') {
                 continue;
             }
@@ -201,28 +202,28 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_taken_for_ours_stays_behind() {
+    fn spoofed_forwarding_headers_are_removed() {
         let cases = [
             ("x_forwarded_for: 1\nx-forwarded_for: 2\nx_forwarded-for: 3\na: b", "a: b"),
             ("x_forwarded_proto: 1\nx_forwarded_host: 2\nx_forwarded_port: 3\nx_request_id: 4", ""),
             ("x_forwarded_for: 1\nx_forwarded_for: 2\nconnection: close", ""),
-            // Whoever writes these means them.
+            // Similar names that no backend mistakes for a forwarding header.
             (
                 "x_forwarded_by: 1\nx_user: 2\nxxforwardedxfor: 3\n_: 4",
                 "_: 4\nx_forwarded_by: 1\nx_user: 2\nxxforwardedxfor: 3",
             ),
-            // Not ours to say: Client::introduce decides who is believed.
+            // The exact names are left to `set_forwarding_headers`, which knows whether the peer is trusted.
             ("x-forwarded-for: 1\nx-request-id: 2", "x-forwarded-for: 1\nx-request-id: 2"),
         ];
         for (before, after) in cases {
             let mut headers = headers(before);
-            strip_request(&mut headers, &OURS);
+            strip_request(&mut headers, &MANAGED_HEADERS);
             assert_eq!(text(&headers), after, "{before}");
         }
     }
 
     #[test]
-    fn cookies_are_one_field() {
+    fn cookies_are_joined_into_one_field() {
         let cases = [
             ("a: b", "a: b"),
             ("cookie: a=1", "cookie: a=1"),
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_are_introduced() {
+    fn forwarding_headers_depend_on_trust() {
         let cases = [
             (
                 false,
@@ -245,26 +246,32 @@ mod tests {
             ),
             (
                 false,
-                "forwarded: for=x\nx-forwarded-for: 6.6.6.6\nx-forwarded-host: evil\nx-forwarded-port: 6\nx-forwarded-proto: https",
+                "forwarded: for=x\nx-forwarded-for: 6.6.6.6\nx-forwarded-host: evil\nx-forwarded-port: 6\n\
+                 x-forwarded-proto: https",
                 "x-forwarded-for: 10.0.0.1\nx-forwarded-host: h:1\nx-forwarded-port: 80\nx-forwarded-proto: http",
             ),
             (
                 true,
                 "forwarded: for=x\nx-forwarded-for: 1.1.1.1\nx-forwarded-for: 2.2.2.2\nx-forwarded-proto: https",
-                "forwarded: for=x\nx-forwarded-for: 1.1.1.1, 2.2.2.2, 10.0.0.1\nx-forwarded-host: h:1\nx-forwarded-port: 80\nx-forwarded-proto: https",
+                "forwarded: for=x\nx-forwarded-for: 1.1.1.1, 2.2.2.2, 10.0.0.1\nx-forwarded-host: h:1\n\
+                 x-forwarded-port: 80\nx-forwarded-proto: https",
             ),
         ];
         for (trusted, before, after) in cases {
             let mut headers = headers(before);
-            let client = Client::new("::ffff:10.0.0.1".parse().unwrap(), trusted, Scheme::Http);
-            client.introduce(&mut headers, &HeaderValue::from_static("h:1"), &HeaderValue::from_static("80"));
+            let client = ForwardedClient::new("::ffff:10.0.0.1".parse().unwrap(), trusted, Scheme::Http);
+            client.set_forwarding_headers(
+                &mut headers,
+                &HeaderValue::from_static("h:1"),
+                &HeaderValue::from_static("80"),
+            );
             assert_eq!(text(&headers), after);
         }
     }
 
     proptest::proptest! {
         #[test]
-        fn nothing_of_this_hop_passes_whatever_is_named(
+        fn hop_by_hop_fields_never_pass(
             named in proptest::collection::vec("[ ,a-c]{0,5}|te|TE|upgrade|close|x-keep|host", 0..5),
             te in "[ ,;=a-z.0]{0,12}|trailers|gzip, Trailers",
         ) {
@@ -282,14 +289,16 @@ mod tests {
                 proptest::prop_assert!(!all.contains_key(gone), "{} of {:?}", gone, named);
             }
             proptest::prop_assert!(all.get("te").is_none_or(|te| te == "trailers"));
-            let tokens: Vec<_> = named.iter().flat_map(|value| value.split(',')).map(|token| token.trim().to_lowercase()).collect();
+            let tokens = named.iter().flat_map(|value| value.split(','));
+            let tokens: Vec<_> = tokens.map(|token| token.trim().to_lowercase()).collect();
             for name in ["a", "b", "x-keep"] {
-                proptest::prop_assert_eq!(all.contains_key(name), !tokens.iter().any(|token| token == name), "{:?}", named);
+                let is_named = tokens.iter().any(|token| token == name);
+                proptest::prop_assert_eq!(all.contains_key(name), !is_named, "{:?}", named);
             }
         }
 
         #[test]
-        fn no_crumb_of_a_cookie_is_lost(crumbs in proptest::collection::vec("[a-z=; \"]{0,6}", 0..5)) {
+        fn joining_cookies_loses_nothing(crumbs in proptest::collection::vec("[a-z=; \"]{0,6}", 0..5)) {
             let mut all = HeaderMap::new();
             for crumb in &crumbs {
                 all.append(COOKIE, HeaderValue::try_from(crumb).unwrap());

@@ -1,9 +1,9 @@
-//! A connection that speaks HTTP/2, and its streams: the same requests as elsewhere, many at a time.
+//! Serves one HTTP/2 client connection and its streams.
 //!
 //! ```text
-//!   FrameStream ─ hyper ─┬─ stream: a task with a Peer of its own, whose timer watches its request
-//!        │               └─ stream: request::serve, then the body of the answer
-//!        └ too many frames that ask for nothing        connection: idle without streams, leaving, cut
+//!   FrameStream ─ hyper ─┬─ stream: a task with its own Peer, whose timer watches its request
+//!        │               └─ stream: request::serve, then the response body
+//!        └ flood protection        connection: idle timeout without streams, graceful shutdown, abort
 //! ```
 
 use std::cell::{Cell, RefCell};
@@ -20,123 +20,139 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until};
 
-use super::activity::{Phase, poll_until};
-use super::connection::{LEAVE, Peer};
-use super::exchange;
-use super::fault::{FLOOD, FLOOD_STATUS, Fault, REFUSED_STREAM};
+use super::activity::{ActivityPhase, poll_until};
+use super::connection::{Peer, SHUTDOWN_TIMEOUT};
 use super::frames::FrameStream;
-use super::group::Membership;
-use super::limits::Limits;
-use super::refusal::Glimpse;
+use super::limits::ProxyLimits;
+use super::listener_connections::ConnectionRegistration;
+use super::malformed_request::PartialHead;
 use super::request;
-use super::stats::Present;
+use super::request_error::{HTTP2_FLOOD, HTTP2_FLOOD_STATUS, REFUSED_STREAM, RequestError};
+use super::request_record;
+use super::stats::OpenGuard;
 
 /// The streams of one connection.
-pub(crate) struct Streams {
+pub(crate) struct StreamTracker {
     /// The connection itself, which has no request.
     connection: Rc<Peer>,
-    open: Cell<usize>,
+    open_count: Cell<usize>,
     /// The stream whose task is about to be started.
-    next: RefCell<Option<Rc<Peer>>>,
+    next_stream: RefCell<Option<Rc<Peer>>>,
     pub(crate) flooded: Cell<bool>,
-    /// Since when the preface or a header is on its way, if it is not there.
-    pub(crate) unfinished: Cell<Option<Instant>>,
-    /// Heads that came, and requests that were made of them.
-    pub(crate) opened: Cell<u64>,
-    handed: Cell<u64>,
+    /// When the preface or the current header block began, if it is incomplete.
+    pub(crate) header_since: Cell<Option<Instant>>,
+    /// Request heads that arrived.
+    pub(crate) heads_received: Cell<u64>,
+    /// Requests that hyper passed to the service.
+    requests_served: Cell<u64>,
 }
 
-/// Serves all requests of a connection whose client begins with the preface of HTTP/2.
-pub(crate) async fn serve<S>(stream: S, peer: Rc<Peer>, mut membership: Membership)
+/// Serves all requests of a connection whose client sent the HTTP/2 preface or negotiated HTTP/2.
+pub(crate) async fn serve<S>(stream: S, peer: Rc<Peer>, mut membership: ConnectionRegistration)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let _counted = Present::new(&peer.worker.ledger, |ledger| &ledger.http2);
-    let streams = Rc::new(Streams {
+    let _counted = OpenGuard::new(&peer.worker.counters, |ledger| &ledger.http2);
+    let streams = Rc::new(StreamTracker {
         connection: Rc::clone(&peer),
-        open: Cell::new(0),
-        next: RefCell::default(),
+        open_count: Cell::new(0),
+        next_stream: RefCell::default(),
         flooded: Cell::new(false),
-        unfinished: Cell::new(Some(Instant::now())),
-        opened: Cell::new(0),
-        handed: Cell::new(0),
+        header_since: Cell::new(Some(Instant::now())),
+        heads_received: Cell::new(0),
+        requests_served: Cell::new(0),
     });
     let service = {
         let streams = Rc::clone(&streams);
         service_fn(move |request| {
-            streams.handed.set(streams.handed.get() + 1);
-            let stream = Rc::new(streams.connection.stream(streams.enter()));
-            streams.next.replace(Some(Rc::clone(&stream)));
+            streams.requests_served.set(streams.requests_served.get() + 1);
+            let stream = Rc::new(streams.connection.for_stream(streams.open_stream()));
+            streams.next_stream.replace(Some(Rc::clone(&stream)));
             request::serve(stream, request)
         })
     };
     let limits = &peer.worker.limits;
     let socket = FrameStream::new(stream, Rc::clone(&streams));
-    let http = builder(limits, Tasks(Rc::clone(&streams))).serve_connection(TokioIo::new(socket), service);
+    let http = builder(limits, StreamExecutor(Rc::clone(&streams))).serve_connection(TokioIo::new(socket), service);
     let mut http = pin!(http);
     let activity = &peer.activity;
-    activity.enter(Phase::Idle, Instant::now());
-    let mut timer = pin!(sleep_until(activity.deadline(limits, limits.keep_alive)));
-    let mut leaving = false;
+    activity.enter_phase(ActivityPhase::Idle, Instant::now());
+    let mut timer = pin!(sleep_until(activity.deadline(limits, limits.keep_alive_timeout)));
+    let mut closing = false;
     poll_fn(|cx| {
-        membership.wake_with(cx.waker());
+        membership.set_waker(cx.waker());
         loop {
-            if peer.group.is_cut() {
+            if peer.connections.is_aborted() {
                 return Poll::Ready(());
             }
             if let Poll::Ready(outcome) = http.as_mut().poll(cx) {
-                let mistake = outcome.err().as_ref().and_then(their_mistake);
-                if streams.flooded.get() || mistake == Some(Reason::ENHANCE_YOUR_CALM) {
-                    exchange::unreadable(&peer, Glimpse::default(), FLOOD_STATUS, FLOOD, None, 0);
-                } else if mistake.is_some() {
-                    let account = Fault::Unreadable.account();
-                    exchange::unreadable(&peer, Glimpse::default(), account.status, account.word, None, 0);
+                let violation = outcome.err().as_ref().and_then(client_protocol_error);
+                if streams.flooded.get() || violation == Some(Reason::ENHANCE_YOUR_CALM) {
+                    request_record::record_malformed(
+                        &peer,
+                        PartialHead::default(),
+                        HTTP2_FLOOD_STATUS,
+                        HTTP2_FLOOD,
+                        None,
+                        0,
+                    );
+                } else if violation.is_some() {
+                    let account = RequestError::MalformedRequest.details();
+                    request_record::record_malformed(
+                        &peer,
+                        PartialHead::default(),
+                        account.status,
+                        account.reason,
+                        None,
+                        0,
+                    );
                 }
                 return Poll::Ready(());
             }
-            if peer.group.is_closing() && !leaving {
-                leaving = true;
-                // A GOAWAY that takes everything, and after a round trip one that names the last stream.
+            if peer.connections.is_closing() && !closing {
+                closing = true;
+                // Sends a GOAWAY that still accepts all streams, and after a round trip one with the last stream id.
                 http.as_mut().graceful_shutdown();
                 continue;
             }
-            let idle = if leaving { LEAVE } else { limits.keep_alive };
+            let idle = if closing { SHUTDOWN_TIMEOUT } else { limits.keep_alive_timeout };
             let idle = activity.deadline(limits, idle);
-            let header = streams.unfinished.get().map(|since| since + limits.header_timeout);
-            let deadline = header.map_or(idle, |header| header.min(idle));
+            let header_deadline = streams.header_since.get().map(|since| since + limits.header_timeout);
+            let deadline = header_deadline.map_or(idle, |header| header.min(idle));
             std::task::ready!(poll_until(deadline, timer.as_mut(), cx));
-            if header == Some(deadline) {
-                // As on HTTP/1. Nothing else of the connection could be read before its end.
+            if header_deadline == Some(deadline) {
+                // As on HTTP/1. Nothing else on the connection can be read before the header block is complete.
                 return Poll::Ready(());
             }
-            if streams.open.get() > 0 {
+            if streams.open_count.get() > 0 {
                 // Each stream has its own timer.
-                activity.moved();
-            } else if leaving {
+                activity.record_progress();
+            } else if closing {
                 return Poll::Ready(());
             } else {
-                leaving = true;
-                activity.moved();
+                closing = true;
+                activity.record_progress();
                 http.as_mut().graceful_shutdown();
             }
         }
     })
     .await;
-    // Not before: until then, the library may have heads that it has not made requests of.
-    peer.worker.faults(REFUSED_STREAM, streams.opened.get().saturating_sub(streams.handed.get()));
+    // Counted at the end, because before it hyper may hold heads that it has not turned into requests yet.
+    peer.worker
+        .count_errors(REFUSED_STREAM, streams.heads_received.get().saturating_sub(streams.requests_served.get()));
 }
 
-fn builder(limits: &Limits, tasks: Tasks) -> Builder<Tasks> {
+fn builder(limits: &ProxyLimits, tasks: StreamExecutor) -> Builder<StreamExecutor> {
     let mut http = Builder::new(tasks);
     http.timer(TokioTimer::new())
         .max_concurrent_streams(limits.max_streams)
-        .max_header_list_size(u32::try_from(limits.max_head).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(limits.max_request_head).unwrap_or(u32::MAX))
         .initial_stream_window_size(limits.stream_window)
         .initial_connection_window_size(limits.connection_window)
-        .max_frame_size(MAX_FRAME)
+        .max_frame_size(MAX_FRAME_SIZE)
         .max_send_buf_size(SEND_BUFFER)
-        .max_pending_accept_reset_streams(PENDING_RESETS)
-        .max_local_error_reset_streams(ERROR_RESETS)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_ERROR_RESETS)
         .keep_alive_interval(limits.ping_interval)
         .keep_alive_timeout(limits.ping_timeout)
         // WebSocket over HTTP/2 (RFC 8441).
@@ -144,49 +160,49 @@ fn builder(limits: &Limits, tasks: Tasks) -> Builder<Tasks> {
     http
 }
 
-/// Which rule of HTTP/2 the client broke, so that the connection had to end.
-fn their_mistake(error: &hyper::Error) -> Option<Reason> {
+/// The HTTP/2 error code if the library closed the connection because of a protocol violation by the client.
+fn client_protocol_error(error: &hyper::Error) -> Option<Reason> {
     let error = std::error::Error::source(error)?.downcast_ref::<h2::Error>()?;
     error.is_library().then(|| error.reason()).flatten()
 }
 
-impl Streams {
-    fn enter(self: &Rc<Self>) -> Open {
-        self.open.set(self.open.get() + 1);
-        Open(Rc::clone(self))
+impl StreamTracker {
+    fn open_stream(self: &Rc<Self>) -> OpenStream {
+        self.open_count.set(self.open_count.get() + 1);
+        OpenStream(Rc::clone(self))
     }
 }
 
-/// A stream that is counted as open until this is dropped: when nothing of it is left, neither a body nor a tunnel.
-pub(crate) struct Open(Rc<Streams>);
+/// Counts a stream as open until this is dropped, which is when its bodies and its tunnel have ended.
+pub(crate) struct OpenStream(Rc<StreamTracker>);
 
-impl Drop for Open {
+impl Drop for OpenStream {
     fn drop(&mut self) {
         let streams = &self.0;
-        streams.open.set(streams.open.get() - 1);
-        if streams.open.get() == 0 {
-            streams.connection.activity.moved();
+        streams.open_count.set(streams.open_count.get() - 1);
+        if streams.open_count.get() == 0 {
+            streams.connection.activity.record_progress();
         }
     }
 }
 
-/// Where hyper starts the task of a stream, directly after it has called the service with its request. Tasks end with their
-/// connection: hyper tells each of them when it is gone.
+/// The executor on which hyper spawns the task of a stream, directly after it has called the service with the request.
+/// hyper ends the tasks when their connection ends.
 #[derive(Clone)]
-struct Tasks(Rc<Streams>);
+struct StreamExecutor(Rc<StreamTracker>);
 
-impl<F: Future<Output = ()> + 'static> Executor<F> for Tasks {
+impl<F: Future<Output = ()> + 'static> Executor<F> for StreamExecutor {
     fn execute(&self, future: F) {
-        match self.0.next.take() {
-            Some(peer) => drop(tokio::task::spawn_local(watch(peer, future))),
-            // What carries the bytes of a tunnel, which has its own timer.
+        match self.0.next_stream.take() {
+            Some(peer) => drop(tokio::task::spawn_local(run_stream(peer, future))),
+            // The task that carries the bytes of a tunnel, which has its own timer.
             None => drop(tokio::task::spawn_local(future)),
         }
     }
 }
 
-/// Runs a stream for as long as there is patience with what it is doing.
-async fn watch(peer: Rc<Peer>, stream: impl Future<Output = ()>) {
+/// Runs a stream until it completes or one of its timeouts expires.
+async fn run_stream(peer: Rc<Peer>, stream: impl Future<Output = ()>) {
     let mut stream = pin!(stream);
     let activity = &peer.activity;
     let limits = &peer.worker.limits;
@@ -196,28 +212,28 @@ async fn watch(peer: Rc<Peer>, stream: impl Future<Output = ()>) {
             if stream.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
             }
-            // An answer that is complete for us may still wait for the client's window.
-            std::task::ready!(activity.poll_patience(limits, limits.stall_timeout, Pin::as_mut(&mut timer), cx));
+            // A response that is complete here may still wait for the client's flow-control window.
+            std::task::ready!(activity.poll_timeout(limits, limits.stall_timeout, Pin::as_mut(&mut timer), cx));
             match activity.phase() {
-                // The request sees it when it is polled, and answers.
-                Phase::Waiting if !activity.overdue.replace(true) => {}
-                // Dropped as it is, which resets the stream.
+                // The request handler sees the flag when it is polled, and responds with an error.
+                ActivityPhase::AwaitingResponse if !activity.timed_out.replace(true) => {}
+                // Dropping the future resets the stream.
                 _ => return Poll::Ready(()),
             }
         }
     })
     .await;
-    activity.abandon();
+    activity.abandon_body();
 }
 
-/// The least that may be the largest, which is what all clients send anyway.
-const MAX_FRAME: u32 = 16 * 1024;
-/// What of an answer is written ahead of the socket, per stream.
+/// The smallest value that the protocol allows, which is also what clients use in practice.
+const MAX_FRAME_SIZE: u32 = 16 * 1024;
+/// How much of a response is buffered ahead of the socket, per stream.
 const SEND_BUFFER: usize = 64 * 1024;
-/// Streams that a client opened and reset before we looked at them.
-const PENDING_RESETS: usize = 20;
-/// Streams that we reset because of the client's mistakes. Then the connection ends.
-const ERROR_RESETS: usize = 128;
+/// Limit of streams that the client opened and reset before they were processed.
+const MAX_PENDING_RESETS: usize = 20;
+/// Limit of streams that are reset because of protocol errors of the client. Above it the connection closes.
+const MAX_ERROR_RESETS: usize = 128;
 
 #[cfg(test)]
 mod tests {
@@ -229,11 +245,11 @@ mod tests {
         size_of::<F>()
     }
 
-    /// What a connection of HTTP/2 costs besides what the library keeps for it, and a stream besides its request.
+    /// The memory of an HTTP/2 connection in addition to the library's, and of a stream in addition to its request.
     #[test]
-    fn a_connection_stays_small() {
+    fn connection_and_stream_futures_are_small() {
         let connection = size(serve::<TcpStream>);
-        let stream = size(|peer, stream: std::future::Pending<()>, ()| watch(peer, stream));
+        let stream = size(|peer, stream: std::future::Pending<()>, ()| run_stream(peer, stream));
         assert!(connection <= 2200 && stream <= 250, "a connection takes {connection} bytes, a stream in it {stream}");
     }
 }

@@ -1,107 +1,112 @@
-//! Every limit of the data plane and its default, in one place. The table in the docs and the flags follow it.
+//! All limits of the data plane with their defaults. `docs/limits.md` and the flags follow this file.
 
 use std::time::Duration;
 
-/// What a stranger may ask of us, and how long we wait for whom.
+/// Limits on clients and endpoints: sizes, counts and timeouts.
 #[derive(Clone, Debug)]
-pub struct Limits {
-    /// From the first byte of a request to the end of its head. The connection is closed after it.
+pub struct ProxyLimits {
+    /// From the first byte of a request to the end of its head. The connection is closed when it expires.
     pub header_timeout: Duration,
-    /// Request line and header fields together, and also the trailers of a chunked body. More is answered 431.
-    pub max_head: usize,
-    /// Header fields of a request. More is answered 431.
-    pub max_fields: usize,
-    /// For a TLS handshake, from the first byte that is waited for to the last one sent. The connection is closed after it.
+    /// Maximum size of request line and header fields together, and of the trailers of a chunked body. Larger ones get
+    /// 431.
+    pub max_request_head: usize,
+    /// Maximum number of header fields of a request. More get 431.
+    pub max_request_fields: usize,
+    /// For a TLS handshake, from waiting for the first byte to sending the last one. The connection is closed when it
+    /// expires.
     pub handshake_timeout: Duration,
-    /// TLS handshakes at the same time, in the whole process. Further clients wait for their turn.
+    /// Concurrent TLS handshakes of the whole process. Further handshakes are queued.
     pub max_handshakes: usize,
-    /// For a PROXY header, of which version 2 may have 4096 bytes. The connection is closed after it.
+    /// For receiving a PROXY header; version 2 headers may have 4096 bytes. The connection is closed when it expires.
     pub proxy_header_timeout: Duration,
-    /// How long a connection without a request stays open.
-    pub keep_alive: Duration,
-    /// Silence of a client whose request body an endpoint would take, before an answer. Then 408.
-    pub upload_timeout: Duration,
-    /// An endpoint that neither answers nor takes more of the request. Then 504.
-    pub answer_timeout: Duration,
-    /// A response of which nothing moves, because the endpoint is silent or the client does not read. Then it is cut.
+    /// How long an idle client connection is kept open.
+    pub keep_alive_timeout: Duration,
+    /// How long a client may send nothing while the endpoint waits for more of the request body, before a response has
+    /// begun. Then 408.
+    pub request_body_timeout: Duration,
+    /// How long an endpoint may neither respond nor read more of the request. Then 504.
+    pub response_timeout: Duration,
+    /// How long a response may make no progress because the endpoint sends nothing or the client does not read. Then it
+    /// is aborted.
     pub stall_timeout: Duration,
-    /// Streams of a client's HTTP/2 connection that are open at a time. More are refused.
+    /// Maximum concurrent streams of a client's HTTP/2 connection. More are refused.
     pub max_streams: u32,
-    /// What a client may send ahead of us on one stream of HTTP/2, and on all streams of a connection.
+    /// HTTP/2 flow-control windows of one stream, and of all streams of a client connection.
     ///
-    /// The library also charges every frame that waits to be read what it is smaller than 256 bytes, and ends the connection
-    /// when that is more than half of the connection's window. So the window has to be much larger than a stream's: the
-    /// small messages of a few gRPC streams whose backends pause must fit.
+    /// The library also charges every queued frame with the difference between its size and 256 bytes, and closes the
+    /// connection when the sum exceeds half of the connection window. The connection window must therefore be much
+    /// larger than a stream's: small messages of a few gRPC streams whose backends pause must fit.
     pub stream_window: u32,
     pub connection_window: u32,
-    /// How often a connection of HTTP/2 is asked whether it is still there, and how long the answer may take.
+    /// How often an HTTP/2 connection is pinged, and how long the acknowledgment may take.
     pub ping_interval: Duration,
     pub ping_timeout: Duration,
-    /// Silence on both sides of a connection that was upgraded, such as a WebSocket. Then it is closed.
-    pub tunnel_idle: Duration,
-    /// What such a connection still gets when its listener is gone.
-    pub tunnel_leave: Duration,
-    /// What the requests of a connection still get to finish when its listener is gone. Then it is cut.
-    pub listener_leave: Duration,
-    /// Client connections of the whole process. When it is reached, new ones wait in the queue of the system.
+    /// How long an upgraded connection, such as a WebSocket, may be idle in both directions. Then it is closed.
+    pub tunnel_idle_timeout: Duration,
+    /// Grace period of an upgraded connection after its listener is removed.
+    pub tunnel_grace_period: Duration,
+    /// Grace period for requests in flight after their listener is removed. Then the connection is closed.
+    pub listener_grace_period: Duration,
+    /// Maximum client connections of the whole process. Beyond it, new ones wait in the accept queue of the kernel.
     pub max_connections: usize,
-    /// Connections to endpoints of the whole process. When it is reached, who needs one waits for as long as connecting may
-    /// take, then 503.
+    /// Maximum connections to endpoints of the whole process. Beyond it, requests wait for up to the connect timeout,
+    /// then 503.
     pub max_upstream_connections: usize,
-    /// Connecting to one endpoint. Then the next is tried.
+    /// For connecting to one endpoint. When it expires, the next endpoint is tried.
     pub connect_timeout: Duration,
-    /// Status line and header fields of an answer. More is a bad answer, 502.
-    pub max_answer_head: usize,
-    /// Header fields of an answer. More is a bad answer, 502.
-    pub max_answer_fields: usize,
-    /// Idle connections that each worker keeps per endpoint.
-    pub idle_per_endpoint: usize,
-    /// Requests at a time on one HTTP/2 connection to an endpoint, if the endpoint takes as many. Then another is opened.
-    pub upstream_streams: usize,
-    /// How long an idle connection to an endpoint is kept.
-    pub upstream_idle: Duration,
-    /// Body of a request that is kept to be sent again, where the rule allows that.
-    pub replay_body: usize,
-    /// Copies for mirrors that each worker has on their way. More are left out.
-    pub mirror_copies: usize,
-    /// Body of a request that is copied for mirrors. One that is larger is not mirrored.
-    pub mirror_body: usize,
-    /// From sending a copy to the end of its answer.
+    /// Maximum size of status line and header fields of a response. A larger one is invalid: 502.
+    pub max_response_head: usize,
+    /// Maximum number of header fields of a response. A response with more is invalid: 502.
+    pub max_response_fields: usize,
+    /// Maximum idle connections per endpoint, in each worker.
+    pub max_idle_per_endpoint: usize,
+    /// Maximum concurrent requests on one HTTP/2 connection to an endpoint, within the endpoint's own limit. Beyond it,
+    /// another connection is opened.
+    pub max_upstream_streams: usize,
+    /// How long an idle connection to an endpoint is kept open.
+    pub upstream_idle_timeout: Duration,
+    /// Maximum size of a request body that is buffered for retries, where the rule allows them.
+    pub max_replay_body: usize,
+    /// Maximum mirrored copies in flight, in each worker. Further requests are not mirrored.
+    pub max_mirror_copies: usize,
+    /// Maximum size of a request body that is mirrored. Requests with larger bodies are not mirrored.
+    pub max_mirror_body: usize,
+    /// For a mirrored copy, from sending it to the end of its response.
     pub mirror_timeout: Duration,
 }
 
-impl Default for Limits {
+impl Default for ProxyLimits {
     fn default() -> Self {
-        Limits {
+        ProxyLimits {
             header_timeout: Duration::from_secs(10),
-            max_head: 64 * 1024,
-            max_fields: 100,
+            max_request_head: 64 * 1024,
+            max_request_fields: 100,
             handshake_timeout: Duration::from_secs(10),
             max_handshakes: 4096,
             proxy_header_timeout: Duration::from_secs(5),
-            keep_alive: Duration::from_secs(75),
-            upload_timeout: Duration::from_secs(60),
-            answer_timeout: Duration::from_secs(60),
+            keep_alive_timeout: Duration::from_secs(75),
+            request_body_timeout: Duration::from_secs(60),
+            response_timeout: Duration::from_secs(60),
             stall_timeout: Duration::from_secs(300),
             max_streams: 128,
             stream_window: 128 * 1024,
             connection_window: 16 * 1024 * 1024,
             ping_interval: Duration::from_secs(30),
             ping_timeout: Duration::from_secs(20),
-            tunnel_idle: Duration::from_secs(300),
-            tunnel_leave: Duration::from_secs(60),
-            listener_leave: Duration::from_secs(60),
+            tunnel_idle_timeout: Duration::from_secs(300),
+            tunnel_grace_period: Duration::from_secs(60),
+            listener_grace_period: Duration::from_secs(60),
             max_connections: 65_536,
             max_upstream_connections: 65_536,
             connect_timeout: Duration::from_secs(5),
-            max_answer_head: 64 * 1024,
-            max_answer_fields: 100,
-            idle_per_endpoint: 128,
-            upstream_streams: 100,
-            upstream_idle: Duration::from_secs(60),
-            replay_body: 64 * 1024,
-            mirror_copies: 256,
-            mirror_body: 64 * 1024,
+            max_response_head: 64 * 1024,
+            max_response_fields: 100,
+            max_idle_per_endpoint: 128,
+            max_upstream_streams: 100,
+            upstream_idle_timeout: Duration::from_secs(60),
+            max_replay_body: 64 * 1024,
+            max_mirror_copies: 256,
+            max_mirror_body: 64 * 1024,
             mirror_timeout: Duration::from_secs(15),
         }
     }

@@ -1,8 +1,8 @@
-//! Copies of requests to other upstreams. Nobody waits for them: neither the request nor its client notices.
+//! Request mirroring: sends copies of requests to other upstreams without affecting the request or its client.
 //!
-//! A copy is sent once the body has passed by on its way to the endpoint, so that nothing has to go at its speed. What that
-//! costs is bounded: copies per worker, and bytes of a body; a larger one is not mirrored at all, since half a request is
-//! another request.
+//! A copy is sent after the body was forwarded to the endpoint, so a slow mirror does not slow the request. The cost is
+//! bounded by the number of copies per worker and by the size of a body: larger requests are not mirrored at all, since
+//! half a request is a different request.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -20,34 +20,42 @@ use smallvec::SmallVec;
 use tokio::time::timeout;
 
 use super::body::RequestBody;
-use super::forward::{FRESH, put_into_http2, scheme};
-use super::limits::Limits;
-use super::stats::{Mirrored, Mirroring};
+use super::forward::{FRESH_CONNECTION_AGE, convert_to_http2, scheme};
+use super::limits::ProxyLimits;
+use super::stats::{MirrorCounters, MirrorOutcome};
 use crate::snapshot::rule::Mirror;
-use crate::upstream::tls::Name;
-use crate::upstream::{Aim, Dial, Keep, Pools, Protocol, Traffic, Upstream};
+use crate::upstream::tls::UpstreamServerName;
+use crate::upstream::{
+    ConnectionPools, EndpointConnector, IdleLimits, Upstream, UpstreamCounters, UpstreamProtocol, UpstreamTarget,
+};
 
-/// The copies of one worker.
+/// Mirroring state of one worker.
 pub(crate) struct Mirrors {
-    /// Connections of their own, so that no request has to wait for one that a copy has.
-    pools: Pools<Full<Bytes>>,
-    /// Copies that wait for their body, or for their answer.
-    present: Cell<usize>,
-    most: usize,
-    most_bytes: usize,
-    patience: Duration,
-    counts: Arc<Mirroring>,
+    /// Separate connections, so that no request waits for a connection that a copy uses.
+    pools: ConnectionPools<Full<Bytes>>,
+    /// Copies that wait for their body or their response.
+    in_flight: Cell<usize>,
+    max_copies: usize,
+    max_body: usize,
+    timeout: Duration,
+    counters: Arc<MirrorCounters>,
 }
 
 impl Mirrors {
-    pub(crate) fn new(limits: &Limits, dial: Dial, keep: Keep, traffic: Arc<Traffic>, counts: Arc<Mirroring>) -> Self {
+    pub(crate) fn new(
+        limits: &ProxyLimits,
+        connector: EndpointConnector,
+        idle_limits: IdleLimits,
+        upstream_counters: Arc<UpstreamCounters>,
+        counters: Arc<MirrorCounters>,
+    ) -> Self {
         Mirrors {
-            pools: Pools::new(dial, keep, traffic),
-            present: Cell::new(0),
-            most: limits.mirror_copies,
-            most_bytes: limits.mirror_body,
-            patience: limits.mirror_timeout,
-            counts,
+            pools: ConnectionPools::new(connector, idle_limits, upstream_counters),
+            in_flight: Cell::new(0),
+            max_copies: limits.max_mirror_copies,
+            max_body: limits.max_mirror_body,
+            timeout: limits.mirror_timeout,
+            counters,
         }
     }
 
@@ -55,21 +63,21 @@ impl Mirrors {
         self.pools.sweep();
     }
 
-    /// Copies the request to those of the mirrors that are drawn. `finish` makes the copy what they are to see; if it cannot,
-    /// there is no copy.
+    /// Copies the request to the mirrors that the sampling selects. `finish` applies the filters to the copy; if it
+    /// fails, no copy is sent.
     pub(crate) fn copy(
         self: &Rc<Self>,
         mirrors: &[Mirror],
         request: &mut Request<RequestBody>,
         finish: impl Fn(&mut Request<()>) -> bool,
     ) {
-        for mirror in mirrors.iter().filter(|mirror| mirror.is_drawn(fastrand::u32(..))) {
-            if request.body().size_hint().lower() > self.most_bytes as u64 {
-                self.counts.add(Mirrored::TooLarge);
+        for mirror in mirrors.iter().filter(|mirror| mirror.is_sampled(fastrand::u32(..))) {
+            if request.body().size_hint().lower() > self.max_body as u64 {
+                self.counters.add(MirrorOutcome::TooLarge);
                 continue;
             }
-            if self.present.get() >= self.most {
-                self.counts.add(Mirrored::TooMany);
+            if self.in_flight.get() >= self.max_copies {
+                self.counters.add(MirrorOutcome::TooMany);
                 continue;
             }
             let mut head = Request::new(());
@@ -78,88 +86,92 @@ impl Mirrors {
             *head.headers_mut() = request.headers().clone();
             let key = &mirror.upstream.key;
             let finished = finish(&mut head);
-            let name = head.headers().get(HOST).filter(|_| key.tls.is_some()).map(Name::of);
-            let speaks_http2 = key.protocol == Protocol::Http2;
-            if !finished || speaks_http2 && put_into_http2(&mut head, scheme(key)).is_err() {
-                self.counts.add(Mirrored::Failed);
+            let name = head.headers().get(HOST).filter(|_| key.tls.is_some()).map(UpstreamServerName::from_host);
+            let speaks_http2 = key.protocol == UpstreamProtocol::Http2;
+            if !finished || speaks_http2 && convert_to_http2(&mut head, scheme(key)).is_err() {
+                self.counters.add(MirrorOutcome::Failed);
                 continue;
             }
-            self.present.set(self.present.get() + 1);
-            let copy = Copy {
+            self.in_flight.set(self.in_flight.get() + 1);
+            let copy = MirrorCopy {
                 upstream: Arc::clone(&mirror.upstream),
                 name,
                 head: Some(head),
                 mirrors: Rc::clone(self),
-                outcome: Mirrored::CutShort,
+                outcome: MirrorOutcome::Truncated,
             };
             if request.body().is_end_stream() {
                 copy.send(Bytes::new());
             } else {
-                request.body_mut().copy_to(copy);
+                request.body_mut().add_mirror(copy);
             }
         }
     }
 }
 
-/// One copy, in the books when it is dropped.
-pub(crate) struct Copy {
+/// One copy, counted by its outcome when it is dropped.
+pub(crate) struct MirrorCopy {
     upstream: Arc<Upstream>,
-    name: Option<Rc<Name>>,
+    name: Option<Rc<UpstreamServerName>>,
     head: Option<Request<()>>,
     mirrors: Rc<Mirrors>,
-    outcome: Mirrored,
+    outcome: MirrorOutcome,
 }
 
-impl Copy {
-    /// The task ends within the patience that copies get, and a worker that ends takes it along.
+impl MirrorCopy {
+    /// Sends the copy in a local task, which ends within the mirror timeout or with its worker.
     fn send(self, body: Bytes) {
         tokio::task::spawn_local(async move {
-            // All of it, so that it is dropped when this ends.
+            // Moves the whole copy, so that it is dropped at the end of this task.
             let mut copy = self;
             let Some(head) = copy.head.take() else { return };
             let request = head.map(|()| Full::new(body));
-            let aim = Aim { upstream: &copy.upstream, name: copy.name.take() };
-            let answered = timeout(copy.mirrors.patience, deliver(&copy.mirrors.pools, &aim, request)).await;
-            copy.outcome = if answered == Ok(true) { Mirrored::Answered } else { Mirrored::Failed };
+            let target = UpstreamTarget { upstream: &copy.upstream, server_name: copy.name.take() };
+            let completed = timeout(copy.mirrors.timeout, send_copy(&copy.mirrors.pools, &target, request)).await;
+            copy.outcome = if completed == Ok(true) { MirrorOutcome::Completed } else { MirrorOutcome::Failed };
         });
     }
 }
 
-impl Drop for Copy {
+impl Drop for MirrorCopy {
     fn drop(&mut self) {
-        self.mirrors.present.set(self.mirrors.present.get() - 1);
-        self.mirrors.counts.add(self.outcome);
+        self.mirrors.in_flight.set(self.mirrors.in_flight.get() - 1);
+        self.mirrors.counters.add(self.outcome);
     }
 }
 
-/// Whether there was an answer, to its end or far enough.
-async fn deliver(pools: &Pools<Full<Bytes>>, aim: &Aim<'_>, request: Request<Full<Bytes>>) -> bool {
-    let Some(address) = pools.next(aim.upstream, &[]) else { return false };
+/// Sends a copy. Returns whether a response was read, to its end or up to the limit.
+async fn send_copy(
+    pools: &ConnectionPools<Full<Bytes>>,
+    target: &UpstreamTarget<'_>,
+    request: Request<Full<Bytes>>,
+) -> bool {
+    let Some(address) = pools.next_endpoint(target.upstream, &[]) else { return false };
     let mut request = Some(request);
     loop {
-        // Sent once, like everything that is not known to bear repeating.
-        let idle = pools.idle(aim, address, FRESH);
+        // Sent once, since it is unknown whether the request is idempotent.
+        let idle = pools.idle(target, address, FRESH_CONNECTION_AGE);
         let reused = idle.is_some();
         let mut connection = match idle {
             Some(connection) => connection,
-            None => match pools.connect(aim, address, None).await {
+            None => match pools.connect(target, address, None).await {
                 Ok(connection) => connection,
                 Err(_) => return false,
             },
         };
         let Some(sent) = request.take() else { return false };
         match connection.send(sent).await {
-            Ok(answer) => {
-                let mut body = answer.into_body();
+            Ok(response) => {
+                let mut body = response.into_body();
                 let mut read = 0;
-                while read < MOST_OF_AN_ANSWER
+                while read < MAX_RESPONSE_READ
                     && let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await
                 {
                     let Ok(frame) = frame else { return false };
                     read += frame.data_ref().map_or(0, Bytes::len);
                 }
                 if body.is_end_stream() {
-                    connection.keep();
+                    connection.release();
                 }
                 return true;
             }
@@ -171,25 +183,25 @@ async fn deliver(pools: &Pools<Full<Bytes>>, aim: &Aim<'_>, request: Request<Ful
     }
 }
 
-/// The copies of one request, and as much of its body as has passed.
+/// The pending copies of one request with the part of the body that was forwarded so far.
 #[derive(Default)]
-pub(crate) struct Copies {
-    copies: SmallVec<[Copy; 1]>,
+pub(crate) struct PendingCopies {
+    copies: SmallVec<[MirrorCopy; 1]>,
     bytes: BytesMut,
 }
 
-impl Copies {
-    pub(crate) fn add(&mut self, copy: Copy) {
+impl PendingCopies {
+    pub(crate) fn add(&mut self, copy: MirrorCopy) {
         self.copies.push(copy);
     }
 
-    /// Takes in what passes. If that becomes too much, there will be no copies.
-    pub(crate) fn take_in(this: &mut Option<Copies>, data: &Bytes) {
+    /// Buffers forwarded data. If it exceeds the limit, the copies are dropped.
+    pub(crate) fn buffer(this: &mut Option<PendingCopies>, data: &Bytes) {
         let Some(copies) = this else { return };
-        let most = copies.copies.iter().map(|copy| copy.mirrors.most_bytes).min().unwrap_or(0);
+        let most = copies.copies.iter().map(|copy| copy.mirrors.max_body).min().unwrap_or(0);
         if copies.bytes.len() + data.len() > most {
             for copy in &mut copies.copies {
-                copy.outcome = Mirrored::TooLarge;
+                copy.outcome = MirrorOutcome::TooLarge;
             }
             *this = None;
             return;
@@ -197,7 +209,7 @@ impl Copies {
         copies.bytes.extend_from_slice(data);
     }
 
-    /// The body has come to its end.
+    /// Sends the copies, after the end of the body.
     pub(crate) fn send(self) {
         let body = self.bytes.freeze();
         for copy in self.copies {
@@ -206,5 +218,6 @@ impl Copies {
     }
 }
 
-/// What is read of an answer, so that its connection can be used again. A longer one costs it its connection.
-const MOST_OF_AN_ANSWER: usize = 1024 * 1024;
+/// Maximum bytes read of a mirror's response so that its connection can be reused. Longer responses close the
+/// connection.
+const MAX_RESPONSE_READ: usize = 1024 * 1024;

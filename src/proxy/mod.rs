@@ -1,8 +1,8 @@
-//! The data plane: connections, the life of a request, and the answers we give ourselves.
+//! The data plane: connections, request handling, and locally generated responses.
 //!
 //! ```text
 //!   Proxy ─ reconcile, drain ─▶ Worker (one thread each) ─ accept ─▶ connection ─▶ request ─▶ forward ─▶ upstream
-//!                                  └ View: the snapshot, with this worker's counters     └▶ redirect, fault
+//!                                  └ SnapshotView: snapshot and counters of the worker   └▶ redirect, error
 //! ```
 
 mod accept;
@@ -13,35 +13,35 @@ mod body;
 mod client_stream;
 mod connection;
 mod cross_origin;
-mod exchange;
-mod fault;
+mod error_response;
 mod forward;
 mod frames;
 mod framing;
-mod group;
 mod guard;
+mod header_map_pool;
 mod headers;
 mod http2;
 mod kong;
-mod lent;
 mod limits;
-mod manners;
+mod listener_connections;
+mod malformed_request;
 mod mirror;
-mod passage;
-mod preface;
+mod plugin_run;
+mod protocol_detection;
 mod proxy_header;
-mod refusal;
+mod read_timeout;
+mod replay_buffer;
 mod request;
+mod request_error;
 mod request_id;
+mod request_record;
+mod retry;
 mod rewound;
 mod server;
-mod silence;
-mod spares;
 mod stats;
 mod target;
 mod tls;
 mod transport;
-mod tries;
 mod upgrade;
 mod view;
 mod worker;
@@ -49,24 +49,24 @@ mod worker;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-pub use kong::naming::{KongHeaders, Product};
-pub use limits::Limits;
-pub use server::{Config, Proxy};
-pub use stats::Stats;
-pub use tls::{TlsPolicy, TlsVersion};
+pub use kong::product_headers::{KongHeaderMode, ProductToken};
+pub use limits::ProxyLimits;
+pub use server::{Proxy, ProxyConfig};
+pub use stats::ProxyStats;
+pub use tls::{MinTlsVersion, TlsPolicy};
 
-/// What became of every address the snapshot asks for.
-pub type Binds = BTreeMap<SocketAddr, BindState>;
+/// The result of binding each address of the snapshot.
+pub type BindStates = BTreeMap<SocketAddr, BindState>;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BindState {
     Bound,
-    /// Another process owns the port.
+    /// The port is in use by another process.
     InUse,
-    /// We may not bind it (ports below 1024).
+    /// The process lacks the permission to bind it (ports below 1024).
     NotPermitted,
-    /// The address is none of this machine's.
-    NotOurs,
-    /// Anything else, in the system's words.
+    /// The address is not assigned to this machine.
+    NotLocal,
+    /// Any other error, with the message of the operating system.
     Failed(String),
 }

@@ -1,7 +1,7 @@
-//! The PROXY protocol, versions 1 and 2: a balancer in front of us says who the client is before its bytes begin.
+//! The PROXY protocol, versions 1 and 2: a load balancer in front sends the client's address before the client's bytes.
 //!
-//! The header is read from the peers that the operator names, and they must send it: whether it is there is configured and
-//! never guessed, or else a client could write one itself.
+//! The header is required from the peers in `--proxy-protocol-from` and not read from any other peer. Its presence is
+//! never guessed, since a client could then send one itself.
 
 use std::net::SocketAddr;
 
@@ -10,106 +10,106 @@ use ppp::v2::{self, Command};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-/// Who the balancer says is there.
+/// The origin of the connection according to the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Origin {
+pub(crate) enum ProxyHeaderSource {
     Client(SocketAddr),
-    /// Nobody: the balancer speaks for itself (its own checks), or does not know. The connection's own address counts.
+    /// The load balancer itself (a health check) or an unknown client. The connection's own address is used.
     Peer,
 }
 
-/// Why there is no header.
+/// Why reading the header failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Invalid {
-    #[error("the connection ended before the header did")]
-    Ended,
-    #[error("it does not begin with a header of version 1 or 2")]
-    NotAHeader,
-    #[error("the header is longer than {LONGEST_V1} bytes in version 1, or {LONGEST} in version 2")]
+pub(crate) enum ProxyHeaderError {
+    #[error("the connection was closed before the end of the PROXY header")]
+    ConnectionClosed,
+    #[error("the connection does not begin with a PROXY header of version 1 or 2")]
+    Malformed,
+    #[error("the PROXY header is longer than {LONGEST_V1} bytes (version 1) or {LONGEST} bytes (version 2)")]
     TooLong,
 }
 
-/// What some first bytes of a connection are.
+/// The result of parsing the first bytes of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Parsed {
-    /// The header, with its length.
-    Whole(usize, Origin),
-    /// The beginning of one.
+enum ParsedHeader {
+    /// A complete header, with its length.
+    Complete(usize, ProxyHeaderSource),
+    /// An incomplete header.
     Partial,
 }
 
-/// Reads the header and not a byte more.
-pub(crate) async fn read(stream: &mut TcpStream) -> Result<Origin, Invalid> {
+/// Reads exactly the header, and no byte after it.
+pub(crate) async fn read(stream: &mut TcpStream) -> Result<ProxyHeaderSource, ProxyHeaderError> {
     let mut header = vec![0; LONGEST];
     let mut taken = 0;
     loop {
-        // Looked at before it is taken, since what follows the header is the client's.
-        let seen = taken + stream.peek(&mut header[taken..]).await.map_err(|_| Invalid::Ended)?;
+        // Peeked before it is consumed, since the bytes after the header belong to the client's stream.
+        let seen = taken + stream.peek(&mut header[taken..]).await.map_err(|_| ProxyHeaderError::ConnectionClosed)?;
         if seen == taken {
-            return Err(Invalid::Ended);
+            return Err(ProxyHeaderError::ConnectionClosed);
         }
         let parsed = parse(&header[..seen])?;
         let until = match parsed {
-            Parsed::Whole(length, _) => length,
-            Parsed::Partial => seen,
+            ParsedHeader::Complete(length, _) => length,
+            ParsedHeader::Partial => seen,
         };
-        stream.read_exact(&mut header[taken..until]).await.map_err(|_| Invalid::Ended)?;
+        stream.read_exact(&mut header[taken..until]).await.map_err(|_| ProxyHeaderError::ConnectionClosed)?;
         taken = until;
-        if let Parsed::Whole(_, origin) = parsed {
+        if let ParsedHeader::Complete(_, origin) = parsed {
             return Ok(origin);
         }
     }
 }
 
-/// Finds the end of the header first, so that the parser sees it whole or not at all.
-fn parse(bytes: &[u8]) -> Result<Parsed, Invalid> {
-    if begins(bytes, v2::PROTOCOL_PREFIX) {
-        let Some(length) = bytes.get(14..16) else { return Ok(Parsed::Partial) };
+/// Parses a header. Finds its end first, so that the parser only sees complete headers.
+fn parse(bytes: &[u8]) -> Result<ParsedHeader, ProxyHeaderError> {
+    if matches_prefix(bytes, v2::PROTOCOL_PREFIX) {
+        let Some(length) = bytes.get(14..16) else { return Ok(ParsedHeader::Partial) };
         let length = 16 + usize::from(u16::from_be_bytes([length[0], length[1]]));
         if length > LONGEST {
-            return Err(Invalid::TooLong);
+            return Err(ProxyHeaderError::TooLong);
         }
-        let Some(header) = bytes.get(..length) else { return Ok(Parsed::Partial) };
-        let header = v2::Header::try_from(header).map_err(|_| Invalid::NotAHeader)?;
+        let Some(header) = bytes.get(..length) else { return Ok(ParsedHeader::Partial) };
+        let header = v2::Header::try_from(header).map_err(|_| ProxyHeaderError::Malformed)?;
         let origin = match (header.command, header.addresses) {
-            (Command::Local, _) => Origin::Peer,
-            (Command::Proxy, v2::Addresses::IPv4(ip)) => client(ip.source_address, ip.source_port),
-            (Command::Proxy, v2::Addresses::IPv6(ip)) => client(ip.source_address, ip.source_port),
-            (Command::Proxy, v2::Addresses::Unspecified | v2::Addresses::Unix(_)) => Origin::Peer,
+            (Command::Local, _) => ProxyHeaderSource::Peer,
+            (Command::Proxy, v2::Addresses::IPv4(ip)) => client_source(ip.source_address, ip.source_port),
+            (Command::Proxy, v2::Addresses::IPv6(ip)) => client_source(ip.source_address, ip.source_port),
+            (Command::Proxy, v2::Addresses::Unspecified | v2::Addresses::Unix(_)) => ProxyHeaderSource::Peer,
         };
-        Ok(Parsed::Whole(length, origin))
-    } else if begins(bytes, b"PROXY ") {
+        Ok(ParsedHeader::Complete(length, origin))
+    } else if matches_prefix(bytes, b"PROXY ") {
         let Some(end) = memchr::memchr(b'\n', &bytes[..bytes.len().min(LONGEST_V1)]) else {
-            return if bytes.len() < LONGEST_V1 { Ok(Parsed::Partial) } else { Err(Invalid::TooLong) };
+            return if bytes.len() < LONGEST_V1 { Ok(ParsedHeader::Partial) } else { Err(ProxyHeaderError::TooLong) };
         };
-        let header = v1::Header::try_from(&bytes[..=end]).map_err(|_| Invalid::NotAHeader)?;
+        let header = v1::Header::try_from(&bytes[..=end]).map_err(|_| ProxyHeaderError::Malformed)?;
         if header.header.len() != end + 1 {
-            return Err(Invalid::NotAHeader);
+            return Err(ProxyHeaderError::Malformed);
         }
         let origin = match header.addresses {
-            v1::Addresses::Tcp4(ip) => client(ip.source_address, ip.source_port),
-            v1::Addresses::Tcp6(ip) => client(ip.source_address, ip.source_port),
-            v1::Addresses::Unknown => Origin::Peer,
+            v1::Addresses::Tcp4(ip) => client_source(ip.source_address, ip.source_port),
+            v1::Addresses::Tcp6(ip) => client_source(ip.source_address, ip.source_port),
+            v1::Addresses::Unknown => ProxyHeaderSource::Peer,
         };
-        Ok(Parsed::Whole(end + 1, origin))
+        Ok(ParsedHeader::Complete(end + 1, origin))
     } else {
-        Err(Invalid::NotAHeader)
+        Err(ProxyHeaderError::Malformed)
     }
 }
 
-/// Whether what has come so far is, or may become, something that begins so.
-fn begins(bytes: &[u8], prefix: &[u8]) -> bool {
+/// Whether the bytes received so far begin with `prefix`, or are a prefix of it.
+fn matches_prefix(bytes: &[u8], prefix: &[u8]) -> bool {
     let common = bytes.len().min(prefix.len());
     bytes[..common] == prefix[..common]
 }
 
-fn client(ip: impl Into<std::net::IpAddr>, port: u16) -> Origin {
-    Origin::Client(SocketAddr::new(ip.into(), port))
+fn client_source(ip: impl Into<std::net::IpAddr>, port: u16) -> ProxyHeaderSource {
+    ProxyHeaderSource::Client(SocketAddr::new(ip.into(), port))
 }
 
-/// The longest line that version 1 can have.
+/// The longest line of version 1.
 const LONGEST_V1: usize = 107;
-/// Version 2 with what balancers add to it; the protocol could go up to 64 KiB.
+/// The longest accepted header of version 2, TLVs included; the protocol allows up to 64 KiB.
 pub(crate) const LONGEST: usize = 4096;
 
 #[cfg(test)]
@@ -128,61 +128,61 @@ mod tests {
 
     const V4: [u8; 12] = [192, 0, 2, 1, 198, 51, 100, 2, 0x30, 0x39, 1, 187];
 
-    fn origin(text: &str) -> Origin {
-        Origin::Client(text.parse().unwrap())
+    fn origin(text: &str) -> ProxyHeaderSource {
+        ProxyHeaderSource::Client(text.parse().unwrap())
     }
 
     #[test]
-    fn headers_are_read_whole_or_waited_for() {
+    fn headers_are_parsed_once_complete() {
         let mut v6 = [0; 36];
         v6[..2].copy_from_slice(&[0x20, 0x01]);
         v6[15] = 7;
         v6[33] = 80;
-        let cases: Vec<(Vec<u8>, Origin)> = vec![
+        let cases: Vec<(Vec<u8>, ProxyHeaderSource)> = vec![
             (b"PROXY TCP4 192.0.2.1 198.51.100.2 12345 443\r\n".to_vec(), origin("192.0.2.1:12345")),
             (b"PROXY TCP6 2001::7 ::1 80 443\r\n".to_vec(), origin("[2001::7]:80")),
-            (b"PROXY UNKNOWN\r\n".to_vec(), Origin::Peer),
-            (b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n".to_vec(), Origin::Peer),
+            (b"PROXY UNKNOWN\r\n".to_vec(), ProxyHeaderSource::Peer),
+            (b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n".to_vec(), ProxyHeaderSource::Peer),
             (v2(1, 0x11, &V4), origin("192.0.2.1:12345")),
             (v2(1, 0x21, &v6), origin("[2001::7]:80")),
-            // With a field that a balancer adds, and with nothing but such fields.
+            // With a TLV, and with nothing but TLVs.
             (v2(1, 0x11, &[&V4[..], &[4, 0, 2, 0, 0]].concat()), origin("192.0.2.1:12345")),
-            (v2(1, 0x00, &[4, 0, 2, 0, 0]), Origin::Peer),
-            (v2(0, 0x11, &V4), Origin::Peer),
-            (v2(0, 0x00, &[]), Origin::Peer),
-            (v2(1, 0x31, &[0; 216]), Origin::Peer),
+            (v2(1, 0x00, &[4, 0, 2, 0, 0]), ProxyHeaderSource::Peer),
+            (v2(0, 0x11, &V4), ProxyHeaderSource::Peer),
+            (v2(0, 0x00, &[]), ProxyHeaderSource::Peer),
+            (v2(1, 0x31, &[0; 216]), ProxyHeaderSource::Peer),
         ];
         for (header, origin) in cases {
             let bytes = [&header[..], b"GET / HTTP/1.1\r\n\r\nPROXY "].concat();
             for cut in 1..header.len() {
-                assert_eq!(parse(&bytes[..cut]), Ok(Parsed::Partial), "{cut} bytes of {header:?}");
+                assert_eq!(parse(&bytes[..cut]), Ok(ParsedHeader::Partial), "{cut} bytes of {header:?}");
             }
-            assert_eq!(parse(&header), Ok(Parsed::Whole(header.len(), origin)));
-            assert_eq!(parse(&bytes), Ok(Parsed::Whole(header.len(), origin)));
+            assert_eq!(parse(&header), Ok(ParsedHeader::Complete(header.len(), origin)));
+            assert_eq!(parse(&bytes), Ok(ParsedHeader::Complete(header.len(), origin)));
         }
     }
 
     #[test]
-    fn anything_else_is_refused() {
+    fn malformed_headers_are_rejected() {
         let long = [&b"PROXY UNKNOWN "[..], &[b'x'; LONGEST_V1]].concat();
         let mut version = v2(1, 0x11, &V4);
         version[12] = 0x31;
         for (bytes, expected) in [
-            (&b"GET / HTTP/1.1\r\n"[..], Invalid::NotAHeader),
-            (b"\x16\x03\x01", Invalid::NotAHeader),
-            (b"\r\nGET", Invalid::NotAHeader),
-            (b"proxy TCP4 192.0.2.1 198.51.100.2 1 2\r\n", Invalid::NotAHeader),
-            (b"PROXY TCP4 192.0.2.1 198.51.100.2 1 2\n", Invalid::NotAHeader),
-            (b"PROXY TCP4 192.0.2.1 198.51.100.2 1 65536\r\n", Invalid::NotAHeader),
-            (b"PROXY TCP4 2001::7 198.51.100.2 1 2\r\n", Invalid::NotAHeader),
-            (b"PROXY TCP4 192.0.2.1 198.51.100.2 1 2 3\r\n", Invalid::NotAHeader),
-            (b"PROXY UDP4 192.0.2.1 198.51.100.2 1 2\r\n", Invalid::NotAHeader),
-            (b"PROXY UNKNOWN\rx\r\n", Invalid::NotAHeader),
-            (&long, Invalid::TooLong),
-            (&version, Invalid::NotAHeader),
-            (&v2(2, 0x11, &V4), Invalid::NotAHeader),
-            (&v2(1, 0x11, &V4[..8]), Invalid::NotAHeader),
-            (&v2(1, 0x00, &[0; LONGEST]), Invalid::TooLong),
+            (&b"GET / HTTP/1.1\r\n"[..], ProxyHeaderError::Malformed),
+            (b"\x16\x03\x01", ProxyHeaderError::Malformed),
+            (b"\r\nGET", ProxyHeaderError::Malformed),
+            (b"proxy TCP4 192.0.2.1 198.51.100.2 1 2\r\n", ProxyHeaderError::Malformed),
+            (b"PROXY TCP4 192.0.2.1 198.51.100.2 1 2\n", ProxyHeaderError::Malformed),
+            (b"PROXY TCP4 192.0.2.1 198.51.100.2 1 65536\r\n", ProxyHeaderError::Malformed),
+            (b"PROXY TCP4 2001::7 198.51.100.2 1 2\r\n", ProxyHeaderError::Malformed),
+            (b"PROXY TCP4 192.0.2.1 198.51.100.2 1 2 3\r\n", ProxyHeaderError::Malformed),
+            (b"PROXY UDP4 192.0.2.1 198.51.100.2 1 2\r\n", ProxyHeaderError::Malformed),
+            (b"PROXY UNKNOWN\rx\r\n", ProxyHeaderError::Malformed),
+            (&long, ProxyHeaderError::TooLong),
+            (&version, ProxyHeaderError::Malformed),
+            (&v2(2, 0x11, &V4), ProxyHeaderError::Malformed),
+            (&v2(1, 0x11, &V4[..8]), ProxyHeaderError::Malformed),
+            (&v2(1, 0x00, &[0; LONGEST]), ProxyHeaderError::TooLong),
         ] {
             assert_eq!(parse(bytes), Err(expected), "{bytes:?}");
         }
@@ -190,16 +190,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic_or_read_too_much(
-            start in prop::sample::select(vec![&b""[..], b"PROXY ", b"PROXY TCP4 ", b"PROXY TCP6 1", v2::PROTOCOL_PREFIX]),
+        fn arbitrary_bytes_do_not_panic_or_over_read(
+            start in prop::sample::select(
+                vec![&b""[..], b"PROXY ", b"PROXY TCP4 ", b"PROXY TCP6 1", v2::PROTOCOL_PREFIX]
+            ),
             rest in prop::collection::vec(any::<u8>(), 0..300),
         ) {
             let bytes = [start, &rest].concat();
-            if let Ok(Parsed::Whole(length, _)) = parse(&bytes) {
+            if let Ok(ParsedHeader::Complete(length, _)) = parse(&bytes) {
                 prop_assert!(length <= bytes.len() && length <= LONGEST);
-                // What comes behind the header changes nothing about it, and what is shorter is not one.
+                // Bytes after the header do not change the result, and a shorter input is incomplete.
                 prop_assert_eq!(parse(&bytes[..length]), parse(&bytes));
-                prop_assert_eq!(parse(&bytes[..length - 1]), Ok(Parsed::Partial));
+                prop_assert_eq!(parse(&bytes[..length - 1]), Ok(ParsedHeader::Partial));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Identities of requests: 32 hexadecimal digits, made in blocks so that a request costs no allocation.
+//! Request IDs: 32 hexadecimal digits, generated in blocks so that a request needs no allocation.
 
 use std::cell::RefCell;
 
@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue};
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The identities one worker still has in store. Not secret: they name requests, they open nothing.
+/// The unused request IDs of one worker. They are random, but not meant to be secret.
 #[derive(Debug, Default)]
 pub(crate) struct RequestIds {
     block: RefCell<Bytes>,
@@ -20,16 +20,16 @@ impl RequestIds {
             let mut digits = String::with_capacity(LENGTH * BLOCK);
             for _ in 0..BLOCK {
                 use std::fmt::Write;
-                write!(digits, "{:032x}", fastrand::u128(..)).expect("a String takes everything");
+                write!(digits, "{:032x}", fastrand::u128(..)).expect("writing to a String cannot fail");
             }
             *block = Bytes::from(digits);
         }
-        HeaderValue::from_maybe_shared(block.split_to(LENGTH)).expect("hexadecimal digits are a header value")
+        HeaderValue::from_maybe_shared(block.split_to(LENGTH)).expect("hexadecimal digits form a valid header value")
     }
 }
 
 const LENGTH: usize = 32;
-/// Enough to make the allocation rare; an identity keeps its block alive, so not more.
+/// Large enough to make allocations rare, and small because each ID keeps its whole block alive.
 const BLOCK: usize = 64;
 
 #[cfg(test)]
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn identities_are_distinct_and_hexadecimal() {
+    fn request_ids_are_unique_hexadecimal() {
         let ids = RequestIds::default();
         let made: HashSet<_> = (0..3 * BLOCK).map(|_| ids.next()).collect();
         assert_eq!(made.len(), 3 * BLOCK);

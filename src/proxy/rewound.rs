@@ -1,4 +1,4 @@
-//! A socket of which something was read already that somebody else is to read.
+//! A stream with bytes that were already read put back in front.
 
 use std::io;
 use std::pin::Pin;
@@ -8,27 +8,27 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub(crate) struct Rewound<S> {
-    read: Bytes,
+    prefix: Bytes,
     stream: S,
 }
 
 impl<S> Rewound<S> {
-    pub(crate) fn new(read: Bytes, stream: S) -> Self {
-        Rewound { read, stream }
+    pub(crate) fn new(prefix: Bytes, stream: S) -> Self {
+        Rewound { prefix, stream }
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.read.is_empty() {
+        if self.prefix.is_empty() {
             return Pin::new(&mut self.stream).poll_read(cx, buffer);
         }
-        let length = self.read.len().min(buffer.remaining());
-        buffer.put_slice(&self.read[..length]);
-        self.read.advance(length);
-        if self.read.is_empty() {
-            // It would keep the whole buffer it was cut from.
-            self.read = Bytes::new();
+        let length = self.prefix.len().min(buffer.remaining());
+        buffer.put_slice(&self.prefix[..length]);
+        self.prefix.advance(length);
+        if self.prefix.is_empty() {
+            // An empty slice would still keep the whole buffer alive.
+            self.prefix = Bytes::new();
         }
         Poll::Ready(Ok(()))
     }

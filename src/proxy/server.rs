@@ -1,4 +1,4 @@
-//! The running data plane, as the rest of the program sees it: started, brought in line with the snapshot, drained.
+//! The handle of the running data plane: start, reconcile with the snapshot, drain.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -13,77 +13,77 @@ use ipnet::IpNet;
 use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::access_log::AccessLog;
-use super::kong::naming::{KongHeaders, Naming, Product};
-use super::limits::Limits;
-use super::stats::Stats;
-use super::tls::{Terminator, TlsPolicy};
-use super::worker::{self, Command, Shared};
-use super::{BindState, Binds, bind};
+use super::access_log::AccessLogger;
+use super::kong::product_headers::{KongHeaderMode, ProductHeaders, ProductToken};
+use super::limits::ProxyLimits;
+use super::stats::ProxyStats;
+use super::tls::{TlsPolicy, TlsTerminator};
+use super::worker::{self, WorkerCommand, WorkerShared};
+use super::{BindState, BindStates, bind};
 use crate::snapshot::Snapshot;
 
-/// How the data plane runs. What it serves is the snapshot's business.
+/// Settings of the data plane. Listeners and routes come from the snapshot.
 #[derive(Clone, Debug)]
-pub struct Config {
-    /// One thread each; as many as there are cores, unless somebody knows better.
+pub struct ProxyConfig {
+    /// One thread each; by default the number of cores.
     pub workers: NonZeroUsize,
-    pub limits: Limits,
-    /// Peers whose word about the client counts (`--trusted-ips`).
-    pub trusted: Vec<IpNet>,
-    pub access_log: Arc<AccessLog>,
+    pub limits: ProxyLimits,
+    /// Peers whose forwarding headers are trusted (`--trusted-ips`).
+    pub trusted_ips: Vec<IpNet>,
+    pub access_log: Arc<AccessLogger>,
     pub tls: TlsPolicy,
     /// Peers that begin every connection with a PROXY header (`--proxy-protocol-from`).
-    pub balancers: Vec<IpNet>,
-    /// Two processes on one port, on purpose.
+    pub proxy_protocol_peers: Vec<IpNet>,
+    /// Allows other processes to listen on the same port.
     pub allow_port_sharing: bool,
-    /// Whether and how we name ourselves (`--kong-headers`, `--product-token`).
-    pub kong_headers: KongHeaders,
-    pub product: Product,
-    /// Label sets of the request metrics (`--metrics-max-series`).
+    /// Whether Kong's headers are added, and with which product token (`--kong-headers`, `--product-token`).
+    pub kong_headers: KongHeaderMode,
+    pub product_token: ProductToken,
+    /// Maximum label sets of the request metrics (`--metrics-max-series`).
     pub max_series: usize,
 }
 
-/// The running data plane. Dropping it ends it at once; `drain` is the kind way.
+/// The running data plane. Dropping it stops it at once; `drain` stops it gracefully.
 #[derive(Debug)]
 pub struct Proxy {
     snapshot: Arc<ArcSwap<Snapshot>>,
-    workers: Vec<mpsc::Sender<Command>>,
-    stats: Arc<Stats>,
+    workers: Vec<mpsc::Sender<WorkerCommand>>,
+    stats: Arc<ProxyStats>,
     allow_port_sharing: bool,
-    /// Its lock makes reconciling and draining take turns.
-    listening: Mutex<Listening>,
+    /// The lock serializes `reconcile` and `drain`.
+    listening: Mutex<ListeningState>,
 }
 
 #[derive(Debug, Default)]
-struct Listening {
+struct ListeningState {
     addresses: BTreeSet<SocketAddr>,
-    /// Draining is the end; nothing is bound any more.
+    /// Set by `drain`; no address is bound afterwards.
     drained: bool,
 }
 
 impl Proxy {
-    /// Starts the workers. Nothing is listened on before the first `reconcile`.
-    pub fn start(config: Config, snapshot: Arc<ArcSwap<Snapshot>>) -> io::Result<Proxy> {
+    /// Starts the workers. No address is bound before the first `reconcile`.
+    pub fn start(config: ProxyConfig, snapshot: Arc<ArcSwap<Snapshot>>) -> io::Result<Proxy> {
         let count = config.workers.get();
         let lost = Arc::clone(config.access_log.lost());
-        let stats = Arc::new(Stats::new(count, config.max_series, lost));
-        let shared = Shared {
+        let stats = Arc::new(ProxyStats::new(count, config.max_series, lost));
+        let shared = WorkerShared {
             snapshot: Arc::clone(&snapshot),
             connections: Arc::new(Semaphore::new(config.limits.max_connections.min(Semaphore::MAX_PERMITS))),
             sockets: Arc::new(Semaphore::new(config.limits.max_upstream_connections.min(Semaphore::MAX_PERMITS))),
             handshakes: Arc::new(Semaphore::new(config.limits.max_handshakes.min(Semaphore::MAX_PERMITS))),
             limits: config.limits,
-            tls: Arc::new(Terminator::new(&config.tls).map_err(io::Error::other)?),
-            balancers: config.balancers,
-            naming: Arc::new(Naming::new(config.kong_headers, config.product)),
-            trusted: config.trusted,
+            tls: Arc::new(TlsTerminator::new(&config.tls).map_err(io::Error::other)?),
+            proxy_protocol_peers: config.proxy_protocol_peers,
+            product_headers: Arc::new(ProductHeaders::new(config.kong_headers, config.product_token)),
+            trusted_ips: config.trusted_ips,
             log: config.access_log,
             stats: Arc::clone(&stats),
         };
         let mut workers = Vec::with_capacity(count);
         for number in 0..count {
-            let (sender, receiver) = mpsc::channel(COMMANDS);
-            // The thread ends when its sender is dropped, also if a later one cannot be started.
+            let (sender, receiver) = mpsc::channel(COMMAND_QUEUE);
+            // If a later worker cannot be started, dropping the senders ends the earlier threads.
             worker::start(number, shared.clone(), receiver)?;
             workers.push(sender);
         }
@@ -96,31 +96,31 @@ impl Proxy {
         })
     }
 
-    /// What is counted; register it with the metrics.
-    pub fn stats(&self) -> Arc<Stats> {
+    /// The statistics, to be registered as a metrics collector.
+    pub fn stats(&self) -> Arc<ProxyStats> {
         Arc::clone(&self.stats)
     }
 
-    /// Listens on the addresses of the present snapshot and on no others, and says what became of each. What failed is tried
-    /// again by the next call.
+    /// Listens on exactly the addresses of the current snapshot, and returns the state of each. Failed addresses are
+    /// retried by the next call.
     ///
-    /// To be called after every swap and before the next one: who is still in the queue of an address that the next snapshot
-    /// lacks is served as this one says, which only workers that have seen it know.
-    pub async fn reconcile(&self) -> Binds {
+    /// Call it after every swap and before the next one: connections still in the accept queue of an address that the
+    /// next snapshot lacks are handled by this snapshot, which only workers that have loaded it can do.
+    pub async fn reconcile(&self) -> BindStates {
         let mut listening = self.listening.lock().await;
         if listening.drained {
-            return Binds::new();
+            return BindStates::new();
         }
-        self.tell_all(Command::Look).await;
+        self.send_to_all(WorkerCommand::Refresh).await;
         let wanted: BTreeSet<_> = self.snapshot.load().binds.keys().copied().collect();
         let gone: Vec<_> = listening.addresses.difference(&wanted).copied().collect();
-        // First what comes: who moves from one address to all of them, or back, is listened to all the time.
-        let mut binds = Binds::new();
+        // New addresses first, so that moving from one address to the wildcard address, or back, leaves no gap.
+        let mut binds = BindStates::new();
         for address in wanted {
             let state = if listening.addresses.contains(&address) {
                 BindState::Bound
             } else {
-                // A port of ours that is about to go may be shared; it would look occupied otherwise.
+                // A port that this process is about to release may be shared; otherwise it would appear to be in use.
                 let sharing = self.allow_port_sharing || gone.iter().any(|gone| gone.port() == address.port());
                 self.bind(address, sharing).await
             };
@@ -130,7 +130,7 @@ impl Proxy {
             binds.insert(address, state);
         }
         for address in gone {
-            self.tell_all(|done| Command::Unbind(address, done)).await;
+            self.send_to_all(|done| WorkerCommand::Unbind(address, done)).await;
             listening.addresses.remove(&address);
             tracing::info!(%address, "Stopped listening");
         }
@@ -144,55 +144,55 @@ impl Proxy {
         };
         let mut sockets = sockets.into_iter();
         let outcomes = self
-            .tell_all(|done| {
+            .send_to_all(|done| {
                 let socket = sockets.next().expect("there are as many sockets as workers");
-                Command::Bind(address, socket, done)
+                WorkerCommand::Bind(address, socket, done)
             })
             .await;
         let failure = outcomes.into_iter().find_map(|outcome| match outcome {
             Some(Ok(())) => None,
             Some(Err(error)) => Some(error.to_string()),
-            None => Some("a worker has ended".to_owned()),
+            None => Some("a worker thread has ended".to_owned()),
         });
         let Some(failure) = failure else { return BindState::Bound };
-        // All or none, so that the next attempt finds the address free.
-        self.tell_all(|done| Command::Unbind(address, done)).await;
+        // Bound by all workers or by none, so that the next attempt finds the address free.
+        self.send_to_all(|done| WorkerCommand::Unbind(address, done)).await;
         BindState::Failed(failure)
     }
 
-    /// Stops listening, lets what is in flight finish, and cuts what has not by then. Returns the number of connections that
-    /// were cut.
+    /// Stops listening, lets requests in flight finish until the timeout, and then closes the remaining connections.
+    /// Returns how many were closed.
     pub async fn drain(&self, timeout: Duration) -> usize {
-        // Let go at once: reconciling has nothing to wait for any more.
-        *self.listening.lock().await = Listening { addresses: BTreeSet::new(), drained: true };
+        // The lock is released at once, since `reconcile` returns early from now on.
+        *self.listening.lock().await = ListeningState { addresses: BTreeSet::new(), drained: true };
         let end = Instant::now() + timeout;
-        self.tell_all(|done| Command::Drain(end, done)).await.into_iter().flatten().sum()
+        self.send_to_all(|done| WorkerCommand::Drain(end, done)).await.into_iter().flatten().sum()
     }
 
-    /// Tells every worker and waits for all of them. None from a worker that is gone.
-    async fn tell_all<T>(&self, mut command: impl FnMut(oneshot::Sender<T>) -> Command) -> Vec<Option<T>> {
-        let answers = self.workers.iter().map(|worker| {
-            let (done, answer) = oneshot::channel();
+    /// Sends a command to every worker and waits for all results. None for a worker that has ended.
+    async fn send_to_all<T>(&self, mut command: impl FnMut(oneshot::Sender<T>) -> WorkerCommand) -> Vec<Option<T>> {
+        let results = self.workers.iter().map(|worker| {
+            let (done, result) = oneshot::channel();
             let command = command(done);
             async move {
                 worker.send(command).await.ok()?;
-                answer.await.ok()
+                result.await.ok()
             }
         });
-        join_all(answers).await
+        join_all(results).await
     }
 }
 
-/// Commands that may wait for a worker; whoever tells waits for the answer anyway.
-const COMMANDS: usize = 4;
+/// Capacity of a worker's command queue; the sender waits for the result anyway.
+const COMMAND_QUEUE: usize = 4;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The control side calls from a runtime of many threads.
+    /// The control plane calls it from a multi-threaded runtime.
     #[test]
-    fn the_handle_may_be_used_from_any_thread() {
+    fn proxy_handle_is_send_and_sync() {
         fn sent<T: Send>(_: impl Fn(&'static Proxy) -> T) {}
         fn shared<T: Send + Sync>() {}
         shared::<Proxy>();

@@ -1,4 +1,4 @@
-//! What a request asks for: the host and the path that are matched, read in exactly one way or refused.
+//! Parses the host and path of a request, which are matched and forwarded. Ambiguous ones are rejected.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -7,55 +7,67 @@ use http::header::HOST;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
-use super::fault::Fault;
+use super::request_error::RequestError;
 
-/// The host a request is for, and where it was said.
+/// The host of a request.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Host {
-    /// As the request has it, with its port.
-    pub(crate) written: HeaderValue,
-    /// The Host field does not say so: it is missing, or the target overrides it (RFC 9112, section 3.2.2).
-    pub(crate) elsewhere: bool,
+pub(crate) struct RequestHost {
+    /// As in the request, with its port.
+    pub(crate) raw: HeaderValue,
+    /// The Host field is missing, or the target overrides it (RFC 9112, section 3.2.2).
+    pub(crate) is_overridden: bool,
 }
 
-impl Host {
-    /// `local` is our own address, which stands in where HTTP/1.0 leaves the host out (RFC 9112, section 3.3).
-    pub(crate) fn of(version: Version, uri: &Uri, headers: &HeaderMap, local: SocketAddr) -> Result<Host, Fault> {
+impl RequestHost {
+    /// Reads the host. `local` is the listening address, the default for HTTP/1.0 requests without Host (RFC 9112,
+    /// section 3.3).
+    pub(crate) fn from_request(
+        version: Version,
+        uri: &Uri,
+        headers: &HeaderMap,
+        local: SocketAddr,
+    ) -> Result<RequestHost, RequestError> {
         let mut fields = headers.get_all(HOST).iter();
         let field = fields.next();
         if fields.next().is_some() {
-            return Err(Fault::Host("the request has more than one Host"));
+            return Err(RequestError::InvalidHost("the request has more than one Host header"));
         }
         if let Some(authority) = uri.authority() {
-            // The field must be there and valid even when it does not count: a proxy before us may have gone by it.
+            // The field must be present and valid even when the target overrides it: a proxy in front may have used it.
             if field.is_none() && version == Version::HTTP_11 {
-                return Err(Fault::Host("the request has no Host"));
+                return Err(RequestError::InvalidHost("the request has no Host header"));
             }
-            if field.is_some_and(|field| !valid(field.as_bytes())) {
-                return Err(Fault::Host("the Host is not a host name or address with an optional port"));
+            if field.is_some_and(|field| !is_valid_host(field.as_bytes())) {
+                return Err(RequestError::InvalidHost(
+                    "the Host header is not a host name or address with an optional port",
+                ));
             }
-            // HTTP/2 needs no Host, and whoever sends one means both (RFC 9113, section 8.3.1).
+            // In HTTP/2, Host is optional and must equal `:authority` (RFC 9113, section 8.3.1).
             if version == Version::HTTP_2
                 && field.is_some_and(|field| !field.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()))
             {
-                return Err(Fault::Host("the Host is another one than the :authority"));
+                return Err(RequestError::InvalidHost("the Host header differs from the :authority"));
             }
-            return Ok(Host { written: target_host(authority)?, elsewhere: true });
+            return Ok(RequestHost { raw: target_host(authority)?, is_overridden: true });
         }
         match field {
-            Some(field) if valid(field.as_bytes()) => Ok(Host { written: field.clone(), elsewhere: false }),
-            Some(_) => Err(Fault::Host("the Host is not a host name or address with an optional port")),
+            Some(field) if is_valid_host(field.as_bytes()) => {
+                Ok(RequestHost { raw: field.clone(), is_overridden: false })
+            }
+            Some(_) => {
+                Err(RequestError::InvalidHost("the Host header is not a host name or address with an optional port"))
+            }
             None if version == Version::HTTP_10 => {
                 let local = HeaderValue::try_from(local.to_string()).expect("an address is a header value");
-                Ok(Host { written: local, elsewhere: true })
+                Ok(RequestHost { raw: local, is_overridden: true })
             }
-            None => Err(Fault::Host("the request has no Host")),
+            None => Err(RequestError::InvalidHost("the request has no Host header")),
         }
     }
 
-    /// What listeners and routes are matched with: lower case, without port and without the dot of the root.
+    /// The name that listeners and routes are matched with: lower case, without port and without the trailing dot.
     pub(crate) fn name(&self) -> Cow<'_, str> {
-        let written = self.written.to_str().unwrap_or_default();
+        let written = self.raw.to_str().unwrap_or_default();
         let end = match written.find(']') {
             Some(bracket) => bracket + 1,
             None => written.find(':').unwrap_or(written.len()),
@@ -70,18 +82,18 @@ impl Host {
     }
 }
 
-fn target_host(authority: &Authority) -> Result<HeaderValue, Fault> {
-    if valid(authority.as_str().as_bytes())
+fn target_host(authority: &Authority) -> Result<HeaderValue, RequestError> {
+    if is_valid_host(authority.as_str().as_bytes())
         && let Ok(value) = HeaderValue::from_str(authority.as_str())
     {
         return Ok(value);
     }
-    Err(Fault::Target("the target's authority is not a host name or address with an optional port"))
+    Err(RequestError::InvalidTarget("the target's authority is not a host name or address with an optional port"))
 }
 
-/// `name`, `name:port`, `[v6]` or `[v6]:port`. Only what a host can be made of, so that nobody behind us can read a path,
-/// a user or a second host into it.
-fn valid(host: &[u8]) -> bool {
+/// `name`, `name:port`, `[v6]` or `[v6]:port`. Only characters valid in a host, so that no backend can parse a path, a
+/// user or a second host from it.
+fn is_valid_host(host: &[u8]) -> bool {
     let (name, rest) = if host.first() == Some(&b'[') {
         let Some(bracket) = host.iter().position(|byte| *byte == b']') else { return false };
         let inside = &host[1..bracket];
@@ -108,60 +120,61 @@ fn valid(host: &[u8]) -> bool {
 
 /// The path and query of a request.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Path<'a> {
+pub(crate) struct RequestPath<'a> {
     /// Normalized: dot segments resolved, unreserved characters decoded.
     pub(crate) path: Cow<'a, str>,
     pub(crate) query: Option<&'a str>,
 }
 
-impl<'a> Path<'a> {
-    /// `None` for the asterisk of `OPTIONS *`, which is about the server and no path at all.
-    pub(crate) fn of(method: &Method, uri: &'a Uri) -> Result<Option<Path<'a>>, Fault> {
+impl<'a> RequestPath<'a> {
+    /// Parses the target. `None` for `OPTIONS *`, which is about the server and has no path.
+    pub(crate) fn parse(method: &Method, uri: &'a Uri) -> Result<Option<RequestPath<'a>>, RequestError> {
         if method == Method::CONNECT {
-            return Err(Fault::Connect);
+            return Err(RequestError::ConnectNotSupported);
         }
         match (uri.scheme_str(), uri.authority()) {
             (None, None) => {}
             (Some(scheme), Some(_)) if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https") => {}
-            (Some(_), _) => return Err(Fault::Target("the target's scheme is neither http nor https")),
-            (None, Some(_)) => return Err(Fault::Target("the target is a host without a path")),
+            (Some(_), _) => return Err(RequestError::InvalidTarget("the target's scheme is neither http nor https")),
+            (None, Some(_)) => return Err(RequestError::InvalidTarget("the target is a host without a path")),
         }
         let path = uri.path();
         if path == "*" {
             if method == Method::OPTIONS {
                 return Ok(None);
             }
-            return Err(Fault::Target("the target * is for OPTIONS only"));
+            return Err(RequestError::InvalidTarget("the target * is for OPTIONS only"));
         }
         if !path.starts_with('/') {
-            return Err(Fault::Target("the target does not start with a slash"));
+            return Err(RequestError::InvalidTarget("the target does not start with a slash"));
         }
-        Ok(Some(Path { path: normalize(path)?, query: uri.query() }))
+        Ok(Some(RequestPath { path: normalize(path)?, query: uri.query() }))
     }
 
-    /// Whether the backend gets other bytes than the client sent.
-    pub(crate) fn changed(&self) -> bool {
+    /// Whether the path differs from the bytes that the client sent.
+    pub(crate) fn is_changed(&self) -> bool {
         matches!(self.path, Cow::Owned(_))
     }
 }
 
-/// `interface.md` §4: what is matched is what is sent, so whatever two readers could take for different paths is made one.
-/// Reserved characters stay as they are written: `%2F` is not a slash.
-fn normalize(path: &str) -> Result<Cow<'_, str>, Fault> {
+/// Normalizes a path. The backend gets the path that was matched, so spellings that parsers could read as different
+/// paths become one. Reserved characters stay as written: `%2F` is not a slash.
+fn normalize(path: &str) -> Result<Cow<'_, str>, RequestError> {
     let plain = path.bytes().zip(path.bytes().skip(1)).all(|pair| pair != (b'/', b'.') && pair.0 != b'%');
     if plain && !path.ends_with('%') {
         return Ok(Cow::Borrowed(path));
     }
     let decoded = decode_unreserved(path)?;
-    // An escaped dot is a dot, so segments are looked at after decoding.
+    // Escaped dots count as dots, so segments are resolved after decoding.
     Ok(match resolve_dots(&decoded) {
         Some(resolved) => Cow::Owned(resolved),
         None => decoded,
     })
 }
 
-fn decode_unreserved(path: &str) -> Result<Cow<'_, str>, Fault> {
-    const INVALID: Fault = Fault::Target("the path has a percent sign that is not followed by two hexadecimal digits");
+fn decode_unreserved(path: &str) -> Result<Cow<'_, str>, RequestError> {
+    const INVALID: RequestError =
+        RequestError::InvalidTarget("the path has a percent sign that is not followed by two hexadecimal digits");
     let mut decoded: Option<String> = None;
     let mut rest = path;
     while let Some(at) = rest.find('%') {
@@ -169,7 +182,7 @@ fn decode_unreserved(path: &str) -> Result<Cow<'_, str>, Fault> {
         let (Some(high), Some(low)) = (hex(high), hex(low)) else { return Err(INVALID) };
         let byte = high << 4 | low;
         if byte == 0 {
-            return Err(Fault::Target("the path has an escaped NUL"));
+            return Err(RequestError::InvalidTarget("the path has an escaped NUL"));
         }
         let unreserved = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
         if unreserved || decoded.is_some() {
@@ -193,7 +206,7 @@ fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
-/// RFC 3986, section 5.2.4, for a path that starts with a slash. `None` if there is nothing to resolve.
+/// Removes dot segments (RFC 3986, section 5.2.4) from a path that starts with a slash. `None` if there are none.
 fn resolve_dots(path: &str) -> Option<String> {
     let is_dots = |segment: &str| segment == "." || segment == "..";
     if !path.split('/').any(is_dots) {
@@ -207,7 +220,7 @@ fn resolve_dots(path: &str) -> Option<String> {
         } else if segment != "." {
             kept.push(segment);
         }
-        // A path that ends in dots names a folder.
+        // A path that ends in a dot segment gets a trailing slash.
         if is_dots(segment) && segments.peek().is_none() {
             kept.push("");
         }
@@ -247,15 +260,15 @@ mod tests {
         for (path, expected) in cases {
             let normalized = normalize(path).unwrap();
             assert_eq!(normalized, expected, "{path}");
-            assert_eq!(matches!(normalized, Cow::Owned(_)), path != expected, "{path}: changed only if it differs");
+            assert_eq!(matches!(normalized, Cow::Owned(_)), path != expected, "{path}: owned only if it differs");
         }
         for path in ["/%", "/a%4", "/%zz", "/%+1", "/a%", "/%00", "/a%6", "/%é"] {
-            assert!(matches!(normalize(path), Err(Fault::Target(_))), "{path}");
+            assert!(matches!(normalize(path), Err(RequestError::InvalidTarget(_))), "{path}");
         }
     }
 
     proptest::proptest! {
-        /// A rule is compared with requests, so both are decoded alike.
+        /// Rules are compared with requests, so both must be decoded alike.
         #[test]
         fn rules_and_requests_are_decoded_alike(path in "/([a/%.]|%[0-7][0-9a-fA-F])*") {
             if let Ok(decoded) = decode_unreserved(&path) {
@@ -266,7 +279,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn what_is_sent_is_matched_alike_when_read_again(path in "(/|\\.|%2e|%2F|%61|a|%25){0,12}") {
+        fn path_normalization_is_idempotent(path in "(/|\\.|%2e|%2F|%61|a|%25){0,12}") {
             let path = format!("/{path}");
             if let Ok(once) = normalize(&path) {
                 proptest::prop_assert!(once.starts_with('/'));
@@ -277,39 +290,39 @@ mod tests {
         }
 
         #[test]
-        fn a_host_is_refused_or_names_one_host(host in proptest::collection::vec(proptest::num::u8::ANY, 0..12)) {
+        fn accepted_hosts_are_unambiguous(host in proptest::collection::vec(proptest::num::u8::ANY, 0..12)) {
             let Ok(written) = HeaderValue::from_bytes(&host) else { return Ok(()) };
             let mut headers = HeaderMap::new();
             headers.insert(HOST, written);
             let (uri, local) = (Uri::from_static("/"), "10.0.0.1:80".parse().unwrap());
-            if let Ok(host) = Host::of(Version::HTTP_11, &uri, &headers, local) {
+            if let Ok(host) = RequestHost::from_request(Version::HTTP_11, &uri, &headers, local) {
                 let name = host.name().into_owned();
                 proptest::prop_assert!(!name.is_empty() && name.is_ascii());
                 proptest::prop_assert!(!name.contains(['/', '@', '?', '#', '\\', ' ', ',', '%']));
-                // What is matched does not change when it is read again.
+                // Parsing the name again gives the same name.
                 headers.insert(HOST, HeaderValue::try_from(&name).unwrap());
-                let again = Host::of(Version::HTTP_11, &uri, &headers, local).unwrap();
+                let again = RequestHost::from_request(Version::HTTP_11, &uri, &headers, local).unwrap();
                 let again = again.name().into_owned();
                 proptest::prop_assert_eq!(again.trim_end_matches('.'), name.trim_end_matches('.'));
             }
         }
 
         #[test]
-        fn no_path_makes_it_panic(path in ".*") {
+        fn arbitrary_paths_do_not_panic(path in ".*") {
             drop(normalize(&format!("/{path}")));
         }
     }
 
     #[test]
-    fn hosts() {
+    fn hosts_are_validated() {
         let host = |version, uri: &str, fields: &[&'static str]| {
             let mut headers = HeaderMap::new();
             for field in fields {
                 headers.append(HOST, HeaderValue::from_static(field));
             }
             let local = "10.0.0.1:80".parse().unwrap();
-            let host = Host::of(version, &uri.parse().unwrap(), &headers, local).ok()?;
-            Some((host.name().into_owned(), host.written.to_str().unwrap().to_owned()))
+            let host = RequestHost::from_request(version, &uri.parse().unwrap(), &headers, local).ok()?;
+            Some((host.name().into_owned(), host.raw.to_str().unwrap().to_owned()))
         };
         let some = |name: &str, written: &str| Some((name.to_owned(), written.to_owned()));
         let (new, old) = (Version::HTTP_11, Version::HTTP_10);
@@ -330,15 +343,15 @@ mod tests {
     }
 
     #[test]
-    fn forms_of_the_target() {
-        let refused = |method, uri: &'static str| Path::of(&method, &Uri::from_static(uri)).is_err();
+    fn target_forms_are_validated() {
+        let refused = |method, uri: &'static str| RequestPath::parse(&method, &Uri::from_static(uri)).is_err();
         assert!(refused(Method::CONNECT, "a.example:443"));
         assert!(refused(Method::GET, "a.example:443"));
         assert!(refused(Method::GET, "*"));
         assert!(refused(Method::GET, "ftp://a.example/x"));
-        assert_eq!(Path::of(&Method::OPTIONS, &Uri::from_static("*")), Ok(None));
+        assert_eq!(RequestPath::parse(&Method::OPTIONS, &Uri::from_static("*")), Ok(None));
         let uri = Uri::from_static("http://a.example/x?y");
-        let path = Path::of(&Method::GET, &uri).unwrap().unwrap();
+        let path = RequestPath::parse(&Method::GET, &uri).unwrap().unwrap();
         assert_eq!((&*path.path, path.query), ("/x", Some("y")));
     }
 }

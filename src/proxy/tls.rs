@@ -1,11 +1,11 @@
-//! TLS with clients. The only place where server configurations are made.
+//! TLS with clients. All server configurations of rustls are built here.
 //!
 //! ```text
-//!   ClientHello ─▶ server name ─▶ present snapshot ─▶ certificates of the listener ─▶ handshake ─▶ Session
+//!   ClientHello ─▶ server name ─▶ current snapshot ─▶ certificates of the listener ─▶ handshake ─▶ Session
 //! ```
 //!
-//! The certificates come from the snapshot that is served when the client says hello, so a Secret that changes needs no
-//! new socket and ends no connection. What resumes sessions belongs to the process and outlives every snapshot.
+//! The certificates come from the snapshot that is current at the ClientHello, so a changed Secret needs no new socket
+//! and closes no connection. Session tickets and the session cache belong to the process and outlive snapshots.
 
 use std::io;
 use std::sync::Arc;
@@ -21,91 +21,97 @@ use tokio_rustls::server::TlsStream;
 
 use crate::snapshot::certs::Certificates;
 
-/// What the operator decides about TLS with clients.
+/// The operator's settings for TLS with clients.
 #[derive(Clone, Debug, Default)]
 pub struct TlsPolicy {
-    pub min_version: TlsVersion,
-    /// Best first, and then this order counts. Empty means all that rustls has, in the client's order.
+    pub min_version: MinTlsVersion,
+    /// In order of preference, which then overrides the client's. Empty means all suites of rustls, in the client's
+    /// order.
     pub ciphers: Vec<SupportedCipherSuite>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TlsVersion {
+pub enum MinTlsVersion {
     #[default]
     V1_2,
     V1_3,
 }
 
-/// What is offered by ALPN, best first. A client that does not use ALPN speaks HTTP/1.1.
-pub(crate) const OFFERED: [&[u8]; 3] = [HTTP2, b"http/1.1", b"http/1.0"];
+/// The ALPN protocols, in order of preference. A client without ALPN uses HTTP/1.1.
+pub(crate) const ALPN_PROTOCOLS: [&[u8]; 3] = [HTTP2, b"http/1.1", b"http/1.0"];
 const HTTP2: &[u8] = b"h2";
 
-/// What all handshakes of the process share.
-pub(crate) struct Terminator {
+/// The TLS state that all handshakes of the process share.
+pub(crate) struct TlsTerminator {
     config: ServerConfig,
 }
 
-/// What was agreed on in a handshake.
+/// The parameters negotiated in a handshake.
 #[derive(Debug)]
-pub(crate) struct Session {
-    /// In lower case. None if the client sent none, or an address in its place.
+pub(crate) struct TlsSession {
+    /// In lower case. None if the client sent no server name, or an IP address instead.
     pub(crate) server_name: Option<Arc<str>>,
     pub(crate) version: &'static str,
     pub(crate) resumed: bool,
-    /// Both sides want HTTP/2 (ALPN).
+    /// HTTP/2 was negotiated by ALPN.
     pub(crate) http2: bool,
 }
 
-impl Terminator {
+impl TlsTerminator {
     pub(crate) fn new(policy: &TlsPolicy) -> Result<Self, Error> {
         let mut provider = aws_lc_rs::default_provider();
         if !policy.ciphers.is_empty() {
             provider.cipher_suites.clone_from(&policy.ciphers);
         }
         let versions: &[&rustls::SupportedProtocolVersion] = match policy.min_version {
-            TlsVersion::V1_2 => &[&version::TLS13, &version::TLS12],
-            TlsVersion::V1_3 => &[&version::TLS13],
+            MinTlsVersion::V1_2 => &[&version::TLS13, &version::TLS12],
+            MinTlsVersion::V1_3 => &[&version::TLS13],
         };
         let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(versions)?
             .with_no_client_auth()
-            .with_cert_resolver(Arc::new(Shown::default()));
-        // Without an opinion of ours the client knows best: a phone may have no AES in hardware.
+            .with_cert_resolver(Arc::new(ListenerCertResolver::default()));
+        // Without configured suites the client's order applies: a phone may lack AES in hardware.
         config.ignore_client_order = !policy.ciphers.is_empty();
-        // Its keys are random and change by themselves every few hours; tickets of the key before are still good.
+        // Its keys are random and rotate every few hours; tickets of the previous key are still accepted.
         config.ticketer = aws_lc_rs::Ticketer::new()?;
-        // For clients of TLS 1.2 that know no tickets.
-        config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
-        config.alpn_protocols = OFFERED.iter().map(|name| name.to_vec()).collect();
-        Ok(Terminator { config })
+        // For TLS 1.2 clients without ticket support.
+        config.session_storage = ServerSessionMemoryCache::new(SESSION_CACHE_SIZE);
+        config.alpn_protocols = ALPN_PROTOCOLS.iter().map(|name| name.to_vec()).collect();
+        Ok(TlsTerminator { config })
     }
 
-    /// Shakes hands with a client. `certificates` says what its server name is shown: None if no listener has that name.
+    /// Performs the handshake with a client. `certificates` returns the certificates for a server name; None if no
+    /// listener has that name.
     pub(crate) async fn accept(
         &self,
         stream: TcpStream,
         certificates: impl FnOnce(Option<&str>) -> Option<Arc<Certificates>>,
-    ) -> Result<(TlsStream<TcpStream>, Session), Failure> {
-        let mut hello =
-            LazyConfigAcceptor::new(Acceptor::default(), stream).await.map_err(|error| Failure::of(&error))?;
-        let server_name: Option<Arc<str>> = hello.client_hello().server_name().map(normal);
+    ) -> Result<(TlsStream<TcpStream>, TlsSession), ClientHandshakeError> {
+        let mut hello = LazyConfigAcceptor::new(Acceptor::default(), stream)
+            .await
+            .map_err(|error| ClientHandshakeError::from_io_error(&error))?;
+        let server_name: Option<Arc<str>> = hello.client_hello().server_name().map(normalize_name);
         let certificates = match certificates(server_name.as_deref()) {
-            Some(certificates) if certificates.all().is_empty() => Err((Failure::NoCertificate, INTERNAL_ERROR)),
+            Some(certificates) if certificates.all().is_empty() => {
+                Err((ClientHandshakeError::NoCertificate, INTERNAL_ERROR))
+            }
             Some(certificates) => Ok(certificates),
-            None => Err((Failure::UnknownName, UNRECOGNIZED_NAME)),
+            None => Err((ClientHandshakeError::UnknownName, UNRECOGNIZED_NAME)),
         };
         let certificates = match certificates {
             Ok(certificates) => certificates,
             Err((failure, alert)) => {
-                // Whether the client still hears it changes nothing.
-                drop(hello.io.write_all(&fatal(alert)).await);
+                // Errors are ignored: the connection is closed anyway.
+                drop(hello.io.write_all(&fatal_alert(alert)).await);
                 drop(hello.io.shutdown().await);
                 return Err(failure);
             }
         };
         let mut config = self.config.clone();
-        config.cert_resolver = Arc::new(Shown { certificates });
-        let stream = hello.into_stream(Arc::new(config)).await.map_err(|error| Failure::of(&error))?;
+        config.cert_resolver = Arc::new(ListenerCertResolver { certificates });
+        let stream =
+            hello.into_stream(Arc::new(config)).await.map_err(|error| ClientHandshakeError::from_io_error(&error))?;
         let (_, connection) = stream.get_ref();
         let version = match connection.protocol_version() {
             Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
@@ -113,120 +119,120 @@ impl Terminator {
         };
         let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
         let http2 = connection.alpn_protocol() == Some(HTTP2);
-        Ok((stream, Session { server_name, version, resumed, http2 }))
+        Ok((stream, TlsSession { server_name, version, resumed, http2 }))
     }
 }
 
-/// As listeners and certificates write it.
-fn normal(server_name: &str) -> Arc<str> {
+/// Normalizes a server name as in listeners and certificates.
+fn normalize_name(server_name: &str) -> Arc<str> {
     let name = server_name.strip_suffix('.').unwrap_or(server_name);
     name.to_ascii_lowercase().into()
 }
 
-/// The certificates of the listener that a client has asked for.
+/// Selects from the certificates of the listener with the requested server name.
 #[derive(Debug, Default)]
-struct Shown {
+struct ListenerCertResolver {
     certificates: Arc<Certificates>,
 }
 
-impl ResolvesServerCert for Shown {
-    /// The best fit that has a key the client can check. If there is none, the handshake fails whatever we show.
+impl ResolvesServerCert for ListenerCertResolver {
+    /// The best match with a key type that the client supports. Without one, the handshake fails with any certificate.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let name = hello.server_name().map(normal);
+        let name = hello.server_name().map(normalize_name);
         let schemes = hello.signature_schemes();
-        let mut fitting = self.certificates.by_fit(name.as_deref());
+        let mut fitting = self.certificates.by_preference(name.as_deref());
         let fit = fitting.find(|certificate| certificate.key.key.choose_scheme(schemes).is_some());
         fit.or(self.certificates.all().first()).map(|certificate| Arc::clone(&certificate.key))
     }
 }
 
-/// An alert in plain text, as it is sent before there are keys (RFC 8446, section 6).
-fn fatal(description: u8) -> [u8; 7] {
+/// A fatal alert record in plain text, for use before keys are negotiated (RFC 8446, section 6).
+fn fatal_alert(description: u8) -> [u8; 7] {
     [21, 3, 3, 0, 2, 2, description]
 }
 
 /// RFC 6066, section 3.
 const UNRECOGNIZED_NAME: u8 = 112;
 const INTERNAL_ERROR: u8 = 80;
-/// Of TLS 1.2 without tickets; each takes some 300 bytes.
-const SESSIONS: usize = 4096;
+/// Sessions of TLS 1.2 clients without tickets; each takes about 300 bytes.
+const SESSION_CACHE_SIZE: usize = 4096;
 
-/// Why there is no TLS connection.
+/// Why a handshake failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Failure {
-    /// It took too long.
+pub(crate) enum ClientHandshakeError {
+    /// The handshake timed out.
     Timeout,
-    /// Too many others were at it all the while.
+    /// It timed out waiting for a slot, because too many handshakes were in progress.
     Overload,
-    /// The client left in the middle.
-    ClientGone,
-    /// What came is not TLS.
+    /// The client closed the connection during the handshake.
+    ClientDisconnected,
+    /// The received bytes are not TLS.
     NotTls,
-    /// No listener of the port has the name that the client asked for.
+    /// No listener of the port has the requested server name.
     UnknownName,
-    /// The listener has no certificate that can be used.
+    /// The listener has no usable certificate.
     NoCertificate,
-    /// The client speaks only versions that are not allowed.
+    /// The client offers only disabled TLS versions.
     Version,
-    /// No cipher suite, group or signature is known to both sides.
+    /// No common cipher suite, key-exchange group or signature scheme.
     NoCommonCipher,
-    /// No protocol that the client offers by ALPN is one of ours.
+    /// None of the client's ALPN protocols is supported.
     NoCommonProtocol,
-    /// The client did not like our certificate, or something else; it said so.
-    ClientRefused,
-    /// The client broke the rules of TLS.
-    Misbehaved,
+    /// The client sent an alert, most often because it does not trust the certificate.
+    ClientRejected,
+    /// The client violated the TLS protocol.
+    ProtocolViolation,
     /// Anything else.
     Other,
 }
 
-impl Failure {
-    pub(crate) const ALL: [Failure; 12] = [
-        Failure::Timeout,
-        Failure::Overload,
-        Failure::ClientGone,
-        Failure::NotTls,
-        Failure::UnknownName,
-        Failure::NoCertificate,
-        Failure::Version,
-        Failure::NoCommonCipher,
-        Failure::NoCommonProtocol,
-        Failure::ClientRefused,
-        Failure::Misbehaved,
-        Failure::Other,
+impl ClientHandshakeError {
+    pub(crate) const ALL: [ClientHandshakeError; 12] = [
+        ClientHandshakeError::Timeout,
+        ClientHandshakeError::Overload,
+        ClientHandshakeError::ClientDisconnected,
+        ClientHandshakeError::NotTls,
+        ClientHandshakeError::UnknownName,
+        ClientHandshakeError::NoCertificate,
+        ClientHandshakeError::Version,
+        ClientHandshakeError::NoCommonCipher,
+        ClientHandshakeError::NoCommonProtocol,
+        ClientHandshakeError::ClientRejected,
+        ClientHandshakeError::ProtocolViolation,
+        ClientHandshakeError::Other,
     ];
 
-    /// For metrics and logs.
-    pub(crate) fn word(self) -> &'static str {
+    /// The label for metrics and logs.
+    pub(crate) fn label(self) -> &'static str {
         match self {
-            Failure::Timeout => "timeout",
-            Failure::Overload => "overload",
-            Failure::ClientGone => "client_gone",
-            Failure::NotTls => "not_tls",
-            Failure::UnknownName => "unknown_name",
-            Failure::NoCertificate => "no_certificate",
-            Failure::Version => "version",
-            Failure::NoCommonCipher => "no_common_cipher",
-            Failure::NoCommonProtocol => "no_common_protocol",
-            Failure::ClientRefused => "client_refused",
-            Failure::Misbehaved => "misbehaved",
-            Failure::Other => "other",
+            ClientHandshakeError::Timeout => "timeout",
+            ClientHandshakeError::Overload => "overload",
+            ClientHandshakeError::ClientDisconnected => "client_disconnected",
+            ClientHandshakeError::NotTls => "not_tls",
+            ClientHandshakeError::UnknownName => "unknown_name",
+            ClientHandshakeError::NoCertificate => "no_certificate",
+            ClientHandshakeError::Version => "version",
+            ClientHandshakeError::NoCommonCipher => "no_common_cipher",
+            ClientHandshakeError::NoCommonProtocol => "no_common_protocol",
+            ClientHandshakeError::ClientRejected => "client_rejected",
+            ClientHandshakeError::ProtocolViolation => "protocol_violation",
+            ClientHandshakeError::Other => "other",
         }
     }
 
-    fn of(error: &io::Error) -> Self {
+    fn from_io_error(error: &io::Error) -> Self {
         use PeerIncompatible::{
             NoCipherSuitesInCommon, NoKxGroupsInCommon, NoSignatureSchemesInCommon, ServerDoesNotSupportTls12Or13,
             ServerTlsVersionIsDisabledByOurConfig, SupportedVersionsExtensionRequired, Tls12NotOffered,
             Tls12NotOfferedOrEnabled,
         };
         let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
-            return Failure::ClientGone;
+            return ClientHandshakeError::ClientDisconnected;
         };
         match error {
-            Error::InvalidMessage(_) => Failure::NotTls,
+            Error::InvalidMessage(_) => ClientHandshakeError::NotTls,
             Error::PeerIncompatible(NoCipherSuitesInCommon | NoKxGroupsInCommon | NoSignatureSchemesInCommon) => {
-                Failure::NoCommonCipher
+                ClientHandshakeError::NoCommonCipher
             }
             Error::PeerIncompatible(
                 ServerDoesNotSupportTls12Or13
@@ -234,25 +240,25 @@ impl Failure {
                 | SupportedVersionsExtensionRequired
                 | Tls12NotOffered
                 | Tls12NotOfferedOrEnabled,
-            ) => Failure::Version,
-            Error::NoApplicationProtocol => Failure::NoCommonProtocol,
-            Error::AlertReceived(_) => Failure::ClientRefused,
+            ) => ClientHandshakeError::Version,
+            Error::NoApplicationProtocol => ClientHandshakeError::NoCommonProtocol,
+            Error::AlertReceived(_) => ClientHandshakeError::ClientRejected,
             Error::PeerIncompatible(_)
             | Error::PeerMisbehaved(_)
             | Error::InappropriateMessage { .. }
             | Error::InappropriateHandshakeMessage { .. }
-            | Error::DecryptError => Failure::Misbehaved,
-            _ => Failure::Other,
+            | Error::DecryptError => ClientHandshakeError::ProtocolViolation,
+            _ => ClientHandshakeError::Other,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::stats::HeaderOutcome;
+    use super::super::stats::ProxyHeaderOutcome;
     use super::*;
 
-    /// The words are what dashboards hold on to, so each is explained, and none that does not exist.
+    /// Dashboards depend on the labels, so the documentation lists exactly the existing ones.
     #[test]
     fn every_outcome_is_documented() {
         let page = include_str!("../../docs/listening.md");
@@ -261,30 +267,31 @@ mod tests {
             let section = section.split("\n## ").next().unwrap();
             section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`').map(|(word, _)| word)).collect()
         };
-        let handshakes: Vec<_> = ["full", "resumed"].into_iter().chain(Failure::ALL.map(Failure::word)).collect();
+        let handshakes: Vec<_> =
+            ["full", "resumed"].into_iter().chain(ClientHandshakeError::ALL.map(ClientHandshakeError::label)).collect();
         assert_eq!(section("\n## How handshakes end\n"), handshakes);
-        assert_eq!(section("\n## Behind a balancer\n"), HeaderOutcome::ALL.map(|(_, word)| word));
-        let faults = include_str!("../../docs/faults.md").lines();
+        assert_eq!(section("\n## Behind a balancer\n"), ProxyHeaderOutcome::ALL.map(|(_, word)| word));
+        let faults = include_str!("../../docs/request-errors.md").lines();
         let failed: Vec<_> = faults
             .filter_map(|line| line.strip_prefix("| `portico_tls_handshakes_total` | `")?.split('`').next())
             .collect();
-        assert_eq!(failed, Failure::ALL.map(Failure::word));
+        assert_eq!(failed, ClientHandshakeError::ALL.map(ClientHandshakeError::label));
     }
 
     #[test]
-    fn failures_are_counted_where_they_belong() {
-        for (index, failure) in Failure::ALL.into_iter().enumerate() {
+    fn outcomes_match_their_counter_index() {
+        for (index, failure) in ClientHandshakeError::ALL.into_iter().enumerate() {
             assert_eq!(failure as usize, index);
         }
-        for (index, (outcome, _)) in HeaderOutcome::ALL.into_iter().enumerate() {
+        for (index, (outcome, _)) in ProxyHeaderOutcome::ALL.into_iter().enumerate() {
             assert_eq!(outcome as usize, index);
         }
     }
 
     #[test]
-    fn a_policy_that_leaves_nothing_is_refused() {
+    fn policy_without_usable_cipher_is_rejected() {
         let ciphers = vec![aws_lc_rs::cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256];
-        assert!(Terminator::new(&TlsPolicy { min_version: TlsVersion::V1_3, ciphers: ciphers.clone() }).is_err());
-        assert!(Terminator::new(&TlsPolicy { min_version: TlsVersion::V1_2, ciphers }).is_ok());
+        assert!(TlsTerminator::new(&TlsPolicy { min_version: MinTlsVersion::V1_3, ciphers: ciphers.clone() }).is_err());
+        assert!(TlsTerminator::new(&TlsPolicy { min_version: MinTlsVersion::V1_2, ciphers }).is_ok());
     }
 }

@@ -1,4 +1,4 @@
-//! What carries the bytes of a client: a socket, or TLS over one. Everything above reads and writes the same way.
+//! The transport of a client connection: a TCP socket, or TLS over one, behind a common interface.
 
 use std::io;
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use tokio_rustls::server::TlsStream;
 #[derive(Debug)]
 pub(crate) enum Transport {
     Plain(TcpStream),
-    /// Boxed: its state is large, and most of what is said about a connection does not need it.
+    /// Boxed, since its state is large and most references to a connection do not need it.
     Tls(Box<TlsStream<TcpStream>>),
 }
 

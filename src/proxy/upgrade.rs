@@ -1,5 +1,4 @@
-//! Requests that ask for another protocol on their connection, WebSocket above all: the handshake is passed on, and after it
-//! bytes go both ways without being looked at.
+//! Protocol upgrades, mainly WebSocket: the handshake is forwarded, then bytes are copied in both directions unparsed.
 //!
 //! ```text
 //!   HTTP/1.1: Upgrade ─────────┐                            ┌─ 101: the connection itself
@@ -25,27 +24,27 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
 use tokio::time::{Instant, sleep_until};
 
-use super::activity::{Activity, Phase, poll_until};
-use super::exchange::Exchange;
-use super::fault::{Fault, TUNNEL_BROKEN, TUNNEL_CUT, TUNNEL_IDLE};
-use super::group::Membership;
-use super::headers::lists;
-use super::stats::Present;
+use super::activity::{Activity, ActivityPhase, poll_until};
+use super::headers::contains_token;
+use super::listener_connections::ConnectionRegistration;
+use super::request_error::{RequestError, TUNNEL_BROKEN, TUNNEL_CLOSED, TUNNEL_IDLE};
+use super::request_record::RequestRecord;
+use super::stats::OpenGuard;
 
-/// What a request asks its connection, or its stream, to become.
+/// The protocol upgrade that a request asks for.
 pub(crate) struct Upgrade {
     protocol: HeaderValue,
-    /// The stream, if the client speaks HTTP/2. A connection of HTTP/1 is known to the task that serves it.
+    /// The stream of an HTTP/2 client. An HTTP/1 connection is upgraded by the task that serves it.
     stream: Option<OnUpgrade>,
 }
 
 impl Upgrade {
-    /// Takes the wish out of the request, which then reads as a GET. None if there is none, or none that is granted: HTTP/1
-    /// lets a server answer as if it had not been asked.
-    pub(crate) fn take<B: Body>(request: &mut Request<B>) -> Result<Option<Box<Upgrade>>, Fault> {
+    /// Removes the upgrade from the request, which then reads as a GET. None if there is none or it is not supported:
+    /// HTTP/1 servers may ignore an upgrade.
+    pub(crate) fn take<B: Body>(request: &mut Request<B>) -> Result<Option<Box<Upgrade>>, RequestError> {
         if let Some(protocol) = request.extensions_mut().remove::<Protocol>() {
             if protocol.as_str() != "websocket" {
-                return Err(Fault::Protocol);
+                return Err(RequestError::UpgradeNotSupported);
             }
             let stream = request.extensions_mut().remove::<OnUpgrade>();
             *request.method_mut() = Method::GET;
@@ -53,35 +52,35 @@ impl Upgrade {
         }
         let headers = request.headers();
         let Some(protocol) = headers.get(UPGRADE) else { return Ok(None) };
-        let asked = request.version() == Version::HTTP_11
+        let is_requested = request.version() == Version::HTTP_11
             && headers.get_all(UPGRADE).iter().count() == 1
-            && headers.get_all(CONNECTION).iter().any(|value| lists(value, "upgrade"))
+            && headers.get_all(CONNECTION).iter().any(|value| contains_token(value, "upgrade"))
             && request.body().is_end_stream();
         let upgrade = || Box::new(Upgrade { protocol: protocol.clone(), stream: None });
-        Ok((asked && is_granted(protocol)).then(upgrade))
+        Ok((is_requested && is_supported(protocol)).then(upgrade))
     }
 
-    /// Asks the endpoint for the same.
-    pub(crate) fn ask(&self, headers: &mut HeaderMap) {
+    /// Requests the same upgrade from the endpoint.
+    pub(crate) fn set_request_headers(&self, headers: &mut HeaderMap) {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, self.protocol.clone());
         if self.stream.is_some() {
-            // HTTP/2 has none: it cannot be taken for anything else.
+            // Extended CONNECT has no such header, so it is generated (RFC 8441, section 5).
             let key = BASE64_STANDARD.encode(fastrand::u128(..).to_ne_bytes());
             let key = HeaderValue::try_from(key).expect("base64 is a header value");
             headers.insert(SEC_WEBSOCKET_KEY, key);
         }
     }
 
-    /// Whether the endpoint switches to what was asked for.
-    pub(crate) fn is_answered_by(&self, headers: &HeaderMap) -> bool {
-        let mut answered = headers.get_all(UPGRADE).iter();
+    /// Whether the endpoint switches to the requested protocol.
+    pub(crate) fn is_accepted_by(&self, headers: &HeaderMap) -> bool {
+        let mut accepted = headers.get_all(UPGRADE).iter();
         let same = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(self.protocol.as_bytes());
-        answered.next().is_some_and(same) && answered.next().is_none()
+        accepted.next().is_some_and(same) && accepted.next().is_none()
     }
 
-    /// On HTTP/2 a success means that the stream has switched, whatever the endpoint meant by it.
-    pub(crate) fn is_confused_by(&self, status: StatusCode) -> bool {
+    /// Whether a success status would mislead the client: on HTTP/2 it means that the stream has switched protocols.
+    pub(crate) fn is_misleading(&self, status: StatusCode) -> bool {
         self.stream.is_some() && status.is_success()
     }
 
@@ -89,90 +88,90 @@ impl Upgrade {
         self.protocol.as_bytes().eq_ignore_ascii_case(b"websocket")
     }
 
-    /// HTTP/1 lets a server answer as if it had not been asked.
+    /// Whether the upgrade may be ignored: HTTP/1 servers may respond to the request without it.
     pub(crate) fn may_be_ignored(&self) -> bool {
         self.stream.is_none()
     }
 
-    /// Tells the client that it is granted, in the words of its protocol.
-    pub(crate) fn grant<B>(&self, answer: &mut Response<B>) {
-        let headers = answer.headers_mut();
+    /// Accepts the upgrade in the form of the client's protocol.
+    pub(crate) fn accept<B>(&self, response: &mut Response<B>) {
+        let headers = response.headers_mut();
         if self.stream.is_some() {
             headers.remove(SEC_WEBSOCKET_ACCEPT);
-            *answer.status_mut() = StatusCode::OK;
+            *response.status_mut() = StatusCode::OK;
         } else {
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             headers.insert(UPGRADE, self.protocol.clone());
         }
     }
 
-    /// Lets the bytes through as soon as the client has its answer.
-    pub(crate) fn open(self, endpoint: OnUpgrade, exchange: Exchange) {
-        let peer = Rc::clone(&exchange.peer);
-        let tunnel = Box::new(Tunnel { endpoint, exchange });
+    /// Starts the tunnel as soon as the response has been sent.
+    pub(crate) fn start_tunnel(self, endpoint: OnUpgrade, record: RequestRecord) {
+        let peer = Rc::clone(&record.peer);
+        let tunnel = Box::new(Tunnel { endpoint, record });
         let Some(stream) = self.stream else {
             peer.tunnel.set(Some(tunnel));
             return;
         };
-        // Ends with its connection, or by itself.
+        // The task ends with its connection or with the tunnel.
         tokio::task::spawn_local(async move {
             if let Ok(stream) = stream.await {
-                tunnel.run(TokioIo::new(stream), peer.group.join()).await;
+                tunnel.run(TokioIo::new(stream), peer.connections.register()).await;
             }
         });
     }
 }
 
-/// Not the protocols that would be HTTP or TLS again, with requests that nobody routes and certificates that nobody asked for.
-fn is_granted(protocol: &HeaderValue) -> bool {
+/// Whether the protocol may be tunneled. HTTP and TLS may not: their requests would bypass routing and certificates.
+fn is_supported(protocol: &HeaderValue) -> bool {
     let name = protocol.as_bytes().split(|byte| *byte == b'/').next().unwrap_or_default();
     let one = protocol.as_bytes().iter().all(|byte| byte.is_ascii_graphic() && *byte != b',');
     let never = [&b"h2c"[..], b"h2", b"h3", b"http", b"tls"];
     one && !name.is_empty() && !never.iter().any(|never| name.eq_ignore_ascii_case(never))
 }
 
-/// A client and an endpoint that speak something of their own.
+/// A tunnel between a client and an endpoint after an upgrade.
 pub(crate) struct Tunnel {
     endpoint: OnUpgrade,
-    exchange: Exchange,
+    record: RequestRecord,
 }
 
 impl Tunnel {
-    /// Carries bytes until both sides have ended, nothing moves for too long, or the connection has to go.
-    pub(crate) async fn run<S>(self: Box<Self>, client: S, mut membership: Membership)
+    /// Copies bytes until both sides have closed, the tunnel is idle for too long, or the listener is removed.
+    pub(crate) async fn run<S>(self: Box<Self>, client: S, mut membership: ConnectionRegistration)
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let Tunnel { endpoint, mut exchange } = *self;
-        let peer = Rc::clone(&exchange.peer);
+        let Tunnel { endpoint, mut record } = *self;
+        let peer = Rc::clone(&record.peer);
         let (activity, limits) = (&peer.activity, &peer.worker.limits);
-        let _counted = Present::new(&peer.worker.ledger, |ledger| &ledger.tunnels);
-        activity.enter(Phase::Tunnel, Instant::now());
+        let _counted = OpenGuard::new(&peer.worker.counters, |ledger| &ledger.tunnels);
+        activity.enter_phase(ActivityPhase::Tunnel, Instant::now());
         let Ok(endpoint) = endpoint.await else { return };
         let bytes_out = Cell::new(0);
-        let mut client = Counted { stream: client, read: &activity.bytes_in, activity };
-        let mut endpoint = Counted { stream: TokioIo::new(endpoint), read: &bytes_out, activity };
-        let mut copying = pin!(copy_bidirectional_with_sizes(&mut client, &mut endpoint, BUFFER, BUFFER));
-        let mut timer = pin!(sleep_until(activity.deadline(limits, limits.tunnel_idle)));
+        let mut client = CountedStream { stream: client, read: &activity.bytes_in, activity };
+        let mut endpoint = CountedStream { stream: TokioIo::new(endpoint), read: &bytes_out, activity };
+        let mut copying = pin!(copy_bidirectional_with_sizes(&mut client, &mut endpoint, TUNNEL_BUFFER, TUNNEL_BUFFER));
+        let mut timer = pin!(sleep_until(activity.deadline(limits, limits.tunnel_idle_timeout)));
         let mut last = None;
-        let fault = poll_fn(|cx| {
-            membership.wake_with(cx.waker());
-            if peer.group.is_cut() {
-                return Poll::Ready(Some(TUNNEL_CUT));
+        let error = poll_fn(|cx| {
+            membership.set_waker(cx.waker());
+            if peer.connections.is_aborted() {
+                return Poll::Ready(Some(TUNNEL_CLOSED));
             }
             if let Poll::Ready(outcome) = copying.as_mut().poll(cx) {
                 return Poll::Ready(outcome.err().map(|_| TUNNEL_BROKEN));
             }
-            if last.is_none() && peer.group.is_closing() {
-                last = Some(Instant::now() + limits.tunnel_leave);
+            if last.is_none() && peer.connections.is_closing() {
+                last = Some(Instant::now() + limits.tunnel_grace_period);
             }
             loop {
-                let idle = activity.deadline(limits, limits.tunnel_idle);
+                let idle = activity.deadline(limits, limits.tunnel_idle_timeout);
                 let deadline = last.map_or(idle, |last| last.min(idle));
                 ready!(poll_until(deadline, Pin::as_mut(&mut timer), cx));
                 let now = Instant::now();
                 if last.is_some_and(|last| last <= now) {
-                    return Poll::Ready(Some(TUNNEL_CUT));
+                    return Poll::Ready(Some(TUNNEL_CLOSED));
                 }
                 if idle <= now {
                     return Poll::Ready(Some(TUNNEL_IDLE));
@@ -180,31 +179,31 @@ impl Tunnel {
             }
         })
         .await;
-        exchange.fault = fault;
-        exchange.bytes_out = bytes_out.get();
-        exchange.close();
+        record.error = error;
+        record.bytes_out = bytes_out.get();
+        record.finish();
     }
 }
 
-/// Notes what comes out of one side.
-struct Counted<'a, S> {
+/// Counts the bytes read from one side.
+struct CountedStream<'a, S> {
     stream: S,
     read: &'a Cell<u64>,
     activity: &'a Activity,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<'_, S> {
+impl<S: AsyncRead + Unpin> AsyncRead for CountedStream<'_, S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
         let more = buffer.filled().len() - before;
         self.read.set(self.read.get() + more as u64);
-        self.activity.moved();
+        self.activity.record_progress();
         Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<'_, S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for CountedStream<'_, S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
@@ -218,8 +217,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<'_, S> {
     }
 }
 
-/// In each direction.
-const BUFFER: usize = 8 * 1024;
+/// Buffer size of each direction.
+const TUNNEL_BUFFER: usize = 8 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -228,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_granted() {
+    fn supported_upgrades_are_accepted() {
         let cases = [
             ("websocket", "Upgrade", true),
             ("WebSocket", "keep-alive, upgrade", true),

@@ -1,69 +1,70 @@
-//! A snapshot as one worker sees it: with the counters and turns that belong to its rules, found without a lock.
+//! One worker's view of a snapshot, with the counters and load-balancing state of its rules, found without locks.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::stats::{Labels, Series};
+use super::stats::{RequestLabels, RequestSeries};
 use super::worker::Worker;
-use crate::snapshot::rule::{Backend, Rule, Split, Target};
-use crate::snapshot::{Bind, Listener, Snapshot};
+use crate::snapshot::rule::{Backend, BackendTarget, RouteRule, Split};
+use crate::snapshot::{Bind, HttpListener, Snapshot};
 
-/// Keys are addresses of parts of the snapshot, which are unique for as long as this keeps it alive.
-pub(crate) struct View {
+/// Keys are addresses of parts of the snapshot, which stay unique while the view keeps the snapshot alive.
+pub(crate) struct SnapshotView {
     pub(crate) snapshot: Arc<Snapshot>,
-    /// Binds that were in earlier snapshots: until their connections are closed, who comes there is served as before.
+    /// Binds of earlier snapshots. They serve their remaining connections until these are closed.
     retired: BTreeMap<SocketAddr, Arc<Bind>>,
-    series: RefCell<HashMap<[usize; 3], Arc<Series>, foldhash::fast::FixedState>>,
-    turns: RefCell<HashMap<usize, Turn, foldhash::fast::FixedState>>,
+    series: RefCell<HashMap<[usize; 3], Arc<RequestSeries>, foldhash::fast::FixedState>>,
+    cursors: RefCell<HashMap<usize, WeightedCursor, foldhash::fast::FixedState>>,
 }
 
-impl View {
+impl SnapshotView {
     pub(crate) fn new(snapshot: Arc<Snapshot>) -> Self {
-        View { snapshot, retired: BTreeMap::new(), series: RefCell::default(), turns: RefCell::default() }
+        SnapshotView { snapshot, retired: BTreeMap::new(), series: RefCell::default(), cursors: RefCell::default() }
     }
 
-    /// What a worker sees next.
-    pub(crate) fn followed_by(&self, snapshot: Arc<Snapshot>) -> Self {
+    /// The view of the next snapshot.
+    pub(crate) fn next(&self, snapshot: Arc<Snapshot>) -> Self {
         let before = self.retired.iter().chain(&self.snapshot.binds);
         let gone = before.filter(|(address, _)| !snapshot.binds.contains_key(address));
         let retired = gone.map(|(address, bind)| (*address, Arc::clone(bind))).collect();
-        View { retired, ..View::new(snapshot) }
+        SnapshotView { retired, ..SnapshotView::new(snapshot) }
     }
 
-    /// The same without the retired binds of addresses that are gone. None if there are none of these.
-    pub(crate) fn without(&self, is_gone: impl Fn(&SocketAddr) -> bool) -> Option<Self> {
+    /// This view without the retired binds that `is_gone` selects. None if there are none.
+    pub(crate) fn without_retired(&self, is_gone: impl Fn(&SocketAddr) -> bool) -> Option<Self> {
         if !self.retired.keys().any(&is_gone) {
             return None;
         }
         let left = self.retired.iter().filter(|(address, _)| !is_gone(address));
         let retired = left.map(|(address, bind)| (*address, Arc::clone(bind))).collect();
-        Some(View { retired, ..View::new(Arc::clone(&self.snapshot)) })
+        Some(SnapshotView { retired, ..SnapshotView::new(Arc::clone(&self.snapshot)) })
     }
 
-    /// What is served on an address we listen on.
+    /// The configuration of a listening address.
     pub(crate) fn bind(&self, address: &SocketAddr) -> Option<&Arc<Bind>> {
         self.snapshot.binds.get(address).or_else(|| self.retired.get(address))
     }
 
-    /// Whose turn it is. Over `total` requests every backend gets exactly its weight, and in between close to it.
-    pub(crate) fn pick<'s>(&self, rule: &Rule, split: &'s Split) -> &'s Backend {
+    /// The next backend. Over `total` requests each backend gets exactly its weight, and any shorter series is close to
+    /// it.
+    pub(crate) fn pick_backend<'s>(&self, rule: &RouteRule, split: &'s Split) -> &'s Backend {
         if let [only] = split.backends() {
             return only;
         }
-        let mut turns = self.turns.borrow_mut();
-        let turn = turns.entry(std::ptr::from_ref(rule).addr()).or_insert_with(|| Turn::new(split.total()));
+        let mut turns = self.cursors.borrow_mut();
+        let turn = turns.entry(std::ptr::from_ref(rule).addr()).or_insert_with(|| WeightedCursor::new(split.total()));
         split.pick(turn.next())
     }
 
     pub(crate) fn series(
         &self,
         worker: &Worker,
-        listener: &Arc<Listener>,
-        rule: Option<&Arc<Rule>>,
+        listener: &Arc<HttpListener>,
+        rule: Option<&Arc<RouteRule>>,
         backend: Option<&Backend>,
-    ) -> Arc<Series> {
+    ) -> Arc<RequestSeries> {
         let key = [
             Arc::as_ptr(listener).addr(),
             rule.map_or(0, |rule| Arc::as_ptr(rule).addr()),
@@ -73,10 +74,10 @@ impl View {
             return Arc::clone(series);
         }
         let upstream = backend.and_then(|backend| match &backend.target {
-            Target::Upstream(upstream) => Some(upstream.key.to_string().into()),
-            Target::Fail(_) => None,
+            BackendTarget::Upstream(upstream) => Some(upstream.key.to_string().into()),
+            BackendTarget::Fail(_) => None,
         });
-        let series = worker.series(Labels {
+        let series = worker.series(RequestLabels {
             gateway: Arc::clone(&listener.gateway),
             listener: Arc::clone(&listener.name),
             route: rule.map(|rule| Arc::clone(&rule.id.route)).unwrap_or_default(),
@@ -88,25 +89,25 @@ impl View {
     }
 }
 
-/// Walks `0..total` in steps that have no factor in common with it, near the golden section: every number comes once in
-/// each round, and neighbors in time are far apart, so that a heavy backend is not asked in a row.
-struct Turn {
-    at: Cell<u64>,
+/// Walks `0..total` in steps that are coprime to it and near the golden ratio. Every number occurs once per round, and
+/// consecutive numbers are far apart, so a backend with a large weight does not get its requests in a row.
+struct WeightedCursor {
+    position: Cell<u64>,
     step: u64,
     total: u64,
 }
 
-impl Turn {
-    /// Starts anywhere, so that workers do not move in step and a new snapshot does not favor the first backend.
+impl WeightedCursor {
+    /// Starts at random, so that workers are not synchronized and a new snapshot does not favor the first backend.
     fn new(total: u64) -> Self {
         let golden = (total as f64 * 0.618_033_988_749_895) as u64;
         let step = (golden.max(1)..).find(|step| gcd(*step, total) == 1).unwrap_or(1);
-        Turn { at: Cell::new(fastrand::u64(..total)), step, total }
+        WeightedCursor { position: Cell::new(fastrand::u64(..total)), step, total }
     }
 
     fn next(&self) -> u64 {
-        let at = (self.at.get() + self.step) % self.total;
-        self.at.set(at);
+        let at = (self.position.get() + self.step) % self.total;
+        self.position.set(at);
         at
     }
 }
@@ -129,20 +130,20 @@ mod tests {
     }
 
     #[test]
-    fn what_left_the_snapshot_is_known_until_it_is_gone() {
+    fn removed_binds_are_kept_until_closed() {
         let port = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
-        let view = View::new(snapshot(1..200)).followed_by(snapshot(1..100)).followed_by(snapshot(1..1));
+        let view = SnapshotView::new(snapshot(1..200)).next(snapshot(1..100)).next(snapshot(1..1));
         assert!((1..200).all(|number| view.bind(&port(number)).is_some()));
-        let view = view.without(|address| address.port() > 1).unwrap();
+        let view = view.without_retired(|address| address.port() > 1).unwrap();
         assert!(view.bind(&port(1)).is_some() && view.bind(&port(2)).is_none());
-        assert!(view.without(|address| address.port() > 1).is_none(), "nothing to forget");
-        assert!(view.followed_by(snapshot(1..2)).retired.is_empty(), "it is back");
+        assert!(view.without_retired(|address| address.port() > 1).is_none(), "no such retired bind");
+        assert!(view.next(snapshot(1..2)).retired.is_empty(), "the address is in the snapshot again");
     }
 
     #[test]
-    fn every_share_is_exact() {
+    fn weights_are_exact_over_a_round() {
         for total in [1, 2, 3, 4, 5, 10, 97, 100, 1000, 1024] {
-            let turn = Turn::new(total);
+            let turn = WeightedCursor::new(total);
             for _ in 0..2 {
                 let mut seen: Vec<_> = (0..total).map(|_| turn.next()).collect();
                 seen.sort_unstable();
@@ -152,8 +153,8 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_spread() {
-        let turn = Turn::new(100);
+    fn weights_are_spread_within_a_round() {
+        let turn = WeightedCursor::new(100);
         for _ in 0..100 {
             let tenth = (0..10).filter(|_| turn.next() < 50).count();
             assert!((3..=7).contains(&tenth), "half of the weight got {tenth} of 10 requests");

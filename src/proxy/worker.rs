@@ -1,4 +1,4 @@
-//! One worker: a thread with its own runtime, its own sockets, its own pools, and nothing shared on a request's way.
+//! One worker: a thread with its own runtime, sockets and connection pools. Workers share nothing on the request path.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
@@ -19,72 +19,76 @@ use tokio::task::JoinHandle as TaskHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 
 use super::accept;
-use super::access_log::AccessLog;
+use super::access_log::AccessLogger;
 use super::body::RequestBody;
-use super::group::Group;
-use super::kong::naming::Naming;
-use super::limits::Limits;
+use super::header_map_pool::HeaderMapPool;
+use super::kong::product_headers::ProductHeaders;
+use super::limits::ProxyLimits;
+use super::listener_connections::ListenerConnections;
 use super::mirror::Mirrors;
 use super::request_id::RequestIds;
-use super::spares::Spares;
-use super::stats::{Labels, Ledger, Series, Stats};
-use super::tls::Terminator;
-use super::view::View;
+use super::stats::{ProxyStats, RequestLabels, RequestSeries, WorkerStats};
+use super::tls::TlsTerminator;
+use super::view::SnapshotView;
 use crate::snapshot::Snapshot;
-use crate::upstream::{BUFFER, Dial, HYPER_FIELDS, Keep, Pools};
+use crate::upstream::{ConnectionPools, EndpointConnector, HYPER_DEFAULT_FIELDS, IdleLimits, READ_BUFFER};
 
-/// What all workers are given.
+/// State that all workers share.
 #[derive(Clone)]
-pub(crate) struct Shared {
+pub(crate) struct WorkerShared {
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
-    pub(crate) limits: Limits,
-    pub(crate) trusted: Vec<IpNet>,
-    pub(crate) naming: Arc<Naming>,
-    pub(crate) log: Arc<AccessLog>,
-    pub(crate) stats: Arc<Stats>,
-    /// One permit per connection of the whole process, of clients and to endpoints.
+    pub(crate) limits: ProxyLimits,
+    pub(crate) trusted_ips: Vec<IpNet>,
+    pub(crate) product_headers: Arc<ProductHeaders>,
+    pub(crate) log: Arc<AccessLogger>,
+    pub(crate) stats: Arc<ProxyStats>,
+    /// One permit per client connection, and per endpoint connection, of the whole process.
     pub(crate) connections: Arc<Semaphore>,
     pub(crate) sockets: Arc<Semaphore>,
-    pub(crate) tls: Arc<Terminator>,
-    /// One permit per handshake of the whole process.
+    pub(crate) tls: Arc<TlsTerminator>,
+    /// One permit per TLS handshake of the whole process.
     pub(crate) handshakes: Arc<Semaphore>,
-    pub(crate) balancers: Vec<IpNet>,
+    pub(crate) proxy_protocol_peers: Vec<IpNet>,
 }
 
-/// What a worker can be told. Each command is answered when it is done.
-pub(crate) enum Command {
-    /// Goes by the present snapshot, and lets go of the one before.
-    Look(oneshot::Sender<()>),
+/// A command to a worker, which reports its completion.
+pub(crate) enum WorkerCommand {
+    /// Loads the current snapshot and releases the previous one.
+    Refresh(oneshot::Sender<()>),
     Bind(SocketAddr, StdListener, oneshot::Sender<io::Result<()>>),
     Unbind(SocketAddr, oneshot::Sender<()>),
     Drain(Instant, oneshot::Sender<usize>),
 }
 
-/// What the requests of one worker share.
+/// State that the requests of one worker share.
 pub(crate) struct Worker {
-    pub(crate) limits: Limits,
-    pub(crate) trusted: Vec<IpNet>,
-    pub(crate) naming: Arc<Naming>,
-    pub(crate) log: Arc<AccessLog>,
-    pub(crate) pools: Pools<RequestBody>,
+    pub(crate) limits: ProxyLimits,
+    pub(crate) trusted_ips: Vec<IpNet>,
+    pub(crate) product_headers: Arc<ProductHeaders>,
+    pub(crate) log: Arc<AccessLogger>,
+    pub(crate) pools: ConnectionPools<RequestBody>,
     pub(crate) mirrors: Rc<Mirrors>,
     pub(crate) request_ids: RequestIds,
-    pub(crate) spares: Spares,
+    pub(crate) header_maps: HeaderMapPool,
     pub(crate) http: http1::Builder,
-    pub(crate) tls: Arc<Terminator>,
+    pub(crate) tls: Arc<TlsTerminator>,
     pub(crate) handshakes: Arc<Semaphore>,
-    balancers: Vec<IpNet>,
-    /// When somebody was last told about a balancer that sends no PROXY header.
-    pub(crate) warned: Cell<Option<Instant>>,
-    stats: Arc<Stats>,
-    pub(crate) ledger: Arc<Ledger>,
-    unrouted: OnceCell<Arc<Series>>,
+    proxy_protocol_peers: Vec<IpNet>,
+    /// When a missing PROXY header was last logged.
+    pub(crate) proxy_header_warned: Cell<Option<Instant>>,
+    stats: Arc<ProxyStats>,
+    pub(crate) counters: Arc<WorkerStats>,
+    unrouted: OnceCell<Arc<RequestSeries>>,
     snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
-    view: RefCell<Rc<View>>,
+    view: RefCell<Rc<SnapshotView>>,
 }
 
-pub(crate) fn start(number: usize, shared: Shared, commands: mpsc::Receiver<Command>) -> io::Result<JoinHandle<()>> {
-    // Built on its own thread, which it must not leave.
+pub(crate) fn start(
+    number: usize,
+    shared: WorkerShared,
+    commands: mpsc::Receiver<WorkerCommand>,
+) -> io::Result<JoinHandle<()>> {
+    // The runtime is built on its own thread, since it is not `Send`.
     let (ready, started) = std::sync::mpsc::sync_channel(1);
     let handle = thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
         let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
@@ -96,54 +100,56 @@ pub(crate) fn start(number: usize, shared: Shared, commands: mpsc::Receiver<Comm
             runtime.block_on(run(Rc::new(Worker::new(number, shared)), connections, commands));
         }
     })?;
-    started.recv().unwrap_or_else(|_| Err(io::Error::other("the worker's thread ended")))?;
+    started.recv().unwrap_or_else(|_| Err(io::Error::other("the worker thread has ended")))?;
     Ok(handle)
 }
 
 impl Worker {
-    fn new(number: usize, shared: Shared) -> Self {
+    fn new(number: usize, shared: WorkerShared) -> Self {
         let limits = shared.limits;
-        let ledger = Arc::clone(shared.stats.ledger(number));
-        let dial = Dial {
+        let counters = Arc::clone(shared.stats.worker(number));
+        let connector = EndpointConnector {
             timeout: limits.connect_timeout,
-            sockets: shared.sockets,
-            max_head: limits.max_answer_head,
-            max_fields: limits.max_answer_fields,
-            streams: limits.upstream_streams,
+            permits: shared.sockets,
+            max_head: limits.max_response_head,
+            max_fields: limits.max_response_fields,
+            max_streams: limits.max_upstream_streams,
             ping_interval: limits.ping_interval,
             ping_timeout: limits.ping_timeout,
         };
-        let keep = Keep { per_endpoint: limits.idle_per_endpoint, idle: limits.upstream_idle };
+        let idle_limits =
+            IdleLimits { per_endpoint: limits.max_idle_per_endpoint, timeout: limits.upstream_idle_timeout };
         let mut http = http1::Builder::new();
         http.half_close(false)
             .keep_alive(true)
-            // The connection's own timer knows the difference between an idle client and a slow one.
+            // The connection's own timer distinguishes idle clients from slow ones.
             .header_read_timeout(None)
-            .max_header_size(limits.max_head)
-            .max_buf_size(limits.max_head.max(BUFFER));
-        if limits.max_fields != HYPER_FIELDS {
-            http.max_headers(limits.max_fields);
+            .max_header_size(limits.max_request_head)
+            .max_buf_size(limits.max_request_head.max(READ_BUFFER));
+        if limits.max_request_fields != HYPER_DEFAULT_FIELDS {
+            http.max_headers(limits.max_request_fields);
         }
-        let traffic = &ledger.traffic;
-        let mirroring = Arc::clone(&ledger.mirroring);
-        let mirrors = Mirrors::new(&limits, dial.clone(), keep, Arc::clone(traffic), mirroring);
+        let upstream_counters = &counters.traffic;
+        let mirror_counters = Arc::clone(&counters.mirrored);
+        let mirrors =
+            Mirrors::new(&limits, connector.clone(), idle_limits, Arc::clone(upstream_counters), mirror_counters);
         let mut snapshot = Cache::new(shared.snapshot);
-        let view = Rc::new(View::new(Arc::clone(snapshot.load())));
+        let view = Rc::new(SnapshotView::new(Arc::clone(snapshot.load())));
         Worker {
-            trusted: shared.trusted,
-            naming: shared.naming,
+            trusted_ips: shared.trusted_ips,
+            product_headers: shared.product_headers,
             log: shared.log,
-            pools: Pools::new(dial, keep, Arc::clone(traffic)),
+            pools: ConnectionPools::new(connector, idle_limits, Arc::clone(upstream_counters)),
             mirrors: Rc::new(mirrors),
             request_ids: RequestIds::default(),
-            spares: Spares::default(),
+            header_maps: HeaderMapPool::default(),
             http,
             tls: shared.tls,
             handshakes: shared.handshakes,
-            balancers: shared.balancers,
-            warned: Cell::new(None),
+            proxy_protocol_peers: shared.proxy_protocol_peers,
+            proxy_header_warned: Cell::new(None),
             stats: shared.stats,
-            ledger,
+            counters,
             unrouted: OnceCell::new(),
             snapshot: RefCell::new(snapshot),
             view: RefCell::new(view),
@@ -151,99 +157,100 @@ impl Worker {
         }
     }
 
-    /// The present snapshot. Costs a look at one pointer, and shares no reference count with other workers.
-    pub(crate) fn view(&self) -> Rc<View> {
+    /// The view of the current snapshot. Costs one pointer comparison, and no reference count is shared with other
+    /// workers.
+    pub(crate) fn view(&self) -> Rc<SnapshotView> {
         let mut snapshot = self.snapshot.borrow_mut();
         let current = snapshot.load();
         let mut view = self.view.borrow_mut();
         if !Arc::ptr_eq(current, &view.snapshot) {
-            *view = Rc::new(view.followed_by(Arc::clone(current)));
+            *view = Rc::new(view.next(Arc::clone(current)));
         }
         Rc::clone(&view)
     }
 
-    /// Forgets how addresses were served that left the snapshot and have no socket and no connection any more.
-    fn forget_binds(&self, is_gone: impl Fn(&SocketAddr) -> bool) {
+    /// Drops retired binds without socket and connections.
+    fn drop_retired_binds(&self, is_gone: impl Fn(&SocketAddr) -> bool) {
         let mut view = self.view.borrow_mut();
-        if let Some(next) = view.without(is_gone) {
+        if let Some(next) = view.without_retired(is_gone) {
             *view = Rc::new(next);
         }
     }
 
-    /// Whether a peer begins its connections with a PROXY header.
-    pub(crate) fn is_balancer(&self, peer: SocketAddr) -> bool {
+    /// Whether a peer must begin its connections with a PROXY header.
+    pub(crate) fn requires_proxy_header(&self, peer: SocketAddr) -> bool {
         let ip = peer.ip().to_canonical();
-        self.balancers.iter().any(|network| network.contains(&ip))
+        self.proxy_protocol_peers.iter().any(|network| network.contains(&ip))
     }
 
-    pub(crate) fn series(&self, labels: Labels) -> Arc<Series> {
-        self.stats.series(&self.ledger, labels)
+    pub(crate) fn series(&self, labels: RequestLabels) -> Arc<RequestSeries> {
+        self.stats.series(&self.counters, labels)
     }
 
-    /// Counts a fault by its word.
-    pub(crate) fn fault(&self, word: &'static str) {
-        self.ledger.faults(word, 1);
+    /// Counts a request error by its reason.
+    pub(crate) fn count_error(&self, word: &'static str) {
+        self.counters.count_errors(word, 1);
     }
 
-    pub(crate) fn faults(&self, word: &'static str, count: u64) {
-        self.ledger.faults(word, count);
+    pub(crate) fn count_errors(&self, word: &'static str, count: u64) {
+        self.counters.count_errors(word, count);
     }
 
-    /// The series of requests that got no further than their address.
-    pub(crate) fn unrouted(&self) -> Arc<Series> {
-        Arc::clone(self.unrouted.get_or_init(|| self.series(Labels::default())))
+    /// The series of requests that matched no listener.
+    pub(crate) fn unrouted_series(&self) -> Arc<RequestSeries> {
+        Arc::clone(self.unrouted.get_or_init(|| self.series(RequestLabels::default())))
     }
 }
 
-/// One address that is listened on.
-struct Bound {
-    group: Rc<Group>,
+/// One listening address.
+struct BoundListener {
+    group: Rc<ListenerConnections>,
     stop: oneshot::Sender<()>,
     accepting: TaskHandle<()>,
 }
 
-impl Bound {
-    /// Accepts what is queued already, closes the socket, and tells the connections to leave.
-    async fn close(self) -> Rc<Group> {
+impl BoundListener {
+    /// Accepts the queued connections, closes the socket, and signals the connections to close.
+    async fn close(self) -> Rc<ListenerConnections> {
         drop(self.stop);
-        // A panic there is in the log; the socket is closed either way.
+        // A panic of that task is logged; the socket is closed either way.
         drop(self.accepting.await);
         self.group.close();
         self.group
     }
 }
 
-async fn run(worker: Rc<Worker>, permits: Arc<Semaphore>, mut commands: mpsc::Receiver<Command>) {
-    let mut bound: BTreeMap<SocketAddr, Bound> = BTreeMap::new();
-    // Listeners that are closed, with connections that may still be there. Draining must know them too.
-    let mut leaving: Vec<Rc<Group>> = Vec::new();
-    let mut sweeps = interval(SWEEP);
+async fn run(worker: Rc<Worker>, permits: Arc<Semaphore>, mut commands: mpsc::Receiver<WorkerCommand>) {
+    let mut bound: BTreeMap<SocketAddr, BoundListener> = BTreeMap::new();
+    // Closed listeners with connections that may remain open. Draining waits for them too.
+    let mut leaving: Vec<Rc<ListenerConnections>> = Vec::new();
+    let mut sweeps = interval(SWEEP_INTERVAL);
     sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let command = tokio::select! {
             command = commands.recv() => command,
             _ = sweeps.tick() => {
-                // A worker without requests would keep an old snapshot and its upstreams alive.
+                // Otherwise a worker without requests would keep an old snapshot and its upstreams alive.
                 worker.view();
                 worker.pools.sweep();
                 worker.mirrors.sweep();
                 leaving.retain(|group| !group.is_empty());
-                worker.forget_binds(|address| {
+                worker.drop_retired_binds(|address| {
                     !bound.contains_key(address) && leaving.iter().all(|group| group.address != *address)
                 });
                 continue;
             }
         };
-        // Whoever asked may have stopped waiting for the answer; the command is done all the same.
+        // The sender may no longer wait for the result; the command is executed all the same.
         match command {
             None => return,
-            Some(Command::Look(done)) => {
+            Some(WorkerCommand::Refresh(done)) => {
                 worker.view();
                 done.send(()).ok();
             }
-            Some(Command::Bind(address, socket, done)) => {
+            Some(WorkerCommand::Bind(address, socket, done)) => {
                 let outcome = TcpListener::from_std(socket).map(|listener| {
-                    let group = Group::new(address);
+                    let group = ListenerConnections::new(address);
                     let (stop, stopped) = oneshot::channel();
                     let accepting = tokio::task::spawn_local(accept(
                         Rc::clone(&worker),
@@ -252,38 +259,38 @@ async fn run(worker: Rc<Worker>, permits: Arc<Semaphore>, mut commands: mpsc::Re
                         Arc::clone(&permits),
                         stopped,
                     ));
-                    bound.insert(address, Bound { group, stop, accepting });
+                    bound.insert(address, BoundListener { group, stop, accepting });
                 });
                 done.send(outcome).ok();
             }
-            Some(Command::Unbind(address, done)) => {
+            Some(WorkerCommand::Unbind(address, done)) => {
                 if let Some(bound) = bound.remove(&address) {
                     let group = bound.close().await;
                     leaving.push(Rc::clone(&group));
-                    // Ends with its last connection.
-                    tokio::task::spawn_local(drain(vec![group], Instant::now() + worker.limits.listener_leave));
+                    // The task ends with the last connection.
+                    tokio::task::spawn_local(drain(vec![group], Instant::now() + worker.limits.listener_grace_period));
                 }
                 done.send(()).ok();
             }
-            Some(Command::Drain(end, done)) => {
+            Some(WorkerCommand::Drain(end, done)) => {
                 for (_, bound) in std::mem::take(&mut bound) {
                     leaving.push(bound.close().await);
                 }
                 let groups = std::mem::take(&mut leaving);
-                // On its own, so that sweeping goes on.
+                // In a separate task, so that sweeping continues.
                 tokio::task::spawn_local(async move { done.send(drain(groups, end).await).ok() });
             }
         }
     }
 }
 
-/// Waits for the connections to leave, and ends those that have not by then. Returns how many that were.
-async fn drain(groups: Vec<Rc<Group>>, end: Instant) -> usize {
+/// Waits for the connections to close, and closes the remaining ones at `end`. Returns how many were closed.
+async fn drain(groups: Vec<Rc<ListenerConnections>>, end: Instant) -> usize {
     let mut cut = 0;
     for group in groups {
-        if timeout_at(end, group.emptied()).await.is_err() {
-            cut += group.cut();
-            group.emptied().await;
+        if timeout_at(end, group.wait_until_empty()).await.is_err() {
+            cut += group.abort();
+            group.wait_until_empty().await;
         }
     }
     cut
@@ -292,12 +299,12 @@ async fn drain(groups: Vec<Rc<Group>>, end: Instant) -> usize {
 async fn accept(
     worker: Rc<Worker>,
     listener: TcpListener,
-    group: Rc<Group>,
+    group: Rc<ListenerConnections>,
     permits: Arc<Semaphore>,
     mut stopped: oneshot::Receiver<()>,
 ) {
-    // Beyond the limit of connections one waits here, and the others in the system's queue. No worker keeps a permit while
-    // nobody comes to it: another may have clients for it.
+    // Beyond the connection limit one connection waits here, and the others in the accept queue. A worker holds no
+    // permit without a connection, since another worker may need it.
     let mut waiting: Option<(TcpStream, SocketAddr)> = None;
     let mut failing = false;
     loop {
@@ -305,7 +312,7 @@ async fn accept(
             if waiting.is_none() {
                 waiting = Some(listener.accept().await?);
                 if permits.available_permits() == 0 {
-                    worker.ledger.delayed.add(1);
+                    worker.counters.delayed.add(1);
                 }
             }
             Arc::clone(&permits).acquire_owned().await.map_err(io::Error::other)
@@ -322,12 +329,12 @@ async fn accept(
                     start_connection(&worker, &group, stream, address, permit);
                 }
             }
-            Err(error) if belongs_to_one_connection(&error) => worker.ledger.accept_errors.add(1),
+            Err(error) if is_connection_error(&error) => worker.counters.accept_errors.add(1),
             Err(error) => {
-                // Out of file descriptors or memory. Accepting at once again would fail as often as the loop can turn.
-                worker.ledger.accept_errors.add(1);
+                // Out of file descriptors or memory. Retrying at once would busy-loop.
+                worker.counters.accept_errors.add(1);
                 if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!(%error, address = %group.address, "Cannot accept connections; trying again");
+                    tracing::warn!(%error, address = %group.address, "Cannot accept connections; retrying");
                 }
                 sleep(ACCEPT_PAUSE).await;
             }
@@ -338,7 +345,7 @@ async fn accept(
     {
         start_connection(&worker, &group, stream, address, permit);
     }
-    // What the system has accepted for us already is served; tokio would not ask it again without an event.
+    // Connections in the accept queue are served; tokio's listener would not try to accept them without a new event.
     let Ok(listener) = listener.into_std() else { return };
     while let Ok((stream, address)) = listener.accept() {
         let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else { return };
@@ -352,33 +359,33 @@ async fn accept(
 
 fn start_connection(
     worker: &Rc<Worker>,
-    group: &Rc<Group>,
+    group: &Rc<ListenerConnections>,
     stream: TcpStream,
     address: SocketAddr,
     permit: OwnedSemaphorePermit,
 ) {
-    worker.ledger.accepted.add(1);
-    let open = Open { ledger: Arc::clone(&worker.ledger), _permit: permit };
-    accept::start(stream, address, worker, group, open);
+    worker.counters.accepted.add(1);
+    let open = OpenConnection { ledger: Arc::clone(&worker.counters), _permit: permit };
+    accept::spawn(stream, address, worker, group, open);
 }
 
-/// Counted as open until dropped, also by a panic.
-struct Open {
-    ledger: Arc<Ledger>,
+/// Counts a connection as open until dropped, also by a panic.
+struct OpenConnection {
+    ledger: Arc<WorkerStats>,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Drop for Open {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.ledger.closed.add(1);
     }
 }
 
-fn belongs_to_one_connection(error: &io::Error) -> bool {
+fn is_connection_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionRefused | ConnectionAborted | ConnectionReset)
 }
 
-/// How often idle connections to endpoints are looked through.
-const SWEEP: Duration = Duration::from_secs(5);
+/// How often idle connections to endpoints are swept.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -1,21 +1,21 @@
-//! What a reload changed: objects that came, went or changed their mind.
+//! Summarizes a reload: objects that were added, removed or changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::plain::plain;
-use super::table::Word;
+use super::plain::escape_controls;
+use super::table::VerdictWord;
 use crate::compile::verdict::{Condition, Verdict, Verdicts};
 
-/// One line per object: `+` came, `-` went, `~` changed, with the conditions that flipped. Empty if nothing did.
+/// One line per object: `+` added, `-` removed, `~` changed, with the changed conditions. Empty if nothing changed.
 pub fn changes(before: &Verdicts, after: &Verdicts) -> String {
     let objects: BTreeSet<_> = before.keys().chain(after.keys()).collect();
     let mut out = String::new();
     for id in objects {
         match (before.get(id), after.get(id)) {
-            (None, Some(new)) => out += &line('+', &format!("{id}: {}", Word::of(new).text())),
+            (None, Some(new)) => out += &line('+', &format!("{id}: {}", VerdictWord::from_verdict(new).text())),
             (Some(_), None) => out += &line('-', &id.to_string()),
             (Some(old), Some(new)) => {
-                let flips = flips(old, new);
+                let flips = changed_conditions(old, new);
                 if !flips.is_empty() {
                     out += &line('~', &format!("{id}: {}", flips.join(", ")));
                 } else if old.generation != new.generation {
@@ -29,13 +29,13 @@ pub fn changes(before: &Verdicts, after: &Verdicts) -> String {
 }
 
 fn line(sign: char, text: &str) -> String {
-    format!("{sign} {}\n", plain(text))
+    format!("{sign} {}\n", escape_controls(text))
 }
 
-/// Conditions whose status or reason is another one now: `Accepted is False (NoMatchingParent)`.
-fn flips(old: &Verdict, new: &Verdict) -> Vec<String> {
-    let old: BTreeMap<_, _> = old.every_condition().map(key).collect();
-    let flips = new.every_condition().filter_map(|condition| {
+/// Conditions with a changed status or reason: `Accepted is False (NoMatchingParent)`.
+fn changed_conditions(old: &Verdict, new: &Verdict) -> Vec<String> {
+    let old: BTreeMap<_, _> = old.all_conditions().map(key).collect();
+    let flips = new.all_conditions().filter_map(|condition| {
         let (key, code) = key(condition);
         let was = old.get(&key).copied();
         if was == Some(code) {
@@ -61,9 +61,9 @@ mod tests {
     use crate::api::{Kind, ObjectId, ObjectKey};
     use crate::compile::verdict::{Code, ListenerVerdict};
 
-    fn world(objects: &[(&str, i64, Code)]) -> Verdicts {
+    fn verdicts(objects: &[(&str, i64, Code)]) -> Verdicts {
         let objects = objects.iter().map(|(name, generation, code)| {
-            let condition = Condition { code: *code, problems: Vec::new() };
+            let condition = Condition { code: *code, diagnostics: Vec::new() };
             let listener = ListenerVerdict {
                 name: "http".to_owned(),
                 port: 80,
@@ -84,10 +84,10 @@ mod tests {
     }
 
     #[test]
-    fn what_came_went_and_flipped_is_told() {
+    fn added_removed_and_changed_objects_are_listed() {
         let (good, bad) = (Code::ClassAccepted, Code::ClassInvalidParameters);
-        let before = world(&[("edited", 1, good), ("flips", 1, good), ("gone", 1, good), ("same", 1, bad)]);
-        let after = world(&[("edited", 2, good), ("flips", 2, bad), ("new", 1, bad), ("same", 1, bad)]);
+        let before = verdicts(&[("edited", 1, good), ("flips", 1, good), ("gone", 1, good), ("same", 1, bad)]);
+        let after = verdicts(&[("edited", 2, good), ("flips", 2, bad), ("new", 1, bad), ("same", 1, bad)]);
         let expected = "\
 ~ Gateway default/edited
 ~ Gateway default/flips: Accepted is False (InvalidParameters), spec.listeners[0] Accepted is False (InvalidParameters)
@@ -96,7 +96,7 @@ mod tests {
 ";
         assert_eq!(changes(&before, &after), expected);
         assert_eq!(changes(&after, &after), "");
-        let back = changes(&world(&[("x", 1, bad)]), &world(&[("x", 2, good)]));
+        let back = changes(&verdicts(&[("x", 1, bad)]), &verdicts(&[("x", 2, good)]));
         assert_eq!(back, "~ Gateway default/x: Accepted is True, spec.listeners[0] Accepted is True\n");
     }
 }

@@ -1,38 +1,38 @@
-//! One thing to tell somebody: what is wrong with which object, where, and what would be right.
+//! A diagnostic: an object, a position, what is wrong, and what would be right.
 
 use std::collections::HashSet;
 
 use crate::api::ObjectId;
-use crate::compile::verdict::{Code, Condition, Problem, Verdict};
-use crate::manifests::{Place, Refusal, Severity};
+use crate::compile::verdict::{Code, Condition, FieldDiagnostic, Verdict};
+use crate::manifests::{FilePosition, ManifestDiagnostic, Severity};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     pub severity: Severity,
-    /// None for objects of a cluster, and until `locate` was asked.
-    pub place: Option<Place>,
-    /// `HTTPRoute default/web`, as far as it is known.
+    /// `None` for objects of a cluster, and before `add_positions` is called.
+    pub position: Option<FilePosition>,
+    /// The object, if known: `HTTPRoute default/web`.
     pub object: Option<String>,
-    /// The object of a verdict, by which its place is found.
+    /// The object of a verdict, used to find its position.
     pub id: Option<ObjectId>,
-    /// Path in the object, or empty.
+    /// The path in the object, or empty.
     pub field: String,
-    /// The condition that says so; `None` for what never became an object.
+    /// The condition that reports it; `None` if the text was not read as an object.
     pub condition: Option<Code>,
     pub reason: &'static str,
     /// A clause without a full stop.
     pub message: String,
     /// A clause without a full stop, or empty.
     pub remedy: String,
-    /// What keeps being served meanwhile: a sentence.
+    /// What stays in use meanwhile: a sentence.
     pub meanwhile: Option<String>,
 }
 
-/// A refusal is a diagnostic already.
-pub fn of_refusal(refusal: &Refusal) -> Diagnostic {
+/// Converts a manifest diagnostic.
+pub fn from_manifest(refusal: &ManifestDiagnostic) -> Diagnostic {
     Diagnostic {
         severity: refusal.severity,
-        place: Some(refusal.place.clone()),
+        position: Some(refusal.position.clone()),
         object: refusal.object.clone(),
         id: None,
         field: refusal.field.clone(),
@@ -44,33 +44,33 @@ pub fn of_refusal(refusal: &Refusal) -> Diagnostic {
     }
 }
 
-/// What is wrong by a verdict, each problem once, although several conditions, listeners and parents may repeat it.
-/// `locate` gives the places.
-pub fn of_verdict(id: &ObjectId, verdict: &Verdict) -> Vec<Diagnostic> {
-    let mut told = HashSet::new();
+/// The diagnostics of a verdict, without duplicates, although several conditions, listeners and parents may repeat a
+/// problem. `add_positions` adds the positions.
+pub fn from_verdict(id: &ObjectId, verdict: &Verdict) -> Vec<Diagnostic> {
+    let mut seen = HashSet::new();
     let mut diagnostics = Vec::new();
-    for (field, condition) in verdict.every_condition() {
-        diagnostics.extend(of_condition(id, field, condition));
+    for (field, condition) in verdict.all_conditions() {
+        diagnostics.extend(from_condition(id, field, condition));
     }
-    // What somebody wrote down for these requests is not done for them.
+    // A configured plugin is not applied to these requests, so this is an error.
     let broken = verdict.broken_plugins.iter();
-    diagnostics.extend(broken.map(|problem| of_problem(id, Severity::Error, None, "PluginNotInEffect", problem)));
-    let notes = verdict.notes.iter().map(|note| of_problem(id, Severity::Warning, None, "Remark", note));
+    diagnostics.extend(broken.map(|problem| from_problem(id, Severity::Error, None, "PluginNotInEffect", problem)));
+    let notes = verdict.notes.iter().map(|note| from_problem(id, Severity::Warning, None, "Remark", note));
     diagnostics.extend(notes);
-    diagnostics.retain(|diagnostic| told.insert((diagnostic.field.clone(), diagnostic.message.clone())));
-    if diagnostics.iter().any(|diagnostic| !only_points(diagnostic)) {
-        diagnostics.retain(|diagnostic| !only_points(diagnostic));
+    diagnostics.retain(|diagnostic| seen.insert((diagnostic.field.clone(), diagnostic.message.clone())));
+    if diagnostics.iter().any(|diagnostic| !is_cross_reference(diagnostic)) {
+        diagnostics.retain(|diagnostic| !is_cross_reference(diagnostic));
     }
     diagnostics
 }
 
-/// Whether it sends the reader to another condition of the same object. In a status each condition stands for itself;
-/// here what it points to is told as well.
-fn only_points(diagnostic: &Diagnostic) -> bool {
-    POINTERS.contains(&diagnostic.remedy.as_str())
+/// Whether it only refers to another condition of the same object. A status needs such references, since each condition
+/// is read separately; here the other condition is listed as well.
+fn is_cross_reference(diagnostic: &Diagnostic) -> bool {
+    CROSS_REFERENCES.contains(&diagnostic.remedy.as_str())
 }
 
-/// What a refused object is missed by: "it does not exist" would send the reader to look for what is there.
+/// Explains references to rejected objects: "does not exist" would be misleading for an object that is in the files.
 pub fn explain_missing(diagnostics: &mut [Diagnostic]) {
     let refused: HashSet<String> = diagnostics
         .iter()
@@ -80,15 +80,18 @@ pub fn explain_missing(diagnostics: &mut [Diagnostic]) {
     for diagnostic in diagnostics {
         let Some(missing) = diagnostic.message.strip_suffix(" does not exist") else { continue };
         if refused.contains(missing) {
-            diagnostic.message = format!("{missing} is refused itself");
-            diagnostic.remedy = "correct it as its own error says".to_owned();
+            diagnostic.message = format!("{missing} was rejected");
+            diagnostic.remedy = "fix the error reported for it".to_owned();
         }
     }
 }
 
-/// Fills in the places of verdicts, all at once so that each file is read once.
-pub fn locate(diagnostics: &mut [Diagnostic], places: impl FnOnce(&[(&ObjectId, &str)]) -> Vec<Option<Place>>) {
-    let asked = |diagnostic: &&Diagnostic| diagnostic.place.is_none() && diagnostic.id.is_some();
+/// Adds the positions of verdict diagnostics, all at once so that each file is read once.
+pub fn add_positions(
+    diagnostics: &mut [Diagnostic],
+    places: impl FnOnce(&[(&ObjectId, &str)]) -> Vec<Option<FilePosition>>,
+) {
+    let asked = |diagnostic: &&Diagnostic| diagnostic.position.is_none() && diagnostic.id.is_some();
     let fields: Vec<_> = diagnostics
         .iter()
         .filter(asked)
@@ -96,44 +99,44 @@ pub fn locate(diagnostics: &mut [Diagnostic], places: impl FnOnce(&[(&ObjectId, 
         .collect();
     let mut found = places(&fields).into_iter();
     for diagnostic in diagnostics.iter_mut().filter(|diagnostic| asked(&&**diagnostic)) {
-        diagnostic.place = found.next().flatten();
+        diagnostic.position = found.next().flatten();
     }
 }
 
-/// In the order in which people work through them: by place, then what has none by object.
+/// Sorts by position; diagnostics without a position come last, by object.
 pub fn sort(diagnostics: &mut [Diagnostic]) {
     diagnostics.sort_by(|left, right| {
-        let key = |diagnostic: &Diagnostic| (diagnostic.place.is_none(), diagnostic.severity);
+        let key = |diagnostic: &Diagnostic| (diagnostic.position.is_none(), diagnostic.severity);
         let (left_key, right_key) = (key(left), key(right));
-        let by_place = left_key.0.cmp(&right_key.0).then_with(|| left.place.cmp(&right.place));
+        let by_place = left_key.0.cmp(&right_key.0).then_with(|| left.position.cmp(&right.position));
         by_place
             .then_with(|| (&left.object, &left.field).cmp(&(&right.object, &right.field)))
             .then(left_key.cmp(&right_key))
     });
 }
 
-fn of_condition(id: &ObjectId, field: String, condition: &Condition) -> Vec<Diagnostic> {
+fn from_condition(id: &ObjectId, field: String, condition: &Condition) -> Vec<Diagnostic> {
     let code = condition.code;
-    // What is pending is being worked on, by us or by somebody else.
+    // A pending condition is expected to resolve without a change by the user.
     let severity = if code.is_bad() && code.reason() != "Pending" { Severity::Error } else { Severity::Warning };
-    if condition.problems.is_empty() && code.is_bad() {
-        let sentence = Problem::new(field, code.sentence().trim_end_matches('.'), "");
-        return vec![of_problem(id, severity, Some(code), code.reason(), &sentence)];
+    if condition.diagnostics.is_empty() && code.is_bad() {
+        let sentence = FieldDiagnostic::new(field, code.sentence().trim_end_matches('.'), "");
+        return vec![from_problem(id, severity, Some(code), code.reason(), &sentence)];
     }
-    let problems = condition.problems.iter();
-    problems.map(|problem| of_problem(id, severity, Some(code), code.reason(), problem)).collect()
+    let problems = condition.diagnostics.iter();
+    problems.map(|problem| from_problem(id, severity, Some(code), code.reason(), problem)).collect()
 }
 
-fn of_problem(
+fn from_problem(
     id: &ObjectId,
     severity: Severity,
     condition: Option<Code>,
     reason: &'static str,
-    problem: &Problem,
+    problem: &FieldDiagnostic,
 ) -> Diagnostic {
     Diagnostic {
         severity,
-        place: None,
+        position: None,
         object: Some(id.to_string()),
         id: Some(id.clone()),
         field: problem.field.clone(),
@@ -145,7 +148,7 @@ fn of_problem(
     }
 }
 
-const POINTERS: &[&str] =
+const CROSS_REFERENCES: &[&str] =
     &["see the conditions of the listener", "see the conditions of the Gateway", "see its condition Accepted"];
 
 #[cfg(test)]
@@ -157,21 +160,22 @@ mod tests {
     use crate::api::{Kind, ObjectKey};
 
     #[test]
-    fn a_plugin_that_a_route_misses_is_an_error_and_told_once() {
+    fn missing_plugin_is_reported_once_as_an_error() {
         let id = ObjectId::new(Kind::HttpRoute, ObjectKey::new("default", "web"));
-        let broken = Problem::new("metadata.annotations[konghq.com/plugins]", "plugin p cannot be used", "see it");
+        let broken =
+            FieldDiagnostic::new("metadata.annotations[konghq.com/plugins]", "plugin p cannot be used", "see it");
         let notes = vec![broken.clone()];
-        let told = of_verdict(&id, &Verdict { notes, broken_plugins: vec![broken], ..Verdict::default() });
-        let told: Vec<_> = told.iter().map(|found| (found.severity, found.reason)).collect();
-        assert_eq!(told, [(Severity::Error, "PluginNotInEffect")]);
+        let reported = from_verdict(&id, &Verdict { notes, broken_plugins: vec![broken], ..Verdict::default() });
+        let reported: Vec<_> = reported.iter().map(|found| (found.severity, found.reason)).collect();
+        assert_eq!(reported, [(Severity::Error, "PluginNotInEffect")]);
     }
 
     #[test]
-    fn a_refused_object_is_not_called_missing() {
+    fn rejected_objects_are_not_reported_as_missing() {
         let id = ObjectId::new(Kind::Gateway, ObjectKey::new("default", "web"));
-        let note = |message: &str| Problem::new("spec", message, "create it");
+        let note = |message: &str| FieldDiagnostic::new("spec", message, "create it");
         let notes = vec![note("Secret default/a does not exist"), note("Secret default/b does not exist")];
-        let mut diagnostics = of_verdict(&id, &Verdict { notes, ..Verdict::default() });
+        let mut diagnostics = from_verdict(&id, &Verdict { notes, ..Verdict::default() });
         let refused = Diagnostic {
             severity: Severity::Error,
             object: Some("Secret default/a".to_owned()),
@@ -181,19 +185,21 @@ mod tests {
         diagnostics.push(refused);
         explain_missing(&mut diagnostics);
         let messages: Vec<_> = diagnostics.iter().map(|diagnostic| diagnostic.message.as_str()).collect();
-        assert_eq!(messages[..2], ["Secret default/a is refused itself", "Secret default/b does not exist"]);
+        assert_eq!(messages[..2], ["Secret default/a was rejected", "Secret default/b does not exist"]);
     }
 
     #[test]
-    fn a_problem_is_told_once_and_found() {
+    fn problems_are_reported_once_with_position() {
         let id = ObjectId::new(Kind::GatewayClass, ObjectKey::cluster("portico"));
-        let problem = Problem::new("spec.parametersRef", "no ConfigMap x/y", "create it");
+        let problem = FieldDiagnostic::new("spec.parametersRef", "no ConfigMap x/y", "create it");
         let refused =
-            Condition { code: Code::ClassInvalidParameters, problems: vec![problem.clone(), problem.clone()] };
-        let remark =
-            Condition { code: Code::ClassAccepted, problems: vec![Problem::new("spec.description", "long", "cut")] };
-        let fine = Condition { code: Code::ClassAccepted, problems: vec![] };
-        let silent = Condition { code: Code::ClassInvalidParameters, problems: vec![] };
+            Condition { code: Code::ClassInvalidParameters, diagnostics: vec![problem.clone(), problem.clone()] };
+        let remark = Condition {
+            code: Code::ClassAccepted,
+            diagnostics: vec![FieldDiagnostic::new("spec.description", "long", "cut")],
+        };
+        let fine = Condition { code: Code::ClassAccepted, diagnostics: vec![] };
+        let silent = Condition { code: Code::ClassInvalidParameters, diagnostics: vec![] };
         for (conditions, expected) in [
             (vec![fine.clone()], vec![]),
             (vec![refused.clone(), fine.clone()], vec![(Severity::Error, "spec.parametersRef", "no ConfigMap x/y")]),
@@ -201,34 +207,34 @@ mod tests {
             (vec![silent], vec![(Severity::Error, "", "The parameters cannot be used")]),
         ] {
             let verdict = Verdict { conditions, ..Verdict::default() };
-            let found = of_verdict(&id, &verdict);
+            let found = from_verdict(&id, &verdict);
             let found: Vec<_> =
                 found.iter().map(|found| (found.severity, found.field.as_str(), found.message.as_str())).collect();
             assert_eq!(found, expected);
         }
         let pointer =
-            Problem::new("spec.listeners[0]", "listener a is not served", "see the conditions of the listener");
-        let pointing = Condition { code: Code::ClassInvalidParameters, problems: vec![pointer] };
-        let alone = of_verdict(&id, &Verdict { conditions: vec![pointing.clone()], ..Verdict::default() });
-        assert_eq!(alone.len(), 1, "with nothing else to say it is said");
-        let both = of_verdict(&id, &Verdict { conditions: vec![pointing, refused.clone()], ..Verdict::default() });
+            FieldDiagnostic::new("spec.listeners[0]", "listener a is not served", "see the conditions of the listener");
+        let pointing = Condition { code: Code::ClassInvalidParameters, diagnostics: vec![pointer] };
+        let alone = from_verdict(&id, &Verdict { conditions: vec![pointing.clone()], ..Verdict::default() });
+        assert_eq!(alone.len(), 1, "a reference is kept if it is the only diagnostic");
+        let both = from_verdict(&id, &Verdict { conditions: vec![pointing, refused.clone()], ..Verdict::default() });
         assert_eq!((both.len(), both[0].field.as_str()), (1, "spec.parametersRef"));
 
         let verdict = Verdict {
             conditions: vec![refused],
-            notes: vec![problem, Problem::new("a", "b", "c")],
+            notes: vec![problem, FieldDiagnostic::new("a", "b", "c")],
             ..Verdict::default()
         };
-        let mut diagnostics = of_verdict(&id, &verdict);
-        locate(&mut diagnostics, |fields| {
+        let mut diagnostics = from_verdict(&id, &verdict);
+        add_positions(&mut diagnostics, |fields| {
             assert_eq!(fields, [(&id, "spec.parametersRef"), (&id, "a")]);
-            vec![Some(Place::bare(Arc::from(Path::new("a.yaml")), 3, 5)), None]
+            vec![Some(FilePosition::without_excerpt(Arc::from(Path::new("a.yaml")), 3, 5)), None]
         });
-        let places: Vec<_> = diagnostics.iter().map(|found| found.place.as_ref().map(|place| place.line)).collect();
+        let places: Vec<_> = diagnostics.iter().map(|found| found.position.as_ref().map(|place| place.line)).collect();
         assert_eq!(places, [Some(3), None]);
         assert_eq!(diagnostics[1].reason, "Remark");
         diagnostics.reverse();
         sort(&mut diagnostics);
-        assert_eq!(diagnostics[1].reason, "Remark", "what has no place comes last");
+        assert_eq!(diagnostics[1].reason, "Remark", "diagnostics without a position come last");
     }
 }

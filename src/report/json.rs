@@ -1,17 +1,17 @@
-//! Diagnostics for programs.
+//! Diagnostics as JSON.
 
 use serde::Serialize;
 
 use super::diagnostic::Diagnostic;
 
-/// A JSON list, one element per diagnostic. What is not known is null.
+/// A JSON list with one element per diagnostic; unknown values are null.
 pub fn json(diagnostics: &[Diagnostic]) -> String {
-    let rows: Vec<_> = diagnostics.iter().map(Row::of).collect();
+    let rows: Vec<_> = diagnostics.iter().map(JsonDiagnostic::from_diagnostic).collect();
     serde_json::to_string_pretty(&rows).expect("strings and numbers are JSON") + "\n"
 }
 
 #[derive(Serialize)]
-struct Row<'a> {
+struct JsonDiagnostic<'a> {
     file: Option<String>,
     line: Option<u32>,
     column: Option<u32>,
@@ -25,11 +25,11 @@ struct Row<'a> {
     remedy: &'a str,
 }
 
-impl<'a> Row<'a> {
-    fn of(diagnostic: &'a Diagnostic) -> Self {
-        let place = diagnostic.place.as_ref();
+impl<'a> JsonDiagnostic<'a> {
+    fn from_diagnostic(diagnostic: &'a Diagnostic) -> Self {
+        let place = diagnostic.position.as_ref();
         let spot = place.filter(|place| place.line > 0);
-        Row {
+        JsonDiagnostic {
             file: place.map(|place| place.file.display().to_string()),
             line: spot.map(|place| place.line),
             column: spot.map(|place| place.column),
@@ -51,13 +51,13 @@ mod tests {
 
     use super::*;
     use crate::compile::verdict::Code;
-    use crate::manifests::{Place, Severity};
+    use crate::manifests::{FilePosition, Severity};
 
     #[test]
-    fn programs_get_every_field() {
+    fn json_has_every_field() {
         let mut diagnostic = Diagnostic {
             severity: Severity::Error,
-            place: Some(Place::bare(Arc::from(Path::new("a.yaml")), 3, 5)),
+            position: Some(FilePosition::without_excerpt(Arc::from(Path::new("a.yaml")), 3, 5)),
             object: Some("GatewayClass portico".to_owned()),
             id: None,
             field: "spec.parametersRef".to_owned(),
@@ -84,7 +84,7 @@ mod tests {
 ]
 "#;
         assert_eq!(first, expected);
-        diagnostic.place = Some(Place::whole(Arc::from(Path::new("shop"))));
+        diagnostic.position = Some(FilePosition::whole_file(Arc::from(Path::new("shop"))));
         diagnostic.condition = None;
         let second: serde_json::Value = serde_json::from_str(&json(&[diagnostic])).expect("it is JSON");
         assert_eq!(second[0]["file"], "shop");

@@ -1,13 +1,13 @@
-//! Verdicts for people: diagnostics with carets, tables, and JSON for programs.
+//! Renders verdicts and manifest diagnostics: text with carets, tables, and JSON.
 //!
 //! ```text
-//!   Refusal (a file) ─┐                    ┌─▶ terminal   like a compiler: place, line, caret, help
-//!                     ├─▶ Diagnostic ──────┤
-//!   Verdict (compile)─┘                    └─▶ json       a list for programs
-//!          └────────────▶ tables, changes, summary        who is served, what flipped, how many
+//!   ManifestDiagnostic ─┐                  ┌─▶ terminal   like a compiler: position, line, caret, help
+//!                       ├─▶ Diagnostic ────┤
+//!   Verdict (compile) ──┘                  └─▶ json       a list for programs
+//!          └────────────▶ tables, changes, summary        what is served, what changed, totals
 //! ```
 //!
-//! Everything here is a pure function to a `String`; who prints it decides about color and where it goes.
+//! All functions are pure and return a `String`; the caller decides about color and output.
 
 mod changes;
 mod diagnostic;
@@ -18,8 +18,8 @@ mod table;
 mod terminal;
 
 pub use changes::changes;
-pub use diagnostic::{Diagnostic, explain_missing, locate, of_refusal, of_verdict, sort};
+pub use diagnostic::{Diagnostic, add_positions, explain_missing, from_manifest, from_verdict, sort};
 pub use json::json;
-pub use summary::{Counts, count, not_read, summary};
+pub use summary::{InputCounts, count, ignored_kinds, summary};
 pub use table::{RouteRow, routes, verdicts};
 pub use terminal::terminal;

@@ -1,7 +1,7 @@
-//! Text that goes to a terminal without steering it.
+//! Makes text safe for terminals.
 
-/// The text with control characters written as escapes: what a stranger wrote must not move the cursor or change colors.
-pub(super) fn plain(text: &str) -> String {
+/// Escapes control characters, so that untrusted text cannot move the cursor or change colors.
+pub(super) fn escape_controls(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut plain, character| {
         if character.is_control() || BIDIRECTIONAL.contains(&character) {
             plain.extend(character.escape_default());
@@ -12,14 +12,14 @@ pub(super) fn plain(text: &str) -> String {
     })
 }
 
-/// A line of a file, character for character, so that carets stay where they are. The renderer shows the older control
-/// characters as signs, but passes on those that Latin-1 has beyond ASCII, which terminals may obey too.
-pub(super) fn tame(line: &str) -> String {
+/// Replaces control characters of a line one to one, so that carets stay aligned. The renderer shows ASCII control
+/// characters as symbols, but passes on the C1 controls of Latin-1, which terminals may interpret too.
+pub(super) fn replace_controls(line: &str) -> String {
     let is_wild = |character: char| ('\u{7f}'..='\u{9f}').contains(&character) || BIDIRECTIONAL.contains(&character);
     line.chars().map(|character| if is_wild(character) { char::REPLACEMENT_CHARACTER } else { character }).collect()
 }
 
-/// Marks that reorder the text around them.
+/// Characters that reorder the text around them.
 const BIDIRECTIONAL: &[char] = &[
     '\u{061c}', '\u{200e}', '\u{200f}', '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}', '\u{2066}',
     '\u{2067}', '\u{2068}', '\u{2069}',
@@ -30,8 +30,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn control_characters_are_shown_not_sent() {
-        assert_eq!(plain("a\u{1b}[31mb\nc\td"), "a\\u{1b}[31mb\\nc\\td");
-        assert_eq!(plain("grün \u{202e}x 路"), "grün \\u{202e}x 路");
+    fn control_characters_are_escaped() {
+        assert_eq!(escape_controls("a\u{1b}[31mb\nc\td"), "a\\u{1b}[31mb\\nc\\td");
+        assert_eq!(escape_controls("grün \u{202e}x 路"), "grün \\u{202e}x 路");
     }
 }

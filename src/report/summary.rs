@@ -1,22 +1,22 @@
-//! How many there are of each: the last line of a check.
+//! The totals in the last line of a check.
 
 use std::collections::BTreeMap;
 
 use super::diagnostic::Diagnostic;
-use super::plain::plain;
+use super::plain::escape_controls;
 use crate::manifests::Severity;
 
-/// What was looked at.
+/// The amount of input.
 #[derive(Clone, Copy, Debug)]
-pub struct Counts<'a> {
+pub struct InputCounts<'a> {
     pub files: usize,
     pub objects: usize,
-    /// Objects of kinds that we do not read, by `apiVersion/kind`.
+    /// Objects of kinds that Portico does not read, by `apiVersion/kind`.
     pub ignored: &'a BTreeMap<String, usize>,
 }
 
-/// `2 errors and 1 warning; 12 objects read from 3 files, and not 5 apps/v1/Deployment`.
-pub fn summary(counts: Counts<'_>, diagnostics: &[Diagnostic]) -> String {
+/// `2 errors and 1 warning; 12 objects read from 3 files; ignored: 5 apps/v1/Deployment`.
+pub fn summary(counts: InputCounts<'_>, diagnostics: &[Diagnostic]) -> String {
     let of = |severity| diagnostics.iter().filter(|diagnostic| diagnostic.severity == severity).count() as u64;
     let found = match (of(Severity::Error), of(Severity::Warning)) {
         (0, 0) => "nothing wrong".to_owned(),
@@ -28,17 +28,17 @@ pub fn summary(counts: Counts<'_>, diagnostics: &[Diagnostic]) -> String {
     let files = count(counts.files as u64, "file");
     let mut out = format!("{found}; {objects} read from {files}");
     if !counts.ignored.is_empty() {
-        out += &format!(", and not {}", not_read(counts.ignored));
+        out += &format!("; ignored: {}", ignored_kinds(counts.ignored));
     }
     out + "\n"
 }
 
-/// Kinds that we do not read: `5 apps/v1/Deployment, 1 v1/Pod`.
-pub fn not_read(ignored: &BTreeMap<String, usize>) -> String {
-    let kinds = ignored.iter().take(SHOWN).map(|(kind, number)| format!("{number} {}", plain(kind)));
+/// Ignored objects by kind: `5 apps/v1/Deployment, 1 v1/Pod`.
+pub fn ignored_kinds(ignored: &BTreeMap<String, usize>) -> String {
+    let kinds = ignored.iter().take(MAX_KINDS).map(|(kind, number)| format!("{number} {}", escape_controls(kind)));
     let mut out = kinds.collect::<Vec<_>>().join(", ");
-    if ignored.len() > SHOWN {
-        out += &format!(" and {} more kinds", ignored.len() - SHOWN);
+    if ignored.len() > MAX_KINDS {
+        out += &format!(" and {} more kinds", ignored.len() - MAX_KINDS);
     }
     out
 }
@@ -48,18 +48,18 @@ pub fn count(number: u64, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-/// Kinds that are named; a folder of everything has many.
-const SHOWN: usize = 5;
+/// The maximum number of kinds listed; a folder of arbitrary manifests may have many.
+const MAX_KINDS: usize = 5;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn numbers_agree_with_their_nouns() {
+    fn nouns_are_pluralized() {
         let diagnostic = |severity| Diagnostic {
             severity,
-            place: None,
+            position: None,
             object: None,
             id: None,
             field: String::new(),
@@ -87,10 +87,11 @@ mod tests {
                 2,
                 &many,
                 vec![error],
-                "1 error; 2 objects read from 1 file, and not 1 g/v1/K1, 2 g/v1/K2, 3 g/v1/K3, 4 g/v1/K4, 5 g/v1/K5 and 2 more kinds\n",
+                "1 error; 2 objects read from 1 file; ignored: 1 g/v1/K1, 2 g/v1/K2, 3 g/v1/K3, 4 g/v1/K4, 5 g/v1/K5 \
+                 and 2 more kinds\n",
             ),
         ] {
-            assert_eq!(summary(Counts { files, objects, ignored }, &diagnostics), expected);
+            assert_eq!(summary(InputCounts { files, objects, ignored }, &diagnostics), expected);
         }
     }
 }

@@ -1,37 +1,37 @@
-//! Tables as kubectl prints them: columns by spaces, headings in capitals, no lines.
+//! Tables in the style of kubectl: columns separated by spaces, headings in capitals, no lines.
 
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 
-use super::diagnostic::of_verdict;
-use super::plain::plain;
+use super::diagnostic::from_verdict;
+use super::plain::escape_controls;
 use super::summary::count;
 use crate::compile::verdict::{Code, Condition, Published, Verdict, Verdicts};
 use crate::manifests::Severity;
 
-/// Every object with what we think of it.
+/// Every object with its verdict.
 pub fn verdicts(verdicts: &Verdicts) -> String {
     let rows = verdicts.iter().map(|(id, verdict)| {
-        let word = Word::of(verdict).text();
-        [id.kind.to_string(), id.key.to_string(), word.to_owned(), detail(verdict, &of_verdict(id, verdict))]
+        let word = VerdictWord::from_verdict(verdict).text();
+        [id.kind.to_string(), id.key.to_string(), word.to_owned(), detail(verdict, &from_verdict(id, verdict))]
     });
     table(["KIND", "NAMESPACE/NAME", "VERDICT", "DETAIL"], rows)
 }
 
-/// One way a request can go.
+/// One match of a route.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RouteRow {
     pub host: String,
-    /// Path and what else must match: `/shop/* GET`.
+    /// Path and other conditions: `/shop/* GET`.
     pub path: String,
     /// `HTTPRoute default/web`.
     pub route: String,
     pub backends: String,
-    /// Where it listens: `127.0.0.1:8080`.
+    /// The address of the listener: `127.0.0.1:8080`.
     pub address: String,
 }
 
-/// Every way a request can go, in the order given.
+/// All matches, in the given order.
 pub fn routes(rows: &[RouteRow]) -> String {
     let rows =
         rows.iter().map(|row| [&row.host, &row.path, &row.route, &row.backends, &row.address].map(String::clone));
@@ -40,67 +40,70 @@ pub fn routes(rows: &[RouteRow]) -> String {
 
 /// A verdict in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Word {
-    /// It has no conditions: others refer to it, and say what they think of it.
+pub(super) enum VerdictWord {
+    /// It has no conditions of its own: problems are reported on the objects that refer to it.
     Read,
-    /// The same, with something to say about it.
+    /// The same, with remarks.
     ReadWithRemarks,
     Accepted,
-    /// Served, with something to say about it.
+    /// Served, with remarks.
     Remarks,
-    /// Right, and used by nothing.
+    /// Valid, but not referenced.
     Pending,
-    /// Some listeners, parents or rules are fine and some are not.
+    /// Some listeners, parents or rules are accepted and some are not.
     Partly,
     Refused,
 }
 
-impl Word {
-    pub(super) fn of(verdict: &Verdict) -> Self {
+impl VerdictWord {
+    pub(super) fn from_verdict(verdict: &Verdict) -> Self {
         let is_fine = |conditions: &[Condition]| !conditions.iter().any(|condition| condition.code.is_bad());
         let parts = verdict.listeners.iter().map(|listener| &listener.conditions);
         let parts = parts.chain(verdict.parents.iter().map(|parent| &parent.conditions));
         let parts = parts.chain(verdict.ancestors.iter().map(|ancestor| &ancestor.conditions));
         let parts: Vec<bool> = parts.map(|all| is_fine(all)).collect();
         let fine = parts.iter().filter(|fine| **fine).count();
-        let serves_some =
-            verdict.parents.iter().any(|parent| !parent.conditions.iter().any(|found| refuses(found.code)));
+        let serves_some = verdict
+            .parents
+            .iter()
+            .any(|parent| !parent.conditions.iter().any(|found| takes_out_of_service(found.code)));
         let remarks = || {
-            !verdict.notes.is_empty() || verdict.every_condition().any(|(_, condition)| !condition.problems.is_empty())
+            !verdict.notes.is_empty()
+                || verdict.all_conditions().any(|(_, condition)| !condition.diagnostics.is_empty())
         };
         match (is_fine(&verdict.conditions), fine == parts.len()) {
-            _ if verdict.every_condition().next().is_none() && remarks() => Word::ReadWithRemarks,
-            _ if verdict.every_condition().next().is_none() => Word::Read,
+            _ if verdict.all_conditions().next().is_none() && remarks() => VerdictWord::ReadWithRemarks,
+            _ if verdict.all_conditions().next().is_none() => VerdictWord::Read,
             (true, true) if verdict.conditions.iter().any(|condition| condition.code == Code::KongPending) => {
-                Word::Pending
+                VerdictWord::Pending
             }
-            (true, true) if !verdict.broken_plugins.is_empty() => Word::Partly,
-            (true, true) if remarks() => Word::Remarks,
-            (true, true) => Word::Accepted,
-            _ if fine > 0 || serves_some => Word::Partly,
-            _ => Word::Refused,
+            (true, true) if !verdict.broken_plugins.is_empty() => VerdictWord::Partly,
+            (true, true) if remarks() => VerdictWord::Remarks,
+            (true, true) => VerdictWord::Accepted,
+            _ if fine > 0 || serves_some => VerdictWord::Partly,
+            _ => VerdictWord::Refused,
         }
     }
 
     pub(super) fn text(self) -> &'static str {
         match self {
-            Word::Read => "Read",
-            Word::ReadWithRemarks => "Read*",
-            Word::Accepted => "Accepted",
-            Word::Remarks => "Accepted*",
-            Word::Pending => "Pending",
-            Word::Partly => "Partly",
-            Word::Refused => "Refused",
+            VerdictWord::Read => "Read",
+            VerdictWord::ReadWithRemarks => "Read*",
+            VerdictWord::Accepted => "Accepted",
+            VerdictWord::Remarks => "Accepted*",
+            VerdictWord::Pending => "Pending",
+            VerdictWord::Partly => "Partly",
+            VerdictWord::Refused => "Refused",
         }
     }
 }
 
-/// Whether a condition takes all of a route out of service. Others leave the rules that are right.
-fn refuses(code: Code) -> bool {
+/// Whether a condition takes the whole route out of service. Other conditions leave its valid rules in service.
+fn takes_out_of_service(code: Code) -> bool {
     code.is_bad() && !["PartiallyInvalid", "ResolvedRefs"].contains(&code.condition())
 }
 
-/// The first thing that is wrong, or what the object serves.
+/// The most severe diagnostic, or what the object serves.
 fn detail(verdict: &Verdict, diagnostics: &[super::Diagnostic]) -> String {
     let worst = diagnostics.iter().min_by_key(|diagnostic| match diagnostic.severity {
         Severity::Error => 0,
@@ -141,7 +144,7 @@ fn table<const COLUMNS: usize>(heading: [&str; COLUMNS], rows: impl Iterator<Ite
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(heading);
     for row in rows {
-        table.add_row(row.map(|cell| plain(&cell)));
+        table.add_row(row.map(|cell| escape_controls(&cell)));
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 3));
@@ -156,11 +159,11 @@ mod tests {
     use super::*;
     use crate::api::gateway::ParentReference;
     use crate::api::{Kind, ObjectId, ObjectKey};
-    use crate::compile::verdict::{AncestorVerdict, ListenerVerdict, ParentVerdict, Problem};
+    use crate::compile::verdict::{AncestorVerdict, FieldDiagnostic, ListenerVerdict, ParentVerdict};
 
     fn condition(code: Code, problems: &[&str]) -> Condition {
-        let problems = problems.iter().map(|message| Problem::new("spec.x", *message, "correct it")).collect();
-        Condition { code, problems }
+        let problems = problems.iter().map(|message| FieldDiagnostic::new("spec.x", *message, "correct it")).collect();
+        Condition { code, diagnostics: problems }
     }
 
     fn parent(name: &str, section: Option<&str>, condition: Condition) -> ParentVerdict {
@@ -176,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn verdicts_are_a_table() {
+    fn verdict_table() {
         let (good, bad) = (Code::ClassAccepted, Code::ClassInvalidParameters);
         let listener = ListenerVerdict {
             name: "http".to_owned(),
@@ -237,8 +240,8 @@ mod tests {
                 ObjectKey::new("default", "e"),
                 Verdict {
                     parents: vec![parent("web", None, condition(good, &[]))],
-                    notes: vec![Problem::new("spec", "plugin p cannot be used", "x")],
-                    broken_plugins: vec![Problem::new("spec", "plugin p cannot be used", "x")],
+                    notes: vec![FieldDiagnostic::new("spec", "plugin p cannot be used", "x")],
+                    broken_plugins: vec![FieldDiagnostic::new("spec", "plugin p cannot be used", "x")],
                     ..Verdict::default()
                 },
             ),
@@ -276,7 +279,7 @@ mod tests {
             (
                 Kind::Service,
                 ObjectKey::new("default", "c"),
-                Verdict { notes: vec![Problem::new("spec", "odd", "x")], ..Verdict::default() },
+                Verdict { notes: vec![FieldDiagnostic::new("spec", "odd", "x")], ..Verdict::default() },
             ),
         ];
         let all: Verdicts =
@@ -300,7 +303,7 @@ Service              default/c        Read*      Remark: spec: odd
     }
 
     #[test]
-    fn routes_are_a_table() {
+    fn route_table() {
         let row = RouteRow {
             host: "*.example.com".to_owned(),
             path: "/shop/* GET".to_owned(),

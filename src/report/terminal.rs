@@ -1,13 +1,13 @@
-//! Diagnostics as a compiler shows them: what, where, the line with a caret under it, and help.
+//! Diagnostics in the style of a compiler: message, position, the line with a caret, and help.
 
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Padding, Renderer, Snippet};
 
 use super::diagnostic::Diagnostic;
-use super::plain::{plain, tame};
-use crate::manifests::{Excerpt, Place, Severity};
+use super::plain::{escape_controls, replace_controls};
+use crate::manifests::{Excerpt, FilePosition, Severity};
 
-/// All diagnostics, each followed by an empty line. `color` is for terminals that want it.
+/// All diagnostics, each followed by an empty line.
 pub fn terminal(diagnostics: &[Diagnostic], color: bool) -> String {
     let renderer = if color { Renderer::styled() } else { Renderer::plain() };
     let renderer = renderer.decor_style(DecorStyle::Ascii).term_width(WIDTH);
@@ -26,28 +26,28 @@ fn group(diagnostic: &Diagnostic) -> Group<'_> {
         Severity::Warning => Level::WARNING,
     };
     let subject = [diagnostic.object.as_deref(), Some(diagnostic.field.as_str()), Some(diagnostic.message.as_str())];
-    let subject: Vec<_> = subject.into_iter().flatten().filter(|part| !part.is_empty()).map(plain).collect();
+    let subject: Vec<_> = subject.into_iter().flatten().filter(|part| !part.is_empty()).map(escape_controls).collect();
     let mut group = Group::with_title(level.primary_title(subject.join(": ")).id(diagnostic.reason));
-    if let Some(place) = &diagnostic.place {
+    if let Some(place) = &diagnostic.position {
         group = match excerpt(diagnostic) {
             Some(excerpt) => group.element(snippet(place, excerpt)),
             None => group.element(origin(place)).element(Padding),
         };
     }
     if !diagnostic.remedy.is_empty() {
-        group = group.element(Level::HELP.message(plain(&diagnostic.remedy)));
+        group = group.element(Level::HELP.message(escape_controls(&diagnostic.remedy)));
     }
     if let Some(code) = diagnostic.condition {
         let status = if code.status() { "True" } else { "False" };
         group = group.element(Level::NOTE.message(format!("{} is {status}", code.condition())));
     }
     if let Some(meanwhile) = &diagnostic.meanwhile {
-        group = group.element(Level::NOTE.message(plain(meanwhile)));
+        group = group.element(Level::NOTE.message(escape_controls(meanwhile)));
     }
     group
 }
 
-fn origin(place: &Place) -> Origin<'static> {
+fn origin(place: &FilePosition) -> Origin<'static> {
     let origin = Origin::path(path(place));
     match place.line {
         0 => origin,
@@ -55,8 +55,8 @@ fn origin(place: &Place) -> Origin<'static> {
     }
 }
 
-fn snippet<'a>(place: &Place, excerpt: &Excerpt) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
-    let text = format!("{}{}", dots(excerpt), tame(&excerpt.text));
+fn snippet<'a>(place: &FilePosition, excerpt: &Excerpt) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
+    let text = format!("{}{}", dots(excerpt), replace_controls(&excerpt.text));
     let before = shown_column(place, excerpt) - 1;
     let offset = |characters: usize| text.char_indices().nth(characters).map_or(text.len(), |(offset, _)| offset);
     let span = offset(before)..offset(before + excerpt.width.max(1) as usize);
@@ -64,9 +64,9 @@ fn snippet<'a>(place: &Place, excerpt: &Excerpt) -> Snippet<'a, annotate_snippet
     snippet.annotation(AnnotationKind::Primary.span(span))
 }
 
-/// The renderer counts the column in the text it is given. Of a very long line that is only a part.
+/// Corrects the column, which the renderer counts in the given text; for a very long line, that is only an excerpt.
 fn with_true_column(rendered: String, diagnostic: &Diagnostic) -> String {
-    let (Some(place), Some(excerpt)) = (&diagnostic.place, excerpt(diagnostic)) else { return rendered };
+    let (Some(place), Some(excerpt)) = (&diagnostic.position, excerpt(diagnostic)) else { return rendered };
     let Some((title, rest)) = rendered.split_once('\n').filter(|_| excerpt.skipped > 0) else { return rendered };
     let (path, line) = (path(place), place.line);
     let shown = format!("{path}:{line}:{}", shown_column(place, excerpt));
@@ -74,7 +74,7 @@ fn with_true_column(rendered: String, diagnostic: &Diagnostic) -> String {
     format!("{title}\n{rest}")
 }
 
-fn shown_column(place: &Place, excerpt: &Excerpt) -> usize {
+fn shown_column(place: &FilePosition, excerpt: &Excerpt) -> usize {
     let column = place.column.max(1).saturating_sub(excerpt.skipped).max(1) as usize;
     (column + dots(excerpt).chars().count()).min(excerpt.text.chars().count() + 2)
 }
@@ -83,22 +83,22 @@ fn dots(excerpt: &Excerpt) -> &'static str {
     if excerpt.skipped > 0 { "…" } else { "" }
 }
 
-fn path(place: &Place) -> String {
-    plain(&place.file.display().to_string())
+fn path(place: &FilePosition) -> String {
+    escape_controls(&place.file.display().to_string())
 }
 
-/// The line, if it may be shown.
+/// The excerpt, if it may be shown.
 fn excerpt(diagnostic: &Diagnostic) -> Option<&Excerpt> {
-    diagnostic.place.as_ref()?.excerpt.as_deref().filter(|_| !is_secret(diagnostic))
+    diagnostic.position.as_ref()?.excerpt.as_deref().filter(|_| !is_secret(diagnostic))
 }
 
-/// Manifests give no line of a Secret; should one come from elsewhere, its values are not shown either.
+/// Whether the field is a value of a Secret. Manifests give no excerpts of Secrets; this also covers other sources.
 fn is_secret(diagnostic: &Diagnostic) -> bool {
     let of_secret = diagnostic.object.as_deref().is_some_and(|object| object.starts_with("Secret "));
     of_secret && ["data", "stringData"].iter().any(|part| diagnostic.field.starts_with(part))
 }
 
-/// Columns. Longer lines are cut around the caret.
+/// The width in columns. Longer lines are cut around the caret.
 const WIDTH: usize = 120;
 
 #[cfg(test)]
@@ -114,7 +114,7 @@ mod tests {
         let file: Arc<Path> = Arc::from(Path::new("shop/routes.yaml"));
         Diagnostic {
             severity: Severity::Error,
-            place: Some(Place { file, line: 12, column, excerpt: Some(Arc::new(excerpt)) }),
+            position: Some(FilePosition { file, line: 12, column, excerpt: Some(Arc::new(excerpt)) }),
             object: Some("HTTPRoute default/web".to_owned()),
             id: None,
             field: "spec.rules[0].filter".to_owned(),
@@ -122,12 +122,12 @@ mod tests {
             reason: "UnknownField",
             message: "unknown field".to_owned(),
             remedy: "did you mean `filters`?".to_owned(),
-            meanwhile: Some("The last good version of this object stays in use.".to_owned()),
+            meanwhile: Some("The last valid version of this object stays in use.".to_owned()),
         }
     }
 
     #[test]
-    fn it_looks_like_a_compiler() {
+    fn diagnostics_look_like_compiler_errors() {
         let expected = "\
 error[UnknownField]: HTTPRoute default/web: spec.rules[0].filter: unknown field
   --> shop/routes.yaml:12:7
@@ -136,16 +136,16 @@ error[UnknownField]: HTTPRoute default/web: spec.rules[0].filter: unknown field
    |       ^^^^^^
    |
    = help: did you mean `filters`?
-   = note: The last good version of this object stays in use.
+   = note: The last valid version of this object stays in use.
 
 ";
         assert_eq!(terminal(&[diagnostic("      filter: []", 7, 6)], false), expected);
     }
 
     #[test]
-    fn what_is_not_known_is_left_out() {
+    fn unknown_parts_are_omitted() {
         let mut verdict = diagnostic("", 0, 0);
-        verdict.place = None;
+        verdict.position = None;
         verdict.condition = Some(Code::ClassInvalidParameters);
         verdict.meanwhile = None;
         verdict.severity = Severity::Warning;
@@ -159,7 +159,7 @@ warning[UnknownField]: HTTPRoute default/web: spec.rules[0].filter: unknown fiel
         assert_eq!(terminal(&[verdict], false), expected);
 
         let mut folder = diagnostic("", 0, 0);
-        folder.place = Some(Place::whole(Arc::from(Path::new("shop"))));
+        folder.position = Some(FilePosition::whole_file(Arc::from(Path::new("shop"))));
         (folder.object, folder.field, folder.meanwhile) = (None, String::new(), None);
         let expected = "\
 error[UnknownField]: unknown field
@@ -172,7 +172,7 @@ error[UnknownField]: unknown field
     }
 
     #[test]
-    fn tabs_wide_characters_and_long_lines_keep_the_caret_in_place() {
+    fn carets_align_with_tabs_wide_characters_and_long_lines() {
         for (line, column, width, shown) in [
             ("\t\tfilter: x", 3, 6, "12 |         filter: x\n   |         ^^^^^^\n"),
             ("  路径: filter", 7, 6, "12 |   路径: filter\n   |         ^^^^^^\n"),
@@ -185,7 +185,7 @@ error[UnknownField]: unknown field
             assert!(out.contains(shown), "{out}");
         }
         let mut long = diagnostic("", 5001, 6);
-        let place = long.place.as_mut().unwrap();
+        let place = long.position.as_mut().unwrap();
         let text = format!("{}filter{}", "x".repeat(66), "y".repeat(128));
         place.excerpt = Some(Arc::new(Excerpt { text, skipped: 4934, width: 6 }));
         let out = terminal(&[long], false);
@@ -201,7 +201,7 @@ error[UnknownField]: unknown field
     }
 
     #[test]
-    fn values_of_secrets_are_not_shown() {
+    fn secret_values_are_not_shown() {
         let mut secret = diagnostic("  password: hunter2", 13, 7);
         secret.object = Some("Secret default/login".to_owned());
         secret.field = "stringData.password".to_owned();
@@ -209,7 +209,7 @@ error[UnknownField]: unknown field
     }
 
     #[test]
-    fn color_comes_only_when_asked() {
+    fn color_is_optional() {
         let diagnostic = [diagnostic("      filter: []", 7, 6)];
         assert!(!terminal(&diagnostic, false).contains('\u{1b}'));
         assert!(terminal(&diagnostic, true).contains("\u{1b}["));

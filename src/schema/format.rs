@@ -1,4 +1,4 @@
-//! The `format`s that the API server checks. One it does not know it ignores, and so do we.
+//! The `format`s that the API server validates. Like the API server, unknown formats are ignored.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::LazyLock;
@@ -10,7 +10,7 @@ use regex::Regex;
 use super::syntax::DNS_NAME;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
+pub(super) enum SchemaFormat {
     Int32,
     Int64,
     Float,
@@ -27,12 +27,12 @@ pub(super) enum Format {
     Uuid,
 }
 
-/// Years of four digits, a colon in the offset, `T` between: RFC 3339 and nothing of ISO 8601 beyond it.
+/// Years of four digits, a colon in the offset, `T` between: RFC 3339 only, not all of ISO 8601.
 static DATE_TIME: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$").expect("a constant pattern")
 });
 
-/// What Go's `time.ParseDuration` reads.
+/// The syntax of Go's `time.ParseDuration`.
 static DURATION: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"^[+-]?(0|(([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$").expect("a constant pattern")
 });
@@ -44,76 +44,76 @@ static UUID: LazyLock<Regex> = LazyLock::new(|| {
 static URI: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"^([A-Za-z][A-Za-z0-9+.-]*:|/)[^\s\x00-\x1f]*$").expect("a constant pattern"));
 
-impl Format {
-    pub(super) fn named(name: &str) -> Option<Format> {
+impl SchemaFormat {
+    pub(super) fn from_name(name: &str) -> Option<SchemaFormat> {
         Some(match name {
-            "int32" => Format::Int32,
-            "int64" => Format::Int64,
-            "float" => Format::Float,
-            "double" => Format::Double,
-            "date-time" => Format::DateTime,
-            "date" => Format::Date,
-            "duration" => Format::Duration,
-            "byte" => Format::Byte,
-            "ipv4" => Format::Ipv4,
-            "ipv6" => Format::Ipv6,
-            "cidr" => Format::Cidr,
-            "hostname" => Format::Hostname,
-            "uri" => Format::Uri,
-            "uuid" => Format::Uuid,
+            "int32" => SchemaFormat::Int32,
+            "int64" => SchemaFormat::Int64,
+            "float" => SchemaFormat::Float,
+            "double" => SchemaFormat::Double,
+            "date-time" => SchemaFormat::DateTime,
+            "date" => SchemaFormat::Date,
+            "duration" => SchemaFormat::Duration,
+            "byte" => SchemaFormat::Byte,
+            "ipv4" => SchemaFormat::Ipv4,
+            "ipv6" => SchemaFormat::Ipv6,
+            "cidr" => SchemaFormat::Cidr,
+            "hostname" => SchemaFormat::Hostname,
+            "uri" => SchemaFormat::Uri,
+            "uuid" => SchemaFormat::Uuid,
             _ => return None,
         })
     }
 
-    /// Whether a text has this format. Formats of numbers say nothing about texts.
+    /// Whether a text has this format. Numeric formats accept every text.
     pub(super) fn accepts_text(self, text: &str) -> bool {
         match self {
-            Format::Int32 | Format::Int64 | Format::Float | Format::Double => true,
-            // The pattern bounds the shape, the parser the calendar.
-            Format::DateTime => {
+            SchemaFormat::Int32 | SchemaFormat::Int64 | SchemaFormat::Float | SchemaFormat::Double => true,
+            // The pattern checks the syntax, the parser the calendar.
+            SchemaFormat::DateTime => {
                 DATE_TIME.is_match(text) && text.to_ascii_uppercase().parse::<jiff::Timestamp>().is_ok()
             }
-            Format::Date => text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok(),
-            Format::Duration => DURATION.is_match(text),
-            // Line breaks are part of base64 as the API server reads it.
-            Format::Byte => {
+            SchemaFormat::Date => text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok(),
+            SchemaFormat::Duration => DURATION.is_match(text),
+            // The API server's base64 decoder ignores line breaks.
+            SchemaFormat::Byte => {
                 let bytes: Vec<u8> = text.bytes().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect();
                 BASE64_STANDARD.decode(bytes).is_ok()
             }
-            Format::Ipv4 => text.parse::<Ipv4Addr>().is_ok(),
-            Format::Ipv6 => text.parse::<Ipv6Addr>().is_ok(),
-            Format::Cidr => is_cidr(text),
-            Format::Hostname => (DNS_NAME.accepts)(&text.to_ascii_lowercase()),
-            Format::Uri => URI.is_match(text),
-            Format::Uuid => UUID.is_match(text),
+            SchemaFormat::Ipv4 => text.parse::<Ipv4Addr>().is_ok(),
+            SchemaFormat::Ipv6 => text.parse::<Ipv6Addr>().is_ok(),
+            SchemaFormat::Cidr => is_cidr(text),
+            SchemaFormat::Hostname => (DNS_NAME.accepts)(&text.to_ascii_lowercase()),
+            SchemaFormat::Uri => URI.is_match(text),
+            SchemaFormat::Uuid => UUID.is_match(text),
         }
     }
 
-    /// The least and greatest whole number of this format.
-    pub(super) fn whole_numbers(self) -> Option<(i64, i64)> {
+    /// The smallest and greatest integer of this format.
+    pub(super) fn integer_range(self) -> Option<(i64, i64)> {
         match self {
-            Format::Int32 => Some((i64::from(i32::MIN), i64::from(i32::MAX))),
-            Format::Int64 => Some((i64::MIN, i64::MAX)),
+            SchemaFormat::Int32 => Some((i64::from(i32::MIN), i64::from(i32::MAX))),
+            SchemaFormat::Int64 => Some((i64::MIN, i64::MAX)),
             _ => None,
         }
     }
 
-    /// What a text of this format is, and an example.
-    pub(super) fn words(self) -> (&'static str, &'static str) {
+    /// A noun for a text of this format, and an example.
+    pub(super) fn noun_and_example(self) -> (&'static str, &'static str) {
         match self {
-            Format::Int32 => ("a whole number of 32 bits", "8080"),
-            Format::Int64 => ("a whole number of 64 bits", "8080"),
-            Format::Float | Format::Double => ("a number", "0.5"),
-            Format::DateTime => ("a time as RFC 3339 writes it", "2026-01-31T12:00:00Z"),
-            Format::Date => ("a date", "2026-01-31"),
-            Format::Duration => ("a duration", "1m30s"),
-            Format::Byte => ("base64", "aGVsbG8="),
-            Format::Ipv4 => ("an IPv4 address", "192.0.2.1"),
-            Format::Ipv6 => ("an IPv6 address", "2001:db8::1"),
-            Format::Cidr => ("an address range", "192.0.2.0/24"),
-            Format::Hostname => ("a host name", "www.example.com"),
-            Format::Uri => ("a URI", "https://example.com/path"),
-            Format::Uuid => ("a UUID", "6f1b2c9e-0d7a-4c55-9c7e-0a1b2c3d4e5f"),
+            SchemaFormat::Int32 => ("a whole number of 32 bits", "8080"),
+            SchemaFormat::Int64 => ("a whole number of 64 bits", "8080"),
+            SchemaFormat::Float | SchemaFormat::Double => ("a number", "0.5"),
+            SchemaFormat::DateTime => ("an RFC 3339 timestamp", "2026-01-31T12:00:00Z"),
+            SchemaFormat::Date => ("a date", "2026-01-31"),
+            SchemaFormat::Duration => ("a duration", "1m30s"),
+            SchemaFormat::Byte => ("base64", "aGVsbG8="),
+            SchemaFormat::Ipv4 => ("an IPv4 address", "192.0.2.1"),
+            SchemaFormat::Ipv6 => ("an IPv6 address", "2001:db8::1"),
+            SchemaFormat::Cidr => ("an address range", "192.0.2.0/24"),
+            SchemaFormat::Hostname => ("a host name", "www.example.com"),
+            SchemaFormat::Uri => ("a URI", "https://example.com/path"),
+            SchemaFormat::Uuid => ("a UUID", "6f1b2c9e-0d7a-4c55-9c7e-0a1b2c3d4e5f"),
         }
     }
 }
@@ -121,7 +121,7 @@ impl Format {
 fn is_cidr(text: &str) -> bool {
     let Some((address, bits)) = text.split_once('/') else { return false };
     let digits = !bits.is_empty() && bits.len() <= 3 && bits.bytes().all(|byte| byte.is_ascii_digit());
-    // A leading zero is refused since it reads as octal elsewhere.
+    // A leading zero is rejected, since some parsers read it as octal.
     if !digits || (bits.len() > 1 && bits.starts_with('0')) {
         return false;
     }
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_format_accepts_its_example_and_refuses_what_only_looks_like_it() {
+    fn formats_accept_and_reject() {
         let cases: &[(&str, &[&str], &[&str])] = &[
             (
                 "date-time",
@@ -155,8 +155,8 @@ mod tests {
             ("uuid", &[], &["6f1b2c9e"]),
         ];
         for (name, good, bad) in cases {
-            let format = Format::named(name).unwrap();
-            assert!(format.accepts_text(format.words().1), "example of {name}");
+            let format = SchemaFormat::from_name(name).unwrap();
+            assert!(format.accepts_text(format.noun_and_example().1), "example of {name}");
             for text in *good {
                 assert!(format.accepts_text(text), "{text:?} is {name}");
             }
@@ -164,7 +164,7 @@ mod tests {
                 assert!(!format.accepts_text(text), "{text:?} is not {name}");
             }
         }
-        assert_eq!(Format::named("made-up"), None);
-        assert_eq!(Format::Int32.whole_numbers(), Some((-2_147_483_648, 2_147_483_647)));
+        assert_eq!(SchemaFormat::from_name("made-up"), None);
+        assert_eq!(SchemaFormat::Int32.integer_range(), Some((-2_147_483_648, 2_147_483_647)));
     }
 }

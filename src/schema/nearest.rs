@@ -1,15 +1,15 @@
-//! The known word that somebody who wrote an unknown one most likely meant.
+//! Suggests the known word that is closest to a misspelled one.
 
 use crate::api::Kind;
 
-/// The candidate that `word` is most likely a slip of: a few letters wrong, missing, added or swapped, or one word inside
-/// the other (`Prefix`, `PathPrefix`). Case does not count. Of equally near ones the first in the order given wins.
+/// The candidate that `word` most likely misspells: a few letters wrong, missing, added or swapped, or one word
+/// contained in the other (`Prefix`, `PathPrefix`). Ignores case. Among equally close candidates the first one wins.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let word = Letters::new(word)?;
+    let word = WordLetters::new(word)?;
     let mut best: Option<(usize, &str)> = None;
     for candidate in candidates {
-        let Some(other) = Letters::new(candidate) else { continue };
-        let Some(score) = word.edits_if_near(&other).or_else(|| word.containment(&other)) else { continue };
+        let Some(other) = WordLetters::new(candidate) else { continue };
+        let Some(score) = word.small_edit_distance(&other).or_else(|| word.containment_score(&other)) else { continue };
         if best.is_none_or(|(least, _)| score < least) {
             best = Some((score, candidate));
         }
@@ -17,50 +17,51 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     best.map(|(_, candidate)| candidate)
 }
 
-/// The kind of this group that a misspelt name most likely means. A word inside the other is not enough here:
-/// `ServiceAccount` is no slip of `Service`.
+/// The kind of this group that `name` most likely misspells. Containment does not count here: `ServiceAccount` does not
+/// misspell `Service`.
 pub fn nearest_kind(group: &str, name: &str) -> Option<&'static str> {
-    let word = Letters::new(name)?;
+    let word = WordLetters::new(name)?;
     Kind::ALL
         .iter()
         .filter(|kind| kind.group() == group)
-        .filter_map(|kind| word.edits_if_near(&Letters::new(kind.name())?).map(|edits| (edits, kind.name())))
+        .filter_map(|kind| word.small_edit_distance(&WordLetters::new(kind.name())?).map(|edits| (edits, kind.name())))
         .min_by_key(|(edits, _)| *edits)
         .map(|(_, name)| name)
 }
 
-/// A word longer than any name of ours is not a slip of one, and would make the comparison slow.
-const LONGEST: usize = 64;
+/// Longer words than any known name are not compared, since comparing them would be slow.
+const MAX_WORD_LENGTH: usize = 64;
 
-struct Letters(Vec<char>);
+struct WordLetters(Vec<char>);
 
-impl Letters {
-    fn new(word: &str) -> Option<Letters> {
-        if word.len() > LONGEST {
+impl WordLetters {
+    fn new(word: &str) -> Option<WordLetters> {
+        if word.len() > MAX_WORD_LENGTH {
             return None;
         }
-        Some(Letters(word.chars().flat_map(char::to_lowercase).collect()))
+        Some(WordLetters(word.chars().flat_map(char::to_lowercase).collect()))
     }
 
-    /// The number of edits between two words if it is small for their length: one in three letters.
-    fn edits_if_near(&self, other: &Letters) -> Option<usize> {
+    /// The edit distance of two words if it is small for their length: at most one in three letters.
+    fn small_edit_distance(&self, other: &WordLetters) -> Option<usize> {
         let longer = self.0.len().max(other.0.len());
-        let edits = edits(&self.0, &other.0);
+        let edits = edit_distance(&self.0, &other.0);
         (edits <= (longer / 3).max(1) && edits < longer).then_some(edits)
     }
 
-    /// Ranks below every near word, by how much longer one is than the other.
-    fn containment(&self, other: &Letters) -> Option<usize> {
+    /// A score worse than every edit distance, by the difference in length.
+    fn containment_score(&self, other: &WordLetters) -> Option<usize> {
         let (short, long) = if self.0.len() < other.0.len() { (self, other) } else { (other, self) };
         if short.0.len() < 3 || !long.0.windows(short.0.len()).any(|window| window == short.0) {
             return None;
         }
-        Some(LONGEST + long.0.len() - short.0.len())
+        Some(MAX_WORD_LENGTH + long.0.len() - short.0.len())
     }
 }
 
-/// Optimal string alignment: insertions, deletions, substitutions and swaps of neighbors, each letter edited once.
-fn edits(left: &[char], right: &[char]) -> usize {
+/// Optimal string alignment distance: insertions, deletions, substitutions and transpositions of neighbors, each letter
+/// edited once.
+fn edit_distance(left: &[char], right: &[char]) -> usize {
     let mut before = vec![0; right.len() + 1];
     let mut above: Vec<usize> = (0..=right.len()).collect();
     for i in 1..=left.len() {
@@ -83,7 +84,7 @@ mod tests {
     use crate::api::kind::{CORE_GROUP, GATEWAY_GROUP};
 
     #[test]
-    fn slips_find_their_word_and_strangers_find_none() {
+    fn misspellings_find_the_nearest_word() {
         const FIELDS: &[&str] = &["matches", "filters", "backendRefs", "timeouts", "name"];
         const TYPES: &[&str] = &["Exact", "PathPrefix", "RegularExpression"];
         for (word, candidates, expected) in [
@@ -102,11 +103,11 @@ mod tests {
         ] {
             assert_eq!(nearest(word, candidates.iter().copied()), expected, "{word}");
         }
-        assert_eq!(nearest(&"a".repeat(100_000), ["aaa"]), None, "a giant word costs nothing");
+        assert_eq!(nearest(&"a".repeat(100_000), ["aaa"]), None, "a long word is not compared");
     }
 
     #[test]
-    fn a_misspelt_kind_is_found_in_its_group() {
+    fn misspelled_kinds_are_found_in_their_group() {
         for (group, name, expected) in [
             (GATEWAY_GROUP, "HttpRoute", Some("HTTPRoute")),
             (GATEWAY_GROUP, "HTTPRoutes", Some("HTTPRoute")),

@@ -1,4 +1,4 @@
-//! Regular expressions by their text, each compiled once: the same dozen stands at a hundred places.
+//! A cache of compiled regular expressions by text, since schemas repeat the same few patterns many times.
 
 use std::collections::HashMap;
 
@@ -7,10 +7,11 @@ use regex::Regex;
 
 static COMPILED: Mutex<Option<HashMap<String, Regex>>> = Mutex::new(None);
 
-/// Texts come from our schemas alone, so their number is bounded; this guards against a rule that computes one.
-const MOST: usize = 1024;
+/// Patterns come only from Portico's schemas, so their number is bounded; this guards against rules that compute
+/// patterns.
+const MAX_PATTERNS: usize = 1024;
 
-/// The regular expression of this text; a clone shares the automaton and its cache.
+/// The compiled pattern; a clone shares the automaton and its cache.
 pub(super) fn compiled(text: &str) -> Result<Regex, regex::Error> {
     let mut compiled = COMPILED.lock();
     let compiled = compiled.get_or_insert_default();
@@ -18,7 +19,7 @@ pub(super) fn compiled(text: &str) -> Result<Regex, regex::Error> {
         return Ok(regex.clone());
     }
     let regex = Regex::new(text)?;
-    if compiled.len() < MOST {
+    if compiled.len() < MAX_PATTERNS {
         compiled.insert(text.to_owned(), regex.clone());
     }
     Ok(regex)

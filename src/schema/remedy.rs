@@ -1,25 +1,25 @@
-//! What would be right: the second half of every violation, in the words of who writes manifests.
+//! Messages and remedies of violations.
 
 use regex::Regex;
 use serde_json::Value;
 
-use super::format::Format;
+use super::format::SchemaFormat;
 use super::nearest::nearest;
-use super::path::Path;
-use super::report::{Report, shown};
-use super::tree::{Apart, Fields, Node, Range, Shape};
-use super::wording::Wording;
+use super::path::ObjectPath;
+use super::pattern_description::PatternDescription;
+use super::report::{ViolationReport, printable};
+use super::tree::{NumberRange, SchemaFields, SchemaNode, UniqueBy, ValueType};
 
-/// Message and remedy.
-type Told = (String, String);
+/// A message and a remedy.
+type MessageAndRemedy = (String, String);
 
-/// More names than this are no help to read.
-const NAMES_SHOWN: usize = 12;
+/// The maximum number of names in a list; more would not help.
+const MAX_NAMES: usize = 12;
 
-pub(super) fn unknown_field(fields: &Fields, name: &str, in_experimental: bool) -> Told {
+pub(super) fn unknown_field(fields: &SchemaFields, name: &str, in_experimental: bool) -> MessageAndRemedy {
     if in_experimental {
         return (
-            format!("field `{}` is not in the standard channel", shown(name)),
+            format!("field `{}` is not in the standard channel", printable(name)),
             "it exists in the experimental channel: set `--channel experimental`, or remove it".to_owned(),
         );
     }
@@ -28,16 +28,16 @@ pub(super) fn unknown_field(fields: &Fields, name: &str, in_experimental: bool) 
         None if fields.known.is_empty() => "no field is known here; remove it".to_owned(),
         None => format!("known fields are {}", list(fields.names())),
     };
-    (format!("unknown field `{}`", shown(name)), remedy)
+    (format!("unknown field `{}`", printable(name)), remedy)
 }
 
-pub(super) fn missing(name: &str, node: Option<&Node>) -> String {
+pub(super) fn missing(name: &str, node: Option<&SchemaNode>) -> String {
     let Some(node) = node else { return format!("add `{name}`") };
     if !node.allowed.is_empty() {
         return format!("add `{name}`: one of {}", list_values(&node.allowed));
     }
-    match (node.shape, node.fields.as_deref()) {
-        (Some(Shape::Object), Some(fields)) if !fields.required.is_empty() => {
+    match (node.value_type, node.fields.as_deref()) {
+        (Some(ValueType::Object), Some(fields)) if !fields.required.is_empty() => {
             format!("add `{name}` with {}", list(fields.required.iter().map(AsRef::as_ref)))
         }
         (Some(shape), _) => format!("add `{name}`, {}", shape.words()),
@@ -45,10 +45,16 @@ pub(super) fn missing(name: &str, node: Option<&Node>) -> String {
     }
 }
 
-pub(super) fn wrong_type(shape: Shape, node: &Node, value: &Value, path: &Path<'_>, report: &Report) -> Told {
-    let message = format!("is {}, must be {}", found(value, report), shape.words());
+pub(super) fn wrong_type(
+    shape: ValueType,
+    node: &SchemaNode,
+    value: &Value,
+    path: &ObjectPath<'_>,
+    report: &ViolationReport,
+) -> MessageAndRemedy {
+    let message = format!("is {}, must be {}", describe_value(value, report), shape.words());
     let remedy = match (shape, value, node.fields.as_deref()) {
-        (Shape::Object, Value::String(_) | Value::Number(_) | Value::Bool(_), Some(fields))
+        (ValueType::Object, Value::String(_) | Value::Number(_) | Value::Bool(_), Some(fields))
             if !fields.known.is_empty() =>
         {
             format!("write a mapping; its fields are {}", list(fields.names()))
@@ -58,8 +64,8 @@ pub(super) fn wrong_type(shape: Shape, node: &Node, value: &Value, path: &Path<'
     (message, remedy)
 }
 
-/// What stands there: `the string "80"`.
-pub(super) fn found(value: &Value, report: &Report) -> String {
+/// The actual value in words: `the string "80"`.
+pub(super) fn describe_value(value: &Value, report: &ViolationReport) -> String {
     let (article, noun) = match value {
         Value::Null => return "null".to_owned(),
         Value::Array(_) => return "a list".to_owned(),
@@ -72,67 +78,72 @@ pub(super) fn found(value: &Value, report: &Report) -> String {
     if report.quotes() { format!("the {noun} {}", report.quote(value)) } else { format!("{article} {noun}") }
 }
 
-fn as_type(shape: Shape, value: &Value, path: &Path<'_>, report: &Report) -> String {
-    // `port: 80` says more than `80`, but an item of a list has no name.
+fn as_type(shape: ValueType, value: &Value, path: &ObjectPath<'_>, report: &ViolationReport) -> String {
+    // `port: 80` is clearer than `80`, but an item of a list has no name.
     let name = match path {
-        Path::Field(_, name) => format!("{name}: "),
-        Path::Root | Path::Index(..) | Path::Key(..) => String::new(),
+        ObjectPath::Field(_, name) => format!("{name}: "),
+        ObjectPath::Root | ObjectPath::Index(..) | ObjectPath::Key(..) => String::new(),
     };
-    let unquoted = value.as_str().filter(|text| text.len() < 40 && shape.reads(text));
+    let unquoted = value.as_str().filter(|text| text.len() < 40 && shape.parses(text));
     match (shape, value) {
         (_, Value::Null) => format!("write {}, or leave the entry out", shape.words()),
         (_, Value::String(_)) if unquoted.is_some() => match unquoted {
             Some(text) if report.quotes() => format!("write it without quotes: `{name}{text}`"),
             _ => "write it without quotes".to_owned(),
         },
-        (Shape::String, Value::Number(_) | Value::Bool(_)) if report.quotes() => {
+        (ValueType::String, Value::Number(_) | Value::Bool(_)) if report.quotes() => {
             format!("put it in quotes: `{name}\"{value}\"`")
         }
-        (Shape::String, Value::Number(_) | Value::Bool(_)) => "put it in quotes".to_owned(),
-        (Shape::Array, Value::Object(_)) => "make it a list: put `- ` before its first field".to_owned(),
-        (Shape::Array, _) => format!("make it a list: `{name}[…]`, or one `- ` line per item"),
-        (Shape::Object, Value::Array(_)) => "make it one mapping: remove the `- `".to_owned(),
-        (Shape::Integer, Value::Number(_)) => "use a whole number".to_owned(),
+        (ValueType::String, Value::Number(_) | Value::Bool(_)) => "put it in quotes".to_owned(),
+        (ValueType::Array, Value::Object(_)) => "make it a list: put `- ` before its first field".to_owned(),
+        (ValueType::Array, _) => format!("make it a list: `{name}[…]`, or one `- ` line per item"),
+        (ValueType::Object, Value::Array(_)) => "make it one mapping: remove the `- `".to_owned(),
+        (ValueType::Integer, Value::Number(_)) => "use a whole number".to_owned(),
         _ => format!("write {}, for example `{name}{}`", shape.words(), shape.example()),
     }
 }
 
-impl Shape {
+impl ValueType {
     fn words(self) -> &'static str {
         match self {
-            Shape::Object => "a mapping",
-            Shape::Array => "a list",
-            Shape::String => "a string",
-            Shape::Integer => "an integer",
-            Shape::Number => "a number",
-            Shape::Boolean => "a boolean",
-            Shape::IntOrString => "an integer or a string",
+            ValueType::Object => "a mapping",
+            ValueType::Array => "a list",
+            ValueType::String => "a string",
+            ValueType::Integer => "an integer",
+            ValueType::Number => "a number",
+            ValueType::Boolean => "a boolean",
+            ValueType::IntOrString => "an integer or a string",
         }
     }
 
     fn example(self) -> &'static str {
         match self {
-            Shape::Object => "{…}",
-            Shape::Array => "[…]",
-            Shape::String | Shape::IntOrString => "text",
-            Shape::Integer => "80",
-            Shape::Number => "0.5",
-            Shape::Boolean => "true",
+            ValueType::Object => "{…}",
+            ValueType::Array => "[…]",
+            ValueType::String | ValueType::IntOrString => "text",
+            ValueType::Integer => "80",
+            ValueType::Number => "0.5",
+            ValueType::Boolean => "true",
         }
     }
 
-    /// Whether a text would be of this type without its quotes.
-    fn reads(self, text: &str) -> bool {
+    /// Whether the text without quotes would have this type.
+    fn parses(self, text: &str) -> bool {
         match self {
-            Shape::Integer => text.parse::<i64>().is_ok(),
-            Shape::Number => text.parse::<f64>().is_ok_and(f64::is_finite),
-            Shape::Boolean => matches!(text, "true" | "false"),
-            Shape::Object | Shape::Array | Shape::String | Shape::IntOrString => false,
+            ValueType::Integer => text.parse::<i64>().is_ok(),
+            ValueType::Number => text.parse::<f64>().is_ok_and(f64::is_finite),
+            ValueType::Boolean => matches!(text, "true" | "false"),
+            ValueType::Object | ValueType::Array | ValueType::String | ValueType::IntOrString => false,
         }
     }
 }
 
-pub(super) fn not_allowed(allowed: &[Value], value: &Value, in_experimental: bool, report: &Report) -> Told {
+pub(super) fn not_allowed(
+    allowed: &[Value],
+    value: &Value,
+    in_experimental: bool,
+    report: &ViolationReport,
+) -> MessageAndRemedy {
     let message = format!("{} is not allowed here", report.quote(value));
     if in_experimental {
         return (
@@ -153,27 +164,35 @@ pub(super) fn not_allowed(allowed: &[Value], value: &Value, in_experimental: boo
     (message, remedy)
 }
 
-pub(super) fn duplicate(told_apart_by: &Apart, identity: &str, first: &Path<'_>, report: &Report) -> Told {
-    let message =
-        if report.quotes() { format!("duplicate value: {}", shown(identity)) } else { "duplicate value".to_owned() };
+pub(super) fn duplicate(
+    told_apart_by: &UniqueBy,
+    identity: &str,
+    first: &ObjectPath<'_>,
+    report: &ViolationReport,
+) -> MessageAndRemedy {
+    let message = if report.quotes() {
+        format!("duplicate value: {}", printable(identity))
+    } else {
+        "duplicate value".to_owned()
+    };
     let remedy = match told_apart_by {
-        Apart::Keys(keys) => format!(
+        UniqueBy::Keys(keys) => format!(
             "{first} has the same {}; change one or remove it",
             keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(" and ")
         ),
-        Apart::Value | Apart::Nothing => format!("{first} is the same; remove one"),
+        UniqueBy::Value | UniqueBy::Nothing => format!("{first} is the same; remove one"),
     };
     (message, remedy)
 }
 
-pub(super) fn too_short(length: usize, shortest: usize, pattern: Option<&Regex>) -> Told {
+pub(super) fn too_short(length: usize, shortest: usize, pattern: Option<&Regex>) -> MessageAndRemedy {
     let message = match length {
         0 => "is empty".to_owned(),
         1 => format!("has 1 character, at least {shortest} are needed"),
         _ => format!("has {length} characters, at least {shortest} are needed"),
     };
-    let remedy = match pattern.and_then(|pattern| Wording::of(pattern.as_str())) {
-        Some(Wording { example, .. }) => {
+    let remedy = match pattern.and_then(|pattern| PatternDescription::for_pattern(pattern.as_str())) {
+        Some(PatternDescription { example, .. }) => {
             format!("write something like `{example}`, or leave the field out if it may be absent")
         }
         None if shortest == 1 => "write at least one character, or leave the field out if it may be absent".to_owned(),
@@ -182,9 +201,9 @@ pub(super) fn too_short(length: usize, shortest: usize, pattern: Option<&Regex>)
     (message, remedy)
 }
 
-pub(super) fn range(range: &Range) -> String {
+pub(super) fn range(range: &NumberRange) -> String {
     let and_beyond = |exclusive: bool| if exclusive { " (excluded)" } else { "" };
-    match (&range.least, &range.greatest) {
+    match (&range.min, &range.max) {
         (Some(least), Some(greatest)) => format!(
             "use a number from {least}{} to {greatest}{}",
             and_beyond(least.exclusive),
@@ -196,18 +215,18 @@ pub(super) fn range(range: &Range) -> String {
     }
 }
 
-pub(super) fn for_format(format: Format, words: &str, example: &str) -> String {
+pub(super) fn for_format(format: SchemaFormat, words: &str, example: &str) -> String {
     match format {
-        Format::Byte => "encode it as base64; a Secret takes plain text under `stringData`".to_owned(),
+        SchemaFormat::Byte => "encode it as base64; a Secret takes plain text under `stringData`".to_owned(),
         _ => format!("write {words}, for example `{example}`"),
     }
 }
 
 fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let names: Vec<&str> = names.collect();
-    let mut text = names.iter().take(NAMES_SHOWN).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-    if names.len() > NAMES_SHOWN {
-        text.push_str(&format!(" and {} more", names.len() - NAMES_SHOWN));
+    let mut text = names.iter().take(MAX_NAMES).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    if names.len() > MAX_NAMES {
+        text.push_str(&format!(" and {} more", names.len() - MAX_NAMES));
     }
     text
 }

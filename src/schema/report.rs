@@ -1,53 +1,57 @@
-//! What was found wrong with one object, bounded in number and in length.
+//! The violations of one object, limited in number and length.
 
 use serde_json::Value;
 
-use super::Violation;
-use super::path::Path;
+use super::SchemaViolation;
+use super::path::ObjectPath;
 
-/// How many violations of one object are told; the rest are counted.
-const SHOWN: usize = 50;
+/// The maximum number of violations listed per object; the rest is counted.
+const MAX_VIOLATIONS: usize = 50;
 
-/// How many characters of a value are quoted.
-const QUOTED: usize = 80;
+/// The maximum number of characters quoted from a value.
+const MAX_QUOTED_CHARS: usize = 80;
 
-/// Collects violations while an object is walked.
-pub(super) struct Report {
-    violations: Vec<Violation>,
-    more: usize,
-    /// Something was found that makes rules in CEL pointless: they would speak of a field that is missing or of another
-    /// type.
+/// Collects violations during the validation of an object.
+pub(super) struct ViolationReport {
+    violations: Vec<SchemaViolation>,
+    omitted: usize,
+    /// A violation makes CEL rules pointless, since they would report a missing field or a wrong type again.
     blocked: bool,
-    /// Something was found that is only not among what an alternative is for.
+    /// A value was rejected by the `not` of an alternative.
     excluded: bool,
-    /// False for Secrets, whose values must never be repeated.
+    /// False for Secrets, whose values must never be quoted.
     quoting: bool,
 }
 
-impl Report {
+impl ViolationReport {
     pub(super) fn new(quoting: bool) -> Self {
-        Report { violations: Vec::new(), more: 0, blocked: false, excluded: false, quoting }
+        ViolationReport { violations: Vec::new(), omitted: 0, blocked: false, excluded: false, quoting }
     }
 
-    /// An empty report that speaks of values as this one does, to try something on the side.
-    pub(super) fn aside(&self) -> Self {
-        Report::new(self.quoting)
+    /// An empty report with the same quoting, for validating an alternative.
+    pub(super) fn for_alternative(&self) -> Self {
+        ViolationReport::new(self.quoting)
     }
 
-    pub(super) fn add(&mut self, path: &Path<'_>, message: impl Into<String>, remedy: impl Into<String>) {
+    pub(super) fn add(&mut self, path: &ObjectPath<'_>, message: impl Into<String>, remedy: impl Into<String>) {
         self.add_at(path.to_string(), message, remedy);
     }
 
     pub(super) fn add_at(&mut self, field: String, message: impl Into<String>, remedy: impl Into<String>) {
-        if self.violations.len() < SHOWN {
-            self.violations.push(Violation { field, message: message.into(), remedy: remedy.into() });
+        if self.violations.len() < MAX_VIOLATIONS {
+            self.violations.push(SchemaViolation { field, message: message.into(), remedy: remedy.into() });
         } else {
-            self.more += 1;
+            self.omitted += 1;
         }
     }
 
-    /// As `add`, and CEL rules are not asked about this object.
-    pub(super) fn block(&mut self, path: &Path<'_>, message: impl Into<String>, remedy: impl Into<String>) {
+    /// Like `add`, and skips the CEL rules of this object.
+    pub(super) fn add_blocking(
+        &mut self,
+        path: &ObjectPath<'_>,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
         self.blocked = true;
         self.add(path, message, remedy);
     }
@@ -56,8 +60,13 @@ impl Report {
         self.blocked |= blocked;
     }
 
-    /// As `add`, of a value that belongs to another alternative.
-    pub(super) fn exclude(&mut self, path: &Path<'_>, message: impl Into<String>, remedy: impl Into<String>) {
+    /// Like `add`, for a value that a `not` excludes.
+    pub(super) fn add_exclusion(
+        &mut self,
+        path: &ObjectPath<'_>,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
         self.excluded = true;
         self.add(path, message, remedy);
     }
@@ -74,12 +83,12 @@ impl Report {
         self.blocked
     }
 
-    /// Whether values may be told.
+    /// Whether values may be quoted.
     pub(super) fn quotes(&self) -> bool {
         self.quoting
     }
 
-    /// The value for a message, clipped; of a Secret only what it is.
+    /// The value for a message, truncated; "the value" for a Secret.
     pub(super) fn quote(&self, value: &Value) -> String {
         if !self.quoting {
             return "the value".to_owned();
@@ -92,16 +101,16 @@ impl Report {
         }
     }
 
-    /// A text for a message in quotes, clipped; of a Secret only that there is one.
+    /// A quoted text for a message, truncated; "the value" for a Secret.
     pub(super) fn quote_text(&self, text: &str) -> String {
-        if self.quoting { format!("{:?}", clip(text)) } else { "the value".to_owned() }
+        if self.quoting { format!("{:?}", truncate(text)) } else { "the value".to_owned() }
     }
 
-    pub(super) fn finish(mut self) -> Vec<Violation> {
-        if self.more > 0 {
-            self.violations.push(Violation {
+    pub(super) fn finish(mut self) -> Vec<SchemaViolation> {
+        if self.omitted > 0 {
+            self.violations.push(SchemaViolation {
                 field: String::new(),
-                message: format!("{} more violations are not shown", self.more),
+                message: format!("{} more violations are not shown", self.omitted),
                 remedy: "correct the ones above first".to_owned(),
             });
         }
@@ -109,12 +118,12 @@ impl Report {
     }
 }
 
-/// The first characters of a text that may be of any length, fit for a terminal.
-pub(super) fn shown(text: &str) -> String {
-    escape_controls(&clip(text))
+/// The first characters of a text, safe for terminals.
+pub(super) fn printable(text: &str) -> String {
+    escape_controls(&truncate(text))
 }
 
-/// A stranger's control characters written as escapes, so that they command no terminal.
+/// Escapes control characters, so that untrusted text cannot send commands to a terminal.
 pub(super) fn escape_controls(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut shown, char| {
         if char.is_control() {
@@ -126,8 +135,8 @@ pub(super) fn escape_controls(text: &str) -> String {
     })
 }
 
-fn clip(text: &str) -> String {
-    match text.char_indices().nth(QUOTED) {
+fn truncate(text: &str) -> String {
+    match text.char_indices().nth(MAX_QUOTED_CHARS) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
@@ -140,10 +149,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fifty_first_violation_is_counted_and_not_shown() {
-        let mut report = Report::new(true);
+    fn violations_above_the_limit_are_counted() {
+        let mut report = ViolationReport::new(true);
         for index in 0..53 {
-            report.add(&Path::Root.index(index), "is wrong", "write it right");
+            report.add(&ObjectPath::Root.index(index), "is wrong", "write it right");
         }
         let violations = report.finish();
         assert_eq!(violations.len(), 51);
@@ -152,14 +161,14 @@ mod tests {
     }
 
     #[test]
-    fn values_are_clipped_and_those_of_secrets_not_told() {
-        let open = Report::new(true);
+    fn values_are_truncated_and_secret_values_hidden() {
+        let open = ViolationReport::new(true);
         assert_eq!(open.quote(&json!("a\"b\n")), r#""a\"b\n""#);
         assert_eq!(open.quote(&json!(7)), "7");
         assert_eq!(open.quote(&json!({"a": 1})), "the mapping");
         assert!(open.quote(&json!("ä".repeat(10_000))).chars().count() < 100);
-        assert_eq!(shown("a\u{1b}[31mb\n"), r"a\u{1b}[31mb\n");
-        let closed = Report::new(false);
+        assert_eq!(printable("a\u{1b}[31mb\n"), r"a\u{1b}[31mb\n");
+        let closed = ViolationReport::new(false);
         assert_eq!(closed.quote(&json!("hunter2")), "the value");
         assert_eq!(closed.quote(&json!(1234)), "the value");
     }

@@ -1,13 +1,12 @@
-//! Rules in CEL, as `x-kubernetes-validations` holds them: compiled with the schema, asked about an object whose shape is
-//! right already.
+//! CEL rules from `x-kubernetes-validations`: compiled with the schema, evaluated for objects with correct types.
 //!
-//! A rule's message holds the remedy behind its first "; " (`tls is for HTTPS and TLS listeners; remove it or change the
-//! protocol`). Of a message without one the remedy shows the rule itself.
+//! A rule's message contains the remedy after its first "; " (`tls is for HTTPS and TLS listeners; remove it or change
+//! the protocol`). Without a remedy in the message, the remedy shows the rule itself.
 //!
-//! The tree is walked here and not by the CEL library's validator: that one converts the object anew at every level and
-//! compiles the regular expression of `matches` at every call, which is most of the time of checking a route.
-//! Rules that compare with the old object (`oldSelf`) say nothing about an object alone and are passed over, as on create.
-//! Texts stay texts whatever their `format`: no rule of ours asks a timestamp or a duration for its parts.
+//! The CEL library's own validator is not used: it converts the object anew at every level and compiles the regular
+//! expression of `matches` at every call, which dominates the time to validate a route.
+//! Rules that compare with the old object (`oldSelf`) do not apply to a single object and are skipped, as on create.
+//! Texts stay strings whatever their `format`: no rule in use needs timestamps or durations.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -21,66 +20,67 @@ use parking_lot::Mutex;
 use regex::Regex;
 use serde_json::Value;
 
-use super::path::Path;
+use super::path::ObjectPath;
 use super::patterns;
-use super::report::{Report, escape_controls, shown};
-use super::tree::{Node, Others};
+use super::report::{ViolationReport, escape_controls, printable};
+use super::tree::{OtherFields, SchemaNode};
 
 /// One rule of one node.
 #[derive(Debug)]
-pub(super) struct Rule {
+pub(super) struct CompiledCelRule {
     text: String,
     program: Arc<Program>,
     message: Option<String>,
     message_program: Option<Arc<Program>>,
-    /// Where, below the node, the violation is told.
-    below: String,
+    /// The path of the violation, relative to the node.
+    field_path: String,
     compares_with_old: bool,
 }
 
-impl Rule {
-    /// The rules of one schema node; the error says what is wrong with one of them.
-    pub(super) fn compile_all(rules: Option<&Value>) -> Result<Vec<Rule>, String> {
-        rules.and_then(Value::as_array).into_iter().flatten().map(Rule::compile).collect()
+impl CompiledCelRule {
+    /// The rules of one schema node; the error describes an invalid rule.
+    pub(super) fn compile_all(rules: Option<&Value>) -> Result<Vec<CompiledCelRule>, String> {
+        rules.and_then(Value::as_array).into_iter().flatten().map(CompiledCelRule::compile).collect()
     }
 
-    fn compile(raw: &Value) -> Result<Rule, String> {
+    fn compile(raw: &Value) -> Result<CompiledCelRule, String> {
         let string = |name: &str| raw.get(name).and_then(Value::as_str).map(str::to_owned);
         let text = string("rule").ok_or("a validation has no `rule`")?;
-        let compiled = program(&text)?;
+        let compiled = parse_program(&text)?;
         let compares_with_old = compiled.references().has_variable("oldSelf");
         if compares_with_old && raw.get("optionalOldSelf").and_then(Value::as_bool) == Some(true) {
             return Err(format!("rule `{text}`: optionalOldSelf is not supported"));
         }
         let below = string("fieldPath").unwrap_or_default();
-        Ok(Rule {
+        Ok(CompiledCelRule {
             program: compiled,
             message: string("message"),
-            message_program: string("messageExpression").as_deref().map(program).transpose()?,
-            below: if below.is_empty() || below.starts_with(['.', '[']) { below } else { format!(".{below}") },
+            message_program: string("messageExpression").as_deref().map(parse_program).transpose()?,
+            field_path: if below.is_empty() || below.starts_with(['.', '[']) { below } else { format!(".{below}") },
             compares_with_old,
             text,
         })
     }
 
-    fn ask(&self, cx: &Context<'_>, path: &Path<'_>, report: &mut Report) {
+    fn evaluate(&self, cx: &Context<'_>, path: &ObjectPath<'_>, report: &mut ViolationReport) {
         if self.compares_with_old {
             return;
         }
         let (message, remedy) = match self.program.execute(cx) {
             Ok(CelValue::Bool(true)) => return,
-            Ok(CelValue::Bool(false)) => self.told(cx),
-            Ok(_) => ("the rule does not answer yes or no".to_owned(), self.as_remedy()),
-            // A value that is wrong already (`10 s` for a duration) confuses rules too; what they say of it is no news.
+            Ok(CelValue::Bool(false)) => self.message_and_remedy(cx),
+            Ok(_) => ("the rule does not return a boolean".to_owned(), self.as_remedy()),
+            // A rule may also fail because of a value with a violation (`10 s` for a duration), so its error adds
+            // nothing.
             Err(_) if !report.is_empty() => return,
-            // The error may repeat a value of any length.
-            Err(error) => (format!("a rule cannot be decided: {}", shown(&error.to_string())), self.as_remedy()),
+            // The error may contain a value of any length.
+            Err(error) => (format!("a rule cannot be evaluated: {}", printable(&error.to_string())), self.as_remedy()),
         };
-        let field = format!("{path}{}", self.below);
+        let field = format!("{path}{}", self.field_path);
         report.add_at(field.strip_prefix('.').unwrap_or(&field).to_owned(), message, remedy);
     }
 
-    fn told(&self, cx: &Context<'_>) -> (String, String) {
+    fn message_and_remedy(&self, cx: &Context<'_>) -> (String, String) {
         let computed = self.message_program.as_ref().and_then(|program| match program.execute(cx) {
             Ok(CelValue::String(text)) if !text.trim().is_empty() => Some(escape_controls(&text)),
             _ => None,
@@ -88,7 +88,7 @@ impl Rule {
         let remedy = self.message.as_deref().and_then(|message| message.split_once("; ")).map(|(_, remedy)| remedy);
         match (computed.as_deref().or(self.message.as_deref()), remedy) {
             (None, _) => (format!("failed rule: {}", self.text), self.as_remedy()),
-            // What is computed quotes values, which may hold any text, also a semicolon: the fixed remedy shows the seam.
+            // A computed message quotes values, which may contain semicolons, so it is split before the known remedy.
             (Some(message), Some(remedy)) if message.ends_with(remedy) => {
                 let problem = message.strip_suffix(remedy).and_then(|message| message.strip_suffix("; "));
                 (problem.unwrap_or(message).to_owned(), remedy.to_owned())
@@ -105,9 +105,9 @@ impl Rule {
     }
 }
 
-/// Kinds and channels share most of their rules, and parsing is what takes the time when a schema is compiled: each text
-/// is parsed once.
-fn program(text: &str) -> Result<Arc<Program>, String> {
+/// Kinds and channels share most of their rules, and parsing dominates the compilation of a schema, so each text is
+/// parsed once.
+fn parse_program(text: &str) -> Result<Arc<Program>, String> {
     static PARSED: Mutex<Option<HashMap<String, Arc<Program>>>> = Mutex::new(None);
     let mut parsed = PARSED.lock();
     let parsed = parsed.get_or_insert_default();
@@ -119,21 +119,21 @@ fn program(text: &str) -> Result<Arc<Program>, String> {
     Ok(program)
 }
 
-/// Asks every rule of the tree about the object.
-pub(super) fn run(tree: &Node, object: &Value, report: &mut Report) {
+/// Evaluates every rule of the tree.
+pub(super) fn run(tree: &SchemaNode, object: &Value, report: &mut ViolationReport) {
     if tree.rules_below {
-        CONTEXT.with(|cx| visit(tree, object, None, &Path::Root, cx, report));
+        CONTEXT.with(|cx| visit(tree, object, None, &ObjectPath::Root, cx, report));
     }
 }
 
-/// `converted` is `value` as CEL sees it, if a node above had rules.
+/// `converted` is `value` as a CEL value, if a node above had rules.
 fn visit(
-    node: &Node,
+    node: &SchemaNode,
     value: &Value,
     converted: Option<&CelValue>,
-    path: &Path<'_>,
+    path: &ObjectPath<'_>,
     cx: &Context<'_>,
-    report: &mut Report,
+    report: &mut ViolationReport,
 ) {
     if !node.rules_below || value.is_null() {
         return;
@@ -147,7 +147,7 @@ fn visit(
         let mut scope = cx.new_inner_scope();
         scope.add_variable_from_value("self", converted.clone());
         for rule in &node.rules {
-            rule.ask(&scope, path, report);
+            rule.evaluate(&scope, path, report);
         }
     }
     match value {
@@ -156,8 +156,8 @@ fn visit(
             for (name, value) in map {
                 let (node, path) = match (fields.known(name), &fields.others) {
                     (Some(node), _) => (node, path.field(name)),
-                    (None, Others::Of(node)) => (node.as_ref(), path.key(name)),
-                    (None, Others::Any | Others::Refused) => continue,
+                    (None, OtherFields::Matching(node)) => (node.as_ref(), path.key(name)),
+                    (None, OtherFields::Any | OtherFields::Forbidden) => continue,
                 };
                 if !node.rules_below {
                     continue;
@@ -183,8 +183,8 @@ fn visit(
     }
 }
 
-/// The value as CEL sees it. Its depth is bounded by the check that comes first.
-fn convert(node: Option<&Node>, value: &Value) -> CelValue {
+/// Converts to a CEL value. The depth of `value` has been checked before.
+fn convert(node: Option<&SchemaNode>, value: &Value) -> CelValue {
     match value {
         Value::Null => CelValue::Null,
         Value::Bool(value) => CelValue::Bool(*value),
@@ -209,15 +209,15 @@ fn convert(node: Option<&Node>, value: &Value) -> CelValue {
     }
 }
 
-/// Names of fields are escaped where CEL could not write them; keys of maps are data and stay.
-fn key(others: &Others, name: &str) -> Key {
+/// Field names that are not CEL identifiers are escaped; map keys are data and are not.
+fn key(others: &OtherFields, name: &str) -> Key {
     match others {
-        Others::Refused => Key::from(escape(name)),
-        Others::Any | Others::Of(_) => Key::from(name.to_owned()),
+        OtherFields::Forbidden => Key::from(escape(name)),
+        OtherFields::Any | OtherFields::Matching(_) => Key::from(name.to_owned()),
     }
 }
 
-/// The words that CEL keeps for itself.
+/// The reserved words of CEL.
 const RESERVED: &[&str] = &[
     "true",
     "false",
@@ -250,21 +250,21 @@ fn escape(name: &str) -> String {
 }
 
 thread_local! {
-    /// All functions that rules may call. One per thread, since a context may not be shared.
+    /// All functions that rules may call. One per thread, since contexts cannot be shared.
     static CONTEXT: Context<'static> = {
         let mut cx = Context::default().with_all();
         cx.add_function("matches", matches);
         cx
     };
 
-    /// What `patterns` has, without its lock.
+    /// A cache in front of `patterns`, without its lock.
     static PATTERNS: RefCell<HashMap<String, Regex>> = RefCell::new(HashMap::new());
 }
 
-/// Our rules have some dozens of patterns, all constants.
-const MOST_PATTERNS: usize = 256;
+/// The rules have a few dozen patterns, all constants.
+const MAX_CACHED_PATTERNS: usize = 256;
 
-/// `text.matches(pattern)` that compiles a pattern once.
+/// `text.matches(pattern)` with cached patterns.
 fn matches(This(text): This<Arc<String>>, pattern: Arc<String>) -> Result<bool, ExecutionError> {
     PATTERNS.with_borrow_mut(|patterns| {
         if let Some(regex) = patterns.get(pattern.as_str()) {
@@ -272,7 +272,7 @@ fn matches(This(text): This<Arc<String>>, pattern: Arc<String>) -> Result<bool, 
         }
         let regex = patterns::compiled(&pattern).map_err(|error| ExecutionError::function_error("matches", error))?;
         let matched = regex.is_match(&text);
-        if patterns.len() >= MOST_PATTERNS {
+        if patterns.len() >= MAX_CACHED_PATTERNS {
             patterns.clear();
         }
         patterns.insert(pattern.as_ref().clone(), regex);
@@ -286,14 +286,15 @@ mod tests {
 
     use super::*;
     use crate::api::Kind;
-    use crate::schema::{Channel, Violation, kinds};
+    use crate::schema::{Channel, SchemaViolation, kinds};
 
     /// Each violation as `field: message; remedy`.
     fn check(schema: &Value, object: &Value) -> Vec<String> {
-        let tree = Node::compile(schema).unwrap();
-        let mut report = Report::new(true);
+        let tree = SchemaNode::compile(schema).unwrap();
+        let mut report = ViolationReport::new(true);
         run(&tree, object, &mut report);
-        let line = |violation: Violation| format!("{}: {}; {}", violation.field, violation.message, violation.remedy);
+        let line =
+            |violation: SchemaViolation| format!("{}: {}; {}", violation.field, violation.message, violation.remedy);
         report.finish().into_iter().map(line).collect()
     }
 
@@ -308,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_tells_its_message_and_the_remedy_behind_the_first_semicolon() {
+    fn rule_messages_are_split_into_message_and_remedy() {
         let object = json!({"spec": {"a": "x"}});
         for (rule, expected) in [
             (json!({"rule": "self.a == 'x'", "message": "m"}), None),
@@ -323,11 +324,11 @@ mod tests {
             (json!({"rule": "self.a != 'x'", "message": "m; r", "fieldPath": ".a"}), Some("spec.a: m; r")),
             (
                 json!({"rule": "self.n > 1", "message": "m; r"}),
-                Some("spec: a rule cannot be decided: No such key: n; the rule is `self.n > 1`"),
+                Some("spec: a rule cannot be evaluated: No such key: n; the rule is `self.n > 1`"),
             ),
             (
                 json!({"rule": "self.a", "message": "m; r"}),
-                Some("spec: the rule does not answer yes or no; the rule is `self.a`"),
+                Some("spec: the rule does not return a boolean; the rule is `self.a`"),
             ),
             (json!({"rule": "self.a == oldSelf.a", "message": "immutable; no"}), None),
         ] {
@@ -336,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_see_the_object_as_in_the_api_server() {
+    fn rules_see_the_object_like_the_api_server() {
         let object = json!({"spec": {"a": "www.example.com", "n": 3, "namespace": "x", "max-age": 5,
             "tags": {"a.b/c-d": "v"}, "list": ["x", "y", "x"]}});
         for rule in [
@@ -355,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_at_every_level_are_asked_where_their_value_is() {
+    fn rules_are_evaluated_at_every_level() {
         let schema = json!({"type": "object", "properties": {"list": {"type": "array",
             "x-kubernetes-validations": [{"rule": "self.size() < 3", "message": "too long; cut it"}],
             "items": {"type": "object",
@@ -369,10 +370,10 @@ mod tests {
         );
     }
 
-    /// Otherwise people would be shown the rule itself, or a message without a way out.
+    /// Otherwise users would see the rule itself, or a message without a remedy.
     #[test]
-    fn every_rule_of_every_kind_has_a_message_with_a_remedy() {
-        fn visit(node: &Node, place: &str, count: &mut usize) {
+    fn every_rule_has_a_message_and_a_remedy() {
+        fn visit(node: &SchemaNode, place: &str, count: &mut usize) {
             for rule in &node.rules {
                 let halves = rule.message.as_deref().and_then(|message| message.split_once("; "));
                 let good = halves.is_some_and(|(problem, remedy)| problem.len() > 5 && remedy.len() > 5);
@@ -395,6 +396,6 @@ mod tests {
                 }
             }
         }
-        assert!(count > 100, "rules were found at all: {count}");
+        assert!(count > 100, "too few rules were found: {count}");
     }
 }

@@ -1,67 +1,69 @@
 //! The small grammars of Kubernetes names: DNS labels and names, qualified names, label values, port names, data keys.
 //!
-//! Each function answers in words what is wrong with a text, or nothing; the words fit behind "…, must be".
+//! Each grammar has a description for remedies, which fits after "use".
 
 /// One label of a DNS name: `web-1`.
 pub(super) const DNS_LABEL: Grammar = Grammar {
     accepts: is_dns_label,
-    words: "at most 63 lower-case letters, digits and `-`, starting and ending with a letter or digit",
+    description: "at most 63 lower-case letters, digits and `-`, starting and ending with a letter or digit",
     example: "web-1",
 };
 
 /// DNS labels joined by dots: `web.example.com`.
 pub(super) const DNS_NAME: Grammar = Grammar {
     accepts: is_dns_name,
-    words: "at most 253 lower-case letters, digits, `-` and `.`, each part between dots starting and ending with a letter or digit",
+    description: "at most 253 lower-case letters, digits, `-` and `.`, each part between dots starting and ending with a \
+            letter or digit",
     example: "web.example.com",
 };
 
 /// A DNS label that starts with a letter: `web-1`.
 pub(super) const DNS_LABEL_1035: Grammar = Grammar {
     accepts: is_dns_label_1035,
-    words: "at most 63 lower-case letters, digits and `-`, starting with a letter and ending with a letter or digit",
+    description: "at most 63 lower-case letters, digits and `-`, starting with a letter and ending with a letter or digit",
     example: "web-1",
 };
 
 /// The key of a label or an annotation: `app`, `example.com/app`.
 pub(super) const QUALIFIED_NAME: Grammar = Grammar {
     accepts: is_qualified_name,
-    words: "at most 63 letters, digits, `-`, `_` and `.`, starting and ending with a letter or digit, after an optional DNS name and `/`",
+    description: "at most 63 letters, digits, `-`, `_` and `.`, starting and ending with a letter or digit, after an \
+            optional DNS name and `/`",
     example: "example.com/app",
 };
 
 /// The value of a label.
 pub(super) const LABEL_VALUE: Grammar = Grammar {
     accepts: is_label_value,
-    words: "nothing, or at most 63 letters, digits, `-`, `_` and `.`, starting and ending with a letter or digit",
+    description: "nothing, or at most 63 letters, digits, `-`, `_` and `.`, starting and ending with a letter or digit",
     example: "blue_1.2",
 };
 
 /// A port by name: `http`.
 pub(super) const PORT_NAME: Grammar = Grammar {
     accepts: is_port_name,
-    words: "at most 15 lower-case letters, digits and `-`, with at least one letter, no `-` at an end and no `--`",
+    description: "at most 15 lower-case letters, digits and `-`, with at least one letter, no `-` at an end and no `--`",
     example: "http-alt",
 };
 
 /// A key under `data` of a Secret or ConfigMap: `tls.crt`.
 pub(super) const DATA_KEY: Grammar = Grammar {
     accepts: is_data_key,
-    words: "at most 253 letters, digits, `-`, `_` and `.`, not starting with `..`",
+    description: "at most 253 letters, digits, `-`, `_` and `.`, not starting with `..`",
     example: "tls.crt",
 };
 
-/// A set of texts, and how to tell people about it.
+/// A set of texts, with a description for messages.
 #[derive(Clone, Copy)]
 pub(super) struct Grammar {
     pub(super) accepts: fn(&str) -> bool,
-    pub(super) words: &'static str,
+    pub(super) description: &'static str,
     pub(super) example: &'static str,
 }
 
 impl Grammar {
     pub(super) fn remedy(&self) -> String {
-        format!("use {}, for example `{}`", self.words, self.example)
+        format!("use {}, for example `{}`", self.description, self.example)
     }
 }
 
@@ -111,7 +113,7 @@ fn is_data_key(text: &str) -> bool {
         && !text.starts_with("..")
 }
 
-/// Not empty, of `solid` and `joint` bytes, with a solid one at both ends.
+/// Not empty, consists of `solid` and `joints` bytes, with a solid one at both ends.
 fn is_joined(text: &str, solid: fn(u8) -> bool, joints: &[u8]) -> bool {
     let bytes = text.as_bytes();
     let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else { return false };
@@ -123,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_grammar_accepts_its_example_and_draws_its_lines() {
+    fn grammars_accept_and_reject() {
         let long = |length: usize| "a".repeat(length);
         let cases: &[(Grammar, &[&str], &[&str])] = &[
             (DNS_LABEL, &["a", "1a", "a-b", &long(63)], &["", "-a", "a-", "A", "a.b", "a_b", "ä", &long(64)]),
@@ -141,10 +143,10 @@ mod tests {
         for (grammar, good, bad) in cases {
             assert!((grammar.accepts)(grammar.example), "{}", grammar.example);
             for text in *good {
-                assert!((grammar.accepts)(text), "{text} is {}", grammar.words);
+                assert!((grammar.accepts)(text), "{text} is {}", grammar.description);
             }
             for text in *bad {
-                assert!(!(grammar.accepts)(text), "{text} is not {}", grammar.words);
+                assert!(!(grammar.accepts)(text), "{text} is not {}", grammar.description);
             }
         }
     }

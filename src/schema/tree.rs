@@ -1,4 +1,4 @@
-//! A structural schema compiled for checking: patterns are regular expressions, enums are sorted, rules are programs.
+//! A compiled structural schema: patterns as regular expressions, sorted enums, rules as CEL programs.
 //!
 //! ```text
 //!   JSON (OpenAPI v3 as in a CRD) ──Node::compile──▶ Node ──walk──▶ violations, defaults
@@ -10,33 +10,33 @@ use std::fmt;
 use regex::Regex;
 use serde_json::{Map, Value};
 
-use super::format::Format;
-use super::path::Path;
+use super::format::SchemaFormat;
+use super::path::ObjectPath;
 use super::patterns;
-use super::rules::Rule;
+use super::rules::CompiledCelRule;
 
-/// What one place in an object may hold.
+/// The schema of one value.
 #[derive(Debug, Default)]
-pub(super) struct Node {
-    /// None only inside `allOf` and the like, where the type has been checked already.
-    pub(super) shape: Option<Shape>,
+pub(super) struct SchemaNode {
+    /// `None` only inside `allOf` and similar keywords, where the type has been checked already.
+    pub(super) value_type: Option<ValueType>,
     pub(super) nullable: bool,
     pub(super) default: Option<Value>,
     /// Sorted by their JSON text.
     pub(super) allowed: Vec<Value>,
-    pub(super) fields: Option<Box<Fields>>,
-    pub(super) items: Option<Box<Items>>,
-    pub(super) text: Option<Box<Text>>,
-    pub(super) range: Option<Box<Range>>,
-    pub(super) format: Option<Format>,
-    pub(super) junctions: Option<Box<Junctions>>,
-    pub(super) rules: Vec<Rule>,
-    /// This node or one below it has rules.
+    pub(super) fields: Option<Box<SchemaFields>>,
+    pub(super) items: Option<Box<SchemaItems>>,
+    pub(super) text: Option<Box<TextLimits>>,
+    pub(super) range: Option<Box<NumberRange>>,
+    pub(super) format: Option<SchemaFormat>,
+    pub(super) combinators: Option<Box<Combinators>>,
+    pub(super) rules: Vec<CompiledCelRule>,
+    /// Whether this node or one below it has rules.
     pub(super) rules_below: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(super) enum ValueType {
     Object,
     Array,
     String,
@@ -47,36 +47,36 @@ pub(super) enum Shape {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Fields {
+pub(super) struct SchemaFields {
     /// Sorted by name.
-    pub(super) known: Vec<(Box<str>, Node)>,
-    pub(super) others: Others,
+    pub(super) known: Vec<(Box<str>, SchemaNode)>,
+    pub(super) others: OtherFields,
     pub(super) required: Vec<Box<str>>,
-    pub(super) fewest: Option<usize>,
-    pub(super) most: Option<usize>,
+    pub(super) min: Option<usize>,
+    pub(super) max: Option<usize>,
 }
 
-/// What fields may stand beside the known ones.
+/// Which fields are allowed in addition to the known ones.
 #[derive(Debug, Default)]
-pub(super) enum Others {
+pub(super) enum OtherFields {
     #[default]
-    Refused,
+    Forbidden,
     Any,
-    Of(Box<Node>),
+    Matching(Box<SchemaNode>),
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Items {
-    pub(super) node: Option<Node>,
-    pub(super) fewest: Option<usize>,
-    pub(super) most: Option<usize>,
-    pub(super) told_apart_by: Apart,
+pub(super) struct SchemaItems {
+    pub(super) node: Option<SchemaNode>,
+    pub(super) min: Option<usize>,
+    pub(super) max: Option<usize>,
+    pub(super) unique_by: UniqueBy,
 }
 
 /// What makes two items of a list duplicates.
 #[derive(Debug, Default)]
-pub(super) enum Apart {
-    /// They may be equal.
+pub(super) enum UniqueBy {
+    /// Duplicates are allowed.
     #[default]
     Nothing,
     Value,
@@ -84,75 +84,75 @@ pub(super) enum Apart {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Text {
+pub(super) struct TextLimits {
     pub(super) pattern: Option<Regex>,
-    pub(super) shortest: Option<usize>,
-    pub(super) longest: Option<usize>,
+    pub(super) min_length: Option<usize>,
+    pub(super) max_length: Option<usize>,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Range {
-    pub(super) least: Option<Bound>,
-    pub(super) greatest: Option<Bound>,
+pub(super) struct NumberRange {
+    pub(super) min: Option<NumberBound>,
+    pub(super) max: Option<NumberBound>,
     pub(super) multiple_of: Option<f64>,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bound {
+pub(super) struct NumberBound {
     pub(super) value: f64,
-    /// The bound itself is outside.
+    /// The bound itself is not allowed.
     pub(super) exclusive: bool,
 }
 
-impl fmt::Display for Bound {
+impl fmt::Display for NumberBound {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}", self.value)
     }
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Junctions {
-    pub(super) all: Vec<Node>,
-    pub(super) any: Vec<Node>,
-    pub(super) one: Vec<Node>,
-    pub(super) not: Option<Node>,
+pub(super) struct Combinators {
+    pub(super) all: Vec<SchemaNode>,
+    pub(super) any: Vec<SchemaNode>,
+    pub(super) one: Vec<SchemaNode>,
+    pub(super) not: Option<SchemaNode>,
 }
 
-/// A schema that is not one: a fault of ours, found by a test that compiles all of them.
+/// An invalid schema: a bug, found by a test that compiles all schemas.
 #[derive(Debug, thiserror::Error)]
 #[error("schema at `{place}`: {problem}")]
-pub(super) struct BadSchema {
+pub(super) struct InvalidSchema {
     place: String,
     problem: String,
 }
 
-impl Node {
-    pub(super) fn compile(schema: &Value) -> Result<Node, BadSchema> {
-        Compiler { place: Vec::new(), inside_junction: false }.node(schema)
+impl SchemaNode {
+    pub(super) fn compile(schema: &Value) -> Result<SchemaNode, InvalidSchema> {
+        SchemaCompiler { place: Vec::new(), inside_combinator: false }.node(schema)
     }
 
-    /// The node for a place in an object, if the schema knows that place.
-    pub(super) fn at(&self, path: &Path<'_>) -> Option<&Node> {
+    /// The schema node of a path, if there is one.
+    pub(super) fn at(&self, path: &ObjectPath<'_>) -> Option<&SchemaNode> {
         path.steps().into_iter().try_fold(self, |node, step| match step {
-            Path::Root => Some(node),
-            Path::Field(_, name) | Path::Key(_, name) => node.fields.as_ref()?.node(name),
-            Path::Index(..) => node.items.as_ref()?.node.as_ref(),
+            ObjectPath::Root => Some(node),
+            ObjectPath::Field(_, name) | ObjectPath::Key(_, name) => node.fields.as_ref()?.node(name),
+            ObjectPath::Index(..) => node.items.as_ref()?.node.as_ref(),
         })
     }
 }
 
-impl Fields {
+impl SchemaFields {
     /// The node of a known field.
-    pub(super) fn known(&self, name: &str) -> Option<&Node> {
+    pub(super) fn known(&self, name: &str) -> Option<&SchemaNode> {
         let index = self.known.binary_search_by(|(known, _)| known.as_ref().cmp(name)).ok()?;
         Some(&self.known[index].1)
     }
 
     /// The node of a field, known or not.
-    pub(super) fn node(&self, name: &str) -> Option<&Node> {
+    pub(super) fn node(&self, name: &str) -> Option<&SchemaNode> {
         self.known(name).or(match &self.others {
-            Others::Of(node) => Some(node),
-            Others::Refused | Others::Any => None,
+            OtherFields::Matching(node) => Some(node),
+            OtherFields::Forbidden | OtherFields::Any => None,
         })
     }
 
@@ -161,55 +161,56 @@ impl Fields {
     }
 }
 
-struct Compiler {
+struct SchemaCompiler {
     place: Vec<String>,
-    inside_junction: bool,
+    inside_combinator: bool,
 }
 
-impl Compiler {
-    fn node(&mut self, schema: &Value) -> Result<Node, BadSchema> {
-        let Value::Object(schema) = schema else { return Err(self.bad("is not an object")) };
-        let mut node = Node {
-            shape: self.shape(schema)?,
+impl SchemaCompiler {
+    fn node(&mut self, schema: &Value) -> Result<SchemaNode, InvalidSchema> {
+        let Value::Object(schema) = schema else { return Err(self.error("is not an object")) };
+        let mut node = SchemaNode {
+            value_type: self.shape(schema)?,
             nullable: flag(schema, "nullable"),
             default: schema.get("default").cloned(),
             allowed: self.allowed(schema)?,
-            format: schema.get("format").and_then(Value::as_str).and_then(Format::named),
+            format: schema.get("format").and_then(Value::as_str).and_then(SchemaFormat::from_name),
             text: self.text(schema)?,
             range: range(schema),
             fields: self.fields(schema)?,
             items: self.items(schema)?,
-            junctions: self.junctions(schema)?,
-            rules: Rule::compile_all(schema.get("x-kubernetes-validations")).map_err(|problem| self.bad(&problem))?,
+            combinators: self.junctions(schema)?,
+            rules: CompiledCelRule::compile_all(schema.get("x-kubernetes-validations"))
+                .map_err(|problem| self.error(&problem))?,
             rules_below: false,
         };
         node.rules_below = !node.rules.is_empty()
             || node.fields.as_ref().is_some_and(|fields| {
                 fields.known.iter().any(|(_, node)| node.rules_below)
-                    || matches!(&fields.others, Others::Of(node) if node.rules_below)
+                    || matches!(&fields.others, OtherFields::Matching(node) if node.rules_below)
             })
             || node.items.as_ref().and_then(|items| items.node.as_ref()).is_some_and(|node| node.rules_below);
         Ok(node)
     }
 
-    fn shape(&self, schema: &Map<String, Value>) -> Result<Option<Shape>, BadSchema> {
+    fn shape(&self, schema: &Map<String, Value>) -> Result<Option<ValueType>, InvalidSchema> {
         if flag(schema, "x-kubernetes-int-or-string") {
-            return Ok(Some(Shape::IntOrString));
+            return Ok(Some(ValueType::IntOrString));
         }
         match schema.get("type").map(Value::as_str) {
-            Some(Some("object")) => Ok(Some(Shape::Object)),
-            Some(Some("array")) => Ok(Some(Shape::Array)),
-            Some(Some("string")) => Ok(Some(Shape::String)),
-            Some(Some("integer")) => Ok(Some(Shape::Integer)),
-            Some(Some("number")) => Ok(Some(Shape::Number)),
-            Some(Some("boolean")) => Ok(Some(Shape::Boolean)),
-            Some(_) => Err(self.bad("`type` is none that a structural schema has")),
-            None if self.inside_junction || flag(schema, "x-kubernetes-preserve-unknown-fields") => Ok(None),
-            None => Err(self.bad("has no `type`")),
+            Some(Some("object")) => Ok(Some(ValueType::Object)),
+            Some(Some("array")) => Ok(Some(ValueType::Array)),
+            Some(Some("string")) => Ok(Some(ValueType::String)),
+            Some(Some("integer")) => Ok(Some(ValueType::Integer)),
+            Some(Some("number")) => Ok(Some(ValueType::Number)),
+            Some(Some("boolean")) => Ok(Some(ValueType::Boolean)),
+            Some(_) => Err(self.error("`type` is not a type of structural schemas")),
+            None if self.inside_combinator || flag(schema, "x-kubernetes-preserve-unknown-fields") => Ok(None),
+            None => Err(self.error("has no `type`")),
         }
     }
 
-    fn allowed(&self, schema: &Map<String, Value>) -> Result<Vec<Value>, BadSchema> {
+    fn allowed(&self, schema: &Map<String, Value>) -> Result<Vec<Value>, InvalidSchema> {
         match schema.get("enum") {
             None => Ok(Vec::new()),
             Some(Value::Array(values)) => {
@@ -217,23 +218,23 @@ impl Compiler {
                 values.sort_by_cached_key(Value::to_string);
                 Ok(values)
             }
-            Some(_) => Err(self.bad("`enum` is not a list")),
+            Some(_) => Err(self.error("`enum` is not a list")),
         }
     }
 
-    fn text(&self, schema: &Map<String, Value>) -> Result<Option<Box<Text>>, BadSchema> {
+    fn text(&self, schema: &Map<String, Value>) -> Result<Option<Box<TextLimits>>, InvalidSchema> {
         let pattern = match schema.get("pattern").and_then(Value::as_str) {
             None => None,
-            Some(pattern) => Some(patterns::compiled(pattern).map_err(|error| self.bad(&error.to_string()))?),
+            Some(pattern) => Some(patterns::compiled(pattern).map_err(|error| self.error(&error.to_string()))?),
         };
         let (shortest, longest) = (count(schema, "minLength"), count(schema, "maxLength"));
         if pattern.is_none() && shortest.is_none() && longest.is_none() {
             return Ok(None);
         }
-        Ok(Some(Box::new(Text { pattern, shortest, longest })))
+        Ok(Some(Box::new(TextLimits { pattern, min_length: shortest, max_length: longest })))
     }
 
-    fn fields(&mut self, schema: &Map<String, Value>) -> Result<Option<Box<Fields>>, BadSchema> {
+    fn fields(&mut self, schema: &Map<String, Value>) -> Result<Option<Box<SchemaFields>>, InvalidSchema> {
         let properties = schema.get("properties").and_then(Value::as_object);
         let fewest = count(schema, "minProperties");
         let most = count(schema, "maxProperties");
@@ -248,29 +249,29 @@ impl Compiler {
         if !is_object && properties.is_none() && required.is_empty() && fewest.is_none() && most.is_none() {
             return Ok(None);
         }
-        let mut known: Vec<(Box<str>, Node)> = Vec::new();
+        let mut known: Vec<(Box<str>, SchemaNode)> = Vec::new();
         for (name, property) in properties.into_iter().flatten() {
             known.push((Box::from(name.as_str()), self.below(name, |compiler| compiler.node(property))?));
         }
         known.sort_by(|(left, _), (right, _)| left.cmp(right));
         let others = match schema.get("additionalProperties") {
-            _ if self.inside_junction || flag(schema, "x-kubernetes-preserve-unknown-fields") => Others::Any,
-            None | Some(Value::Bool(false)) => Others::Refused,
-            Some(Value::Bool(true)) => Others::Any,
-            Some(values) => Others::Of(Box::new(self.below("*", |compiler| compiler.node(values))?)),
+            _ if self.inside_combinator || flag(schema, "x-kubernetes-preserve-unknown-fields") => OtherFields::Any,
+            None | Some(Value::Bool(false)) => OtherFields::Forbidden,
+            Some(Value::Bool(true)) => OtherFields::Any,
+            Some(values) => OtherFields::Matching(Box::new(self.below("*", |compiler| compiler.node(values))?)),
         };
-        Ok(Some(Box::new(Fields { known, others, required, fewest, most })))
+        Ok(Some(Box::new(SchemaFields { known, others, required, min: fewest, max: most })))
     }
 
-    fn items(&mut self, schema: &Map<String, Value>) -> Result<Option<Box<Items>>, BadSchema> {
+    fn items(&mut self, schema: &Map<String, Value>) -> Result<Option<Box<SchemaItems>>, InvalidSchema> {
         let node = match schema.get("items") {
             None => None,
             Some(items) => Some(self.below("[]", |compiler| compiler.node(items))?),
         };
         let (fewest, most) = (count(schema, "minItems"), count(schema, "maxItems"));
         let told_apart_by = match schema.get("x-kubernetes-list-type").and_then(Value::as_str) {
-            None | Some("atomic") => Apart::Nothing,
-            Some("set") => Apart::Value,
+            None | Some("atomic") => UniqueBy::Nothing,
+            Some("set") => UniqueBy::Value,
             Some("map") => {
                 let keys: Vec<Box<str>> = schema
                     .get("x-kubernetes-list-map-keys")
@@ -280,21 +281,21 @@ impl Compiler {
                     .filter_map(|key| key.as_str().map(Box::from))
                     .collect();
                 if keys.is_empty() {
-                    return Err(self.bad("a list of type map has no `x-kubernetes-list-map-keys`"));
+                    return Err(self.error("a list of type map has no `x-kubernetes-list-map-keys`"));
                 }
-                Apart::Keys(keys)
+                UniqueBy::Keys(keys)
             }
-            Some(_) => return Err(self.bad("`x-kubernetes-list-type` is none of atomic, set and map")),
+            Some(_) => return Err(self.error("`x-kubernetes-list-type` is not atomic, set or map")),
         };
         if node.is_none() && fewest.is_none() && most.is_none() {
             return Ok(None);
         }
-        Ok(Some(Box::new(Items { node, fewest, most, told_apart_by })))
+        Ok(Some(Box::new(SchemaItems { node, min: fewest, max: most, unique_by: told_apart_by })))
     }
 
-    fn junctions(&mut self, schema: &Map<String, Value>) -> Result<Option<Box<Junctions>>, BadSchema> {
-        let outside = std::mem::replace(&mut self.inside_junction, true);
-        let mut junctions = Junctions::default();
+    fn junctions(&mut self, schema: &Map<String, Value>) -> Result<Option<Box<Combinators>>, InvalidSchema> {
+        let outside = std::mem::replace(&mut self.inside_combinator, true);
+        let mut junctions = Combinators::default();
         for (name, nodes) in
             [("allOf", &mut junctions.all), ("anyOf", &mut junctions.any), ("oneOf", &mut junctions.one)]
         {
@@ -305,7 +306,7 @@ impl Compiler {
         if let Some(branch) = schema.get("not") {
             junctions.not = Some(self.below("not", |compiler| compiler.node(branch))?);
         }
-        self.inside_junction = outside;
+        self.inside_combinator = outside;
         let empty = junctions.all.is_empty() && junctions.any.is_empty() && junctions.one.is_empty();
         Ok((!empty || junctions.not.is_some()).then(|| Box::new(junctions)))
     }
@@ -313,29 +314,30 @@ impl Compiler {
     fn below<T>(
         &mut self,
         step: &str,
-        compile: impl FnOnce(&mut Compiler) -> Result<T, BadSchema>,
-    ) -> Result<T, BadSchema> {
+        compile: impl FnOnce(&mut SchemaCompiler) -> Result<T, InvalidSchema>,
+    ) -> Result<T, InvalidSchema> {
         self.place.push(step.to_owned());
         let compiled = compile(self)?;
         self.place.pop();
         Ok(compiled)
     }
 
-    fn bad(&self, problem: &str) -> BadSchema {
-        BadSchema { place: self.place.join("."), problem: problem.to_owned() }
+    fn error(&self, problem: &str) -> InvalidSchema {
+        InvalidSchema { place: self.place.join("."), problem: problem.to_owned() }
     }
 }
 
-fn range(schema: &Map<String, Value>) -> Option<Box<Range>> {
+fn range(schema: &Map<String, Value>) -> Option<Box<NumberRange>> {
     let number = |name: &str| schema.get(name).and_then(Value::as_f64);
-    let bound =
-        |name: &str, exclusive: &str| number(name).map(|value| Bound { value, exclusive: flag(schema, exclusive) });
-    let range = Range {
-        least: bound("minimum", "exclusiveMinimum"),
-        greatest: bound("maximum", "exclusiveMaximum"),
+    let bound = |name: &str, exclusive: &str| {
+        number(name).map(|value| NumberBound { value, exclusive: flag(schema, exclusive) })
+    };
+    let range = NumberRange {
+        min: bound("minimum", "exclusiveMinimum"),
+        max: bound("maximum", "exclusiveMaximum"),
         multiple_of: number("multipleOf"),
     };
-    let bounded = range.least.is_some() || range.greatest.is_some() || range.multiple_of.is_some();
+    let bounded = range.min.is_some() || range.max.is_some() || range.multiple_of.is_some();
     bounded.then(|| Box::new(range))
 }
 
@@ -354,13 +356,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_schema_that_is_not_structural_is_refused_with_its_place() {
+    fn non_structural_schemas_are_rejected() {
         for (schema, expected) in [
             (json!([]), "schema at ``: is not an object"),
             (json!({"properties": {}}), "schema at ``: has no `type`"),
             (
                 json!({"type": "object", "properties": {"a": {"type": "array", "items": {"type": "text"}}}}),
-                "schema at `a.[]`: `type` is none that a structural schema has",
+                "schema at `a.[]`: `type` is not a type of structural schemas",
             ),
             (
                 json!({"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "map"}),
@@ -368,26 +370,26 @@ mod tests {
             ),
             (json!({"type": "string", "enum": "A"}), "schema at ``: `enum` is not a list"),
         ] {
-            assert_eq!(Node::compile(&schema).unwrap_err().to_string(), expected);
+            assert_eq!(SchemaNode::compile(&schema).unwrap_err().to_string(), expected);
         }
         let bad_pattern = json!({"type": "object", "additionalProperties": {"type": "string", "pattern": "("}});
-        assert!(Node::compile(&bad_pattern).unwrap_err().to_string().starts_with("schema at `*`: "));
+        assert!(SchemaNode::compile(&bad_pattern).unwrap_err().to_string().starts_with("schema at `*`: "));
         let bad_rule = json!({"type": "string", "x-kubernetes-validations": [{"rule": "self ==", "message": "x"}]});
-        assert!(Node::compile(&bad_rule).unwrap_err().to_string().contains("self =="));
+        assert!(SchemaNode::compile(&bad_rule).unwrap_err().to_string().contains("self =="));
     }
 
     #[test]
-    fn a_place_in_an_object_finds_its_node() {
-        let tree = Node::compile(&json!({"type": "object", "properties": {
+    fn paths_find_their_schema_node() {
+        let tree = SchemaNode::compile(&json!({"type": "object", "properties": {
             "list": {"type": "array", "items": {"type": "object", "properties": {"a": {"type": "string"}}}},
             "map": {"type": "object", "additionalProperties": {"type": "integer"}},
         }}))
         .unwrap();
-        let list = Path::Root.field("list");
+        let list = ObjectPath::Root.field("list");
         let item = list.index(7);
-        let map = Path::Root.field("map");
-        assert_eq!(tree.at(&item.field("a")).and_then(|node| node.shape), Some(Shape::String));
-        assert_eq!(tree.at(&map.key("x/y")).and_then(|node| node.shape), Some(Shape::Integer));
+        let map = ObjectPath::Root.field("map");
+        assert_eq!(tree.at(&item.field("a")).and_then(|node| node.value_type), Some(ValueType::String));
+        assert_eq!(tree.at(&map.key("x/y")).and_then(|node| node.value_type), Some(ValueType::Integer));
         assert!(tree.at(&item.field("b")).is_none());
         assert!(tree.at(&map.index(0)).is_none());
     }

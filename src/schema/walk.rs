@@ -1,29 +1,32 @@
-//! Walks an object beside its schema: fills in defaults and tells every violation that needs no rule language.
+//! Validates an object against its schema: applies defaults and reports every violation except those of CEL rules.
 //!
-//! The order in each mapping is the API server's: nulls that mean nothing are dropped, defaults are filled in, then it
-//! is judged. Texts are measured in code points.
+//! The order in each mapping is that of the API server: meaningless nulls are dropped, defaults are applied, then the
+//! values are validated. Text lengths are counted in code points.
 
 use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-use super::path::Path;
-use super::report::Report;
-use super::tree::{Apart, Bound, Fields, Items, Node, Others, Range, Shape, Text};
-use super::{Channel, kinds, remedy, wording};
+use super::path::ObjectPath;
+use super::report::ViolationReport;
+use super::tree::{
+    NumberBound, NumberRange, OtherFields, SchemaFields, SchemaItems, SchemaNode, TextLimits, UniqueBy, ValueType,
+};
+use super::{Channel, kinds, pattern_description, remedy};
 use crate::api::Kind;
 
-/// What a message may need to know beyond the place itself.
+/// Context for messages, besides the path.
 #[derive(Clone, Copy)]
-pub(super) struct Cx<'a> {
+pub(super) struct ValidationCx<'a> {
     pub(super) kind: Kind,
     pub(super) channel: Channel,
     pub(super) version: &'a str,
 }
 
-impl Cx<'_> {
-    /// The same place in the experimental channel, for fields and values that exist only there.
-    fn experimental(&self, path: &Path<'_>) -> Option<&'static Node> {
+impl ValidationCx<'_> {
+    /// The schema node of the same path in the experimental channel, to recognize fields and values that exist only
+    /// there.
+    fn experimental(&self, path: &ObjectPath<'_>) -> Option<&'static SchemaNode> {
         match self.channel {
             Channel::Standard => kinds::tree(self.kind, Channel::Experimental, self.version)?.at(path),
             Channel::Experimental => None,
@@ -31,23 +34,23 @@ impl Cx<'_> {
     }
 }
 
-/// No kind of ours nests half as deep; what does would exhaust the stack of those who read it later.
-const DEEPEST: usize = 64;
+/// The maximum depth. No supported kind nests half as deep, and deeper objects could overflow the stack of later code.
+const MAX_DEPTH: usize = 64;
 
-pub(super) fn is_object_of_bounded_depth(object: &Value, report: &mut Report) -> bool {
+pub(super) fn is_object_of_bounded_depth(object: &Value, report: &mut ViolationReport) -> bool {
     if !object.is_object() {
-        report.block(
-            &Path::Root,
-            format!("is {}, must be a mapping", remedy::found(object, report)),
+        report.add_blocking(
+            &ObjectPath::Root,
+            format!("is {}, must be a mapping", remedy::describe_value(object, report)),
             "an object starts with `apiVersion`, `kind` and `metadata`",
         );
         return false;
     }
-    if is_deeper(object, DEEPEST) {
-        report.block(
-            &Path::Root,
-            format!("is nested deeper than {DEEPEST} levels"),
-            "no kind that Portico reads needs a third of that; look for a wrong indentation",
+    if is_deeper(object, MAX_DEPTH) {
+        report.add_blocking(
+            &ObjectPath::Root,
+            format!("is nested deeper than {MAX_DEPTH} levels"),
+            "check the indentation; no supported kind needs a third of this depth",
         );
         return false;
     }
@@ -63,28 +66,34 @@ fn is_deeper(value: &Value, levels: usize) -> bool {
     }
 }
 
-/// Checks the whole object, `tree` being the schema of its kind.
-pub(super) fn walk(tree: &Node, object: &mut Value, cx: &Cx<'_>, report: &mut Report) {
-    visit(tree, object, &Path::Root, cx, report);
+/// Validates the whole object; `tree` is the schema of its kind.
+pub(super) fn validate(tree: &SchemaNode, object: &mut Value, cx: &ValidationCx<'_>, report: &mut ViolationReport) {
+    visit(tree, object, &ObjectPath::Root, cx, report);
 }
 
-fn visit(node: &Node, value: &mut Value, path: &Path<'_>, cx: &Cx<'_>, report: &mut Report) {
+fn visit(
+    node: &SchemaNode,
+    value: &mut Value,
+    path: &ObjectPath<'_>,
+    cx: &ValidationCx<'_>,
+    report: &mut ViolationReport,
+) {
     if value.is_null() && node.nullable {
         return;
     }
-    if let Some(shape) = node.shape {
-        if !shape.admits(value) {
+    if let Some(shape) = node.value_type {
+        if !shape.matches(value) {
             let (message, remedy) = remedy::wrong_type(shape, node, value, path, report);
-            report.block(path, message, remedy);
+            report.add_blocking(path, message, remedy);
             return;
         }
-        make_whole(shape, value);
+        normalize_integer(shape, value);
     }
     if !node.allowed.is_empty() && !node.allowed.contains(value) {
         let in_experimental =
             cx.experimental(path).is_some_and(|node| node.allowed.contains(value) || node.allowed.is_empty());
         let (message, remedy) = remedy::not_allowed(&node.allowed, value, in_experimental, report);
-        report.block(path, message, remedy);
+        report.add_blocking(path, message, remedy);
         return;
     }
     match value {
@@ -102,69 +111,75 @@ fn visit(node: &Node, value: &mut Value, path: &Path<'_>, cx: &Cx<'_>, report: &
         Value::Number(_) => check_number(node, value, path, report),
         Value::Bool(_) | Value::Null => {}
     }
-    check_junctions(node, value, path, cx, report);
+    check_combinators(node, value, path, cx, report);
 }
 
-impl Shape {
-    fn admits(self, value: &Value) -> bool {
+impl ValueType {
+    fn matches(self, value: &Value) -> bool {
         match self {
-            Shape::Object => value.is_object(),
-            Shape::Array => value.is_array(),
-            Shape::String => value.is_string(),
-            Shape::Integer => is_whole(value),
-            Shape::Number => value.is_number(),
-            Shape::Boolean => value.is_boolean(),
-            Shape::IntOrString => value.is_string() || is_whole(value),
+            ValueType::Object => value.is_object(),
+            ValueType::Array => value.is_array(),
+            ValueType::String => value.is_string(),
+            ValueType::Integer => is_whole(value),
+            ValueType::Number => value.is_number(),
+            ValueType::Boolean => value.is_boolean(),
+            ValueType::IntOrString => value.is_string() || is_whole(value),
         }
     }
 }
 
-/// The greatest number up to which every whole number has a floating point of its own.
-const EXACT: f64 = 9_007_199_254_740_992.0;
+/// The greatest number up to which `f64` represents every integer exactly.
+const MAX_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
 
 fn is_whole(value: &Value) -> bool {
     value.is_i64()
         || value.is_u64()
-        || value.as_f64().is_some_and(|number| number.fract() == 0.0 && number.abs() <= EXACT)
+        || value.as_f64().is_some_and(|number| number.fract() == 0.0 && number.abs() <= MAX_EXACT_INTEGER)
 }
 
-/// `80.0` where a whole number stands is `80`, also for those who read the object after us.
-fn make_whole(shape: Shape, value: &mut Value) {
-    if matches!(shape, Shape::Integer | Shape::IntOrString) && value.is_f64() {
+/// Converts `80.0` to `80` where an integer is expected, also for later readers of the object.
+fn normalize_integer(shape: ValueType, value: &mut Value) {
+    if matches!(shape, ValueType::Integer | ValueType::IntOrString) && value.is_f64() {
         #[expect(clippy::cast_possible_truncation, reason = "is_whole bounds it")]
         let whole = value.as_f64().map(|number| number as i64);
         *value = whole.into();
     }
 }
 
-fn visit_fields(fields: &Fields, map: &mut Map<String, Value>, path: &Path<'_>, cx: &Cx<'_>, report: &mut Report) {
+fn visit_fields(
+    fields: &SchemaFields,
+    map: &mut Map<String, Value>,
+    path: &ObjectPath<'_>,
+    cx: &ValidationCx<'_>,
+    report: &mut ViolationReport,
+) {
     drop_nulls(fields, map);
-    fill_in_defaults(fields, map);
-    check_count(map.len(), fields.fewest, fields.most, "entry", "entries", path, report);
+    apply_defaults(fields, map);
+    check_count(map.len(), fields.min, fields.max, "entry", "entries", path, report);
     for (name, value) in map.iter_mut() {
         match (fields.known(name), &fields.others) {
             (Some(node), _) => visit(node, value, &path.field(name), cx, report),
-            (None, Others::Of(node)) => visit(node, value, &path.key(name), cx, report),
-            (None, Others::Any) => {}
-            (None, Others::Refused) => {
+            (None, OtherFields::Matching(node)) => visit(node, value, &path.key(name), cx, report),
+            (None, OtherFields::Any) => {}
+            (None, OtherFields::Forbidden) => {
                 let in_experimental = cx
                     .experimental(path)
                     .and_then(|node| node.fields.as_ref())
                     .is_some_and(|fields| fields.known(name).is_some());
                 let (message, remedy) = remedy::unknown_field(fields, name, in_experimental);
-                report.block(&path.field(name), message, remedy);
+                report.add_blocking(&path.field(name), message, remedy);
             }
         }
     }
     for name in &fields.required {
         if !map.contains_key(name.as_ref()) {
-            report.block(&path.field(name), "is missing", remedy::missing(name, fields.known(name)));
+            report.add_blocking(&path.field(name), "is missing", remedy::missing(name, fields.known(name)));
         }
     }
 }
 
-/// A null that is neither allowed nor replaced by a default counts as not written.
-fn drop_nulls(fields: &Fields, map: &mut Map<String, Value>) {
+/// Removes nulls that are neither allowed nor replaced by a default.
+fn drop_nulls(fields: &SchemaFields, map: &mut Map<String, Value>) {
     if map.values().any(Value::is_null) {
         map.retain(|name, value| {
             !value.is_null() || fields.node(name).is_none_or(|node| node.nullable || node.default.is_some())
@@ -172,7 +187,7 @@ fn drop_nulls(fields: &Fields, map: &mut Map<String, Value>) {
     }
 }
 
-fn fill_in_defaults(fields: &Fields, map: &mut Map<String, Value>) {
+fn apply_defaults(fields: &SchemaFields, map: &mut Map<String, Value>) {
     for (name, node) in &fields.known {
         let Some(default) = &node.default else { continue };
         let written = map.get(name.as_ref()).is_some_and(|value| node.nullable || !value.is_null());
@@ -180,7 +195,7 @@ fn fill_in_defaults(fields: &Fields, map: &mut Map<String, Value>) {
             map.insert(name.as_ref().to_owned(), default.clone());
         }
     }
-    let Others::Of(node) = &fields.others else { return };
+    let OtherFields::Matching(node) = &fields.others else { return };
     let Some(default) = &node.default else { return };
     if node.nullable {
         return;
@@ -190,22 +205,28 @@ fn fill_in_defaults(fields: &Fields, map: &mut Map<String, Value>) {
     }
 }
 
-fn visit_items(items: &Items, values: &mut [Value], path: &Path<'_>, cx: &Cx<'_>, report: &mut Report) {
-    check_count(values.len(), items.fewest, items.most, "item", "items", path, report);
+fn visit_items(
+    items: &SchemaItems,
+    values: &mut [Value],
+    path: &ObjectPath<'_>,
+    cx: &ValidationCx<'_>,
+    report: &mut ViolationReport,
+) {
+    check_count(values.len(), items.min, items.max, "item", "items", path, report);
     let Some(node) = &items.node else { return };
     for (index, value) in values.iter_mut().enumerate() {
         visit(node, value, &path.index(index), cx, report);
     }
-    check_apart(&items.told_apart_by, values, path, report);
+    check_duplicates(&items.unique_by, values, path, report);
 }
 
-/// Refuses items that a set or a keyed list could not tell apart.
-fn check_apart(told_apart_by: &Apart, values: &[Value], path: &Path<'_>, report: &mut Report) {
+/// Reports items that are duplicates in a set or a keyed list.
+fn check_duplicates(told_apart_by: &UniqueBy, values: &[Value], path: &ObjectPath<'_>, report: &mut ViolationReport) {
     let identity = |value: &Value| match told_apart_by {
-        Apart::Nothing => None,
-        Apart::Value => Some(canonical(value)),
-        // Keys are required or have a default: an item that lacks one has been refused already.
-        Apart::Keys(keys) => {
+        UniqueBy::Nothing => None,
+        UniqueBy::Value => Some(canonical(value)),
+        // Keys are required or have a default, so an item without one has a violation already.
+        UniqueBy::Keys(keys) => {
             let map = value.as_object()?;
             let pair = |key: &str| Some(format!("{key:?}:{}", canonical(map.get(key)?)));
             Some(format!("{{{}}}", keys.iter().map(|key| pair(key)).collect::<Option<Vec<_>>>()?.join(",")))
@@ -223,7 +244,7 @@ fn check_apart(told_apart_by: &Apart, values: &[Value], path: &Path<'_>, report:
     }
 }
 
-/// The value as JSON with its keys in order: equal values, equal text.
+/// The value as JSON with sorted keys: equal values give equal texts.
 fn canonical(value: &Value) -> String {
     match value {
         Value::Object(map) => {
@@ -242,22 +263,22 @@ fn check_count(
     most: Option<usize>,
     one: &str,
     many: &str,
-    path: &Path<'_>,
-    report: &mut Report,
+    path: &ObjectPath<'_>,
+    report: &mut ViolationReport,
 ) {
     let noun = |count: usize| if count == 1 { one.to_owned() } else { many.to_owned() };
     if let Some(most) = most.filter(|most| count > *most) {
         let message = format!("has {count} {}, at most {most} are allowed", noun(count));
-        report.block(path, message, format!("remove {}, or divide them among several objects", count - most));
+        report.add_blocking(path, message, format!("remove {}, or divide them among several objects", count - most));
     } else if let Some(fewest) = fewest.filter(|fewest| count < *fewest) {
-        let message = format!("has {count} {}, at least {fewest} {} needed", noun(count), are(fewest));
+        let message = format!("has {count} {}, at least {fewest} {} needed", noun(count), is_or_are(fewest));
         report.add(path, message, format!("add {} {}", fewest - count, noun(fewest - count)));
     }
 }
 
-fn check_text(node: &Node, text: &str, path: &Path<'_>, report: &mut Report) {
-    if let Some(Text { pattern, shortest, longest }) = node.text.as_deref() {
-        // There are never more code points than bytes: the short ones need no counting.
+fn check_text(node: &SchemaNode, text: &str, path: &ObjectPath<'_>, report: &mut ViolationReport) {
+    if let Some(TextLimits { pattern, min_length: shortest, max_length: longest }) = node.text.as_deref() {
+        // There are at least as many bytes as code points, so short texts need no counting.
         let length = if longest.is_some_and(|longest| text.len() > longest) || shortest.is_some() {
             text.chars().count()
         } else {
@@ -265,7 +286,7 @@ fn check_text(node: &Node, text: &str, path: &Path<'_>, report: &mut Report) {
         };
         if let Some(longest) = longest.filter(|longest| length > *longest) {
             let message = format!("has {length} characters, at most {longest} are allowed");
-            report.block(path, message, format!("shorten it by {}", length - longest));
+            report.add_blocking(path, message, format!("shorten it by {}", length - longest));
             return;
         }
         if let Some(shortest) = shortest.filter(|shortest| length < *shortest) {
@@ -274,33 +295,33 @@ fn check_text(node: &Node, text: &str, path: &Path<'_>, report: &mut Report) {
             return;
         }
         if let Some(pattern) = pattern.as_ref().filter(|pattern| !pattern.is_match(text)) {
-            let (message, remedy) = wording::mismatch(pattern.as_str(), text, path, report);
+            let (message, remedy) = pattern_description::mismatch(pattern.as_str(), text, path, report);
             report.add(path, message, remedy);
             return;
         }
     }
-    // A port by name has no format of a number.
+    // A port given by name does not have to match a number format.
     if let Some(format) = node.format.filter(|format| !format.accepts_text(text)) {
-        let (words, example) = format.words();
+        let (words, example) = format.noun_and_example();
         let message = format!("{} is not {words}", report.quote_text(text));
-        report.block(path, message, remedy::for_format(format, words, example));
+        report.add_blocking(path, message, remedy::for_format(format, words, example));
     }
 }
 
-fn check_number(node: &Node, value: &Value, path: &Path<'_>, report: &mut Report) {
+fn check_number(node: &SchemaNode, value: &Value, path: &ObjectPath<'_>, report: &mut ViolationReport) {
     let Some(number) = value.as_f64() else { return };
     let quoted = report.quote(value);
     if let Some(format) = node.format
-        && let Some((least, greatest)) = format.whole_numbers()
+        && let Some((least, greatest)) = format.integer_range()
         && !value.as_i64().is_some_and(|whole| (least..=greatest).contains(&whole))
     {
-        let message = format!("{quoted} does not fit into {}", format.words().0);
+        let message = format!("{quoted} does not fit into {}", format.noun_and_example().0);
         report.add(path, message, format!("use a number from {least} to {greatest}"));
         return;
     }
     let Some(range) = node.range.as_deref() else { return };
-    let Range { least, greatest, multiple_of } = range;
-    let outside = |bound: &Bound, beyond: bool| beyond || (bound.exclusive && number == bound.value);
+    let NumberRange { min: least, max: greatest, multiple_of } = range;
+    let outside = |bound: &NumberBound, beyond: bool| beyond || (bound.exclusive && number == bound.value);
     if let Some(least) = least.as_ref().filter(|least| outside(least, number < least.value)) {
         let than = if least.exclusive { "must be above" } else { "the least allowed is" };
         report.add(path, format!("is {quoted}, {than} {least}"), remedy::range(range));
@@ -312,11 +333,17 @@ fn check_number(node: &Node, value: &Value, path: &Path<'_>, report: &mut Report
     }
 }
 
-fn check_junctions(node: &Node, value: &Value, path: &Path<'_>, cx: &Cx<'_>, report: &mut Report) {
-    let Some(junctions) = &node.junctions else { return };
-    // On a copy: branches judge and never fill anything in.
-    let try_branch = |branch: &Node, report: &Report| {
-        let mut aside = report.aside();
+fn check_combinators(
+    node: &SchemaNode,
+    value: &Value,
+    path: &ObjectPath<'_>,
+    cx: &ValidationCx<'_>,
+    report: &mut ViolationReport,
+) {
+    let Some(junctions) = &node.combinators else { return };
+    // Branches validate a copy, so that they apply no defaults.
+    let try_branch = |branch: &SchemaNode, report: &ViolationReport| {
+        let mut aside = report.for_alternative();
         visit(branch, &mut value.clone(), path, cx, &mut aside);
         aside
     };
@@ -328,18 +355,18 @@ fn check_junctions(node: &Node, value: &Value, path: &Path<'_>, cx: &Cx<'_>, rep
         }
     }
     if !junctions.any.is_empty() {
-        let tried: Vec<Report> = junctions.any.iter().map(|branch| try_branch(branch, report)).collect();
+        let tried: Vec<ViolationReport> = junctions.any.iter().map(|branch| try_branch(branch, report)).collect();
         if tried.iter().all(|branch| !branch.is_empty()) {
-            tell_alternatives(tried, path, report);
+            report_alternatives(tried, path, report);
         }
     }
     if !junctions.one.is_empty() {
-        let mut tried: Vec<Report> = junctions.one.iter().map(|branch| try_branch(branch, report)).collect();
+        let mut tried: Vec<ViolationReport> = junctions.one.iter().map(|branch| try_branch(branch, report)).collect();
         let before = tried.len();
         tried.retain(|branch| !branch.is_empty());
         match before - tried.len() {
             1 => {}
-            0 => tell_alternatives(tried, path, report),
+            0 => report_alternatives(tried, path, report),
             held => report.add(
                 path,
                 format!("satisfies {held} alternatives that exclude each other"),
@@ -350,17 +377,17 @@ fn check_junctions(node: &Node, value: &Value, path: &Path<'_>, cx: &Cx<'_>, rep
     if let Some(branch) = &junctions.not
         && try_branch(branch, report).is_empty()
     {
-        report.exclude(path, format!("{} is excluded here", report.quote(value)), "use another value");
+        report.add_exclusion(path, format!("{} is excluded here", report.quote(value)), "use another value");
     }
 }
 
-/// No alternative holds: tells what each would need, at the place that they have in common.
-fn tell_alternatives(mut tried: Vec<Report>, path: &Path<'_>, report: &mut Report) {
-    // "Not this type" helps nobody while another alternative says what is wrong with a value of this type.
-    if !tried.iter().all(Report::excluded) {
+/// Reports why no alternative matched, at the path that all of them share.
+fn report_alternatives(mut tried: Vec<ViolationReport>, path: &ObjectPath<'_>, report: &mut ViolationReport) {
+    // Skips alternatives that exclude this type if others explain what is wrong with a value of this type.
+    if !tried.iter().all(ViolationReport::excluded) {
         tried.retain(|branch| !branch.excluded());
     }
-    report.block_if(tried.iter().any(Report::blocked));
+    report.block_if(tried.iter().any(ViolationReport::blocked));
     let firsts: Vec<_> = tried.into_iter().filter_map(|branch| branch.finish().into_iter().next()).collect();
     let Some(first) = firsts.first() else { return };
     let together = firsts.iter().all(|violation| violation.field == first.field);
@@ -372,7 +399,7 @@ fn tell_alternatives(mut tried: Vec<Report>, path: &Path<'_>, report: &mut Repor
     report.add_at(field, messages.join(", and "), remedies.join(", or "));
 }
 
-fn are(count: usize) -> &'static str {
+fn is_or_are(count: usize) -> &'static str {
     if count == 1 { "is" } else { "are" }
 }
 

@@ -1,4 +1,4 @@
-//! Certificates of the listeners of one port, and which of them a client is shown.
+//! Certificates of the listeners of one port, and how the server name selects one.
 //!
 //! ```text
 //!   server name of the client ─▶ listener, the most specific ─▶ its certificates: exact name, wildcard, the first
@@ -11,26 +11,26 @@ use rustls::sign::CertifiedKey;
 
 use super::host::{HostMap, HostPattern};
 
-/// A certificate with its key, as a Secret holds it.
+/// A certificate with its key, from a Secret or generated.
 pub struct Certificate {
-    /// `namespace/name` of the Secret, or `MADE_HERE`.
+    /// `namespace/name` of the Secret, or `SELF_GENERATED`.
     pub secret: Arc<str>,
     pub key: Arc<CertifiedKey>,
-    /// The DNS names it is issued for, in lower case.
+    /// The DNS names of the certificate, in lower case.
     pub names: Box<[HostPattern]>,
-    /// When the first of the chain ends to be valid, in seconds since 1970.
+    /// When the first certificate of the chain to expire expires, in seconds since 1970.
     pub expires: i64,
-    /// How many seconds that one is valid in all.
+    /// The validity period of that certificate, in seconds.
     pub lifetime: i64,
 }
 
-/// In place of the Secret of a certificate that the process made for itself.
-pub const MADE_HERE: &str = "made at the start";
+/// In place of the Secret, for a certificate that the process generated.
+pub const SELF_GENERATED: &str = "generated at startup";
 
 impl Certificate {
-    /// Whether no Secret holds it, so that every process has another one.
-    pub fn is_made_here(&self) -> bool {
-        &*self.secret == MADE_HERE
+    /// Whether the process generated it, so that every replica has a different one.
+    pub fn is_self_generated(&self) -> bool {
+        &*self.secret == SELF_GENERATED
     }
 }
 
@@ -40,22 +40,22 @@ impl fmt::Debug for Certificate {
     }
 }
 
-/// The certificates of one listener. Without any, its clients are refused.
+/// The certificates of one listener. Without any, TLS handshakes fail.
 #[derive(Debug, Default)]
 pub struct Certificates {
     all: Box<[Arc<Certificate>]>,
-    named: HostMap<Named>,
+    named: HostMap<NamedCertificates>,
 }
 
-/// The certificates that are issued for one name.
+/// The certificates with one DNS name.
 #[derive(Debug)]
-struct Named {
+struct NamedCertificates {
     pattern: HostPattern,
     certificates: Vec<Arc<Certificate>>,
 }
 
 impl Certificates {
-    /// In the order of the listener's references, which decides between those that fit equally well.
+    /// `all` is in the order of the listener's references, which decides between equal matches.
     pub fn new(all: Vec<Arc<Certificate>>) -> Self {
         let mut names: std::collections::BTreeMap<&HostPattern, Vec<Arc<Certificate>>> = Default::default();
         for certificate in &all {
@@ -64,18 +64,18 @@ impl Certificates {
             }
         }
         let named = names.into_iter().map(|(pattern, certificates)| {
-            let named = Named { pattern: pattern.clone(), certificates };
+            let named = NamedCertificates { pattern: pattern.clone(), certificates };
             (pattern.clone(), named)
         });
         let named = named.collect();
         Certificates { all: all.into(), named }
     }
 
-    /// The best fit for a server name first: issued for exactly this name, for the wildcard above it, then all as they
-    /// are listed. Whoever asks takes the first with a key that the client can check.
-    pub fn by_fit(&self, name: Option<&str>) -> impl Iterator<Item = &Arc<Certificate>> {
+    /// The certificates by preference for a server name: exact name, wildcard, then all in their listed order. The
+    /// caller takes the first whose key type the client supports.
+    pub fn by_preference(&self, name: Option<&str>) -> impl Iterator<Item = &Arc<Certificate>> {
         let named = name.into_iter().flat_map(|name| {
-            let fits = move |named: &&Named| covers(&named.pattern, name);
+            let fits = move |named: &&NamedCertificates| certificate_name_covers(&named.pattern, name);
             self.named.candidates(name).filter(fits).flat_map(|named| &named.certificates)
         });
         named.chain(&self.all)
@@ -86,16 +86,16 @@ impl Certificates {
     }
 }
 
-/// Equal if clients see the same: the very same certificates in the same order.
+/// Equal if both hold the very same certificates in the same order.
 impl PartialEq for Certificates {
     fn eq(&self, other: &Self) -> bool {
         self.all.len() == other.all.len() && self.all.iter().zip(&other.all).all(|(a, b)| Arc::ptr_eq(a, b))
     }
 }
 
-/// Whether a certificate's name is good for a host. Its wildcard stands for one label (RFC 9525, section 6.3), while that
-/// of a listener stands for any number.
-pub fn covers(name: &HostPattern, host: &str) -> bool {
+/// Whether a certificate's name covers a host. A certificate's wildcard stands for one label (RFC 9525, section 6.3); a
+/// listener's stands for any number.
+pub fn certificate_name_covers(name: &HostPattern, host: &str) -> bool {
     match name {
         HostPattern::Exact(name) => **name == *host,
         HostPattern::Wildcard(suffix) => host.split_once('.').is_some_and(|(_, parent)| *parent == **suffix),
@@ -103,17 +103,17 @@ pub fn covers(name: &HostPattern, host: &str) -> bool {
     }
 }
 
-/// What a port needs to serve TLS: certificates by the hostname of their listener.
+/// The TLS configuration of a port: certificates by the hostname of their listener.
 #[derive(Debug, Default)]
-pub struct Tls {
+pub struct PortTls {
     pub listeners: HostMap<Arc<Certificates>>,
 }
 
-/// What a client without a server name, or with this one, is served by.
+/// The listener or certificates for a server name, or for a client without one.
 ///
-/// The most specific listener for the name. A client that sends none gets the listener without a hostname and, if there
-/// is no such, the only listener of the port; which of several it means cannot be known.
-pub(super) fn greeted<'m, T>(listeners: &'m HostMap<T>, name: Option<&str>) -> Option<&'m T> {
+/// With a name, the most specific match. Without SNI, the listener without a hostname, or else the only listener of the
+/// port; among several the choice would be ambiguous.
+pub(super) fn select_by_server_name<'m, T>(listeners: &'m HostMap<T>, name: Option<&str>) -> Option<&'m T> {
     let only = || listeners.iter().next().filter(|_| listeners.len() == 1).map(|(_, listener)| listener);
     match name {
         Some(name) => listeners.most_specific(name),
@@ -125,7 +125,7 @@ pub(super) fn greeted<'m, T>(listeners: &'m HostMap<T>, name: Option<&str>) -> O
 pub(super) mod tests {
     use super::*;
 
-    /// A certificate for these names; `secret` tells it from others.
+    /// A certificate for these names; `secret` distinguishes it from others.
     pub(crate) fn certificate(secret: &str, names: &[&str]) -> Arc<Certificate> {
         let made = rcgen::generate_simple_self_signed(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
         let made = made.unwrap();
@@ -141,7 +141,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_best_fit_comes_first() {
+    fn best_matching_certificate_comes_first() {
         let certificates = Certificates::new(vec![
             certificate("wild", &["*.example.com"]),
             certificate("deep", &["*.b.example.com", "c.example.org"]),
@@ -152,20 +152,20 @@ pub(super) mod tests {
             (Some("x.example.com"), "wild"),
             (Some("x.b.example.com"), "deep"),
             (Some("c.example.org"), "deep"),
-            // A certificate's wildcard is one label, so none fits and the first stands in.
+            // A certificate's wildcard covers one label, so none matches and the first is used.
             (Some("x.y.example.com"), "wild"),
             (Some("example.com"), "wild"),
             (Some("elsewhere"), "wild"),
             (None, "wild"),
         ] {
-            let found = certificates.by_fit(name).next().map(|certificate| &*certificate.secret);
+            let found = certificates.by_preference(name).next().map(|certificate| &*certificate.secret);
             assert_eq!(found, Some(expected), "{name:?}");
         }
-        assert!(Certificates::default().by_fit(Some("a.example.com")).next().is_none());
+        assert!(Certificates::default().by_preference(Some("a.example.com")).next().is_none());
     }
 
     #[test]
-    fn a_server_name_finds_its_listener() {
+    fn server_name_selects_listener() {
         let map = |patterns: &[&'static str]| -> HostMap<&'static str> {
             let text = |text: &'static str| Some(text).filter(|text| *text != "*");
             patterns.iter().map(|pattern| (HostPattern::parse(text(pattern)), *pattern)).collect()
@@ -184,7 +184,7 @@ pub(super) mod tests {
             (&only, Some("b.example.com"), None),
             (&map(&[]), None, None),
         ] {
-            assert_eq!(greeted(listeners, name).copied(), expected, "{name:?} among {listeners:?}");
+            assert_eq!(select_by_server_name(listeners, name).copied(), expected, "{name:?} among {listeners:?}");
         }
     }
 }

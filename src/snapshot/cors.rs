@@ -1,6 +1,6 @@
-//! CORS as a gateway answers it (`gateway-api.md` §3.7): which origins may read an answer, and the fields that say so.
+//! The CORS filter of the Gateway API: which origins are allowed, and the response headers for them.
 //!
-//! Everything that does not depend on the request is written out when it is compiled.
+//! Values that do not depend on the request are computed when the filter is compiled.
 
 use std::fmt;
 
@@ -11,53 +11,53 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-/// The filter, everything parsed.
+/// The filter, fully parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cors {
-    pub origins: Origins,
+pub struct CorsFilter {
+    pub origins: AllowedOrigins,
     pub credentials: bool,
-    pub methods: List,
-    pub headers: List,
-    pub expose: List,
+    pub methods: CorsList,
+    pub headers: CorsList,
+    pub expose: CorsList,
     /// Seconds.
     pub max_age: HeaderValue,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origins {
+pub enum AllowedOrigins {
     Any,
-    These(Box<[Origin]>),
+    Listed(Box<[OriginPattern]>),
 }
 
-/// Names separated by commas, or all there are.
+/// A comma-separated list of names, or a wildcard.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum List {
+pub enum CorsList {
     None,
     Any,
-    These(HeaderValue),
+    Names(HeaderValue),
 }
 
-/// One origin, or many that differ in the labels on the left.
+/// One origin, or a pattern with a wildcard at the start of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
+pub struct OriginPattern {
     https: bool,
     host: HostPart,
     port: u16,
 }
 
-/// Lower case, since schemes and hosts compare without regard to it.
+/// In lower case, since schemes and hosts compare case-insensitively.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum HostPart {
     Exact(Box<str>),
-    /// What the host ends with: empty for any host, else with its leading dot, of which the star stands for at least one
-    /// character to the left, dots included.
+    /// The suffix after the wildcard: empty for any host, otherwise with its leading dot. The wildcard stands for at
+    /// least one character, including dots.
     EndsWith(Box<str>),
 }
 
-impl Origin {
-    /// `https://a.example`, `http://*.example:8080`, `https://*`. None if it is none of these.
-    pub fn parse(text: &str) -> Option<Origin> {
-        let (https, host, port) = split(text)?;
+impl OriginPattern {
+    /// Parses `https://a.example`, `http://*.example:8080`, `https://*`. `None` for anything else.
+    pub fn parse(text: &str) -> Option<OriginPattern> {
+        let (https, host, port) = split_origin(text)?;
         let host = host.to_ascii_lowercase();
         let host = match host.strip_prefix('*') {
             Some(rest) if rest.contains('*') || !(rest.is_empty() || rest.starts_with('.')) => return None,
@@ -65,7 +65,7 @@ impl Origin {
             None if host.is_empty() || host.contains('*') => return None,
             None => HostPart::Exact(host.into()),
         };
-        Some(Origin { https, host, port })
+        Some(OriginPattern { https, host, port })
     }
 
     fn matches(&self, https: bool, host: &str, port: u16) -> bool {
@@ -81,127 +81,129 @@ impl Origin {
     }
 }
 
-/// Scheme, host and port of an origin. The port may be left out if it is the scheme's.
-fn split(origin: &str) -> Option<(bool, &str, u16)> {
+/// Scheme, host and port of an origin. A missing port is the scheme's default.
+fn split_origin(origin: &str) -> Option<(bool, &str, u16)> {
     let (scheme, rest) = origin.split_once("://")?;
     let https = scheme.eq_ignore_ascii_case("https");
     if !https && !scheme.eq_ignore_ascii_case("http") || rest.contains(['/', '@', '?', '#']) {
         return None;
     }
-    // An address of IPv6 stands in brackets, so that its colons are not taken for that of the port.
+    // IPv6 addresses are in brackets, so a colon inside them does not start the port.
     match rest.rfind(':').filter(|colon| !rest[*colon..].contains(']')) {
         Some(colon) => Some((https, &rest[..colon], rest[colon + 1..].parse().ok()?)),
         None => Some((https, rest, if https { 443 } else { 80 })),
     }
 }
 
-impl List {
-    /// A star that stands alone means all; nothing means none.
-    pub fn of<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<List> {
+impl CorsList {
+    /// A lone star means all; an empty list means none.
+    pub fn from_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<CorsList> {
         let names: Vec<_> = names.into_iter().collect();
         match names[..] {
-            [] => Some(List::None),
-            ["*"] => Some(List::Any),
-            _ => HeaderValue::try_from(names.join(", ")).ok().map(List::These),
+            [] => Some(CorsList::None),
+            ["*"] => Some(CorsList::Any),
+            _ => HeaderValue::try_from(names.join(", ")).ok().map(CorsList::Names),
         }
     }
 }
 
-/// The fields of one answer. An answer has no CORS fields but these: what the endpoint says about it does not count.
+/// The CORS headers of one response. They replace all CORS headers of the upstream's response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Grant {
+pub struct CorsHeaders {
     fields: Vec<(HeaderName, HeaderValue)>,
-    /// The names of all fields of the answer are to be told, since a star would be taken literally.
+    /// `Access-Control-Expose-Headers` lists all headers of the response, since `*` is taken literally with
+    /// credentials.
     expose_all: bool,
 }
 
-/// Whether this is the question of a browser before the request it is about. Any other OPTIONS is a request like all.
+/// Whether this is a CORS preflight. Any other OPTIONS request is handled like every request.
 pub fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
     *method == Method::OPTIONS && headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-impl Cors {
-    /// The answer to a preflight. Without fields, if the origin is not allowed: then the browser goes no further.
-    pub fn preflight(&self, request: &HeaderMap) -> Grant {
-        let mut grant = self.grant(request);
+impl CorsFilter {
+    /// The headers of a preflight response. Empty if the origin is not allowed; the browser then blocks the request.
+    pub fn preflight(&self, request: &HeaderMap) -> CorsHeaders {
+        let mut grant = self.headers_for_origin(request);
         if grant.fields.is_empty() {
             return grant;
         }
-        // Browsers need no permission for GET, HEAD and POST, so a list need not name them.
-        let methods = self.methods.or_asked_for(request.get(ACCESS_CONTROL_REQUEST_METHOD));
-        let headers = self.headers.or_asked_for(request.get(ACCESS_CONTROL_REQUEST_HEADERS));
+        // GET, HEAD and POST are CORS-safelisted, so a list need not name them.
+        let methods = self.methods.allowed_of(request.get(ACCESS_CONTROL_REQUEST_METHOD));
+        let headers = self.headers.allowed_of(request.get(ACCESS_CONTROL_REQUEST_HEADERS));
         grant.fields.extend(methods.map(|methods| (ACCESS_CONTROL_ALLOW_METHODS, methods)));
         grant.fields.extend(headers.map(|headers| (ACCESS_CONTROL_ALLOW_HEADERS, headers)));
         grant.fields.push((ACCESS_CONTROL_MAX_AGE, self.max_age.clone()));
-        // There is nothing to name in an answer that has nothing.
+        // The preflight response has no other headers to expose.
         grant.expose_all = false;
         grant
     }
 
-    /// What the answer to any other request says.
-    pub fn actual(&self, request: &HeaderMap) -> Grant {
-        self.grant(request)
+    /// The headers of the response to any other request.
+    pub fn actual_request(&self, request: &HeaderMap) -> CorsHeaders {
+        self.headers_for_origin(request)
     }
 
-    fn grant(&self, request: &HeaderMap) -> Grant {
-        let mut grant = Grant::default();
+    fn headers_for_origin(&self, request: &HeaderMap) -> CorsHeaders {
+        let mut grant = CorsHeaders::default();
         let Some(origin) = request.get(ORIGIN).filter(|origin| self.allows(origin)) else { return grant };
-        // A star would do where every origin is allowed without credentials, and clients of other gateways look for theirs.
+        // `*` would do for requests without credentials, but the Gateway API's conformance tests accept the origin,
+        // too.
         grant.fields.push((ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone()));
         if self.credentials {
             grant.fields.push((ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true")));
         }
         match &self.expose {
-            List::None => {}
-            List::Any if self.credentials => grant.expose_all = true,
-            List::Any => grant.fields.push((ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("*"))),
-            List::These(names) => grant.fields.push((ACCESS_CONTROL_EXPOSE_HEADERS, names.clone())),
+            CorsList::None => {}
+            CorsList::Any if self.credentials => grant.expose_all = true,
+            CorsList::Any => grant.fields.push((ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("*"))),
+            CorsList::Names(names) => grant.fields.push((ACCESS_CONTROL_EXPOSE_HEADERS, names.clone())),
         }
         grant
     }
 
     fn allows(&self, origin: &HeaderValue) -> bool {
         match &self.origins {
-            Origins::Any => true,
-            Origins::These(origins) => origin
+            AllowedOrigins::Any => true,
+            AllowedOrigins::Listed(origins) => origin
                 .to_str()
                 .ok()
-                .and_then(split)
+                .and_then(split_origin)
                 .is_some_and(|(https, host, port)| origins.iter().any(|origin| origin.matches(https, host, port))),
         }
     }
 }
 
-impl List {
-    /// What is allowed of what was asked for. If all is, then what was asked for: a star means all only without credentials,
-    /// and its answer would be the same.
-    fn or_asked_for(&self, asked: Option<&HeaderValue>) -> Option<HeaderValue> {
+impl CorsList {
+    /// The allowed names for a preflight. With a star, the requested names: `*` means all only without credentials, and
+    /// the requested names are valid in both cases.
+    fn allowed_of(&self, requested: Option<&HeaderValue>) -> Option<HeaderValue> {
         match self {
-            List::None => None,
-            List::Any => asked.cloned(),
-            List::These(names) => Some(names.clone()),
+            CorsList::None => None,
+            CorsList::Any => requested.cloned(),
+            CorsList::Names(names) => Some(names.clone()),
         }
     }
 }
 
-/// A line for each thing that is said.
-impl Cors {
-    pub(super) fn lines(&self) -> Vec<String> {
-        let Cors { origins, credentials, methods, headers, expose, max_age } = self;
+/// Text for dumps, one line per setting.
+impl CorsFilter {
+    pub(super) fn describe(&self) -> Vec<String> {
+        let CorsFilter { origins, credentials, methods, headers, expose, max_age } = self;
         let mut lines = vec![match origins {
-            Origins::Any => "origins *".to_owned(),
-            Origins::These(origins) if origins.is_empty() => "no origins".to_owned(),
-            Origins::These(origins) => {
-                let origins: Vec<_> = origins.iter().map(Origin::to_string).collect();
+            AllowedOrigins::Any => "origins *".to_owned(),
+            AllowedOrigins::Listed(origins) if origins.is_empty() => "no origins".to_owned(),
+            AllowedOrigins::Listed(origins) => {
+                let origins: Vec<_> = origins.iter().map(OriginPattern::to_string).collect();
                 format!("origins {}", origins.join(", "))
             }
         }];
         lines.extend(credentials.then(|| "credentials".to_owned()));
         for (name, list) in [("methods", methods), ("headers", headers), ("expose", expose)] {
             match list {
-                List::None => {}
-                List::Any => lines.push(format!("{name} *")),
-                List::These(names) => lines.push(format!("{name} {}", String::from_utf8_lossy(names.as_bytes()))),
+                CorsList::None => {}
+                CorsList::Any => lines.push(format!("{name} *")),
+                CorsList::Names(names) => lines.push(format!("{name} {}", String::from_utf8_lossy(names.as_bytes()))),
             }
         }
         lines.push(format!("max age {}", String::from_utf8_lossy(max_age.as_bytes())));
@@ -209,7 +211,7 @@ impl Cors {
     }
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for OriginPattern {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.https { "https" } else { "http" };
         match &self.host {
@@ -219,25 +221,25 @@ impl fmt::Display for Origin {
     }
 }
 
-impl Grant {
-    /// Writes the fields into an answer, in place of those it has.
-    pub fn apply(self, answer: &mut HeaderMap) {
-        for name in &OURS {
-            answer.remove(name);
+impl CorsHeaders {
+    /// Replaces the CORS headers of a response.
+    pub fn apply(self, response: &mut HeaderMap) {
+        for name in &CORS_RESPONSE_HEADERS {
+            response.remove(name);
         }
         if self.expose_all {
-            let names: Vec<&str> = answer.keys().map(HeaderName::as_str).collect();
+            let names: Vec<&str> = response.keys().map(HeaderName::as_str).collect();
             if let Ok(names) = HeaderValue::try_from(names.join(", ")) {
-                answer.insert(ACCESS_CONTROL_EXPOSE_HEADERS, names);
+                response.insert(ACCESS_CONTROL_EXPOSE_HEADERS, names);
             }
         }
-        answer.extend(self.fields);
-        // Also without any field: the answer to another origin has some, and caches have to know.
-        answer.append(VARY, HeaderValue::from_static("Origin"));
+        response.extend(self.fields);
+        // Also without other headers: the response for another origin has some, so caches must distinguish them.
+        response.append(VARY, HeaderValue::from_static("Origin"));
     }
 }
 
-static OURS: [HeaderName; 6] = [
+static CORS_RESPONSE_HEADERS: [HeaderName; 6] = [
     ACCESS_CONTROL_ALLOW_CREDENTIALS,
     ACCESS_CONTROL_ALLOW_HEADERS,
     ACCESS_CONTROL_ALLOW_METHODS,

@@ -1,6 +1,6 @@
-//! A snapshot for people to read: goldens, `/debug/snapshot`, the route table. Sorted, stable, without secrets.
+//! Text form of a snapshot for goldens, `/debug/snapshot` and the route table: sorted, stable, without secrets.
 //!
-//! Rules appear in the order in which they are asked, so the first line that fits a request is the one that serves it.
+//! Rules appear in the order in which they are tried, so the first line that matches a request serves it.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -14,10 +14,12 @@ use super::certs::{Certificate, Certificates};
 use super::host::HostPattern;
 use super::kong;
 use super::router::{Candidate, HostRouter, MatchedPath, QueryMatch, ValueMatch};
-use super::rule::{Action, Backend, Filters, HeaderEdits, Mirror, PathEdit, Redirect, Rewrite, Rule, Target};
-use super::tries::Tries;
-use super::{Bind, Listener, Routes, Snapshot};
-use crate::upstream::{Protocol, UpstreamKey};
+use super::rule::{
+    Action, Backend, BackendTarget, Filters, HeaderEdits, Mirror, PathEdit, RedirectAction, Rewrite, RouteRule,
+};
+use super::timeouts_and_retries::TimeoutsAndRetries;
+use super::{Bind, HttpListener, Routes, Snapshot};
+use crate::upstream::{UpstreamKey, UpstreamProtocol};
 
 /// The whole snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -36,9 +38,9 @@ pub struct ListenerDump {
     /// `namespace/gateway/listener`.
     pub listener: String,
     pub hostname: String,
-    /// As clients see it.
+    /// The port that clients see.
     pub port: u16,
-    /// `namespace/secret: names, until date`, if clients shake hands. Of Ingresses with the host that is shown it.
+    /// `namespace/secret: names, until date`, if the listener serves TLS. For Ingresses, each with its host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificates: Option<Vec<String>>,
     pub hosts: Vec<HostDump>,
@@ -53,9 +55,10 @@ pub struct HostDump {
 /// One way for a request to reach a rule, and what the rule does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MatchDump {
-    /// `Exact /a`, `PathPrefix /`, `RegularExpression /a.*`; of Kong's routes `Exact /a`, `Prefix /`, `Regex ~/a`, `any path`.
+    /// `Exact /a`, `PathPrefix /`, `RegularExpression /a.*`; for Kong routes `Exact /a`, `Prefix /`, `Regex ~/a`, `any
+    /// path`.
     pub path: String,
-    /// Of several one has to fit.
+    /// Several methods are alternatives.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
     /// `name: value`, or `name ~ pattern`.
@@ -64,14 +67,13 @@ pub struct MatchDump {
     /// `name=value`, or `name ~ pattern`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub query: Vec<String>,
-    /// Of TLS connections.
+    /// SNI names, for TLS connections.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub server_names: Vec<String>,
     /// `HTTPRoute/namespace/name`.
     pub route: String,
     pub rule: String,
-    /// `strip path`, `protocols https`, …: what is not as Kong has it without annotations. Absent if the rule is none of
-    /// Kong's.
+    /// `strip path`, `protocols https`, …: differences from Kong's defaults. Absent if the rule is not a Kong rule.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kong: Option<Vec<String>>,
     /// `key-auth: route KongPlugin/default/key`, in the order in which they run.
@@ -79,8 +81,8 @@ pub struct MatchDump {
     pub plugins: Vec<String>,
     #[serde(skip_serializing_if = "FiltersDump::is_empty")]
     pub filters: FiltersDump,
-    /// `request 10s`, `backendRequest endless`, `further tries 2, also on 503, after 25ms`. Of Kong's rules what is not as
-    /// without annotations.
+    /// `request 10s`, `backendRequest unlimited`, `retries 2, also on 503, after 25ms`. For Kong rules, only
+    /// differences from the defaults.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tries: Vec<String>,
     pub action: ActionDump,
@@ -88,7 +90,7 @@ pub struct MatchDump {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FiltersDump {
-    /// `remove name`, `set name: value`, `add name: value`, in the order of their effect.
+    /// `remove name`, `set name: value`, `add name: value`, in the order in which they are applied.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub request_headers: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -127,16 +129,16 @@ pub struct RedirectDump {
     pub path: Option<String>,
 }
 
-/// A share of the requests: to an upstream, or to an error.
+/// A weighted backend: an upstream, or an error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BackendDump {
     /// `namespace/service:port`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,
-    /// What it is spoken to in, if that is not HTTP/1.1.
+    /// The protocol to the upstream, if it is not HTTP/1.1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol: Option<&'static str>,
-    /// `TLS verified with client certificate (terms …)`, if it is not spoken to in plain text.
+    /// `TLS verified with client certificate (terms …)`, if the upstream uses TLS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -148,7 +150,7 @@ pub struct BackendDump {
 
 /// One line of the route table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Row {
+pub struct RouteTableRow {
     pub address: SocketAddr,
     /// `namespace/gateway/listener`.
     pub listener: String,
@@ -158,27 +160,27 @@ pub struct Row {
     /// `HTTPRoute/namespace/name`.
     pub route: String,
     pub rule: String,
-    /// `default/a:80 90%, default/b:80 10%`; empty when the rule answers by itself.
+    /// `default/a:80 90%, default/b:80 10%`; empty if the rule does not forward.
     pub backends: String,
     /// `forward`, `redirect 302`, `fail: no backends`.
     pub action: String,
 }
 
 impl Snapshot {
-    /// Everything, for goldens and `/debug/snapshot`.
+    /// The complete snapshot, for goldens and `/debug/snapshot`.
     pub fn dump(&self) -> SnapshotDump {
         let bind = |(address, bind): (&SocketAddr, &Arc<Bind>)| {
-            let certificates = |hostname: &HostPattern, listener: &Listener| {
+            let certificates = |hostname: &HostPattern, listener: &HttpListener| {
                 let tls = bind.tls.as_ref()?;
                 let lines = |all: &Certificates| all.all().iter().map(|one| certificate(one)).collect::<Vec<_>>();
                 if !listener.is_kong() {
                     return tls.listeners.iter().find(|(own, _)| *own == hostname).map(|(_, all)| lines(all));
                 }
-                // One listener for all hosts, with a certificate for each.
+                // One listener serves all hosts, with certificates for each.
                 let each = tls
                     .listeners
                     .iter()
-                    .flat_map(|(host, all)| lines(all).into_iter().map(move |line| format!("{host} is shown {line}")));
+                    .flat_map(|(host, all)| lines(all).into_iter().map(move |line| format!("{host}: {line}")));
                 Some(each.collect())
             };
             let listeners = bind.listeners.iter();
@@ -189,15 +191,15 @@ impl Snapshot {
         SnapshotDump { binds: self.binds.iter().map(bind).collect() }
     }
 
-    /// The route table, a line per match, in the order in which matches are asked.
-    pub fn rows(&self) -> Vec<Row> {
+    /// The route table, one line per match, in the order in which matches are tried.
+    pub fn rows(&self) -> Vec<RouteTableRow> {
         let mut rows = Vec::new();
         for bind in self.dump().binds {
             for listener in bind.listeners {
                 for host in listener.hosts {
-                    // A route that names no host serves those of its listener.
+                    // A route without hostnames serves those of its listener.
                     let name = if host.host == "*" { &listener.hostname } else { &host.host };
-                    let row = |entry| Row::new(bind.address, &listener.listener, name, entry);
+                    let row = |entry| RouteTableRow::new(bind.address, &listener.listener, name, entry);
                     rows.extend(host.matches.iter().map(row));
                 }
             }
@@ -206,7 +208,7 @@ impl Snapshot {
     }
 }
 
-impl Listener {
+impl HttpListener {
     fn dump(&self, hostname: &HostPattern, certificates: Option<Vec<String>>) -> ListenerDump {
         ListenerDump {
             listener: format!("{}/{}", self.gateway, self.name),
@@ -226,9 +228,9 @@ impl Routes {
                 let matches = |router: &HostRouter| router.entries().iter().map(MatchDump::from).collect();
                 hosts.iter().map(|(name, router)| host(name.to_string(), matches(router))).collect()
             }
-            // In the order of all, so that a host may come more than once.
+            // In the overall order, so a host may occur more than once.
             Routes::Kong(router) => {
-                let same = |one: &kong::Entry, other: &kong::Entry| one.hosts() == other.hosts();
+                let same = |one: &kong::KongEntry, other: &kong::KongEntry| one.hosts() == other.hosts();
                 let runs = router.entries().chunk_by(same);
                 runs.map(|run| host(hosts(&run[0]), run.iter().map(MatchDump::from).collect())).collect()
             }
@@ -237,7 +239,7 @@ impl Routes {
 }
 
 /// `a.example, *.b.example`, or `*` for any.
-fn hosts(entry: &kong::Entry) -> String {
+fn hosts(entry: &kong::KongEntry) -> String {
     if entry.hosts().is_empty() {
         return "*".to_owned();
     }
@@ -260,29 +262,29 @@ impl From<&Candidate> for MatchDump {
             headers: headers.collect(),
             query: candidate.query.iter().map(parameter).collect(),
             server_names: candidate.server_names.iter().map(ToString::to_string).collect(),
-            ..MatchDump::reaching(&candidate.rule)
+            ..MatchDump::for_rule(&candidate.rule)
         }
     }
 }
 
-impl From<&kong::Entry> for MatchDump {
-    fn from(entry: &kong::Entry) -> Self {
+impl From<&kong::KongEntry> for MatchDump {
+    fn from(entry: &kong::KongEntry) -> Self {
         let route = &entry.route;
-        let header = |header: &kong::Header| format!("{}: {}", header.name, joined(&header.values, " | "));
+        let header = |header: &kong::KongHeaderMatch| format!("{}: {}", header.name, joined(&header.values, " | "));
         MatchDump {
             path: MatchedPath::Kong(entry.path()).to_string(),
             method: (!route.methods.is_empty()).then(|| joined(&route.methods, " | ")),
             headers: route.headers.iter().map(header).collect(),
             query: route.query.iter().map(parameter).collect(),
             server_names: route.server_names.iter().map(ToString::to_string).collect(),
-            ..MatchDump::reaching(&route.rule)
+            ..MatchDump::for_rule(&route.rule)
         }
     }
 }
 
 impl MatchDump {
-    /// A way without conditions.
-    fn reaching(rule: &Rule) -> Self {
+    /// A match without conditions.
+    fn for_rule(rule: &RouteRule) -> Self {
         MatchDump {
             path: String::new(),
             method: None,
@@ -291,14 +293,14 @@ impl MatchDump {
             server_names: Vec::new(),
             route: rule.id.route.to_string(),
             rule: rule.id.rule.to_string(),
-            kong: rule.kong.as_ref().map(|manner| manner.lines()),
-            plugins: rule.plugins.iter().flat_map(|chain| chain.listed()).map(plugin).collect(),
+            kong: rule.kong.as_ref().map(|manner| manner.describe()),
+            plugins: rule.plugins.iter().flat_map(|chain| chain.attachments()).map(plugin).collect(),
             filters: FiltersDump::from(&rule.filters),
             tries: match &rule.action {
                 Action::Forward(split) => {
-                    let usual = rule.kong.as_ref().map(|_| Tries::usual_of_service());
-                    let tries = split.tries.as_deref().filter(|tries| usual.as_ref() != Some(*tries));
-                    tries.map(Tries::lines).unwrap_or_default()
+                    let usual = rule.kong.as_ref().map(|_| TimeoutsAndRetries::kong_default());
+                    let tries = split.timeouts_and_retries.as_deref().filter(|tries| usual.as_ref() != Some(*tries));
+                    tries.map(TimeoutsAndRetries::describe).unwrap_or_default()
                 }
                 Action::Redirect(_) | Action::Fail(_) => Vec::new(),
             },
@@ -334,7 +336,7 @@ impl From<&Filters> for FiltersDump {
             response_headers: response_headers.as_ref().map(header_edits).unwrap_or_default(),
             rewrite_host: rewrite.and_then(|Rewrite { host, .. }| host.as_ref()).map(header_text),
             rewrite_path: rewrite.and_then(|Rewrite { path, .. }| path.as_ref()).map(path_edit),
-            cors: cors.as_ref().map(|cors| cors.lines()).unwrap_or_default(),
+            cors: cors.as_ref().map(|cors| cors.describe()).unwrap_or_default(),
             mirrors: mirrors.iter().map(mirror).collect(),
         }
     }
@@ -350,9 +352,9 @@ impl From<&Action> for ActionDump {
     }
 }
 
-impl From<&Redirect> for RedirectDump {
-    fn from(redirect: &Redirect) -> Self {
-        let Redirect { scheme, host, path, port, status } = redirect;
+impl From<&RedirectAction> for RedirectDump {
+    fn from(redirect: &RedirectAction) -> Self {
+        let RedirectAction { scheme, host, path, port, status } = redirect;
         RedirectDump {
             status: status.as_u16(),
             scheme: scheme.map(|scheme| scheme.to_string()),
@@ -366,16 +368,16 @@ impl From<&Redirect> for RedirectDump {
 impl From<&Backend> for BackendDump {
     fn from(backend: &Backend) -> Self {
         let protocol = match &backend.target {
-            Target::Upstream(upstream) => protocol(&upstream.key),
-            Target::Fail(_) => None,
+            BackendTarget::Upstream(upstream) => protocol(&upstream.key),
+            BackendTarget::Fail(_) => None,
         };
         let tls = match &backend.target {
-            Target::Upstream(upstream) => upstream.key.tls.as_ref().map(ToString::to_string),
-            Target::Fail(_) => None,
+            BackendTarget::Upstream(upstream) => upstream.key.tls.as_ref().map(ToString::to_string),
+            BackendTarget::Fail(_) => None,
         };
         let (upstream, fail) = match &backend.target {
-            Target::Upstream(upstream) => (Some(upstream.key.to_string()), None),
-            Target::Fail(failure) => (None, Some(failure.to_string())),
+            BackendTarget::Upstream(upstream) => (Some(upstream.key.to_string()), None),
+            BackendTarget::Fail(failure) => (None, Some(failure.to_string())),
         };
         BackendDump {
             upstream,
@@ -388,7 +390,7 @@ impl From<&Backend> for BackendDump {
     }
 }
 
-impl Row {
+impl RouteTableRow {
     fn new(address: SocketAddr, listener: &str, host: &str, entry: &MatchDump) -> Self {
         let mut matches = entry.path.clone();
         let query = entry.query.iter().map(|parameter| format!("?{parameter}"));
@@ -402,7 +404,7 @@ impl Row {
             ActionDump::Redirect(redirect) => (format!("redirect {}", redirect.status), String::new()),
             ActionDump::Fail(failure) => (format!("fail: {failure}"), String::new()),
         };
-        Row {
+        RouteTableRow {
             address,
             listener: listener.to_owned(),
             host: host.to_owned(),
@@ -415,7 +417,7 @@ impl Row {
     }
 }
 
-/// The only backend by its name, several with their shares.
+/// The name of a single backend; several backends with their shares.
 fn shares(backends: &[BackendDump]) -> String {
     let total: u64 = backends.iter().map(|backend| u64::from(backend.weight)).sum();
     let mut text = String::new();
@@ -447,7 +449,7 @@ fn header_edits(edits: &HeaderEdits) -> Vec<String> {
 }
 
 fn mirror(mirror: &Mirror) -> String {
-    let Mirror { upstream, share, of } = mirror;
+    let Mirror { upstream, numerator: share, denominator: of } = mirror;
     let mut line = upstream.key.to_string();
     if share != of {
         write!(line, " {share}/{of}").expect("writing to a string cannot fail");
@@ -459,10 +461,10 @@ fn mirror(mirror: &Mirror) -> String {
     line
 }
 
-/// What is spoken, if that is not HTTP/1.1.
+/// The protocol to the upstream, if it is not HTTP/1.1.
 fn protocol(upstream: &UpstreamKey) -> Option<&'static str> {
     let is_tls = upstream.tls.is_some();
-    (upstream.protocol == Protocol::Http2).then_some(if is_tls { "h2" } else { "h2c" })
+    (upstream.protocol == UpstreamProtocol::Http2).then_some(if is_tls { "h2" } else { "h2c" })
 }
 
 fn path_edit(edit: &PathEdit) -> String {
@@ -477,7 +479,7 @@ fn header_line(name: &HeaderName, value: &HeaderValue) -> String {
     format!("{name}: {}", header_text(value))
 }
 
-/// Bytes that are no text are shown as such; a value marked as sensitive is not shown.
+/// Bytes that are not UTF-8 are replaced; a value marked as sensitive is hidden.
 fn header_text(value: &HeaderValue) -> String {
     if value.is_sensitive() {
         return "(secret)".to_owned();

@@ -1,11 +1,11 @@
-//! Spellings of a path: what an operator writes becomes what requests are compared with and backends are sent.
+//! Percent-encoding of configured paths: normalization for matching, and encoding of replacements.
 
 use std::borrow::Cow;
 
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// Decodes escapes that need none (`%7E` is `~`), as is done with the path of every request before it is matched: a
-/// rule that is spelled with them would never be met otherwise. All other escapes stay as they are.
+/// Decodes escapes of unreserved characters (`%7E` is `~`), as is done with the path of every request before matching;
+/// a rule with such escapes would never match otherwise. All other escapes are kept.
 pub(crate) fn decode_unreserved(path: &str) -> Cow<'_, str> {
     let mut pieces = path.split('%');
     let Some(first) = pieces.next().filter(|first| first.len() < path.len()) else { return Cow::Borrowed(path) };
@@ -25,10 +25,10 @@ pub(crate) fn decode_unreserved(path: &str) -> Cow<'_, str> {
     Cow::Owned(decoded)
 }
 
-/// Escapes what must not stand in a path, so that a replacement never ends the path and never breaks the request:
-/// `?` and `#` would begin something else, spaces and controls are not sent at all. Escapes that are there stay.
+/// Encodes characters that may not occur in a path, so that a replacement neither ends the path nor makes the request
+/// malformed: `?`, `#`, spaces, controls. Existing escapes are kept.
 pub(super) fn encode_path(path: &str) -> Cow<'_, str> {
-    let encoded = Cow::from(utf8_percent_encode(path, NOT_IN_PATHS));
+    let encoded = Cow::from(utf8_percent_encode(path, ENCODE_IN_PATHS));
     if !has_broken_escape(&encoded) {
         return encoded;
     }
@@ -41,18 +41,18 @@ pub(super) fn encode_path(path: &str) -> Cow<'_, str> {
     Cow::Owned(repaired)
 }
 
-/// Puts a piece of a path into a query. What means nothing in a path ends values there, parts names from them, or is a space, so
-/// that whoever writes the path could write parameters of their own. Escapes that are there stay.
+/// Encodes a piece of a path for use in a query. Characters that separate parameters, or names from values, are
+/// encoded, so that the path of a request cannot inject query parameters. Existing escapes are kept.
 pub(super) fn encode_for_query(path: &str) -> Cow<'_, str> {
-    utf8_percent_encode(path, NOT_IN_VALUES).into()
+    utf8_percent_encode(path, ENCODE_IN_QUERY_VALUES).into()
 }
 
-/// Whether a percent sign is followed by something else than two hexadecimal digits.
+/// Whether a percent sign is not followed by two hexadecimal digits.
 pub(super) fn has_broken_escape(text: &str) -> bool {
     text.split('%').skip(1).any(|piece| escaped(piece).is_none())
 }
 
-/// The byte of an escape, from what follows its percent sign.
+/// The byte of an escape, given the text after the percent sign.
 fn escaped(piece: &str) -> Option<u8> {
     let digits = piece.get(..2).filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))?;
     u8::from_str_radix(digits, 16).ok()
@@ -63,8 +63,9 @@ fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
-/// All but what is unreserved, what RFC 3986, section 3.4 lets stand in a query and nobody parts it by, and the percent sign.
-const NOT_IN_VALUES: &AsciiSet = &NON_ALPHANUMERIC
+/// All characters except the unreserved ones, the percent sign, and those allowed in a query by RFC 3986, section 3.4
+/// that separate nothing.
+const ENCODE_IN_QUERY_VALUES: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
@@ -74,8 +75,8 @@ const NOT_IN_VALUES: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'@')
     .remove(b'%');
 
-/// What RFC 3986, section 3.3 does not let stand in a path, but the percent sign.
-const NOT_IN_PATHS: &AsciiSet = &CONTROLS
+/// The characters that RFC 3986, section 3.3 does not allow in a path, except the percent sign.
+const ENCODE_IN_PATHS: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
     .add(b'#')
@@ -96,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rules_are_compared_without_needless_escapes() {
+    fn unreserved_escapes_are_decoded() {
         let cases = [
             ("/a", "/a"),
             ("/%7Euser/%41%2d", "/~user/A-"),
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn replacements_stay_in_the_path() {
+    fn replacements_are_encoded_for_paths() {
         let cases = [
             ("/a/b;c=1,d:@!$&'()*+~", "/a/b;c=1,d:@!$&'()*+~"),
             ("/a?b#c d", "/a%3Fb%23c%20d"),
@@ -130,7 +131,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn a_replacement_is_always_a_target(path in ".*") {
+        fn encoded_replacement_is_a_valid_target(path in ".*") {
             let target = format!("/{}", encode_path(&path));
             let parsed: http::uri::PathAndQuery = target.parse().unwrap();
             proptest::prop_assert_eq!(parsed.path(), target);
@@ -138,7 +139,7 @@ mod tests {
         }
 
         #[test]
-        fn no_rule_makes_it_panic(path in "[%é4a/]*") {
+        fn no_rule_panics(path in "[%é4a/]*") {
             proptest::prop_assert!(decode_unreserved(&path).len() <= path.len());
         }
     }

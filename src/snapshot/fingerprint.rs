@@ -1,12 +1,12 @@
-//! What tells two snapshots apart: replicas that serve the same have the same fingerprint, whichever process made it.
+//! Snapshot fingerprints: replicas that serve the same configuration have the same fingerprint.
 //!
-//! It covers what decides about a request: listeners, routes, what rules do, how their plugins are configured, who the consumers
-//! are, which certificates are shown, and on which terms TLS is spoken to Services. Endpoints are no part of a snapshot, and a
-//! certificate that the process made for itself is nobody's configuration.
+//! The fingerprint covers everything that affects a request: listeners, routes, rules, plugin configuration, consumers,
+//! certificates, and TLS settings of Services. Endpoints are not part of a snapshot, and generated certificates are
+//! left out because they differ per process.
 //!
-//! Everybody who sees metrics sees it, so nothing that it covers can be guessed to be compared with it. For what a Secret holds
-//! stands which version of it the API server gave out. Certificates are in it themselves: they are shown to everybody, and have a
-//! random key. In files Secrets have no version, so but for certificates what they hold is not covered.
+//! Metrics expose the fingerprint, so it must not allow guessing secrets by comparison: the content of a Secret is
+//! represented by its resourceVersion. Certificates are included themselves, since they are public and have a random
+//! key. Secrets in files have no version, so apart from certificates their content is not covered.
 
 use std::fmt;
 use std::io;
@@ -16,15 +16,15 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use super::certs::Certificate;
 use super::{Routes, Snapshot};
-use crate::plugin::Chain;
+use crate::plugin_api::Chain;
 
-/// Half of a SHA-256, which is enough to compare.
+/// Half of a SHA-256 digest, which suffices for comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u8; 16]);
 
 impl Fingerprint {
-    /// As a number that a `double` holds exactly, as those of Prometheus are: its first 48 bits.
-    pub fn number(self) -> u64 {
+    /// The first 48 bits as a number, which a `double` (as in Prometheus) holds exactly.
+    pub fn as_metric_value(self) -> u64 {
         self.0[..6].iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
     }
 }
@@ -36,36 +36,37 @@ impl fmt::Display for Fingerprint {
 }
 
 impl Snapshot {
-    /// Takes about as long as a dump, so it is for whoever asks and not for every change.
+    /// Takes about as long as a dump, so it is computed on demand and not for every change.
     pub fn fingerprint(&self) -> Fingerprint {
-        let mut print = Print(Context::new(&SHA256));
-        // A name for each of its parts, so that none is mistaken for another.
-        print.part("routes");
+        let mut print = FingerprintHasher(Context::new(&SHA256));
+        // Each section has a label, so that the bytes of one section cannot be mistaken for those of another.
+        print.section("routes");
         let mut dump = self.dump();
         for listener in dump.binds.iter_mut().flat_map(|bind| &mut bind.listeners) {
-            // With what a process made for itself among them; they follow below.
+            // Lists generated certificates too; the others are hashed below.
             listener.certificates = listener.certificates.as_ref().map(|_| Vec::new());
         }
-        serde_json::to_writer(&mut print, &dump).expect("a digest takes everything, and a dump is strings and numbers");
-        print.part("plugins");
+        serde_json::to_writer(&mut print, &dump)
+            .expect("a dump contains only strings and numbers, and hashing cannot fail");
+        print.section("plugins");
         self.chains().for_each(|chain| print.configurations(chain));
-        print.part("certificates");
+        print.section("certificates");
         for (host, certificates) in
             self.binds.values().filter_map(|bind| bind.tls.as_ref()).flat_map(|tls| tls.listeners.iter())
         {
-            print.part(&host.to_string());
-            let shown = certificates.all().iter().filter(|certificate| !certificate.is_made_here());
+            print.section(&host.to_string());
+            let shown = certificates.all().iter().filter(|certificate| !certificate.is_self_generated());
             shown.for_each(|certificate| print.certificate(certificate));
         }
-        print.part("consumers");
-        print.field(&self.consumers.told_apart.to_be_bytes());
+        print.section("consumers");
+        print.field(&self.consumers.fingerprint.to_be_bytes());
         let digest = print.0.finish();
         let mut half = [0; 16];
         half.copy_from_slice(&digest.as_ref()[..16]);
         Fingerprint(half)
     }
 
-    /// Those of each rule, in the order of the dump.
+    /// The plugin chains of all rules, in the order of the dump.
     fn chains(&self) -> impl Iterator<Item = &Arc<Chain>> {
         let listeners = self.binds.values().flat_map(|bind| bind.listeners.iter().map(|(_, listener)| listener));
         let rules = listeners.flat_map(|listener| -> Box<dyn Iterator<Item = _>> {
@@ -80,24 +81,24 @@ impl Snapshot {
     }
 }
 
-struct Print(Context);
+struct FingerprintHasher(Context);
 
-impl Print {
-    fn part(&mut self, name: &str) {
+impl FingerprintHasher {
+    fn section(&mut self, name: &str) {
         self.field(name.as_bytes());
     }
 
-    /// With its length, so that two fields cannot pass for one.
+    /// Hashed with its length, so that field boundaries are unambiguous.
     fn field(&mut self, bytes: &[u8]) {
         self.0.update(&(bytes.len() as u64).to_be_bytes());
         self.0.update(bytes);
     }
 
     fn configurations(&mut self, chain: &Chain) {
-        for digest in chain.configurations() {
+        for digest in chain.configuration_hashes() {
             self.field(&digest.to_be_bytes());
         }
-        self.part("end of chain");
+        self.section("end of chain");
     }
 
     fn certificate(&mut self, certificate: &Certificate) {
@@ -108,7 +109,7 @@ impl Print {
     }
 }
 
-impl io::Write for Print {
+impl io::Write for FingerprintHasher {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.update(bytes);
         Ok(bytes.len())

@@ -1,4 +1,4 @@
-//! Hosts: exact names, wildcards and "any", looked up from the most specific to the least.
+//! Host patterns: exact names, wildcards and "any", matched from the most specific to the least.
 
 use std::fmt;
 use std::hash::BuildHasher;
@@ -6,18 +6,18 @@ use std::hash::BuildHasher;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-/// A hostname as a listener or route writes it, in lower case.
+/// A hostname of a listener or route, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HostPattern {
     /// `api.example.com`
     Exact(Box<str>),
-    /// `*.example.com`, kept as `example.com`; matches any number of labels before it, never the bare domain.
+    /// `*.example.com`, stored as `example.com`; matches one or more labels before it, never the bare domain.
     Wildcard(Box<str>),
     Any,
 }
 
 impl HostPattern {
-    /// Reads `api.example.com`, `*.example.com`, or nothing at all.
+    /// Parses `api.example.com`, `*.example.com`, or nothing at all.
     pub fn parse(text: Option<&str>) -> Self {
         match text {
             None | Some("") => HostPattern::Any,
@@ -39,22 +39,22 @@ impl fmt::Display for HostPattern {
     }
 }
 
-/// Values by host pattern, each pattern once.
+/// Values by host pattern; each pattern occurs once.
 pub struct HostMap<T> {
     /// Sorted by pattern, which puts `Any` last.
     entries: Box<[(HostPattern, T)]>,
-    /// Positions in `entries` of everything but `Any`, by kind and text.
+    /// Positions in `entries` of everything except `Any`, by kind and text.
     index: HashTable<u32>,
-    /// No suffix longer than this is a wildcard, so none longer is looked up.
+    /// The length of the longest wildcard suffix; longer suffixes are not looked up.
     longest_wildcard: usize,
     hasher: RandomState,
 }
 
 impl<T> HostMap<T> {
-    /// Of two values for one pattern the later stays.
+    /// If a pattern occurs twice, the later value is kept.
     pub fn new(pairs: impl IntoIterator<Item = (HostPattern, T)>) -> Self {
         let mut entries: Vec<(HostPattern, T)> = pairs.into_iter().collect();
-        // Sorting is stable and `dedup_by` keeps the first of equals; reversing makes that the last one given.
+        // Sorting is stable and `dedup_by` keeps the first of equal patterns, so the reversal keeps the last one.
         entries.reverse();
         entries.sort_by(|a, b| a.0.cmp(&b.0));
         entries.dedup_by(|later, kept| later.0 == kept.0);
@@ -66,9 +66,10 @@ impl<T> HostMap<T> {
             if let HostPattern::Wildcard(suffix) = pattern {
                 longest_wildcard = longest_wildcard.max(suffix.len());
             }
-            if let Some(key) = Key::of(pattern) {
+            if let Some(key) = HostKey::from_pattern(pattern) {
                 let position = u32::try_from(position).expect("fewer than 2^32 hosts fit in memory");
-                let hash_of = |at: &u32| Key::of(&entries[*at as usize].0).map_or(0, |key| hasher.hash_one(key));
+                let hash_of =
+                    |at: &u32| HostKey::from_pattern(&entries[*at as usize].0).map_or(0, |key| hasher.hash_one(key));
                 index.insert_unique(hasher.hash_one(key), position, hash_of);
             }
         }
@@ -77,16 +78,16 @@ impl<T> HostMap<T> {
 
     /// The value of the most specific pattern that matches: exact name, longest wildcard, any.
     ///
-    /// The host is in lower case and without port.
+    /// The host is in lower case and has no port.
     pub fn most_specific(&self, host: &str) -> Option<&T> {
         self.candidates(host).next()
     }
 
-    /// The values of all patterns that match, the most specific first. The host is in lower case and without port.
-    pub fn candidates<'m, 'h>(&'m self, host: &'h str) -> Candidates<'m, 'h, T> {
-        // Longer names do not exist, and would only make a stranger's request expensive.
-        let step = if host.len() <= LONGEST_NAME { Step::Exact(host) } else { Step::Any };
-        Candidates { map: self, step }
+    /// The values of all matching patterns, the most specific first. The host is in lower case and has no port.
+    pub fn candidates<'m, 'h>(&'m self, host: &'h str) -> HostCandidates<'m, 'h, T> {
+        // DNS names are not longer; looking up a longer one only lets an untrusted client waste CPU time.
+        let step = if host.len() <= MAX_DNS_NAME_LENGTH { HostLookupStep::Exact(host) } else { HostLookupStep::Any };
+        HostCandidates { map: self, step }
     }
 
     /// All patterns in sorted order: exact names, wildcards, any.
@@ -102,11 +103,11 @@ impl<T> HostMap<T> {
         self.entries.is_empty()
     }
 
-    fn lookup(&self, key: Key<'_>) -> Option<&T> {
+    fn lookup(&self, key: HostKey<'_>) -> Option<&T> {
         if self.index.is_empty() {
             return None;
         }
-        let same = |at: &u32| Key::of(&self.entries[*at as usize].0) == Some(key);
+        let same = |at: &u32| HostKey::from_pattern(&self.entries[*at as usize].0) == Some(key);
         let position = self.index.find(self.hasher.hash_one(key), same)?;
         Some(&self.entries[*position as usize].1)
     }
@@ -136,48 +137,52 @@ impl<T: fmt::Debug> fmt::Debug for HostMap<T> {
 
 /// The values that match one host, the most specific first.
 #[derive(Debug)]
-pub struct Candidates<'m, 'h, T> {
+pub struct HostCandidates<'m, 'h, T> {
     map: &'m HostMap<T>,
-    step: Step<'h>,
+    step: HostLookupStep<'h>,
 }
 
-/// What to look at next.
+/// The next pattern to look up.
 #[derive(Debug)]
-enum Step<'h> {
+enum HostLookupStep<'h> {
     Exact(&'h str),
-    /// The wildcards below this name, which itself was looked at.
-    Below(&'h str),
+    /// The wildcards that match this name; the name itself was looked up before.
+    Wildcards(&'h str),
     Any,
     End,
 }
 
-impl<'m, T> Iterator for Candidates<'m, '_, T> {
+impl<'m, T> Iterator for HostCandidates<'m, '_, T> {
     type Item = &'m T;
 
     fn next(&mut self) -> Option<&'m T> {
         loop {
             let found = match self.step {
-                Step::Exact(host) => {
-                    self.step = if self.map.longest_wildcard > 0 { Step::Below(host) } else { Step::Any };
-                    self.map.lookup(Key::Exact(host))
+                HostLookupStep::Exact(host) => {
+                    self.step = if self.map.longest_wildcard > 0 {
+                        HostLookupStep::Wildcards(host)
+                    } else {
+                        HostLookupStep::Any
+                    };
+                    self.map.lookup(HostKey::Exact(host))
                 }
-                Step::Below(name) => match name.split_once('.') {
-                    // A label of no length is none: `.example.com` is not below `example.com`.
+                HostLookupStep::Wildcards(name) => match name.split_once('.') {
+                    // An empty label does not count: `.example.com` is not below `example.com`.
                     Some((label, suffix)) => {
-                        self.step = Step::Below(suffix);
+                        self.step = HostLookupStep::Wildcards(suffix);
                         let possible = !label.is_empty() && suffix.len() <= self.map.longest_wildcard;
-                        possible.then(|| self.map.lookup(Key::Wildcard(suffix))).flatten()
+                        possible.then(|| self.map.lookup(HostKey::Wildcard(suffix))).flatten()
                     }
                     None => {
-                        self.step = Step::Any;
+                        self.step = HostLookupStep::Any;
                         None
                     }
                 },
-                Step::Any => {
-                    self.step = Step::End;
+                HostLookupStep::Any => {
+                    self.step = HostLookupStep::End;
                     self.map.any()
                 }
-                Step::End => return None,
+                HostLookupStep::End => return None,
             };
             if found.is_some() {
                 return found;
@@ -186,25 +191,25 @@ impl<'m, T> Iterator for Candidates<'m, '_, T> {
     }
 }
 
-/// How a pattern is looked up, borrowed from it or from a request.
+/// The lookup key of a pattern, borrowed from the pattern or from a request.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Key<'a> {
+enum HostKey<'a> {
     Exact(&'a str),
     Wildcard(&'a str),
 }
 
-impl<'a> Key<'a> {
-    fn of(pattern: &'a HostPattern) -> Option<Self> {
+impl<'a> HostKey<'a> {
+    fn from_pattern(pattern: &'a HostPattern) -> Option<Self> {
         match pattern {
-            HostPattern::Exact(host) => Some(Key::Exact(host)),
-            HostPattern::Wildcard(suffix) => Some(Key::Wildcard(suffix)),
+            HostPattern::Exact(host) => Some(HostKey::Exact(host)),
+            HostPattern::Wildcard(suffix) => Some(HostKey::Wildcard(suffix)),
             HostPattern::Any => None,
         }
     }
 }
 
-/// Bytes in a name of the domain name system.
-const LONGEST_NAME: usize = 253;
+/// The longest DNS name, in bytes.
+const MAX_DNS_NAME_LENGTH: usize = 253;
 
 #[cfg(test)]
 mod tests {
@@ -217,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn candidates_come_from_the_most_specific_to_the_least() {
+    fn candidates_are_ordered_by_specificity() {
         let patterns =
             ["*", "*.com", "*.example.com", "*.b.example.com", "example.com", "a.b.example.com", "API.example.com"];
         let cases: [(&str, &[&str]); 12] = [
@@ -225,7 +230,7 @@ mod tests {
             ("x.a.b.example.com", &["*.b.example.com", "*.example.com", "*.com", "*"]),
             ("b.example.com", &["*.example.com", "*.com", "*"]),
             ("api.example.com", &["API.example.com", "*.example.com", "*.com", "*"]),
-            // Never the bare domain, nor a name that merely ends alike.
+            // Never the bare domain, nor a name that only shares the suffix.
             ("example.com", &["example.com", "*.com", "*"]),
             ("badexample.com", &["*.com", "*"]),
             ("com", &["*"]),
@@ -244,20 +249,20 @@ mod tests {
     }
 
     #[test]
-    fn without_any_an_unknown_host_finds_nothing() {
+    fn unknown_host_without_any_pattern_matches_nothing() {
         assert_eq!(map(&["a.example", "*.b.example"]).most_specific("c.example"), None);
         assert_eq!(map(&[]).most_specific("c.example"), None);
     }
 
     #[test]
-    fn names_longer_than_dns_allows_find_only_any() {
+    fn overlong_names_match_only_any() {
         let long = format!("{}example.com", "a.".repeat(200));
         assert_eq!(map(&["*.example.com", "*"]).most_specific(&long).map(String::as_str), Some("*"));
         assert_eq!(map(&["*.example.com"]).most_specific(&long), None);
     }
 
     #[test]
-    fn sorted_for_dumps_and_the_later_of_two_stays() {
+    fn entries_are_sorted_and_later_duplicates_win() {
         let pairs = [(None, 1), (Some("*.b"), 2), (Some("a"), 3), (Some("*.a"), 4), (Some("a"), 5)];
         let map: HostMap<i32> = pairs.into_iter().map(|(text, value)| (HostPattern::parse(text), value)).collect();
         let listed: Vec<(String, i32)> = map.iter().map(|(pattern, value)| (pattern.to_string(), *value)).collect();
@@ -266,7 +271,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_host_makes_it_panic(host in "[a-c.*\\[\\]:é]{0,300}") {
+        fn no_host_panics(host in "[a-c.*\\[\\]:é]{0,300}") {
             let map = map(&["*.a", "a.b", "*.b.c", "*"]);
             proptest::prop_assert!(map.candidates(&host).count() <= 4);
         }

@@ -1,14 +1,14 @@
-//! What a request reads: immutable, complete, swapped as a whole.
+//! The routing configuration that requests read: immutable, complete, and replaced atomically.
 //!
 //! ```text
 //!   Snapshot ─ binds: address:port ─▶ Bind ─ tls ─▶ HostMap ─▶ Certificates   by server name
-//!                                      └ HostMap ─▶ Listener           one, the most specific (isolation)
+//!                                      └ HostMap ─▶ HttpListener       one, the most specific (isolation)
 //!                                                    ├ HostMap ─▶ HostRouter   most specific first, falling through
-//!                                                    │             └ entries ─▶ Rule
-//!                                                    └ or kong::Router ─ entries ─▶ Rule   one order over all hosts
+//!                                                    │             └ entries ─▶ RouteRule
+//!                                                    └ or kong::Router ─ entries ─▶ RouteRule   one order, all hosts
 //! ```
 //!
-//! Parts are shared between snapshots: what did not change is the same `Arc`.
+//! Snapshots share parts: an unchanged part is the same `Arc` in the next snapshot.
 
 pub mod certs;
 pub mod cors;
@@ -21,76 +21,76 @@ pub mod path_edit;
 pub mod redirect;
 pub mod router;
 pub mod rule;
-pub mod tries;
+pub mod timeouts_and_retries;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::plugin::Directory;
-use certs::{Certificates, Tls};
+use crate::plugin_api::ConsumerDirectory;
+use certs::{Certificates, PortTls};
 use host::HostMap;
-use router::{HostRouter, Matched, Question};
+use router::{HostRouter, Matched, RoutingRequest};
 
-/// Everything the proxy serves. A request loads it once and keeps it to its end.
+/// Everything the proxy serves. A request loads the snapshot once and keeps it until it ends.
 #[derive(Debug, Default)]
 pub struct Snapshot {
     pub binds: BTreeMap<SocketAddr, Arc<Bind>>,
-    /// Who may be asking, for plugins that want to know.
-    pub consumers: Arc<Directory>,
+    /// All consumers, for authentication plugins.
+    pub consumers: Arc<ConsumerDirectory>,
 }
 
 /// The listeners of one Gateway on one port of one address.
 #[derive(Debug)]
 pub struct Bind {
-    pub listeners: HostMap<Arc<Listener>>,
-    /// None if the port serves plain text. Otherwise it has the same hostnames as `listeners`.
-    pub tls: Option<Tls>,
+    pub listeners: HostMap<Arc<HttpListener>>,
+    /// `None` if the port serves plain HTTP. Otherwise it has the same hostnames as `listeners`.
+    pub tls: Option<PortTls>,
 }
 
 impl Bind {
-    /// The one listener whose routes a request for this host may use. Lower case, without port.
-    pub fn listener(&self, host: &str) -> Option<&Arc<Listener>> {
+    /// The one listener whose routes a request for this host may use. The host is lower case and has no port.
+    pub fn listener(&self, host: &str) -> Option<&Arc<HttpListener>> {
         self.listeners.most_specific(host)
     }
 
-    /// The listener that a TLS connection with this server name belongs to. Lower case.
-    pub fn greeted(&self, name: Option<&str>) -> Option<&Arc<Listener>> {
-        certs::greeted(&self.listeners, name)
+    /// The listener that TLS SNI selects for this server name. The name is lower case.
+    pub fn listener_by_server_name(&self, name: Option<&str>) -> Option<&Arc<HttpListener>> {
+        certs::select_by_server_name(&self.listeners, name)
     }
 
-    /// What is shown to a client that asks for this server name: None if no listener is meant, or the port has no TLS.
+    /// The certificates for this server name: `None` if no listener matches, or the port has no TLS.
     pub fn certificates(&self, name: Option<&str>) -> Option<&Arc<Certificates>> {
-        certs::greeted(&self.tls.as_ref()?.listeners, name)
+        certs::select_by_server_name(&self.tls.as_ref()?.listeners, name)
     }
 }
 
-/// A listener and the routers of the hosts that its routes name.
+/// A listener and its routers by hostname.
 #[derive(Debug)]
-pub struct Listener {
+pub struct HttpListener {
     /// `namespace/gateway`.
     pub gateway: Arc<str>,
     pub name: Arc<str>,
-    /// The port clients see, as redirects write it.
+    /// The port that clients see and that redirects contain.
     pub port: u16,
     pub routes: Routes,
 }
 
-/// Whose order decides between the routes of a listener.
+/// The routes of a listener, in the precedence order of their API.
 #[derive(Debug)]
 pub enum Routes {
-    /// Gateway API: by the routes' own hostnames, not by what these have in common with the listener's.
+    /// Gateway API: by the hostnames of the routes themselves, not by their intersection with the listener's.
     Gateway(HostMap<Arc<HostRouter>>),
-    /// Kong: one list for all hosts. Paths are matched with their slashes merged.
+    /// Kong: one list for all hosts. Paths are matched after duplicate slashes are merged.
     Kong(Arc<kong::Router>),
 }
 
-impl Listener {
-    /// The rule that serves this request. Lower case, without port.
+impl HttpListener {
+    /// The rule that serves this request. The host is lower case and has no port.
     ///
-    /// With the Gateway API that of the most specific host which has one: a host whose rules do not match is no dead end,
-    /// but the next less specific one is asked.
-    pub fn find(&self, host: &str, question: &Question<'_>) -> Option<Matched<'_>> {
+    /// With the Gateway API, the rules of the most specific host are tried first. If none of them matches, the search
+    /// continues with the next less specific host.
+    pub fn find(&self, host: &str, question: &RoutingRequest<'_>) -> Option<Matched<'_>> {
         match &self.routes {
             Routes::Gateway(hosts) => hosts.candidates(host).find_map(|router| router.find(question)),
             Routes::Kong(router) => router.find(host, question),

@@ -1,14 +1,15 @@
-//! Changing the path of a request, for rewrites and redirects (`gateway-api.md` §3.5).
+//! Path changes for rewrites and redirects (Gateway API `HTTPPathModifier`).
 
 use super::escape::{decode_unreserved, encode_path};
 
-/// The query string always stays as it is; this knows only paths.
+/// A change of the path; the query string is always kept.
 ///
-/// Replacements are escaped where they could not be sent, so the result is a path whenever the request's was one.
+/// Characters that may not occur in a path are percent-encoded in replacements, so that the result is always a valid
+/// path if the request's is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathEdit {
     Full(Box<str>),
-    /// Replaces the prefix that the rule matched. Both without their trailing slash.
+    /// Replaces the prefix that the rule matched. Both are stored without trailing slash.
     Prefix {
         strip: Box<str>,
         with: Box<str>,
@@ -18,7 +19,7 @@ pub enum PathEdit {
 impl PathEdit {
     /// `ReplaceFullPath`.
     pub fn full(replacement: &str) -> Self {
-        PathEdit::Full(rooted(encode_path(replacement).into_owned()).into())
+        PathEdit::Full(with_leading_slash(encode_path(replacement).into_owned()).into())
     }
 
     /// `ReplacePrefixMatch` in a rule that matches the prefix `matched`.
@@ -29,20 +30,20 @@ impl PathEdit {
 
     /// The path after the edit; it starts with a slash.
     ///
-    /// A path that does not lie below the stripped prefix is not one this edit speaks of, and stays.
+    /// A path that is not below the stripped prefix is returned unchanged.
     pub fn apply(&self, path: &str) -> String {
         match self {
-            PathEdit::Full(replacement) => rooted(replacement.to_string()),
+            PathEdit::Full(replacement) => with_leading_slash(replacement.to_string()),
             PathEdit::Prefix { strip, with } => match path.strip_prefix(&**strip) {
-                Some(rest) if rest.is_empty() || rest.starts_with('/') => rooted(format!("{with}{rest}")),
+                Some(rest) if rest.is_empty() || rest.starts_with('/') => with_leading_slash(format!("{with}{rest}")),
                 _ => path.to_owned(),
             },
         }
     }
 }
 
-/// A request target begins with a slash, whatever the replacement says.
-fn rooted(mut path: String) -> String {
+/// Adds the leading slash that a request target needs, if the replacement lacks it.
+fn with_leading_slash(mut path: String) -> String {
     if !path.starts_with('/') {
         path.insert(0, '/');
     }
@@ -55,7 +56,7 @@ mod tests {
 
     #[test]
     fn replace_prefix_match() {
-        // (path, matched prefix, replacement, result); the first twelve are the table in the specification's type.
+        // (path, matched prefix, replacement, result); the first twelve are the table in the API's documentation.
         let cases = [
             ("/foo/bar", "/foo", "/xyz", "/xyz/bar"),
             ("/foo/bar", "/foo", "/xyz/", "/xyz/bar"),
@@ -69,21 +70,21 @@ mod tests {
             ("/foo/", "/foo", "/", "/"),
             ("/foo", "/foo", "/", "/"),
             ("/foo/bar", "/foo", "/", "/bar"),
-            // The root as prefix, and as a rule without path has it.
+            // The root as prefix, which a rule without path has.
             ("/", "/", "/xyz", "/xyz/"),
             ("/bar", "/", "/xyz", "/xyz/bar"),
             ("/bar", "", "/xyz/", "/xyz/bar"),
             ("/", "/", "/", "/"),
             ("/bar", "/", "", "/bar"),
-            // A replacement without leading slash is still a path.
+            // A replacement without leading slash still gives a path.
             ("/foo/bar", "/foo", "xyz", "/xyz/bar"),
             // Segments, case and inner slashes are kept.
             ("/foo//bar/", "/foo", "/xyz", "/xyz//bar/"),
             ("/foo/foo", "/foo", "/a/b", "/a/b/foo"),
-            // Paths of requests come without needless escapes, rules may have them.
+            // Request paths have unreserved characters decoded; rules may have them encoded.
             ("/~me/bar", "/%7Eme", "/xyz", "/xyz/bar"),
             ("/foo/bar", "/foo", "/x y?z", "/x%20y%3Fz/bar"),
-            // Not below the prefix: nothing to replace.
+            // Not below the prefix: unchanged.
             ("/foobar", "/foo", "/xyz", "/foobar"),
             ("/Foo", "/foo", "/xyz", "/Foo"),
         ];
@@ -105,7 +106,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn the_result_is_a_path_whatever_the_input(path in ".*", matched in ".*", replacement in ".*") {
+        fn result_is_always_a_path(path in ".*", matched in ".*", replacement in ".*") {
             let rooted = format!("/{path}");
             proptest::prop_assert!(PathEdit::prefix(&matched, &replacement).apply(&rooted).starts_with('/'));
             proptest::prop_assert!(PathEdit::full(&replacement).apply(&rooted).starts_with('/'));

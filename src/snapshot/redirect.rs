@@ -1,15 +1,15 @@
-//! Where a redirect points (`gateway-api.md` §3.5).
+//! Redirect filters and the `Location` they produce (Gateway API `HTTPRequestRedirectFilter`).
 
 use std::fmt::{self, Write as _};
 
 use http::StatusCode;
 
 use super::path_edit::PathEdit;
-pub use crate::plugin::Scheme;
+pub use crate::plugin_api::Scheme;
 
-/// What is not set stays as the request has it.
+/// Unset fields keep the request's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Redirect {
+pub struct RedirectAction {
     pub scheme: Option<Scheme>,
     pub host: Option<Box<str>>,
     pub path: Option<PathEdit>,
@@ -17,13 +17,13 @@ pub struct Redirect {
     pub status: StatusCode,
 }
 
-impl Redirect {
+impl RedirectAction {
     /// The `Location` for a request.
     ///
-    /// `host` is what the request asked for, with or without port; where HTTP/1.0 names none, the address that it asked.
-    /// `listener_port` is the port that clients see.
+    /// `host` is the request's Host, with or without port; for HTTP/1.0 without Host, the local address of the
+    /// connection. `listener_port` is the port that clients see.
     pub fn location(&self, scheme: Scheme, host: &str, listener_port: u16, path: &str, query: Option<&str>) -> String {
-        // A scheme in the filter means its well-known port; only without one is the client sent back to where it came.
+        // A scheme in the filter implies its well-known port; otherwise the port is the listener's.
         let port = self.port.or(self.scheme.map(Scheme::port)).unwrap_or(listener_port);
         let scheme = self.scheme.unwrap_or(scheme);
         let host = self.host.as_deref().unwrap_or(host);
@@ -31,7 +31,7 @@ impl Redirect {
         let path = edited.as_deref().unwrap_or(path);
 
         let mut location = String::new();
-        write!(location, "{scheme}://{}", Authority::of(host)).expect("writing to a string cannot fail");
+        write!(location, "{scheme}://{}", RedirectAuthority::parse(host)).expect("writing to a string cannot fail");
         if port != scheme.port() {
             write!(location, ":{port}").expect("writing to a string cannot fail");
         }
@@ -44,30 +44,30 @@ impl Redirect {
     }
 }
 
-/// The host of an URL without its port; IPv6 addresses stand in brackets.
-enum Authority<'a> {
+/// The host of a URL without its port. IPv6 addresses are written in brackets.
+enum RedirectAuthority<'a> {
     Plain(&'a str),
-    Bare6(&'a str),
+    UnbracketedIpv6(&'a str),
 }
 
-impl<'a> Authority<'a> {
-    fn of(host: &'a str) -> Self {
+impl<'a> RedirectAuthority<'a> {
+    fn parse(host: &'a str) -> Self {
         if host.starts_with('[') {
-            return Authority::Plain(host.find(']').map_or(host, |end| &host[..=end]));
+            return RedirectAuthority::Plain(host.find(']').map_or(host, |end| &host[..=end]));
         }
         match host.split_once(':') {
-            Some((_, rest)) if rest.contains(':') => Authority::Bare6(host),
-            Some((name, _port)) => Authority::Plain(name),
-            None => Authority::Plain(host),
+            Some((_, rest)) if rest.contains(':') => RedirectAuthority::UnbracketedIpv6(host),
+            Some((name, _port)) => RedirectAuthority::Plain(name),
+            None => RedirectAuthority::Plain(host),
         }
     }
 }
 
-impl fmt::Display for Authority<'_> {
+impl fmt::Display for RedirectAuthority<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Authority::Plain(host) => formatter.write_str(host),
-            Authority::Bare6(address) => write!(formatter, "[{address}]"),
+            RedirectAuthority::Plain(host) => formatter.write_str(host),
+            RedirectAuthority::UnbracketedIpv6(address) => write!(formatter, "[{address}]"),
         }
     }
 }
@@ -78,28 +78,28 @@ mod tests {
 
     use super::*;
 
-    fn redirect(scheme: Option<Scheme>, host: Option<&str>, port: Option<u16>) -> Redirect {
-        Redirect { scheme, host: host.map(Box::from), path: None, port, status: StatusCode::FOUND }
+    fn redirect(scheme: Option<Scheme>, host: Option<&str>, port: Option<u16>) -> RedirectAction {
+        RedirectAction { scheme, host: host.map(Box::from), path: None, port, status: StatusCode::FOUND }
     }
 
     #[test]
-    fn scheme_host_and_port() {
+    fn location_has_scheme_host_and_port() {
         // (filter: scheme, host, port; request: scheme, host, listener's port; location)
         let cases = [
-            // Nothing set: back to the listener's port, which is left out when it is the scheme's own.
+            // Nothing set: the listener's port, omitted if it is the scheme's default.
             ((None, None, None), (Http, "a.example", 80), "http://a.example/p"),
             ((None, None, None), (Http, "a.example", 8080), "http://a.example:8080/p"),
             ((None, None, None), (Https, "a.example", 443), "https://a.example/p"),
             ((None, None, None), (Https, "a.example", 8443), "https://a.example:8443/p"),
             ((None, None, None), (Http, "a.example", 443), "http://a.example:443/p"),
-            // The port of the request's Host does not count, the listener's does.
+            // The listener's port counts, not the port in the request's Host.
             ((None, None, None), (Http, "a.example:9999", 8080), "http://a.example:8080/p"),
-            // A scheme brings its well-known port, whatever the listener's is.
+            // A scheme implies its well-known port, regardless of the listener's.
             ((Some(Https), None, None), (Http, "a.example", 80), "https://a.example/p"),
             ((Some(Https), None, None), (Http, "a.example", 8080), "https://a.example/p"),
             ((Some(Http), None, None), (Https, "a.example", 443), "http://a.example/p"),
             ((Some(Http), None, None), (Http, "a.example", 8080), "http://a.example/p"),
-            // A port wins over both.
+            // A port overrides both.
             ((None, None, Some(80)), (Http, "a.example", 8080), "http://a.example/p"),
             ((None, None, Some(443)), (Http, "a.example", 80), "http://a.example:443/p"),
             ((None, None, Some(8083)), (Http, "a.example", 80), "http://a.example:8083/p"),
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn path_and_query() {
+    fn location_has_path_and_query() {
         let cases = [
             (None, "/a/b", None, "http://a.example/a/b"),
             (None, "/a/b", Some("x=1&y=%20"), "http://a.example/a/b?x=1&y=%20"),
@@ -132,14 +132,14 @@ mod tests {
             (Some(PathEdit::prefix("/a", "")), "/a", None, "http://a.example/"),
         ];
         for (path_edit, path, query, expected) in cases {
-            let redirect = Redirect { path: path_edit, ..redirect(None, None, None) };
+            let redirect = RedirectAction { path: path_edit, ..redirect(None, None, None) };
             assert_eq!(redirect.location(Http, "a.example", 80, path, query), expected);
         }
     }
 
     proptest::proptest! {
         #[test]
-        fn no_host_makes_it_panic(host in "[a\\[\\]:.é]{1,20}") {
+        fn no_host_panics(host in "[a\\[\\]:.é]{1,20}") {
             proptest::prop_assert!(redirect(None, None, None).location(Http, &host, 1, "/", None).ends_with(":1/"));
         }
     }

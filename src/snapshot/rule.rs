@@ -1,67 +1,67 @@
-//! What happens to a request once its rule is known: filters, then one action.
+//! The rules of routes: filters, plugins, and the action for a matched request.
 
 use std::fmt;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::cors::Cors;
+use super::cors::CorsFilter;
 use super::kong;
 pub use super::path_edit::PathEdit;
-pub use super::redirect::{Redirect, Scheme};
-use super::tries::Tries;
-use crate::plugin::Chain;
+pub use super::redirect::{RedirectAction, Scheme};
+use super::timeouts_and_retries::TimeoutsAndRetries;
+use crate::plugin_api::Chain;
 use crate::upstream::Upstream;
 
-/// One rule of one route, everything parsed.
+/// One rule of one route, fully parsed.
 #[derive(Debug)]
-pub struct Rule {
+pub struct RouteRule {
     pub id: RuleId,
     pub filters: Filters,
-    /// What requests meet before anything else of the rule, and answers last.
+    /// Run before the filters and the action on the request, and after them on the response.
     pub plugins: Option<Arc<Chain>>,
     pub action: Action,
-    /// If the rule comes from an Ingress, or has annotations or plugins of Kong: how its requests go on. Nothing else is
-    /// treated as Kong would. Filters have the last word over what this makes of path and Host.
-    pub kong: Option<Box<kong::Manner>>,
+    /// How a Kong rule forwards its requests; set if the rule comes from an Ingress, or has Kong annotations or
+    /// plugins. Filters are applied after its changes to path and Host and override them.
+    pub kong: Option<Box<kong::KongBehavior>>,
 }
 
-/// Which rule this is, for logs and metrics.
+/// Identifies a rule in logs and metrics.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RuleId {
     /// `HTTPRoute/namespace/name`.
     pub route: Arc<str>,
-    /// The name of the rule, or its index written out.
+    /// The name of the rule, or its index in the route.
     pub rule: Arc<str>,
 }
 
-/// What happens to a request besides its action, at rule or backend level.
+/// Changes to requests and responses besides the action, for a rule or a backend.
 #[derive(Clone, Debug, Default)]
 pub struct Filters {
     pub request_headers: Option<HeaderEdits>,
     pub response_headers: Option<HeaderEdits>,
     pub rewrite: Option<Rewrite>,
-    pub cors: Option<Box<Cors>>,
+    pub cors: Option<Box<CorsFilter>>,
     pub mirrors: Box<[Mirror]>,
 }
 
-/// Copies of requests go there, and nobody waits for what comes of it.
+/// Sends copies of requests to an upstream and ignores the responses.
 #[derive(Clone, Debug)]
 pub struct Mirror {
     pub upstream: Arc<Upstream>,
-    /// So many out of `of` requests, on average.
-    pub share: u32,
-    pub of: u32,
+    /// The mirrored share of requests is `numerator / denominator`, on average.
+    pub numerator: u32,
+    pub denominator: u32,
 }
 
 impl Mirror {
-    /// Whether this request is one of them. A draw out of `0..of`; a larger one wraps around.
-    pub fn is_drawn(&self, draw: u32) -> bool {
-        draw % self.of.max(1) < self.share
+    /// Whether this request is mirrored. `draw` is a random number in `0..denominator`; a larger one wraps around.
+    pub fn is_sampled(&self, draw: u32) -> bool {
+        draw % self.denominator.max(1) < self.numerator
     }
 }
 
-/// `remove` first, then `set`, then `add`: no name is in two of them, so the order shows only in what is written.
+/// `remove` is applied first, then `set`, then `add`. No name is in two of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderEdits {
     pub set: Vec<(HeaderName, HeaderValue)>,
@@ -70,7 +70,7 @@ pub struct HeaderEdits {
 }
 
 impl HeaderEdits {
-    /// `set` replaces all lines of a name by one, `add` appends a line of its own, `remove` drops all lines.
+    /// `set` replaces all lines of a name with one, `add` appends a line, `remove` drops all lines.
     pub fn apply(&self, headers: &mut HeaderMap) {
         for name in &self.remove {
             headers.remove(name);
@@ -86,47 +86,47 @@ impl HeaderEdits {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rewrite {
-    /// The Host that the backend sees.
+    /// The Host header for the backend.
     pub host: Option<HeaderValue>,
     pub path: Option<PathEdit>,
 }
 
 #[derive(Debug)]
 pub enum Action {
-    Redirect(Redirect),
+    Redirect(RedirectAction),
     Forward(Split),
-    /// The rule cannot be honored; whoever matches it gets this, never a less specific rule.
-    Fail(Failure),
+    /// The rule cannot be honored: every request that matches it gets this error, never a less specific rule.
+    Fail(RouteFailure),
 }
 
-/// Backends and their shares.
+/// Weighted backends.
 #[derive(Debug)]
 pub struct Split {
     backends: Box<[Backend]>,
     total: u64,
-    /// How long and how often, if the rule says so.
-    pub tries: Option<Box<Tries>>,
+    /// Timeouts and retries, if the rule sets any.
+    pub timeouts_and_retries: Option<Box<TimeoutsAndRetries>>,
 }
 
 impl Split {
-    /// Backends of weight 0 get nothing and are left out; without any other there is nothing to split.
+    /// Drops backends of weight 0. `None` if no other backend remains.
     pub fn new(backends: Vec<Backend>) -> Option<Self> {
         let backends: Box<[Backend]> = backends.into_iter().filter(|backend| backend.weight > 0).collect();
         let total = backends.iter().map(|backend| u64::from(backend.weight)).sum();
-        (total > 0).then_some(Split { backends, total, tries: None })
+        (total > 0).then_some(Split { backends, total, timeouts_and_retries: None })
     }
 
-    /// Only those with a share; at least one.
+    /// The backends with a weight above 0; at least one.
     pub fn backends(&self) -> &[Backend] {
         &self.backends
     }
 
-    /// Sum of the weights, never 0.
+    /// The sum of the weights, never 0.
     pub fn total(&self) -> u64 {
         self.total
     }
 
-    /// The backend that a draw out of `0..total` falls to; a larger draw wraps around.
+    /// The backend for a random number in `0..total`; a larger one wraps around.
     pub fn pick(&self, draw: u64) -> &Backend {
         let mut draw = draw % self.total;
         for backend in &self.backends {
@@ -135,7 +135,7 @@ impl Split {
                 None => return backend,
             }
         }
-        // Not reached, since the draw is below the sum of what was subtracted.
+        // Unreachable: the draw is below the sum of the subtracted weights.
         &self.backends[self.backends.len() - 1]
     }
 }
@@ -144,36 +144,36 @@ impl Split {
 pub struct Backend {
     pub weight: u32,
     pub filters: Filters,
-    pub target: Target,
+    pub target: BackendTarget,
 }
 
 #[derive(Debug)]
-pub enum Target {
+pub enum BackendTarget {
     Upstream(Arc<Upstream>),
     /// An invalid backend: its share of the requests gets an error.
-    Fail(Failure),
+    Fail(RouteFailure),
 }
 
-/// Why a rule or backend answers an error instead of forwarding.
+/// Why a rule or backend responds with an error instead of forwarding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Failure {
-    /// The rule has no backend that could take a request (500).
+pub enum RouteFailure {
+    /// The rule has no backend with a weight above 0 (500).
     NoBackends,
-    /// The backend does not exist or may not be used (500).
+    /// The backend does not exist or may not be referenced (500).
     InvalidBackend,
-    /// The rule has a filter or field that cannot be honored (500).
+    /// The rule has an unsupported filter or field (500).
     Unsupported,
-    /// A route of Kong's without a service that could be asked (503).
+    /// A Kong route without a usable service (503).
     NoService,
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for RouteFailure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Failure::NoBackends => "no backends",
-            Failure::InvalidBackend => "invalid backend",
-            Failure::Unsupported => "unsupported",
-            Failure::NoService => "no service",
+            RouteFailure::NoBackends => "no backends",
+            RouteFailure::InvalidBackend => "invalid backend",
+            RouteFailure::Unsupported => "unsupported",
+            RouteFailure::NoService => "no service",
         })
     }
 }
@@ -183,11 +183,11 @@ mod tests {
     use super::*;
 
     fn backend(weight: u32) -> Backend {
-        Backend { weight, filters: Filters::default(), target: Target::Fail(Failure::InvalidBackend) }
+        Backend { weight, filters: Filters::default(), target: BackendTarget::Fail(RouteFailure::InvalidBackend) }
     }
 
     #[test]
-    fn each_backend_gets_exactly_its_share() {
+    fn backends_get_exactly_their_share() {
         let cases: [&[u32]; 4] = [&[1], &[9, 1], &[0, 2, 0, 3], &[1, 1, 1]];
         for weights in cases {
             let split = Split::new(weights.iter().map(|weight| backend(*weight)).collect()).unwrap();
@@ -202,13 +202,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_split() {
+    fn no_split_without_weighted_backends() {
         assert!(Split::new(Vec::new()).is_none());
         assert!(Split::new(vec![backend(0), backend(0)]).is_none());
     }
 
     #[test]
-    fn large_weights_neither_overflow_nor_panic() {
+    fn large_weights_do_not_overflow() {
         let split = Split::new(vec![backend(u32::MAX), backend(u32::MAX)]).unwrap();
         assert_eq!(split.total(), 2 * u64::from(u32::MAX));
         assert!(std::ptr::eq(split.pick(u64::from(u32::MAX)), &split.backends()[1]));
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn header_edits() {
+    fn header_edits_apply() {
         let pair = |name: &'static str, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
         let edits = HeaderEdits {
             set: vec![pair("x-set", "new"), pair("x-set-too", "fresh")],

@@ -1,10 +1,9 @@
-//! What a GatewayClass says it can do: the names that Gateway API has for what is built, as far as the installed release
-//! knows them.
+//! The supported features in a GatewayClass's status, as far as the installed release defines them.
 //!
-//! A name stands here only if the code has all of it, and conformance tests show it. What a release does not know yet is
-//! not said to it, since other programs compare the list with that release's own.
+//! A feature is listed only if it is implemented completely and conformance tests show it. Names that the installed
+//! release does not define are left out, because other programs compare the list with that release.
 
-/// The features to report where the CRDs of release 1.`minor` are installed, in the order that the API asks for.
+/// The features to report with the CRDs of release 1.`minor`, sorted as the API requires.
 pub(super) fn supported(minor: u32, experimental: bool) -> Vec<&'static str> {
     if minor < FIRST_WITH_FEATURES {
         return Vec::new();
@@ -18,16 +17,16 @@ pub(super) fn supported(minor: u32, experimental: bool) -> Vec<&'static str> {
     names
 }
 
-/// Before it the field had another form, in one channel only.
+/// Earlier releases have another form of the field, in one channel only.
 const FIRST_WITH_FEATURES: u32 = 4;
 
 struct Feature {
     name: &'static str,
-    /// The first release 1.x that has the name.
+    /// The first release 1.x that defines the name.
     since: u32,
-    /// The first whose standard channel has the fields: before, they are dropped by the API server.
+    /// The first release whose standard channel has the fields; before, the API server drops them.
     standard_since: u32,
-    /// The last that has the name.
+    /// The last release that defines the name.
     until: u32,
 }
 
@@ -47,7 +46,7 @@ const FEATURES: &[Feature] = &[
     feature("GatewayHTTPListenerIsolation"),
     since(5, "GatewayHTTPSListenerDetectMisdirectedRequests"),
     since(7, "GatewayInfrastructure"),
-    // The same under its former name.
+    // The former name of the same feature.
     Feature { until: 6, ..feature("GatewayInfrastructurePropagation") },
     feature("GatewayPort8080"),
     since(7, "GatewayRouteHostnameIntersectionPrecedence"),
@@ -84,9 +83,9 @@ const FEATURES: &[Feature] = &[
 mod tests {
     use super::*;
 
-    /// Gateway API 1.7, `supportedFeatures`: sorted by name, at most 64, no name twice, and only names of the release.
+    /// Gateway API 1.7, `supportedFeatures`: sorted by name, at most 64, no duplicates, and only names of the release.
     #[test]
-    fn the_list_is_sorted_and_says_what_the_release_knows() {
+    fn list_is_sorted_and_limited_to_the_release() {
         for (minor, experimental, count, has, lacks) in [
             (3, true, 0, None, Some("HTTPRoute")),
             (4, true, 28, Some("GatewayInfrastructurePropagation"), Some("HTTPRoute303RedirectStatusCode")),
@@ -107,9 +106,9 @@ mod tests {
         }
     }
 
-    /// 3 core features and the 33 extended ones of GATEWAY-HTTP that are built.
+    /// 3 core features and the 33 extended ones of GATEWAY-HTTP that are implemented.
     #[test]
-    fn the_newest_release_gets_all_that_is_built() {
+    fn newest_release_gets_all_features() {
         let names = supported(7, true);
         let core = ["Gateway", "HTTPRoute", "ReferenceGrant"];
         assert_eq!(names.iter().filter(|name| core.contains(name)).count(), 3);

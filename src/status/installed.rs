@@ -1,18 +1,19 @@
-//! A GatewayClass's verdict joined with what only the API server knows: which release of Gateway API is installed.
+//! Adds the installed release of the Gateway API, which only the API server knows, to a GatewayClass's verdict.
 
-use crate::compile::verdict::{Code, Condition, Problem, Verdict};
-use crate::k8s::Installed;
+use crate::compile::verdict::{Code, Condition, FieldDiagnostic, Verdict};
+use crate::k8s::InstalledApis;
 
 use super::features;
 
-/// The newest release 1.x whose fields are known here.
-const NEWEST: u32 = 7;
+/// The newest supported release 1.x.
+const NEWEST_MINOR: u32 = 7;
 
-/// The verdict on a GatewayClass, now that it is known what is installed. None if that changes nothing, as for the classes
-/// of others, or if it is not known yet.
-pub fn with_installed(verdict: &Verdict, installed: &Installed) -> Option<Verdict> {
-    let ours = |condition: &Condition| matches!(condition.code, Code::ClassAccepted | Code::ClassInvalidParameters);
-    if !installed.release_settled || !verdict.conditions.iter().any(ours) {
+/// The verdict on a GatewayClass with the installed release; None if that changes nothing, as for foreign classes, or
+/// if the release is not known yet.
+pub fn apply_installed(verdict: &Verdict, installed: &InstalledApis) -> Option<Verdict> {
+    let is_portico_class =
+        |condition: &Condition| matches!(condition.code, Code::ClassAccepted | Code::ClassInvalidParameters);
+    if !installed.release_settled || !verdict.conditions.iter().any(is_portico_class) {
         return None;
     }
     let release = installed.bundle_version.as_deref().and_then(minor);
@@ -20,50 +21,51 @@ pub fn with_installed(verdict: &Verdict, installed: &Installed) -> Option<Verdic
     let remarks = installed.unreadable.keys().map(|kind| {
         let (group, resources) = (kind.group(), kind.plural());
         let message = format!("objects of kind {kind} cannot be read");
-        let remedy =
-            format!("allow list and watch on {resources} of \"{group}\" in the ClusterRole, or see the log for why");
-        Problem::new("", message, remedy)
+        let remedy = format!(
+            "allow list and watch on {resources} of \"{group}\" in the ClusterRole, or see the log for the reason"
+        );
+        FieldDiagnostic::new("", message, remedy)
     });
     if let Some(condition) = joined.conditions.iter_mut().find(|condition| condition.code == Code::ClassAccepted) {
-        condition.problems.extend(remarks);
+        condition.diagnostics.extend(remarks);
     }
-    joined.conditions.push(version(installed.bundle_version.as_deref(), release));
+    joined.conditions.push(version_condition(installed.bundle_version.as_deref(), release));
     let experimental = installed.channel.as_deref() == Some("experimental");
     joined.supported_features = features::supported(release.unwrap_or(0), experimental);
     Some(joined)
 }
 
-fn version(bundle: Option<&str>, release: Option<u32>) -> Condition {
+fn version_condition(bundle: Option<&str>, release: Option<u32>) -> Condition {
     let unsupported = |what: String, remedy: &str| {
-        Condition::new(Code::ClassUnsupportedVersion, vec![Problem::new("", what, remedy.to_owned())])
+        Condition::new(Code::ClassUnsupportedVersion, vec![FieldDiagnostic::new("", what, remedy.to_owned())])
     };
     match (bundle, release) {
         (None, _) => unsupported(
-            "the CRDs of Gateway API name no release, or not all the same, or may not be read".to_owned(),
-            "install all CRDs of one release, and allow list and watch on customresourcedefinitions; what there is is \
-             served as far as it is known",
+            "the CRDs of Gateway API name no release, name different releases, or cannot be read".to_owned(),
+            "install all CRDs of one release, and allow list and watch on customresourcedefinitions; until then \
+             Portico serves the fields that it knows",
         ),
         (Some(bundle), None) => unsupported(
             format!("release {bundle} of Gateway API is not known"),
-            "install a release 1.x; what there is is served as far as it is known",
+            "install a release 1.x; until then Portico serves the fields that it knows",
         ),
-        (Some(bundle), Some(minor)) if minor > NEWEST => unsupported(
-            format!("release {bundle} of Gateway API is newer than 1.{NEWEST}, the newest that is known here"),
-            "update Portico; fields that came with it have no effect",
+        (Some(bundle), Some(minor)) if minor > NEWEST_MINOR => unsupported(
+            format!("release {bundle} of Gateway API is newer than 1.{NEWEST_MINOR}, the newest supported release"),
+            "update Portico; newer fields have no effect",
         ),
-        (Some(bundle), Some(minor)) if minor < NEWEST => Condition::new(
+        (Some(bundle), Some(minor)) if minor < NEWEST_MINOR => Condition::new(
             Code::ClassSupportedVersion,
-            vec![Problem::new(
+            vec![FieldDiagnostic::new(
                 "",
-                format!("release {bundle} of Gateway API lacks what came until 1.{NEWEST}"),
-                format!("install the CRDs of 1.{NEWEST} to use all of it"),
+                format!("release {bundle} of Gateway API lacks fields that were added until 1.{NEWEST_MINOR}"),
+                format!("install the CRDs of 1.{NEWEST_MINOR} to use all of it"),
             )],
         ),
-        (Some(_), Some(_)) => Condition::plain(Code::ClassSupportedVersion),
+        (Some(_), Some(_)) => Condition::without_diagnostics(Code::ClassSupportedVersion),
     }
 }
 
-/// The `x` of `v1.x.y`, whatever follows.
+/// The `x` of `v1.x.y`.
 fn minor(bundle: &str) -> Option<u32> {
     let (minor, _) = bundle.strip_prefix("v1.")?.split_once('.')?;
     minor.parse().ok()
@@ -75,17 +77,17 @@ mod tests {
     use crate::api::Kind;
 
     fn class(code: Code) -> Verdict {
-        Verdict { generation: 1, conditions: vec![Condition::plain(code)], ..Verdict::default() }
+        Verdict { generation: 1, conditions: vec![Condition::without_diagnostics(code)], ..Verdict::default() }
     }
 
     #[test]
-    fn the_release_is_said_and_decides_what_is_claimed() {
+    fn release_is_reported_and_limits_the_features() {
         for (bundle, code, message, features) in [
             (Some("v1.7.0"), Code::ClassSupportedVersion, "is served", 36),
             (Some("v1.7.3"), Code::ClassSupportedVersion, "is served", 36),
             (Some("v1.7.0-rc.1"), Code::ClassSupportedVersion, "is served", 36),
             (Some("v1.5.1"), Code::ClassSupportedVersion, "install the CRDs of 1.7", 32),
-            (Some("v1.0.0"), Code::ClassSupportedVersion, "lacks what came", 0),
+            (Some("v1.0.0"), Code::ClassSupportedVersion, "lacks fields", 0),
             (Some("v1.12.0"), Code::ClassUnsupportedVersion, "update Portico", 36),
             (Some("v2.0.0"), Code::ClassUnsupportedVersion, "release 1.x", 0),
             (Some("v1.99999999999.0"), Code::ClassUnsupportedVersion, "not known", 0),
@@ -94,8 +96,9 @@ mod tests {
         ] {
             let channel = Some("experimental".to_owned());
             let bundle_version = bundle.map(str::to_owned);
-            let installed = Installed { release_settled: true, bundle_version, channel, ..Installed::default() };
-            let joined = with_installed(&class(Code::ClassAccepted), &installed).unwrap();
+            let installed =
+                InstalledApis { release_settled: true, bundle_version, channel, ..InstalledApis::default() };
+            let joined = apply_installed(&class(Code::ClassAccepted), &installed).unwrap();
             assert_eq!(joined.conditions[1].code, code, "{bundle:?}");
             let said = joined.conditions[1].message();
             assert!(said.contains(message), "{bundle:?}: {said}");
@@ -104,10 +107,10 @@ mod tests {
     }
 
     #[test]
-    fn kinds_that_cannot_be_read_are_named() {
+    fn unreadable_kinds_are_named() {
         let unreadable = [(Kind::BackendTlsPolicy, "403".to_owned()), (Kind::Service, "500".to_owned())].into();
-        let installed = Installed { release_settled: true, unreadable, ..Installed::default() };
-        let joined = with_installed(&class(Code::ClassAccepted), &installed).unwrap();
+        let installed = InstalledApis { release_settled: true, unreadable, ..InstalledApis::default() };
+        let joined = apply_installed(&class(Code::ClassAccepted), &installed).unwrap();
         assert_eq!(joined.conditions[0].code, Code::ClassAccepted);
         let said = joined.conditions[0].message();
         for part in ["BackendTLSPolicy", "backendtlspolicies of \"gateway.networking.k8s.io\"", "services of \"\""] {
@@ -116,9 +119,13 @@ mod tests {
     }
 
     #[test]
-    fn the_classes_of_others_are_left_alone() {
-        let installed = Installed { release_settled: true, ..Installed::default() };
-        assert_eq!(with_installed(&Verdict::default(), &installed), None);
-        assert_eq!(with_installed(&class(Code::ClassAccepted), &Installed::default()), None, "nobody knows yet");
+    fn foreign_classes_are_unchanged() {
+        let installed = InstalledApis { release_settled: true, ..InstalledApis::default() };
+        assert_eq!(apply_installed(&Verdict::default(), &installed), None);
+        assert_eq!(
+            apply_installed(&class(Code::ClassAccepted), &InstalledApis::default()),
+            None,
+            "the release is not known yet"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! A verdict in the form of an object's `status`, without the times that only the API server's copy has.
+//! A verdict in the form of an object's `status`, without the timestamps that only the API server's copy has.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use crate::api::Kind;
 use crate::api::names::GATEWAY_CONTROLLER;
 use crate::compile::verdict::{AncestorVerdict, Condition, Published, Verdict};
 
-/// What belongs under `status`; remarks on objects without conditions are under `notes`, which no API has.
+/// The `status` for a verdict. Remarks on objects without conditions are under `notes`, which is not part of any API.
 pub fn status(verdict: &Verdict) -> Value {
     let conditions = |list: &[Condition]| -> Vec<Value> {
         list.iter().map(|condition| describe(condition, verdict.generation)).collect()
@@ -55,14 +55,22 @@ pub fn status(verdict: &Verdict) -> Value {
                     described[key] = value;
                 }
             }
-            json!({"parentRef": described, "controllerName": &*parent.controller, "conditions": conditions(&parent.conditions)})
+            json!({
+                "parentRef": described,
+                "controllerName": &*parent.controller,
+                "conditions": conditions(&parent.conditions),
+            })
         });
         status.insert("parents".to_owned(), parents.collect());
     }
     if !verdict.ancestors.is_empty() {
         let ancestor = |ancestor: &AncestorVerdict| {
             json!({
-                "ancestorRef": {"group": ancestor_group(ancestor.kind), "kind": ancestor.kind.name(), "name": &*ancestor.name},
+                "ancestorRef": {
+                    "group": ancestor_group(ancestor.kind),
+                    "kind": ancestor.kind.name(),
+                    "name": &*ancestor.name,
+                },
                 "controllerName": GATEWAY_CONTROLLER,
                 "conditions": conditions(&ancestor.conditions),
             })
@@ -84,7 +92,7 @@ pub fn status(verdict: &Verdict) -> Value {
     Value::Object(status)
 }
 
-/// Kong's word for the group of Services, which has no name of its own.
+/// Kong's name for the core group, which is empty.
 fn ancestor_group(kind: Kind) -> &'static str {
     if kind == Kind::Service { "core" } else { kind.group() }
 }
@@ -94,18 +102,18 @@ fn describe(condition: &Condition, generation: i64) -> Value {
         "type": condition.code.condition(),
         "status": if condition.code.status() { "True" } else { "False" },
         "reason": condition.code.reason(),
-        "message": fitting(condition.message()),
+        "message": truncate_message(condition.message()),
         "observedGeneration": generation,
     })
 }
 
-/// The API refuses longer ones, and with them the whole status.
-const LONGEST_MESSAGE: usize = 32_768;
+/// The API rejects longer messages, and with them the whole status.
+const MAX_MESSAGE_BYTES: usize = 32_768;
 
-fn fitting(mut message: String) -> String {
-    if message.len() > LONGEST_MESSAGE {
+fn truncate_message(mut message: String) -> String {
+    if message.len() > MAX_MESSAGE_BYTES {
         let end = "…";
-        message.truncate(message.floor_char_boundary(LONGEST_MESSAGE - end.len()));
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES - end.len()));
         message.push_str(end);
     }
     message
@@ -116,15 +124,13 @@ mod tests {
     use super::*;
     use crate::compile::verdict::Code;
 
-    // kong-compat §1.7
-    // kong-compat §7.28
-    // kong-compat §3.13
+    // docs/kong-compatibility.md, 1.7, 3.13 and 7.28.
     #[test]
-    fn policies_name_their_users_and_ingresses_where_they_are_reached() {
+    fn status_of_policies_and_ingresses() {
         let user = |kind, name: &str| AncestorVerdict {
             kind,
             name: name.into(),
-            conditions: vec![Condition::plain(Code::KongProgrammed)],
+            conditions: vec![Condition::without_diagnostics(Code::KongProgrammed)],
         };
         let verdict = Verdict {
             generation: 3,

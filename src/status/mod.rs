@@ -1,65 +1,65 @@
-//! Verdicts joined with what only others know: which addresses could be bound, and what is installed.
+//! Combines verdicts with facts from other modules (bound addresses, installed CRDs) and writes them into the cluster.
 //!
 //! ```text
-//!   compile ──verdicts──▶ join ──▶ what is said: terminal, /debug/verdicts
-//!   proxy ────binds──────▲ ▲  └──▶ desk ──due──▶ writer ──merge──▶ the objects' status
-//!   API server ──installed─┘         └─────────▶ teller ─────────▶ events
+//!   compile ──verdicts──▶ combine ──▶ displayed: terminal, /debug/verdicts
+//!   proxy ────binds───────▲ ▲   └──▶ queue ──due──▶ status_writer ──merge──▶ the objects' status
+//!   API server ──installed──┘          └──────────▶ event_writer ──────────▶ events
 //! ```
 
-mod board;
-mod desk;
+mod event_queue;
+mod event_writer;
 mod features;
 mod installed;
 mod json;
 mod merge;
 mod notices;
-mod teller;
-mod writer;
+mod queue;
+mod status_writer;
 
 use std::net::SocketAddr;
 
-pub use desk::Desk;
-pub use installed::with_installed;
+pub use event_writer::EventWriter;
+pub use installed::apply_installed;
 pub use json::status as to_json;
-pub use merge::{Merged, merge};
-pub use teller::Teller;
-pub use writer::{Writer, Writes};
+pub use merge::{MergedStatus, merge};
+pub use queue::StatusQueue;
+pub use status_writer::{StatusWriteMetrics, StatusWriter};
 
-use crate::compile::verdict::{Code, Condition, ListenerVerdict, Problem, Verdict};
+use crate::compile::verdict::{Code, Condition, FieldDiagnostic, ListenerVerdict, Verdict};
 
-/// What became of an address that a listener wants.
+/// The result of binding an address for a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Bind {
+pub enum BindOutcome {
     Bound,
-    /// Another process owns the port.
+    /// Another process uses the port.
     InUse,
-    /// The system does not let us have it: a port below 1024.
+    /// The system forbids it, as for ports below 1024.
     NotPermitted,
-    /// The address is none of this machine's.
-    NotOurs,
-    /// Anything else, in the system's words.
+    /// The address does not belong to this machine.
+    NotLocal,
+    /// Any other error, in the system's words.
     Failed(String),
 }
 
-/// The verdict on a Gateway, now that its listeners were bound or not. None if that changes nothing. `bind` gives None
-/// for an address of which nothing is known yet: then the verdict stays as it is.
-pub fn join(verdict: &Verdict, bind: &dyn Fn(SocketAddr) -> Option<Bind>) -> Option<Verdict> {
+/// The verdict on a Gateway after binding its listeners; None if that changes nothing. `bind` returns None for an
+/// address without a result yet: the verdict then stays as it is.
+pub fn apply_bind_outcomes(verdict: &Verdict, bind: &dyn Fn(SocketAddr) -> Option<BindOutcome>) -> Option<Verdict> {
     let mut joined = verdict.clone();
     let mut not_ours = Vec::new();
     let mut changed = false;
     for (index, listener) in joined.listeners.iter_mut().enumerate() {
         for socket in listener.sockets.clone() {
-            let Some(found) = bind(socket).filter(|found| *found != Bind::Bound) else { continue };
-            if found == Bind::NotOurs {
+            let Some(found) = bind(socket).filter(|found| *found != BindOutcome::Bound) else { continue };
+            if found == BindOutcome::NotLocal {
                 not_ours.push(address_problem(socket));
             }
-            refuse(listener, index, socket, &found);
+            mark_listener(listener, index, socket, &found);
             changed = true;
         }
     }
     for socket in verdict.sockets.iter().copied() {
-        let Some(found) = bind(socket).filter(|found| *found != Bind::Bound) else { continue };
-        if let Some(problem) = problem(String::new(), socket, None, &found) {
+        let Some(found) = bind(socket).filter(|found| *found != BindOutcome::Bound) else { continue };
+        if let Some(problem) = bind_problem(String::new(), socket, None, &found) {
             joined.notes.push(problem);
             changed = true;
         }
@@ -67,17 +67,17 @@ pub fn join(verdict: &Verdict, bind: &dyn Fn(SocketAddr) -> Option<Bind>) -> Opt
     if !changed {
         return None;
     }
-    judge_gateway(&mut joined, not_ours);
+    update_gateway_conditions(&mut joined, not_ours);
     Some(joined)
 }
 
-/// One reason suffices for a listener; the first stands.
-fn refuse(listener: &mut ListenerVerdict, index: usize, socket: SocketAddr, found: &Bind) {
+/// Marks a listener. One reason suffices: the first stands.
+fn mark_listener(listener: &mut ListenerVerdict, index: usize, socket: SocketAddr, found: &BindOutcome) {
     let field = format!("spec.listeners[{index}].port");
-    let Some(problem) = problem(field, socket, Some(listener.port), found) else { return };
+    let Some(problem) = bind_problem(field, socket, Some(listener.port), found) else { return };
     for condition in &mut listener.conditions {
         match condition.code {
-            Code::ListenerAccepted if *found == Bind::InUse => {
+            Code::ListenerAccepted if *found == BindOutcome::InUse => {
                 *condition = Condition::new(Code::ListenerPortUnavailable, vec![problem.clone()]);
             }
             Code::ListenerProgrammed => {
@@ -88,13 +88,19 @@ fn refuse(listener: &mut ListenerVerdict, index: usize, socket: SocketAddr, foun
     }
 }
 
-/// Why nothing is served there. None if it is. `public` is the port as clients see it, if they see another one.
-fn problem(field: String, socket: SocketAddr, public: Option<u16>, found: &Bind) -> Option<Problem> {
+/// Why nothing is served at an address; None if it is bound. `public` is the port that clients see, if it is another
+/// one.
+fn bind_problem(
+    field: String,
+    socket: SocketAddr,
+    public: Option<u16>,
+    found: &BindOutcome,
+) -> Option<FieldDiagnostic> {
     let port = socket.port();
     Some(match found {
-        Bind::Bound => return None,
-        // Behind a Service, where we chose the port: another one of the Gateway's would not help.
-        Bind::InUse if public.is_some_and(|public| port != public) => Problem::new(
+        BindOutcome::Bound => return None,
+        // Behind a Service, Portico chose the port: another port of the Gateway would not help.
+        BindOutcome::InUse if public.is_some_and(|public| port != public) => FieldDiagnostic::new(
             field,
             format!(
                 "port {port} of {}, which Portico listens on for port {}, is in use by another process",
@@ -103,15 +109,15 @@ fn problem(field: String, socket: SocketAddr, public: Option<u16>, found: &Bind)
             ),
             format!(
                 "stop that process (`ss -ltnp 'sport = :{port}'` in Portico's Pod shows it), or run Portico without \
-                 hostNetwork; it is tried again by itself"
+                 hostNetwork; Portico retries"
             ),
         ),
-        Bind::InUse => Problem::new(
+        BindOutcome::InUse => FieldDiagnostic::new(
             field,
             format!("port {port} of {} is in use by another process", socket.ip()),
             format!("stop that process (`ss -ltnp 'sport = :{port}'` shows it) or choose another port"),
         ),
-        Bind::NotPermitted => Problem::new(
+        BindOutcome::NotPermitted => FieldDiagnostic::new(
             field,
             format!("this process may not listen on port {port} of {}", socket.ip()),
             format!(
@@ -119,29 +125,29 @@ fn problem(field: String, socket: SocketAddr, public: Option<u16>, found: &Bind)
                  capability NET_BIND_SERVICE"
             ),
         ),
-        Bind::NotOurs => address_problem(socket),
-        Bind::Failed(what) => Problem::new(
+        BindOutcome::NotLocal => address_problem(socket),
+        BindOutcome::Failed(what) => FieldDiagnostic::new(
             field,
             format!("cannot listen on {socket}: {what}"),
-            "it is tried again by itself; check the address and the limits of the process",
+            "check the address and the limits of the process; Portico retries",
         ),
     })
 }
 
-fn address_problem(socket: SocketAddr) -> Problem {
-    Problem::new(
+fn address_problem(socket: SocketAddr) -> FieldDiagnostic {
+    FieldDiagnostic::new(
         "spec.addresses",
         format!("{} is not an address of this machine", socket.ip()),
-        "use an address that it has, or leave the addresses out to get one of the pool",
+        "use an address of this machine, or omit the addresses to get one of the pool",
     )
 }
 
-fn judge_gateway(verdict: &mut Verdict, not_ours: Vec<Problem>) {
+fn update_gateway_conditions(verdict: &mut Verdict, not_ours: Vec<FieldDiagnostic>) {
     let has =
         |listener: &ListenerVerdict, code: Code| listener.conditions.iter().any(|condition| condition.code == code);
     let summary = |(index, listener): (usize, &ListenerVerdict), what: &str| {
         let message = format!("listener {} is not {what}", listener.name);
-        Problem::new(format!("spec.listeners[{index}]"), message, "see the conditions of the listener")
+        FieldDiagnostic::new(format!("spec.listeners[{index}]"), message, "see the conditions of the listener")
     };
     let listeners = verdict.listeners.iter().enumerate();
     let refused: Vec<_> = listeners
@@ -180,75 +186,81 @@ mod tests {
             attached_routes: 0,
             supported_kinds: Vec::new(),
             sockets: vec![SocketAddr::from(([127, 0, 0, 1], port))],
-            conditions: vec![Condition::plain(Code::ListenerAccepted), Condition::plain(Code::ListenerProgrammed)],
+            conditions: vec![
+                Condition::without_diagnostics(Code::ListenerAccepted),
+                Condition::without_diagnostics(Code::ListenerProgrammed),
+            ],
         }
     }
 
     #[test]
-    fn an_ingress_says_where_it_cannot_be_served() {
+    fn ingress_notes_name_ports_that_failed() {
         let sockets = [8000, 8443].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         let ingress = Verdict {
-            conditions: vec![Condition::plain(Code::KongProgrammed)],
+            conditions: vec![Condition::without_diagnostics(Code::KongProgrammed)],
             sockets: sockets.to_vec(),
             ..Verdict::default()
         };
-        let in_use = |at: SocketAddr| Some(if at.port() == 8443 { Bind::InUse } else { Bind::Bound });
-        let joined = join(&ingress, &in_use).unwrap();
+        let in_use = |at: SocketAddr| Some(if at.port() == 8443 { BindOutcome::InUse } else { BindOutcome::Bound });
+        let joined = apply_bind_outcomes(&ingress, &in_use).unwrap();
         assert_eq!(joined.conditions, ingress.conditions, "it is served on the other port");
         let notes: Vec<_> = joined.notes.iter().map(|note| note.message.as_str()).collect();
         assert_eq!(notes, ["port 8443 of 127.0.0.1 is in use by another process"]);
-        assert_eq!(join(&ingress, &|_| Some(Bind::Bound)), None);
+        assert_eq!(apply_bind_outcomes(&ingress, &|_| Some(BindOutcome::Bound)), None);
     }
 
     fn gateway() -> Verdict {
         Verdict {
-            conditions: vec![Condition::plain(Code::GatewayAccepted), Condition::plain(Code::GatewayProgrammed)],
+            conditions: vec![
+                Condition::without_diagnostics(Code::GatewayAccepted),
+                Condition::without_diagnostics(Code::GatewayProgrammed),
+            ],
             listeners: vec![listener("a", 80), listener("b", 81)],
             ..Verdict::default()
         }
     }
 
     #[test]
-    fn what_could_not_be_bound_is_said_on_listener_and_gateway() {
+    fn bind_failures_show_on_listener_and_gateway() {
         use Code::{
             GatewayAccepted, GatewayAddressNotUsable, GatewayNoListenerValid, GatewayNotProgrammed, GatewayProgrammed,
             GatewaySomeListenersInvalid, ListenerAccepted, ListenerNotProgrammed, ListenerPortUnavailable,
         };
-        let failed = Bind::Failed("too many open files".to_owned());
+        let failed = BindOutcome::Failed("too many open files".to_owned());
         for (first, second, gateway_codes, listener_codes) in [
             (
-                Bind::InUse,
-                Bind::Bound,
+                BindOutcome::InUse,
+                BindOutcome::Bound,
                 [GatewaySomeListenersInvalid, GatewayProgrammed],
                 [ListenerPortUnavailable, ListenerNotProgrammed],
             ),
             (
-                Bind::InUse,
-                Bind::InUse,
+                BindOutcome::InUse,
+                BindOutcome::InUse,
                 [GatewayNoListenerValid, GatewayNotProgrammed],
                 [ListenerPortUnavailable, ListenerNotProgrammed],
             ),
             (
-                Bind::NotPermitted,
-                Bind::Bound,
+                BindOutcome::NotPermitted,
+                BindOutcome::Bound,
                 [GatewayAccepted, GatewayProgrammed],
                 [ListenerAccepted, ListenerNotProgrammed],
             ),
             (
                 failed,
-                Bind::NotPermitted,
+                BindOutcome::NotPermitted,
                 [GatewayAccepted, GatewayNotProgrammed],
                 [ListenerAccepted, ListenerNotProgrammed],
             ),
             (
-                Bind::NotOurs,
-                Bind::NotOurs,
+                BindOutcome::NotLocal,
+                BindOutcome::NotLocal,
                 [GatewayAccepted, GatewayAddressNotUsable],
                 [ListenerAccepted, ListenerNotProgrammed],
             ),
         ] {
             let bind = |socket: SocketAddr| Some(if socket.port() == 80 { first.clone() } else { second.clone() });
-            let joined = join(&gateway(), &bind).unwrap();
+            let joined = apply_bind_outcomes(&gateway(), &bind).unwrap();
             let codes =
                 |conditions: &[Condition]| conditions.iter().map(|condition| condition.code).collect::<Vec<_>>();
             assert_eq!(codes(&joined.conditions), gateway_codes, "{first:?} and {second:?}");
@@ -257,20 +269,22 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_we_chose_is_not_blamed_on_the_gateway() {
+    fn remedy_fits_ports_chosen_by_portico() {
         let behind =
             |own: u16| Verdict { listeners: vec![ListenerVerdict { port: own, ..listener("a", 10_080) }], ..gateway() };
-        for (own, says, says_not) in [(80, "hostNetwork", "another port"), (10_080, "another port", "hostNetwork")] {
-            let joined = join(&behind(own), &|_| Some(Bind::InUse)).unwrap();
-            let problem = joined.listeners[0].conditions[0].problems[0].to_string();
-            assert!(problem.contains(says) && !problem.contains(says_not), "{problem}");
+        for (own, expected, unexpected) in
+            [(80, "hostNetwork", "another port"), (10_080, "another port", "hostNetwork")]
+        {
+            let joined = apply_bind_outcomes(&behind(own), &|_| Some(BindOutcome::InUse)).unwrap();
+            let problem = joined.listeners[0].conditions[0].diagnostics[0].to_string();
+            assert!(problem.contains(expected) && !problem.contains(unexpected), "{problem}");
             assert!(problem.contains("port 10080 of 127.0.0.1"), "{problem}");
         }
     }
 
     #[test]
-    fn nothing_changes_while_all_is_well_or_unknown() {
-        assert_eq!(join(&gateway(), &|_| Some(Bind::Bound)), None);
-        assert_eq!(join(&gateway(), &|_| None), None);
+    fn bound_or_unknown_addresses_change_nothing() {
+        assert_eq!(apply_bind_outcomes(&gateway(), &|_| Some(BindOutcome::Bound)), None);
+        assert_eq!(apply_bind_outcomes(&gateway(), &|_| None), None);
     }
 }

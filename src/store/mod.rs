@@ -1,54 +1,55 @@
-//! What the sources say: every object, typed and slimmed, by its key. One writer, the control loop.
+//! Stores every object of the sources by key, typed and reduced. The control loop is the only writer.
 //!
 //! ```text
 //!   manifests, API server ──Batch──▶ Store ──Changes──▶ compile
-//!                                      └ mentions.rs: what an object mentions ─▶ refs.rs: who is mentioned by whom
+//!                                      └ dependencies.rs: references of an object ─▶ dependency_index.rs: reverse
+//! index
 //! ```
 
-mod kept;
-mod mentions;
+mod dependencies;
+mod dependency_index;
 mod object;
-mod refs;
+mod referenced_bodies;
+mod stored_kinds;
 mod table;
-mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-pub use object::{AnyObject, Guard, Malformed};
-pub use refs::{Mention, Refs};
-pub use table::Table;
+pub use dependency_index::{Dependency, DependencyIndex};
+pub use object::{AnyObject, MalformedObject, UnparseablePolicy};
+pub use table::ObjectTable;
 
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey, Resource};
-use kept::{bodies, kept};
+use stored_kinds::{bodies, for_each_stored_kind};
 
-/// What a source has to say at one moment; it is applied as a whole, so that a relist costs one compile.
+/// Changes of one source at one moment. A batch is applied at once, so that a relist costs one compilation.
 #[derive(Debug, Default)]
 pub struct Batch {
     pub upserts: Vec<AnyObject>,
     pub removes: Vec<ObjectId>,
 }
 
-/// Objects that are new, different or gone since somebody last asked.
+/// Objects that were added, changed or removed since the last compilation.
 pub type Changes = BTreeSet<ObjectId>;
 
 macro_rules! store {
     ($($kind:ident in $table:ident,)*) => {
-        /// Everything the sources said, joined.
+        /// The objects of all sources.
         #[derive(Debug, Default)]
         pub struct Store {
-            $(pub $table: Table<bodies::$kind>,)*
-            /// Policies that cannot be read. None of them is in `backend_tls_policies` as well.
-            pub guards: BTreeMap<ObjectKey, Arc<Guard>>,
-            /// Kinds that are checked but not served, by their metadata.
+            $(pub $table: ObjectTable<bodies::$kind>,)*
+            /// Policies that cannot be parsed. None of them is also in `backend_tls_policies`.
+            pub guards: BTreeMap<ObjectKey, Arc<UnparseablePolicy>>,
+            /// The metadata of objects whose kinds are validated but not served.
             pub unserved: BTreeMap<ObjectId, Arc<Meta>>,
-            refs: Refs,
+            refs: DependencyIndex,
         }
 
         impl Store {
-            /// Every object there is, as if all had just changed: what a compile from scratch starts with.
+            /// All objects, as if they had just changed; for a compilation from scratch.
             pub fn everything(&self) -> Changes {
-                fn ids<T: Resource>(table: &Table<T>) -> impl Iterator<Item = ObjectId> + '_ {
+                fn ids<T: Resource>(table: &ObjectTable<T>) -> impl Iterator<Item = ObjectId> + '_ {
                     table.keys().map(|key| ObjectId::new(T::KIND, key.clone()))
                 }
                 let mut all: Changes = self.unserved.keys().cloned().collect();
@@ -57,7 +58,7 @@ macro_rules! store {
                 all
             }
 
-            /// Every object there is, but for those of kinds that are not served.
+            /// All objects except those whose kinds are not served.
             pub fn objects(&self) -> impl Iterator<Item = AnyObject> + '_ {
                 std::iter::empty()$(.chain(self.$table.values().cloned().map(AnyObject::$kind)))*
                     .chain(self.guards.values().cloned().map(AnyObject::Guard))
@@ -69,10 +70,10 @@ macro_rules! store {
                     $(Kind::$kind => self.$table.get(&id.key).map(|object| &object.meta),)*
                     _ => self.unserved.get(id).map(|meta| &**meta),
                 };
-                meta.or_else(|| self.guard(id).map(|guard| &guard.meta))
+                meta.or_else(|| self.unparseable_policy(id).map(|guard| &guard.meta))
             }
 
-            /// An object of a kind that is kept whole.
+            /// An object of a stored kind.
             fn object(&self, id: &ObjectId) -> Option<AnyObject> {
                 let object = match id.kind {
                     $(Kind::$kind => self.$table.get(&id.key).cloned().map(AnyObject::$kind),)*
@@ -82,12 +83,12 @@ macro_rules! store {
                 object.or_else(|| guards?.get(&id.key).cloned().map(AnyObject::Guard))
             }
 
-            /// How many objects there are.
+            /// The number of objects.
             fn len(&self) -> usize {
                 self.unserved.len() + self.guards.len() $(+ self.$table.len())*
             }
 
-            /// After many objects came at once.
+            /// Reduces the memory use after many objects were added.
             fn compact(&mut self) {
                 $(self.$table.compact();)*
                 let mut refs = std::mem::take(&mut self.refs);
@@ -96,17 +97,17 @@ macro_rules! store {
             }
 
             fn insert(&mut self, object: AnyObject) -> bool {
-                fn put<T: PartialEq>(table: &mut Table<T>, object: Arc<Object<T>>) -> bool {
+                fn put<T: PartialEq>(table: &mut ObjectTable<T>, object: Arc<Object<T>>) -> bool {
                     let same = table.get(&object.meta.key).is_some_and(|known| known == &object);
                     if !same {
                         table.insert(object);
                     }
                     !same
                 }
-                let mended = !matches!(object, AnyObject::Guard(_)) && self.release(&object.id());
+                let released = !matches!(object, AnyObject::Guard(_)) && self.remove_unparseable(&object.id());
                 let differs = match object {
                     $(AnyObject::$kind(object) => put(&mut self.$table, object),)*
-                    AnyObject::Guard(guard) => self.guard_by(guard),
+                    AnyObject::Guard(guard) => self.insert_unparseable(guard),
                     AnyObject::Unserved(kind, meta) => {
                         let id = ObjectId::new(kind, meta.key.clone());
                         let same = self.unserved.get(&id) == Some(&meta);
@@ -114,11 +115,11 @@ macro_rules! store {
                         !same
                     }
                 };
-                differs || mended
+                differs || released
             }
 
             fn remove(&mut self, id: &ObjectId) -> bool {
-                let released = self.release(id);
+                let released = self.remove_unparseable(id);
                 let removed = match id.kind {
                     $(Kind::$kind => self.$table.remove(&id.key),)*
                     _ => self.unserved.remove(id).is_some(),
@@ -128,14 +129,14 @@ macro_rules! store {
         }
     };
 }
-kept!(store);
+for_each_stored_kind!(store);
 
 impl Store {
-    /// Takes a batch over and says what really changed: an object that says the same as before did not.
+    /// Applies a batch and returns the objects that changed; an equal object does not count as changed.
     pub fn apply(&mut self, batch: Batch) -> Changes {
         let mut changes = Changes::new();
         for id in batch.removes {
-            let before = self.mentions(&id);
+            let before = self.dependencies(&id);
             if self.remove(&id) {
                 self.refs.remove(&id, &before);
                 changes.insert(id);
@@ -143,7 +144,7 @@ impl Store {
         }
         for object in batch.upserts {
             let id = object.id();
-            let (before, after) = (self.mentions(&id), mentions::mentions(&object));
+            let (before, after) = (self.dependencies(&id), dependencies::dependencies(&object));
             if self.insert(object) {
                 self.refs.remove(&id, &before);
                 self.refs.insert(&id, after);
@@ -156,47 +157,48 @@ impl Store {
         changes
     }
 
-    /// What an object mentions, each once: read from it again, since to remember it would cost more than the object. Nothing
-    /// if it is not there.
-    fn mentions(&self, id: &ObjectId) -> Vec<Mention> {
-        self.object(id).map(|object| mentions::mentions(&object)).unwrap_or_default()
+    /// The references of an object, without duplicates; none if it does not exist. They are computed again from the
+    /// object, because storing them would take more memory than the object.
+    fn dependencies(&self, id: &ObjectId) -> Vec<Dependency> {
+        self.object(id).map(|object| dependencies::dependencies(&object)).unwrap_or_default()
     }
 
-    fn mentioned_by(&self, id: &ObjectId) -> impl Iterator<Item = ObjectId> + use<> {
-        self.mentions(id).into_iter().filter_map(|mention| match mention {
-            Mention::Object(target) => Some(target),
-            Mention::GrantsIn(_) | Mention::DefaultClass => None,
+    fn objects_referenced_by(&self, id: &ObjectId) -> impl Iterator<Item = ObjectId> + use<> {
+        self.dependencies(id).into_iter().filter_map(|mention| match mention {
+            Dependency::Object(target) => Some(target),
+            Dependency::GrantsIn(_) | Dependency::DefaultClass => None,
         })
     }
 
-    /// The Services that this object mentions.
-    pub fn services_of(&self, id: &ObjectId) -> impl Iterator<Item = ObjectKey> + use<> {
-        self.mentioned_by(id).filter(|target| target.kind == Kind::Service).map(|target| target.key)
+    /// The Services that this object refers to.
+    pub fn services_referenced_by(&self, id: &ObjectId) -> impl Iterator<Item = ObjectKey> + use<> {
+        self.objects_referenced_by(id).filter(|target| target.kind == Kind::Service).map(|target| target.key)
     }
 
-    /// The plugins that this object mentions, of either kind.
-    pub fn plugins_of(&self, id: &ObjectId) -> impl Iterator<Item = ObjectId> + use<> {
-        self.mentioned_by(id).filter(|target| matches!(target.kind, Kind::KongPlugin | Kind::KongClusterPlugin))
+    /// The KongPlugins and KongClusterPlugins that this object refers to.
+    pub fn plugins_referenced_by(&self, id: &ObjectId) -> impl Iterator<Item = ObjectId> + use<> {
+        self.objects_referenced_by(id)
+            .filter(|target| matches!(target.kind, Kind::KongPlugin | Kind::KongClusterPlugin))
     }
 
-    /// Who mentions what.
-    pub fn refs(&self) -> &Refs {
+    /// The index of references.
+    pub fn dependency_index(&self) -> &DependencyIndex {
         &self.refs
     }
 
-    fn guard(&self, id: &ObjectId) -> Option<&Guard> {
+    fn unparseable_policy(&self, id: &ObjectId) -> Option<&UnparseablePolicy> {
         self.guards.get(&id.key).filter(|_| id.kind == Kind::BackendTlsPolicy).map(|guard| &**guard)
     }
 
-    /// Says whether it stood for a policy that cannot be read.
-    fn release(&mut self, id: &ObjectId) -> bool {
+    /// Returns whether the policy was stored as unparseable.
+    fn remove_unparseable(&mut self, id: &ObjectId) -> bool {
         id.kind == Kind::BackendTlsPolicy && self.guards.remove(&id.key).is_some()
     }
 
-    /// Says whether that is new.
-    fn guard_by(&mut self, guard: Arc<Guard>) -> bool {
+    /// Returns whether the store changed.
+    fn insert_unparseable(&mut self, guard: Arc<UnparseablePolicy>) -> bool {
         let key = guard.meta.key.clone();
-        // The last good version says at least what it was about.
+        // The last valid version has more specific targets.
         if guard.targets.is_none() && self.backend_tls_policies.contains_key(&key) {
             return false;
         }
@@ -215,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_differs_is_a_change() {
+    fn equal_objects_are_not_changes() {
         let mut store = Store::default();
         let batch = |objects: Vec<AnyObject>| Batch { upserts: objects, removes: vec![] };
         assert_eq!(store.apply(batch(vec![namespace("a", "x"), namespace("b", "x")])).len(), 2);
@@ -223,12 +225,12 @@ mod tests {
         let id = ObjectId::new(Kind::Namespace, ObjectKey::cluster("a"));
         assert_eq!(store.apply(batch(vec![namespace("a", "y")])), Changes::from([id.clone()]));
         let gone = Batch { upserts: vec![], removes: vec![id.clone(), ObjectId::new(Kind::Gateway, id.key.clone())] };
-        assert_eq!(store.apply(gone), Changes::from([id]), "what was never there is not a change");
+        assert_eq!(store.apply(gone), Changes::from([id]), "removing a missing object is not a change");
         assert_eq!(store.everything().len(), 1);
     }
 
     #[test]
-    fn who_mentions_what_follows_the_objects() {
+    fn dependents_follow_object_changes() {
         let consumer = |secret: &str| {
             let object = json!({"metadata": {"namespace": "a", "name": "ann"}, "credentials": [secret]});
             AnyObject::parse(Kind::KongConsumer, object).unwrap()
@@ -236,7 +238,7 @@ mod tests {
         let secret = AnyObject::parse(Kind::Secret, json!({"metadata": {"namespace": "a", "name": "new"}})).unwrap();
         let id = |kind, name| ObjectId::new(kind, ObjectKey::new("a", name));
         let dependents = |store: &Store, name| {
-            store.refs().dependents(&id(Kind::Secret, name)).map(ObjectId::to_string).collect::<Vec<_>>()
+            store.dependency_index().dependents(&id(Kind::Secret, name)).map(ObjectId::to_string).collect::<Vec<_>>()
         };
         let mut store = Store::default();
         store.apply(Batch { upserts: vec![consumer("old")], removes: vec![] });
@@ -245,33 +247,36 @@ mod tests {
         store.apply(Batch { upserts: vec![consumer("new"), secret], removes: vec![] });
         assert_eq!(dependents(&store, "old"), [""; 0]);
         assert_eq!(dependents(&store, "new"), ["KongConsumer a/ann"]);
-        let mentioned = store.refs().mentioned(Kind::Secret).next().unwrap();
+        let mentioned = store.dependency_index().referenced(Kind::Secret).next().unwrap();
         let there = store.meta(mentioned).unwrap();
-        assert!(Arc::ptr_eq(&mentioned.key.name, &there.key.name), "no second copy of a name is kept");
+        assert!(Arc::ptr_eq(&mentioned.key.name, &there.key.name), "names are stored once");
 
         store.apply(Batch { upserts: vec![], removes: vec![id(Kind::KongConsumer, "ann")] });
         assert_eq!(dependents(&store, "new"), [""; 0]);
-        assert_eq!(store.refs().mentioned(Kind::Secret).count(), 0);
+        assert_eq!(store.dependency_index().referenced(Kind::Secret).count(), 0);
     }
 
     #[test]
-    fn what_an_object_mentions_is_gone_with_it() {
+    fn references_are_removed_with_the_object() {
         let service =
             json!({"metadata": {"namespace": "a", "name": "web", "annotations": {"konghq.com/plugins": "limit"}}});
         let policy = json!({"metadata": {"namespace": "a", "name": "tls"},
             "spec": {"targetRefs": [{"group": "", "kind": "Service", "name": "web"}]}});
-        let guard = Guard::of(ObjectKey::new("a", "tls"), 1, &policy);
+        let guard = UnparseablePolicy::from_value(ObjectKey::new("a", "tls"), 1, &policy);
         let service = AnyObject::parse(Kind::Service, service).unwrap();
         let (of_service, of_guard) = (service.id(), ObjectId::new(Kind::BackendTlsPolicy, ObjectKey::new("a", "tls")));
         let mut store = Store::default();
         store.apply(Batch { upserts: vec![service, AnyObject::Guard(Arc::new(guard))], removes: vec![] });
-        let plugins: Vec<_> = store.plugins_of(&of_service).map(|id| id.to_string()).collect();
+        let plugins: Vec<_> = store.plugins_referenced_by(&of_service).map(|id| id.to_string()).collect();
         assert_eq!(plugins, ["KongPlugin a/limit", "KongClusterPlugin limit"]);
-        assert_eq!(store.services_of(&of_guard).collect::<Vec<_>>(), [ObjectKey::new("a", "web")]);
-        assert_eq!(store.refs().dependents(&of_service).collect::<Vec<_>>(), [&of_guard]);
+        assert_eq!(store.services_referenced_by(&of_guard).collect::<Vec<_>>(), [ObjectKey::new("a", "web")]);
+        assert_eq!(store.dependency_index().dependents(&of_service).collect::<Vec<_>>(), [&of_guard]);
 
         store.apply(Batch { upserts: vec![], removes: vec![of_service.clone(), of_guard.clone()] });
-        assert_eq!(store.plugins_of(&of_service).count() + store.services_of(&of_guard).count(), 0);
-        assert_eq!(store.refs().dependents(&of_service).count(), 0);
+        assert_eq!(
+            store.plugins_referenced_by(&of_service).count() + store.services_referenced_by(&of_guard).count(),
+            0
+        );
+        assert_eq!(store.dependency_index().dependents(&of_service).count(), 0);
     }
 }

@@ -7,19 +7,19 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::kept::{bodies, kept};
+use super::stored_kinds::{bodies, for_each_stored_kind};
 use crate::api::gateway::PolicyTargetReference;
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
 
 macro_rules! any_object {
     ($($kind:ident in $table:ident,)*) => {
-        /// An object of any kind that we keep.
+        /// An object of any stored kind.
         #[derive(Clone, Debug, PartialEq)]
         pub enum AnyObject {
             $($kind(Arc<Object<bodies::$kind>>),)*
-            /// What is left of a BackendTLSPolicy that cannot be read.
-            Guard(Arc<Guard>),
-            /// A kind that we check but do not serve: known by its metadata, so that a verdict can say so.
+            /// A BackendTLSPolicy that cannot be parsed, reduced to its targets.
+            Guard(Arc<UnparseablePolicy>),
+            /// The metadata of an object whose kind is validated but not served, so that a verdict can report that.
             Unserved(Kind, Arc<Meta>),
         }
 
@@ -49,9 +49,9 @@ macro_rules! any_object {
             }
         }
 
-        fn read_as(kind: Kind, meta: Meta, body: Value) -> Result<AnyObject, Malformed> {
+        fn read_as(kind: Kind, meta: Meta, body: Value) -> Result<AnyObject, MalformedObject> {
             Ok(match kind {
-                $(Kind::$kind => AnyObject::$kind(Arc::new(Object { meta, body: read("", body)? })),)*
+                $(Kind::$kind => AnyObject::$kind(Arc::new(Object { meta, body: deserialize_part("", body)? })),)*
                 Kind::ListenerSet
                 | Kind::GrpcRoute
                 | Kind::TlsRoute
@@ -65,29 +65,29 @@ macro_rules! any_object {
         }
     };
 }
-kept!(any_object);
+for_each_stored_kind!(any_object);
 
-/// Why an object cannot be read as its kind, although its schema was satisfied or not asked for.
+/// Why an object cannot be parsed as its kind. Its schema may have accepted it or may not have been checked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {message}")]
-pub struct Malformed {
+pub struct MalformedObject {
     pub field: String,
     pub message: String,
 }
 
 impl AnyObject {
-    /// Reads a whole object (`apiVersion`, `kind`, `metadata`, …) as the given kind.
-    pub fn parse(kind: Kind, mut value: Value) -> Result<AnyObject, Malformed> {
+    /// Parses a complete object (`apiVersion`, `kind`, `metadata`, …) as the given kind.
+    pub fn parse(kind: Kind, mut value: Value) -> Result<AnyObject, MalformedObject> {
         let metadata = value.get_mut("metadata").map(Value::take).unwrap_or_default();
-        let mut meta: Meta = read("metadata", metadata)?;
+        let mut meta: Meta = deserialize_part("metadata", metadata)?;
         if kind != Kind::Secret {
-            // A status that is written, or a field that nobody reads, makes no other object.
+            // Changes of the status or of unknown fields do not change the object.
             meta.revision = 0;
         }
         read_as(kind, meta, value)
     }
 
-    /// Whether we serve what objects of a kind say. Of others it is known that they are there.
+    /// Whether objects of a kind are served. Of other kinds only the existence is known.
     pub fn is_served(kind: Kind) -> bool {
         let named = serde_json::json!({"metadata": {"name": "x"}});
         !matches!(AnyObject::parse(kind, named), Ok(AnyObject::Unserved(..)))
@@ -97,28 +97,28 @@ impl AnyObject {
         ObjectId::new(self.kind(), self.meta().key.clone())
     }
 
-    /// Counts the versions of an object that comes from a source which does not count them itself.
+    /// Sets the generation of an object whose source does not count generations.
     pub fn set_generation(&mut self, generation: i64) {
         self.meta_mut().generation = generation;
     }
 }
 
-/// A policy that cannot be read guards all the same: what it was to protect must not be sent in plain text.
+/// A BackendTLSPolicy that cannot be parsed. It still protects its targets: no requests are sent to them in plain text.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Guard {
+pub struct UnparseablePolicy {
     pub meta: Meta,
-    /// What it is about; None if not even that can be read, and then it is every Service of its namespace.
+    /// The targets; `None` if they cannot be parsed either, which means all Services of its namespace.
     pub targets: Option<Vec<PolicyTargetReference>>,
 }
 
-impl Guard {
-    /// Of an object that is no BackendTLSPolicy, although it is said to be one.
-    pub fn of(key: ObjectKey, generation: i64, object: &Value) -> Guard {
+impl UnparseablePolicy {
+    /// Extracts the targets of an object that failed to parse as a BackendTLSPolicy.
+    pub fn from_value(key: ObjectKey, generation: i64, object: &Value) -> UnparseablePolicy {
         let read = |target: &Value| PolicyTargetReference::deserialize(target).ok();
         let targets = object["spec"]["targetRefs"].as_array().and_then(|targets| targets.iter().map(read).collect());
-        // To be about nothing is not to be readable either.
+        // An empty list of targets is invalid, too.
         let targets = targets.filter(|targets: &Vec<_>| !targets.is_empty());
-        Guard {
+        UnparseablePolicy {
             meta: Meta {
                 key,
                 generation,
@@ -132,14 +132,14 @@ impl Guard {
     }
 }
 
-/// Reads a part of an object, which is at this path in it.
-fn read<T: DeserializeOwned>(at: &str, value: Value) -> Result<T, Malformed> {
+/// Deserializes the part of an object at path `at`.
+fn deserialize_part<T: DeserializeOwned>(at: &str, value: Value) -> Result<T, MalformedObject> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let field = match (at, error.path().to_string()) {
             (at, path) if path == "." => at.to_owned(),
             ("", path) => path,
             (at, path) => format!("{at}.{path}"),
         };
-        Malformed { field, message: error.into_inner().to_string() }
+        MalformedObject { field, message: error.into_inner().to_string() }
     })
 }

@@ -1,4 +1,4 @@
-//! All objects of one kind, in the order of their keys: whoever iterates gets the same order every time.
+//! All objects of one kind, in the order of their keys, so that iteration is deterministic.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use crate::api::{Object, ObjectKey};
 
-/// An object is found by the key that it has itself, so that no key is in memory twice.
-pub struct Table<T>(BTreeSet<Keyed<T>>);
+/// A set of objects ordered by their own keys, so that no key is stored twice.
+pub struct ObjectTable<T>(BTreeSet<Keyed<T>>);
 
 struct Keyed<T>(Arc<Object<T>>);
 
-impl<T> Table<T> {
+impl<T> ObjectTable<T> {
     pub fn get(&self, key: &ObjectKey) -> Option<&Arc<Object<T>>> {
         self.0.get(key).map(|keyed| &keyed.0)
     }
@@ -31,7 +31,7 @@ impl<T> Table<T> {
         self.0.iter().map(|keyed| &keyed.0)
     }
 
-    /// Those whose key is this one or comes after it.
+    /// The objects whose key is greater than or equal to this one.
     pub fn starting_at(&self, key: &ObjectKey) -> impl Iterator<Item = &Arc<Object<T>>> {
         self.0.range::<ObjectKey, _>(key..).map(|keyed| &keyed.0)
     }
@@ -44,37 +44,37 @@ impl<T> Table<T> {
         self.0.is_empty()
     }
 
-    /// In place of the one with the same key.
+    /// Replaces an object with the same key.
     pub(super) fn insert(&mut self, object: Arc<Object<T>>) {
         self.0.replace(Keyed(object));
     }
 
-    /// Says whether it was there.
+    /// Returns whether the object existed.
     pub(super) fn remove(&mut self, key: &ObjectKey) -> bool {
         self.0.remove(key)
     }
 
-    /// Made in one go, a set has no room between its entries; one that grew in order is half empty.
+    /// A set collected at once has full nodes; a set that grew in key order has half-empty ones.
     pub(super) fn compact(&mut self) {
         self.0 = std::mem::take(&mut self.0).into_iter().collect();
     }
 }
 
-impl<T> Index<&ObjectKey> for Table<T> {
+impl<T> Index<&ObjectKey> for ObjectTable<T> {
     type Output = Arc<Object<T>>;
 
     fn index(&self, key: &ObjectKey) -> &Arc<Object<T>> {
-        self.get(key).unwrap_or_else(|| panic!("there is no {key}"))
+        self.get(key).unwrap_or_else(|| panic!("no object with key {key}"))
     }
 }
 
-impl<T> Default for Table<T> {
+impl<T> Default for ObjectTable<T> {
     fn default() -> Self {
-        Table(BTreeSet::new())
+        ObjectTable(BTreeSet::new())
     }
 }
 
-impl<T: fmt::Debug> fmt::Debug for Table<T> {
+impl<T: fmt::Debug> fmt::Debug for ObjectTable<T> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_list().entries(self.values()).finish()
     }

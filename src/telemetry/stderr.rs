@@ -1,5 +1,5 @@
-//! stderr, written by a thread of its own: a pager at its first page or a terminal that is held takes nothing, and whoever has
-//! something to say must not wait for that, least of all on the way to a changed configuration or to the end.
+//! A thread that writes stderr, so that a blocked reader (a pager, a stopped terminal) never delays configuration
+//! updates or shutdown.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,25 +8,25 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-/// Says something on stderr, without waiting until somebody reads it.
-pub fn tell(text: &str) {
-    queue().put(text.as_bytes());
+/// Queues a message for stderr without waiting for its reader.
+pub fn write_stderr(text: &str) {
+    queue().push(text.as_bytes());
 }
 
-/// Waits until everything that was told is written, but not for long.
-pub fn finish() {
+/// Waits briefly until all queued messages are written.
+pub fn flush() {
     if let Some(queue) = QUEUE.get() {
-        queue.finish();
+        queue.flush();
     }
 }
 
-/// For whoever writes one message at a time.
+/// Writer for callers that write each message in one call.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        queue().put(bytes);
+        queue().push(bytes);
         Ok(bytes.len())
     }
 
@@ -35,97 +35,97 @@ impl Write for Stderr {
     }
 }
 
-fn queue() -> &'static Queue {
-    QUEUE.get_or_init(|| Queue::start(io::stderr()))
+fn queue() -> &'static StderrQueue {
+    QUEUE.get_or_init(|| StderrQueue::start(io::stderr()))
 }
 
-static QUEUE: OnceLock<Queue> = OnceLock::new();
+static QUEUE: OnceLock<StderrQueue> = OnceLock::new();
 
-/// Messages on their way to the writer. Those that do not fit are lost, and their number is told.
+/// Messages for the writer thread. Messages that do not fit are dropped and counted.
 #[derive(Debug)]
-struct Queue {
-    messages: SyncSender<Message>,
-    lost: Arc<AtomicU64>,
+struct StderrQueue {
+    messages: SyncSender<StderrMessage>,
+    dropped: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
-enum Message {
+enum StderrMessage {
     Text(Vec<u8>),
-    /// Dropped when all before it is written.
-    Mark(SyncSender<()>),
+    /// Dropped as soon as all messages before it are written.
+    FlushMarker(SyncSender<()>),
 }
 
-impl Queue {
+impl StderrQueue {
     fn start(out: impl Write + Send + 'static) -> Self {
-        let (messages, receiver) = sync_channel(MESSAGES);
-        let lost = Arc::new(AtomicU64::new(0));
+        let (messages, receiver) = sync_channel(QUEUE_CAPACITY);
+        let dropped = Arc::new(AtomicU64::new(0));
         let writer = thread::Builder::new().name("stderr".to_owned()).spawn({
-            let lost = Arc::clone(&lost);
+            let lost = Arc::clone(&dropped);
             move || write_all(&receiver, out, &lost)
         });
-        // Where there is no room for a thread, the proxy's own cannot start either, and main says so by itself.
+        // If no thread can be spawned, the proxy's workers cannot start either, and `main` reports that error itself.
         drop(writer);
-        Queue { messages, lost }
+        StderrQueue { messages, dropped }
     }
 
-    fn put(&self, bytes: &[u8]) {
-        if self.messages.try_send(Message::Text(bytes.to_vec())).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+    fn push(&self, bytes: &[u8]) {
+        if self.messages.try_send(StderrMessage::Text(bytes.to_vec())).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    fn finish(&self) {
+    fn flush(&self) {
         let (mark, written) = sync_channel(0);
-        if self.messages.try_send(Message::Mark(mark)).is_ok() {
-            written.recv_timeout(LAST_WORDS).ok();
+        if self.messages.try_send(StderrMessage::FlushMarker(mark)).is_ok() {
+            written.recv_timeout(FLUSH_TIMEOUT).ok();
         }
     }
 }
 
-fn write_all(messages: &Receiver<Message>, mut out: impl Write, lost: &AtomicU64) {
+fn write_all(messages: &Receiver<StderrMessage>, mut out: impl Write, lost: &AtomicU64) {
     for message in messages {
         let text = match message {
-            Message::Text(text) => text,
-            Message::Mark(mark) => {
+            StderrMessage::Text(text) => text,
+            StderrMessage::FlushMarker(mark) => {
                 drop(mark);
                 continue;
             }
         };
         let lost = lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            writeln!(out, "{lost} messages are missing here: nobody read them").ok();
+            writeln!(out, "{lost} messages were dropped here because stderr was blocked").ok();
         }
-        // Nobody is left to be told when stderr is closed.
+        // A closed stderr leaves no place to report the error.
         out.write_all(&text).ok();
     }
 }
 
-/// Messages that may wait: some screens of a report, or a burst of events.
-const MESSAGES: usize = 1024;
-const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Capacity in messages: some screens of a report, or a burst of events.
+const QUEUE_CAPACITY: usize = 1024;
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn nobody_waits_for_a_reader_who_does_not_read() {
+    fn blocked_reader_does_not_block_the_writer() {
         let (mut reader, writer) = io::pipe().unwrap();
-        let queue = Queue::start(writer);
+        let queue = StderrQueue::start(writer);
         let line = [b"x".repeat(1023), b"\n".to_vec()].concat();
-        for _ in 0..2 * MESSAGES {
-            queue.put(&line);
+        for _ in 0..2 * QUEUE_CAPACITY {
+            queue.push(&line);
         }
-        queue.finish();
+        queue.flush();
         let read = thread::spawn(move || io::read_to_string(&mut reader).unwrap());
-        // Its turn comes when there is room again.
-        while queue.messages.try_send(Message::Text(b"heard\n".to_vec())).is_err() {
+        // Succeeds once the queue has space again.
+        while queue.messages.try_send(StderrMessage::Text(b"heard\n".to_vec())).is_err() {
             thread::yield_now();
         }
-        queue.finish();
+        queue.flush();
         drop(queue);
         let text = read.join().unwrap();
-        assert!(text.contains(" messages are missing here: nobody read them\n"));
+        assert!(text.contains(" messages were dropped here because stderr was blocked\n"));
         assert!(text.ends_with("heard\n"));
     }
 }

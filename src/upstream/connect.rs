@@ -1,4 +1,4 @@
-//! Opening a connection to an endpoint, within a time limit, with every limit of the protocol set.
+//! Opens connections to endpoints, with a timeout and all protocol limits set.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,167 +13,167 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::socket::{Heard, Socket, Stream};
-use super::tls::HandshakeFailure;
-use super::{Aim, Traffic};
+use super::socket::{ResponseMonitor, SocketStream, UpstreamSocket};
+use super::tls::UpstreamHandshakeError;
+use super::{UpstreamCounters, UpstreamTarget};
 
-/// How connections to endpoints are made.
+/// How connections to endpoints are opened.
 #[derive(Clone, Debug)]
-pub struct Dial {
+pub struct EndpointConnector {
     pub timeout: Duration,
     /// One permit per connection of the whole process to an endpoint.
-    pub sockets: Arc<Semaphore>,
-    /// Size of the head of an answer, and of the trailers.
+    pub permits: Arc<Semaphore>,
+    /// Maximum size of the head of a response, and of its trailers.
     pub max_head: usize,
     pub max_fields: usize,
-    /// Of HTTP/2: requests at a time on one connection, and how a silent one is found out about.
-    pub streams: usize,
+    /// For HTTP/2: maximum concurrent requests per connection, and pings that detect dead connections.
+    pub max_streams: usize,
     pub ping_interval: Duration,
     pub ping_timeout: Duration,
 }
 
-/// Why there is no connection. The request was not sent, so another endpoint may be tried.
+/// Why no connection was established. The request was not sent, so another endpoint may be tried.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum ConnectFailure {
-    #[error("connect to {0} timed out after {1:?}; is a NetworkPolicy in the way?")]
+pub enum ConnectError {
+    #[error("connecting to {0} timed out after {1:?}; check whether a NetworkPolicy blocks it")]
     TimedOut(SocketAddr, Duration),
-    #[error("{0} refused the connection; does the container listen on this port?")]
+    #[error("{0} refused the connection; check that the container listens on this port")]
     Refused(SocketAddr),
-    #[error(
-        "{0} does not speak HTTP/2; is the appProtocol of the Service port, or the protocol of the Service, right?"
-    )]
-    Foreign(SocketAddr),
-    #[error("no connection to {0} was begun, since there were too many for {1:?}; see --max-connections")]
-    NoRoom(SocketAddr, Duration),
-    #[error("no TLS with {0}: {1}")]
-    Handshake(SocketAddr, HandshakeFailure),
+    #[error("{0} does not support HTTP/2; check the appProtocol of the Service port, or the protocol of the Service")]
+    NotHttp2(SocketAddr),
+    #[error("no connection to {0} was opened, because the limit was exceeded for {1:?}; see --max-connections")]
+    LimitReached(SocketAddr, Duration),
+    #[error("TLS handshake with {0} failed: {1}")]
+    TlsHandshake(SocketAddr, UpstreamHandshakeError),
     #[error("cannot connect to {0}: {1}")]
     Failed(SocketAddr, Arc<io::Error>),
 }
 
-impl ConnectFailure {
-    fn new(address: SocketAddr, error: io::Error, patience: Duration) -> Self {
+impl ConnectError {
+    fn new(address: SocketAddr, error: io::Error, timeout: Duration) -> Self {
         match error.kind() {
-            io::ErrorKind::TimedOut => ConnectFailure::TimedOut(address, patience),
-            io::ErrorKind::ConnectionRefused => ConnectFailure::Refused(address),
-            _ => ConnectFailure::Failed(address, Arc::new(error)),
+            io::ErrorKind::TimedOut => ConnectError::TimedOut(address, timeout),
+            io::ErrorKind::ConnectionRefused => ConnectError::Refused(address),
+            _ => ConnectError::Failed(address, Arc::new(error)),
         }
     }
 
-    /// Of a connection that was made: in TLS the endpoint has been told the name by then.
-    pub(super) fn once_connected(aim: &Aim<'_>, address: SocketAddr, error: hyper::Error) -> Self {
-        if aim.upstream.client.is_some() {
-            ConnectFailure::Handshake(address, HandshakeFailure::Other(error.to_string()))
+    /// The error of a connection that failed after it was established. With TLS, the server name was already sent.
+    pub(super) fn after_connect(target: &UpstreamTarget<'_>, address: SocketAddr, error: hyper::Error) -> Self {
+        if target.upstream.tls_client.is_some() {
+            ConnectError::TlsHandshake(address, UpstreamHandshakeError::Other(error.to_string()))
         } else {
-            ConnectFailure::Failed(address, Arc::new(io::Error::other(error)))
+            ConnectError::Failed(address, Arc::new(io::Error::other(error)))
         }
     }
 
-    /// Whether it says something about the endpoint, which is then passed over for a while. A connection in TLS is not made
-    /// before the endpoint has been told a name, which may be up to the client.
-    pub(super) fn blames_endpoint(&self, aim: &Aim<'_>) -> bool {
-        let is_proven = || aim.name.as_deref().is_some_and(|name| aim.upstream.is_proven(name));
+    /// Whether the endpoint is to be ejected. A TLS handshake depends on the server name, which the client may have
+    /// chosen.
+    pub(super) fn ejects_endpoint(&self, target: &UpstreamTarget<'_>) -> bool {
+        let is_proven = || target.server_name.as_deref().is_some_and(|name| target.upstream.has_tls_success(name));
         match self {
-            ConnectFailure::NoRoom(..) => false,
-            ConnectFailure::Handshake(_, failure) => failure.blames_endpoint(is_proven()),
-            // Which protocol an endpoint agrees to may depend on the name.
-            ConnectFailure::Foreign(_) => aim.upstream.client.is_none() || is_proven(),
-            ConnectFailure::TimedOut(..) | ConnectFailure::Refused(_) | ConnectFailure::Failed(..) => true,
+            ConnectError::LimitReached(..) => false,
+            ConnectError::TlsHandshake(_, failure) => failure.ejects_endpoint(is_proven()),
+            // ALPN selection of an endpoint may depend on the server name.
+            ConnectError::NotHttp2(_) => target.upstream.tls_client.is_none() || is_proven(),
+            ConnectError::TimedOut(..) | ConnectError::Refused(_) | ConnectError::Failed(..) => true,
         }
     }
 }
 
-impl Dial {
-    /// A socket to the endpoint. Hands are shaken within the same time.
-    pub(super) async fn open(
+impl EndpointConnector {
+    /// Opens a socket to the endpoint; the timeout includes the TLS handshake.
+    pub(super) async fn open_socket(
         &self,
-        aim: &Aim<'_>,
+        target: &UpstreamTarget<'_>,
         address: SocketAddr,
-        traffic: &Arc<Traffic>,
-    ) -> Result<Socket, ConnectFailure> {
-        // Without a limit, streams that cost a client nothing would take the sockets that other clients need.
-        let Ok(Ok(place)) = timeout(self.timeout, Arc::clone(&self.sockets).acquire_owned()).await else {
-            traffic.no_room.add(1);
-            return Err(ConnectFailure::NoRoom(address, self.timeout));
+        counters: &Arc<UpstreamCounters>,
+    ) -> Result<UpstreamSocket, ConnectError> {
+        // Without a limit, HTTP/2 streams, which cost a client nothing, could take the sockets that other clients need.
+        let Ok(Ok(permit)) = timeout(self.timeout, Arc::clone(&self.permits).acquire_owned()).await else {
+            counters.limited.add(1);
+            return Err(ConnectError::LimitReached(address, self.timeout));
         };
         let end = Instant::now() + self.timeout;
-        let outcome = match timeout_at(end, self.reach(address)).await {
-            Err(_) => Err(ConnectFailure::TimedOut(address, self.timeout)),
+        let outcome = match timeout_at(end, self.connect_tcp(address)).await {
+            Err(_) => Err(ConnectError::TimedOut(address, self.timeout)),
             Ok(Err(failure)) => Err(failure),
-            Ok(Ok(stream)) => self.secure(aim, address, stream, end).await,
+            Ok(Ok(stream)) => self.connect_tls(target, address, stream, end).await,
         };
-        let name = aim.name.as_deref().cloned();
-        outcome.map(|stream| Socket::new(stream, place, name)).inspect_err(|failure| {
+        let name = target.server_name.as_deref().cloned();
+        outcome.map(|stream| UpstreamSocket::new(stream, permit, name)).inspect_err(|failure| {
             let count = match failure {
-                ConnectFailure::TimedOut(..) | ConnectFailure::Handshake(_, HandshakeFailure::TimedOut(_)) => {
-                    &traffic.timed_out
+                ConnectError::TimedOut(..) | ConnectError::TlsHandshake(_, UpstreamHandshakeError::TimedOut(_)) => {
+                    &counters.timed_out
                 }
-                ConnectFailure::Refused(_) => &traffic.refused,
-                ConnectFailure::Handshake(..) => &traffic.handshake,
-                ConnectFailure::Foreign(_) | ConnectFailure::NoRoom(..) | ConnectFailure::Failed(..) => &traffic.failed,
+                ConnectError::Refused(_) => &counters.refused,
+                ConnectError::TlsHandshake(..) => &counters.tls_failed,
+                ConnectError::NotHttp2(_) | ConnectError::LimitReached(..) | ConnectError::Failed(..) => {
+                    &counters.failed
+                }
             };
             count.add(1);
         })
     }
 
-    async fn reach(&self, address: SocketAddr) -> Result<TcpStream, ConnectFailure> {
+    async fn connect_tcp(&self, address: SocketAddr) -> Result<TcpStream, ConnectError> {
         let connected = TcpStream::connect(address).await;
         let stream = connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
-        stream.map_err(|error| ConnectFailure::new(address, error, self.timeout))
+        stream.map_err(|error| ConnectError::new(address, error, self.timeout))
     }
 
-    /// In TLS, if the upstream is spoken to in that.
-    async fn secure(
+    /// Performs the TLS handshake, if the upstream uses TLS.
+    async fn connect_tls(
         &self,
-        aim: &Aim<'_>,
+        target: &UpstreamTarget<'_>,
         address: SocketAddr,
         stream: TcpStream,
         end: Instant,
-    ) -> Result<Stream, ConnectFailure> {
-        let Some(client) = &aim.upstream.client else { return Ok(Stream::Plain(stream)) };
-        let shaken = timeout_at(end, client.shake_hands(stream, address, aim.name.as_deref())).await;
-        shaken
-            .unwrap_or_else(|_| Err(HandshakeFailure::TimedOut(self.timeout)))
-            .map(|stream| Stream::Tls(Box::new(stream)))
-            .map_err(|failure| ConnectFailure::Handshake(address, failure))
+    ) -> Result<SocketStream, ConnectError> {
+        let Some(client) = &target.upstream.tls_client else { return Ok(SocketStream::Plain(stream)) };
+        let handshake = timeout_at(end, client.handshake(stream, address, target.server_name.as_deref())).await;
+        handshake
+            .unwrap_or_else(|_| Err(UpstreamHandshakeError::TimedOut(self.timeout)))
+            .map(|stream| SocketStream::Tls(Box::new(stream)))
+            .map_err(|failure| ConnectError::TlsHandshake(address, failure))
     }
 
-    /// A connection of HTTP/1.
+    /// Opens an HTTP/1 connection.
     pub(super) async fn connect<B>(
         &self,
-        aim: &Aim<'_>,
+        target: &UpstreamTarget<'_>,
         address: SocketAddr,
-        traffic: &Arc<Traffic>,
-    ) -> Result<(SendRequest<B>, Heard), ConnectFailure>
+        counters: &Arc<UpstreamCounters>,
+    ) -> Result<(SendRequest<B>, ResponseMonitor), ConnectError>
     where
         B: Body<Data = Bytes> + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let stream = self.open(aim, address, traffic).await?;
-        let heard = stream.heard();
+        let stream = self.open_socket(target, address, counters).await?;
+        let monitor = stream.monitor();
         let mut http = Builder::new();
-        http.http09_responses(false).max_header_size(self.max_head).max_buf_size(self.max_head.max(BUFFER));
-        if self.max_fields != HYPER_FIELDS {
+        http.http09_responses(false).max_header_size(self.max_head).max_buf_size(self.max_head.max(READ_BUFFER));
+        if self.max_fields != HYPER_DEFAULT_FIELDS {
             http.max_headers(self.max_fields);
         }
         let (sender, connection) = http.handshake(TokioIo::new(stream)).await.map_err(|error| {
-            traffic.failed.add(1);
-            ConnectFailure::once_connected(aim, address, error)
+            counters.failed.add(1);
+            ConnectError::after_connect(target, address, error)
         })?;
-        traffic.connected.add(1);
-        let traffic = Arc::clone(traffic);
-        // Owned by its sender: the task ends when the sender is dropped or the endpoint closes. What went wrong reaches
-        // whoever waits for the answer or reads its body, so there is nothing to say here.
+        counters.connected.add(1);
+        let counters = Arc::clone(counters);
+        // The task ends when the sender is dropped or the endpoint closes the connection. Errors are ignored here: the
+        // caller awaiting the response or reading its body gets them.
         tokio::task::spawn_local(async move {
             drop(connection.with_upgrades().await);
-            traffic.closed.add(1);
+            counters.closed.add(1);
         });
-        Ok((sender, heard))
+        Ok((sender, monitor))
     }
 }
 
-/// Asking hyper for exactly its own default makes it keep the fields of every message on the heap.
-pub const HYPER_FIELDS: usize = 100;
+/// hyper's default number of header fields. Setting it explicitly would make hyper allocate the fields on the heap.
+pub const HYPER_DEFAULT_FIELDS: usize = 100;
 
-/// What may be read ahead of the reader of a body.
-pub const BUFFER: usize = 64 * 1024;
+/// Read buffer size: how much may be read ahead of the reader of a body.
+pub const READ_BUFFER: usize = 64 * 1024;

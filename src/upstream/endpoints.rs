@@ -1,4 +1,4 @@
-//! One upstream and the addresses that its requests may go to.
+//! One upstream with its endpoints and their load balancing.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,146 +11,148 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tracing::warn;
 
-use super::health::{Health, Instants, Load};
-use super::reach::{Loopback, NoBackend};
-use super::tls::{Client, Name, Proven, Terms};
+use super::health::{ActiveRequest, EndpointHealth, UpstreamClock};
+use super::ssrf_guard::{BlockedAddress, LoopbackPolicy};
+use super::tls::{UpstreamServerName, UpstreamTlsClient, UpstreamTlsSettings, VerifiedNames};
 
-/// What endpoints are spoken to in.
+/// The HTTP version used towards endpoints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Protocol {
+pub enum UpstreamProtocol {
     #[default]
     Http1,
-    /// HTTP/2, without TLS by prior knowledge.
+    /// HTTP/2; without TLS, by prior knowledge.
     Http2,
 }
 
-/// Identity of an upstream: a port of a Service, and what it speaks. As long as it stays in use, its pools and cursors stay.
+/// Identity of an upstream: a port of a Service with its protocol. Pools and load-balancing state last as long as the
+/// key is in use.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UpstreamKey {
     pub namespace: Arc<str>,
     pub service: Arc<str>,
     pub port: u16,
-    pub protocol: Protocol,
-    /// None if it is spoken to in plain text.
-    pub tls: Option<Terms>,
-    /// Who stands in for the Service and may share its requests in another way.
+    pub protocol: UpstreamProtocol,
+    /// None for plain text.
+    pub tls: Option<UpstreamTlsSettings>,
+    /// The KongServiceFacade used instead of the Service, which may configure load balancing differently.
     pub facade: Option<Arc<str>>,
-    /// Requests go to the address of the Service, which shares them out, and not to its endpoints.
-    pub whole: bool,
+    /// Connect to the Service's ClusterIP, where kube-proxy balances, instead of to its endpoints.
+    pub via_cluster_ip: bool,
 }
 
-/// `namespace/service:port`, for a facade `namespace/service:port as facade`.
+/// `namespace/service:port`, then ` as FACADE` for a facade, then ` via ClusterIP`.
 impl fmt::Display for UpstreamKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}/{}:{}", self.namespace, self.service, self.port)?;
         if let Some(facade) = &self.facade {
             write!(formatter, " as {facade}")?;
         }
-        if self.whole { formatter.write_str(" as a whole") } else { Ok(()) }
+        if self.via_cluster_ip { formatter.write_str(" via ClusterIP") } else { Ok(()) }
     }
 }
 
-/// Where an endpoint listens.
+/// The address of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Address {
+pub enum EndpointAddress {
     Ip(SocketAddr),
-    /// A name to be resolved by DNS, whose answers are followed for as long as they live.
+    /// A name to resolve by DNS. It is resolved again whenever the TTL expires.
     Name {
         host: Arc<str>,
         port: u16,
     },
 }
 
-impl fmt::Display for Address {
+impl fmt::Display for EndpointAddress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Address::Ip(address) => write!(formatter, "{address}"),
-            Address::Name { host, port } => write!(formatter, "{host}:{port}"),
+            EndpointAddress::Ip(address) => write!(formatter, "{address}"),
+            EndpointAddress::Name { host, port } => write!(formatter, "{host}:{port}"),
         }
     }
 }
 
-/// The endpoints that may be sent requests now, in sorted order without duplicates.
+/// The endpoints that may receive requests, sorted and without duplicates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoints {
-    pub addresses: Vec<Address>,
-    pub balance: Balance,
+    pub addresses: Vec<EndpointAddress>,
+    pub balance: LoadBalancing,
 }
 
-/// How it is decided which endpoint is next.
+/// The load-balancing algorithm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Balance {
-    /// Each in turn. Every worker has turns of its own, so that nothing is shared.
+pub enum LoadBalancing {
+    /// In turn. Every worker has its own position, so that nothing is shared.
     #[default]
     RoundRobin,
-    /// The one with the fewest requests in progress, over all workers; in turn among equals.
+    /// The endpoint with the fewest requests in progress over all workers; in turn among equals.
     LeastRequests,
 }
 
-/// An endpoint that can be connected to, with what is known about it. It keeps that for as long as its address stays.
+/// A resolved endpoint with its health, which is kept as long as the address stays.
 #[derive(Clone, Debug)]
-pub struct Reachable {
+pub struct ResolvedEndpoint {
     pub address: SocketAddr,
-    pub health: Arc<Health>,
+    pub health: Arc<EndpointHealth>,
 }
 
-/// Endpoints of an upstream, by how they fare.
+/// The number of endpoints of an upstream, by health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tally {
-    pub well: usize,
-    /// Could not be connected to, and nobody has got through since.
-    pub passed_over: usize,
+pub struct EndpointCounts {
+    pub healthy: usize,
+    /// Ejected after a failed connection, with no successful one since.
+    pub ejected: usize,
 }
 
-/// How an endpoint fares.
+/// The state of one endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
-    pub target: Address,
-    /// None for a name that has no address that a backend can have.
+pub struct EndpointReport {
+    pub target: EndpointAddress,
+    /// None for a name without an allowed address.
     pub address: Option<SocketAddr>,
-    /// Requests are sent there. If not, it could not be connected to, and has not been since.
-    pub is_well: bool,
+    /// Not ejected. Ejected endpoints had a failed connection, with no successful one since.
+    pub is_healthy: bool,
 }
 
 /// One upstream, shared by all routes and workers that use it.
 ///
-/// Configuration says which endpoints there are (`set_endpoints`), DNS says where the named ones are (`set_resolved`).
-/// Each keeps what the other said: an edit that leaves a name in place does not make its addresses forgotten, and an
-/// answer that comes before the configuration names its host is not kept.
+/// The configuration sets the endpoints (`set_endpoints`), DNS sets the addresses of named ones (`set_resolved`).
+/// Neither discards the other's data: resolved addresses survive an edit that keeps the name, and a result for a name
+/// that no endpoint has is ignored.
 #[derive(Debug)]
 pub struct Upstream {
     pub key: UpstreamKey,
     configured: ArcSwap<Endpoints>,
-    /// Where to connect: `configured` with every name replaced by its addresses; a name without any is absent.
-    reachable: ArcSwap<Vec<Reachable>>,
-    /// Some endpoint could not be connected to, and has not been since.
-    ailing: AtomicBool,
-    /// Whether requests in progress count.
-    least: AtomicBool,
-    instants: Instants,
-    /// For endpoints that are spoken to in TLS.
-    pub(super) client: Option<Client>,
-    proven: Proven,
-    pub(super) loopback: Loopback,
-    /// When it was last told that one of them cannot be.
-    told: AtomicU64,
-    /// What DNS said, by host. Its lock makes the two setters take turns; requests never take it.
+    /// The addresses to connect to: `configured` with every name replaced by its addresses. Unresolved names are
+    /// absent.
+    reachable: ArcSwap<Vec<ResolvedEndpoint>>,
+    /// Whether any endpoint is ejected.
+    has_ejected: AtomicBool,
+    /// Whether requests in progress are counted, for least-requests balancing.
+    counts_requests: AtomicBool,
+    clock: UpstreamClock,
+    /// The TLS client, if the endpoints use TLS.
+    pub(super) tls_client: Option<UpstreamTlsClient>,
+    verified_names: VerifiedNames,
+    pub(super) loopback: LoopbackPolicy,
+    /// When a failing endpoint was last logged; 0 if never.
+    warned_at: AtomicU64,
+    /// DNS results by host. The lock serializes the two setters; requests never take it.
     resolved: Mutex<BTreeMap<Arc<str>, Vec<IpAddr>>>,
 }
 
 impl Upstream {
     pub fn new(key: UpstreamKey) -> Self {
         Upstream {
-            client: key.tls.as_ref().map(Terms::client),
-            proven: Proven::default(),
-            loopback: Loopback::default(),
-            told: AtomicU64::new(0),
+            tls_client: key.tls.as_ref().map(UpstreamTlsSettings::client),
+            verified_names: VerifiedNames::default(),
+            loopback: LoopbackPolicy::default(),
+            warned_at: AtomicU64::new(0),
             key,
             configured: ArcSwap::default(),
             reachable: ArcSwap::default(),
-            ailing: AtomicBool::new(false),
-            least: AtomicBool::new(false),
-            instants: Instants::default(),
+            has_ejected: AtomicBool::new(false),
+            counts_requests: AtomicBool::new(false),
+            clock: UpstreamClock::default(),
             resolved: Mutex::new(BTreeMap::new()),
         }
     }
@@ -160,28 +162,29 @@ impl Upstream {
         self.configured.load()
     }
 
-    /// Where a request can be sent to now, sorted by address.
-    pub fn reachable(&self) -> arc_swap::Guard<Arc<Vec<Reachable>>> {
+    /// The addresses that requests can be sent to now, sorted.
+    pub fn reachable(&self) -> arc_swap::Guard<Arc<Vec<ResolvedEndpoint>>> {
         self.reachable.load()
     }
 
-    /// Every endpoint as configured, at each of its addresses, for whoever looks at it from outside.
-    pub fn standings(&self) -> Vec<Standing> {
+    /// The state of every configured endpoint at each of its addresses, for status and debug output.
+    pub fn endpoint_reports(&self) -> Vec<EndpointReport> {
         let resolved = self.resolved.lock();
-        let standing = |target: &Address, address: SocketAddr| {
-            let is_well = self.health(address).is_none_or(|health| health.is_well());
-            Standing { target: target.clone(), address: Some(address), is_well }
+        let standing = |target: &EndpointAddress, address: SocketAddr| {
+            let is_well = self.health(address).is_none_or(|health| health.is_healthy());
+            EndpointReport { target: target.clone(), address: Some(address), is_healthy: is_well }
         };
         let mut standings = Vec::new();
         for target in &self.configured.load().addresses {
             match target {
-                Address::Ip(address) => standings.push(standing(target, *address)),
-                Address::Name { host, port } => {
-                    let addresses = resolved.get(host).into_iter().flatten().filter(|address| self.may_be(**address));
+                EndpointAddress::Ip(address) => standings.push(standing(target, *address)),
+                EndpointAddress::Name { host, port } => {
+                    let addresses =
+                        resolved.get(host).into_iter().flatten().filter(|address| self.is_allowed(**address));
                     let before = standings.len();
                     standings.extend(addresses.map(|address| standing(target, SocketAddr::new(*address, *port))));
                     if standings.len() == before {
-                        standings.push(Standing { target: target.clone(), address: None, is_well: false });
+                        standings.push(EndpointReport { target: target.clone(), address: None, is_healthy: false });
                     }
                 }
             }
@@ -189,112 +192,113 @@ impl Upstream {
         standings
     }
 
-    /// Which endpoint is next, by whose turn it is and how they fare, but none of `avoid`. An endpoint that could not be
-    /// connected to is passed over for a while; if there is no other it is tried all the same.
-    pub fn next(&self, turn: usize, avoid: &[SocketAddr]) -> Option<SocketAddr> {
+    /// The next endpoint by load balancing and health, except those in `avoid`. Ejected endpoints are skipped unless
+    /// there are no others.
+    pub fn next_endpoint(&self, turn: usize, avoid: &[SocketAddr]) -> Option<SocketAddr> {
         let reachable = self.reachable.load();
         let in_turn = |index: usize| &reachable[(turn.wrapping_add(index)) % reachable.len()];
-        let least = self.least.load(Relaxed);
-        if !least && avoid.is_empty() && !self.is_ailing() {
+        let least = self.counts_requests.load(Relaxed);
+        if !least && avoid.is_empty() && !self.has_ejected() {
             return (!reachable.is_empty()).then(|| in_turn(0).address);
         }
         let allowed = || (0..reachable.len()).map(in_turn).filter(|endpoint| !avoid.contains(&endpoint.address));
-        if self.is_ailing() {
-            let now = self.instants.now();
-            // One request finds out whether it is back. The others do not wait for that.
+        if self.has_ejected() {
+            let now = self.clock.now();
+            // One request probes the endpoint; the others do not wait for its result.
             if let Some(first) = allowed().next()
                 && first.health.claim_probe(now)
             {
                 return Some(first.address);
             }
         }
-        let well: SmallVec<[&Reachable; 16]> = allowed().filter(|endpoint| endpoint.health.is_well()).collect();
+        let well: SmallVec<[&ResolvedEndpoint; 16]> =
+            allowed().filter(|endpoint| endpoint.health.is_healthy()).collect();
         let chosen = match &well[..] {
             [] => allowed().next(),
             well if least => well.iter().copied().min_by_key(|endpoint| endpoint.health.requests()),
-            // Not just the next one: that would get the turns of all that are passed over before it.
+            // Not simply the next one: it would also get the share of all ejected endpoints before it.
             well => Some(well[turn % well.len()]),
         };
         chosen.map(|endpoint| endpoint.address)
     }
 
-    /// A connection could not be made.
-    pub fn failed(&self, address: SocketAddr) {
+    /// Records a failed connection.
+    pub fn record_failure(&self, address: SocketAddr) {
         if let Some(health) = self.health(address) {
-            health.failed(self.instants.now());
-            self.ailing.store(true, Relaxed);
+            health.record_failure(self.clock.now());
+            self.has_ejected.store(true, Relaxed);
         }
     }
 
-    /// A connection was made, or an answer came over one that was there.
-    pub fn succeeded(&self, address: SocketAddr) {
-        if !self.is_ailing() {
+    /// Records a successful connection, or a response over an existing one.
+    pub fn record_success(&self, address: SocketAddr) {
+        if !self.has_ejected() {
             return;
         }
         if let Some(health) = self.health(address) {
-            health.succeeded();
-            self.look_for_ailments();
+            health.record_success();
+            self.update_ejected();
         }
     }
 
-    /// A connection was not made, for a reason that says nothing about the endpoint. If that was to find out whether it is
-    /// back, the next request may.
-    pub(super) fn undecided(&self, address: SocketAddr) {
-        if !self.is_ailing() {
+    /// Records a failed connection whose reason is unrelated to the endpoint. If it was a probe, the next request may
+    /// probe.
+    pub(super) fn record_inconclusive(&self, address: SocketAddr) {
+        if !self.has_ejected() {
             return;
         }
         if let Some(health) = self.health(address) {
-            health.undecided(self.instants.now());
+            health.record_inconclusive(self.clock.now());
         }
     }
 
-    /// Hands were shaken under this name.
-    pub(super) fn proved(&self, name: &Name) {
-        self.proven.note(name, self.instants.now());
+    /// Records a successful TLS handshake with this server name.
+    pub(super) fn record_tls_success(&self, name: &UpstreamServerName) {
+        self.verified_names.record(name, self.clock.now());
     }
 
-    /// Whether some endpoint has lately shaken hands under this name.
-    pub(super) fn is_proven(&self, name: &Name) -> bool {
-        self.proven.contains(name, self.instants.now())
+    /// Whether a TLS handshake with this server name has succeeded recently.
+    pub(super) fn has_tls_success(&self, name: &UpstreamServerName) -> bool {
+        self.verified_names.contains(name, self.clock.now())
     }
 
-    /// How the endpoints fare.
-    pub fn tally(&self) -> Tally {
+    /// Counts the endpoints by health.
+    pub fn endpoint_counts(&self) -> EndpointCounts {
         let reachable = self.reachable.load();
-        let well = reachable.iter().filter(|endpoint| endpoint.health.is_well()).count();
-        Tally { well, passed_over: reachable.len() - well }
+        let well = reachable.iter().filter(|endpoint| endpoint.health.is_healthy()).count();
+        EndpointCounts { healthy: well, ejected: reachable.len() - well }
     }
 
-    /// Whether it is time to tell again what is wrong with its endpoints, which every request finds out about.
-    pub(super) fn is_to_be_told(&self) -> bool {
-        // Never 0, which is never.
-        let (now, last) = (self.instants.now() + 1, self.told.load(Relaxed));
-        let is_time = last == 0 || now.saturating_sub(last) >= SILENCE;
-        is_time && self.told.compare_exchange(last, now, Relaxed, Relaxed).is_ok()
+    /// Whether a failing endpoint may be logged again. Rate-limited, since every request may detect the failure.
+    pub(super) fn should_warn(&self) -> bool {
+        // Never 0, which means never logged.
+        let (now, last) = (self.clock.now() + 1, self.warned_at.load(Relaxed));
+        let is_time = last == 0 || now.saturating_sub(last) >= WARN_INTERVAL;
+        is_time && self.warned_at.compare_exchange(last, now, Relaxed, Relaxed).is_ok()
     }
 
-    /// Counts a request in progress, if that decides which endpoint is next.
-    pub fn load(&self, address: SocketAddr) -> Option<Load> {
-        if self.least.load(Relaxed) { self.health(address).map(Load::new) } else { None }
+    /// Counts a request in progress, if the load balancing depends on it.
+    pub fn active_request(&self, address: SocketAddr) -> Option<ActiveRequest> {
+        if self.counts_requests.load(Relaxed) { self.health(address).map(ActiveRequest::new) } else { None }
     }
 
-    fn health(&self, address: SocketAddr) -> Option<Arc<Health>> {
+    fn health(&self, address: SocketAddr) -> Option<Arc<EndpointHealth>> {
         let reachable = self.reachable.load();
         let index = reachable.binary_search_by_key(&address, |endpoint| endpoint.address).ok()?;
         Some(Arc::clone(&reachable[index].health))
     }
 
-    fn is_ailing(&self) -> bool {
-        self.ailing.load(Relaxed)
+    fn has_ejected(&self) -> bool {
+        self.has_ejected.load(Relaxed)
     }
 
-    /// Somebody may fail between the look and the note; the next failure of it notes it again.
-    fn look_for_ailments(&self) {
-        let ailing = self.reachable.load().iter().any(|endpoint| !endpoint.health.is_well());
-        self.ailing.store(ailing, Relaxed);
+    /// An endpoint may fail between the check and the store; its next failure sets the flag again.
+    fn update_ejected(&self) {
+        let ailing = self.reachable.load().iter().any(|endpoint| !endpoint.health.is_healthy());
+        self.has_ejected.store(ailing, Relaxed);
     }
 
-    /// The hosts that DNS is to be asked about.
+    /// The hosts to resolve by DNS.
     pub fn names(&self) -> Vec<Arc<str>> {
         let mut names: Vec<_> = hosts(&self.configured.load()).cloned().collect();
         names.sort();
@@ -302,60 +306,63 @@ impl Upstream {
         names
     }
 
-    /// What configuration says. Addresses of names that stay are kept.
+    /// Sets the configured endpoints. Resolved addresses of remaining names are kept.
     pub fn set_endpoints(&self, endpoints: Endpoints) {
         let mut resolved = self.resolved.lock();
         if **self.configured.load() == endpoints {
             return;
         }
         resolved.retain(|host, _| hosts(&endpoints).any(|name| name == host));
-        self.least.store(endpoints.balance == Balance::LeastRequests, Relaxed);
+        self.counts_requests.store(endpoints.balance == LoadBalancing::LeastRequests, Relaxed);
         self.configured.store(Arc::new(endpoints));
         self.publish(&resolved);
     }
 
-    /// What DNS says about a host; no addresses means that it is not to be reached. Ignored if no endpoint has this name.
+    /// Sets the resolved addresses of a host; an empty list makes it unreachable. Ignored if no endpoint has this name.
     pub fn set_resolved(&self, host: &str, addresses: Vec<IpAddr>) {
         let mut resolved = self.resolved.lock();
         let Some(name) = hosts(&self.configured.load()).find(|name| &***name == host).cloned() else { return };
         if resolved.get(&name) == Some(&addresses) {
             return;
         }
-        let refused = |address: &IpAddr| Some((*address, NoBackend::of(*address, self.loopback)?));
+        let refused = |address: &IpAddr| Some((*address, BlockedAddress::check(*address, self.loopback)?));
         if let Some((address, why)) = addresses.iter().find_map(refused)
-            && self.is_to_be_told()
+            && self.should_warn()
         {
             let remedy = why.remedy();
-            warn!(upstream = %self.key, "DNS says {address} of {host}, which is {why}, so nothing is sent there; {remedy}");
+            warn!(
+                upstream = %self.key,
+                "{host} resolves to {address}, which is {why}; no requests are sent there; {remedy}"
+            );
         }
         resolved.insert(name, addresses);
         self.publish(&resolved);
     }
 
-    /// Takes over what DNS said about the hosts of another one, which this one is to take the place of.
-    pub(super) fn inherit(&self, other: &Upstream) {
+    /// Copies the DNS results of the upstream that this one replaces.
+    pub(super) fn inherit_resolved(&self, other: &Upstream) {
         let known = other.resolved.lock().clone();
         *self.resolved.lock() = known;
     }
 
-    /// Whether a backend can have this address.
-    fn may_be(&self, address: IpAddr) -> bool {
-        NoBackend::of(address, self.loopback).is_none()
+    /// Whether the SSRF guard allows this address.
+    fn is_allowed(&self, address: IpAddr) -> bool {
+        BlockedAddress::check(address, self.loopback).is_none()
     }
 
     fn publish(&self, resolved: &BTreeMap<Arc<str>, Vec<IpAddr>>) {
         let mut addresses = Vec::new();
         for address in &self.configured.load().addresses {
             match address {
-                Address::Ip(address) => addresses.push(*address),
-                Address::Name { host, port } => {
+                EndpointAddress::Ip(address) => addresses.push(*address),
+                EndpointAddress::Name { host, port } => {
                     let resolved = resolved.get(host).into_iter().flatten();
                     addresses.extend(resolved.map(|address| SocketAddr::new(*address, *port)));
                 }
             }
         }
-        addresses.retain(|address| self.may_be(address.ip()));
-        // Two names may lead to one address: it is one endpoint then, not one with a double share.
+        addresses.retain(|address| self.is_allowed(address.ip()));
+        // Two names may resolve to one address, which must not get a double share.
         addresses.sort();
         addresses.dedup();
         if self.reachable.load().iter().map(|endpoint| endpoint.address).eq(addresses.iter().copied()) {
@@ -363,20 +370,20 @@ impl Upstream {
         }
         let reachable = addresses
             .into_iter()
-            .map(|address| Reachable { address, health: self.health(address).unwrap_or_default() })
+            .map(|address| ResolvedEndpoint { address, health: self.health(address).unwrap_or_default() })
             .collect();
         self.reachable.store(Arc::new(reachable));
-        self.look_for_ailments();
+        self.update_ejected();
     }
 }
 
-/// Milliseconds.
-const SILENCE: u64 = 60_000;
+/// Minimum time between two warnings, in milliseconds.
+const WARN_INTERVAL: u64 = 60_000;
 
 fn hosts(endpoints: &Endpoints) -> impl Iterator<Item = &Arc<str>> {
     endpoints.addresses.iter().filter_map(|address| match address {
-        Address::Ip(_) => None,
-        Address::Name { host, .. } => Some(host),
+        EndpointAddress::Ip(_) => None,
+        EndpointAddress::Name { host, .. } => Some(host),
     })
 }
 
@@ -390,10 +397,10 @@ mod tests {
 
     fn endpoints(texts: &[&str]) -> Endpoints {
         let addresses = texts.iter().map(|text| match text.parse() {
-            Ok(address) => Address::Ip(address),
+            Ok(address) => EndpointAddress::Ip(address),
             Err(_) => {
                 let (host, port) = text.rsplit_once(':').unwrap();
-                Address::Name { host: host.into(), port: port.parse().unwrap() }
+                EndpointAddress::Name { host: host.into(), port: port.parse().unwrap() }
             }
         });
         Endpoints { addresses: addresses.collect(), ..Endpoints::default() }
@@ -404,11 +411,11 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_led_to_what_is_no_backend() {
+    fn blocked_addresses_get_no_requests() {
         let mut upstream = upstream();
         for (loopback, expected) in [
-            (Loopback::Served, &["127.0.0.1:80", "127.0.0.1:81", "192.0.2.1:80", "192.0.2.7:81"][..]),
-            (Loopback::Refused, &["192.0.2.1:80", "192.0.2.7:81"]),
+            (LoopbackPolicy::Allowed, &["127.0.0.1:80", "127.0.0.1:81", "192.0.2.1:80", "192.0.2.7:81"][..]),
+            (LoopbackPolicy::Blocked, &["192.0.2.1:80", "192.0.2.7:81"]),
         ] {
             upstream = Upstream { loopback, ..upstream };
             upstream.set_endpoints(Endpoints::default());
@@ -418,17 +425,17 @@ mod tests {
                 "[64:ff9b::a9fe:a9fe]:80",
                 "a.example:81",
             ]));
-            let answer = ["169.254.169.254", "100.100.100.200", "127.0.0.1", "192.0.2.7"];
-            upstream.set_resolved("a.example", answer.map(|address| address.parse().unwrap()).to_vec());
+            let resolved = ["169.254.169.254", "100.100.100.200", "127.0.0.1", "192.0.2.7"];
+            upstream.set_resolved("a.example", resolved.map(|address| address.parse().unwrap()).to_vec());
             assert_eq!(reachable(&upstream), expected);
         }
         let names = |upstream: &Upstream| -> Vec<_> {
-            let named = |standing: &Standing| matches!(standing.target, Address::Name { .. });
+            let named = |standing: &EndpointReport| matches!(standing.target, EndpointAddress::Name { .. });
             upstream
-                .standings()
+                .endpoint_reports()
                 .into_iter()
                 .filter(named)
-                .map(|standing| (standing.address, standing.is_well))
+                .map(|standing| (standing.address, standing.is_healthy))
                 .collect()
         };
         assert_eq!(names(&upstream), [(Some("192.0.2.7:81".parse().unwrap()), true)]);
@@ -438,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_no_endpoint_until_it_is_resolved() {
+    fn unresolved_names_are_no_endpoints() {
         let upstream = upstream();
         upstream.set_endpoints(endpoints(&["10.0.0.1:80", "db.example:81"]));
         assert_eq!(upstream.names(), [Arc::<str>::from("db.example")]);
@@ -450,33 +457,33 @@ mod tests {
     }
 
     #[test]
-    fn configuration_and_dns_do_not_lose_each_other() {
+    fn configuration_and_dns_updates_are_independent() {
         let upstream = upstream();
         upstream.set_resolved("early.example", vec!["10.0.0.9".parse().unwrap()]);
         upstream.set_endpoints(endpoints(&["a.example:80", "early.example:80"]));
-        assert_eq!(reachable(&upstream), [""; 0], "an answer nobody asked for yet is not kept");
+        assert_eq!(reachable(&upstream), [""; 0], "a result for an unknown name is not kept");
         upstream.set_resolved("a.example", vec!["10.0.0.2".parse().unwrap()]);
         upstream.set_endpoints(endpoints(&["10.0.0.1:80", "a.example:8080"]));
         assert_eq!(reachable(&upstream), ["10.0.0.1:80", "10.0.0.2:8080"]);
         upstream.set_endpoints(endpoints(&["10.0.0.1:80"]));
         upstream.set_endpoints(endpoints(&["a.example:80"]));
-        assert_eq!(reachable(&upstream), [""; 0], "a name that was gone is asked about anew");
+        assert_eq!(reachable(&upstream), [""; 0], "a removed name is resolved again");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_endpoint_stands_as_it_fares() {
+    async fn endpoint_states_follow_health() {
         let upstream = upstream();
         upstream.set_endpoints(endpoints(&["10.0.0.1:80", "10.0.0.2:80", "a.example:81", "b.example:82"]));
         upstream.set_resolved("a.example", vec!["10.0.0.3".parse().unwrap(), "10.0.0.4".parse().unwrap()]);
         let standings = || -> Vec<String> {
-            let text = |standing: Standing| {
+            let text = |standing: EndpointReport| {
                 let address = standing.address.map(|address| address.to_string()).unwrap_or_default();
-                format!("{} {address} {}", standing.target, standing.is_well)
+                format!("{} {address} {}", standing.target, standing.is_healthy)
             };
-            upstream.standings().into_iter().map(text).collect()
+            upstream.endpoint_reports().into_iter().map(text).collect()
         };
         let lost = "10.0.0.4:81".parse().unwrap();
-        upstream.failed(lost);
+        upstream.record_failure(lost);
         assert_eq!(
             standings(),
             [
@@ -487,13 +494,13 @@ mod tests {
                 "b.example:82  false",
             ]
         );
-        upstream.succeeded(lost);
+        upstream.record_success(lost);
         upstream.set_resolved("b.example", vec!["10.0.0.5".parse().unwrap()]);
         assert!(standings().iter().all(|standing| standing.ends_with(" true")), "{:?}", standings());
     }
 
     #[test]
-    fn one_address_under_two_names_is_one_endpoint() {
+    fn duplicate_addresses_are_one_endpoint() {
         let upstream = upstream();
         upstream.set_endpoints(endpoints(&["a.example:80", "b.example:80"]));
         upstream.set_resolved("a.example", vec!["10.0.0.2".parse().unwrap()]);
@@ -512,73 +519,76 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_cannot_be_connected_to_is_passed_over_and_then_asked_once() {
+    async fn failed_endpoints_are_ejected_then_probed_once() {
         let upstream = three();
-        let round = |avoid: &[SocketAddr]| (0..6).map(|turn| upstream.next(turn, avoid).unwrap()).collect::<Vec<_>>();
+        let round =
+            |avoid: &[SocketAddr]| (0..6).map(|turn| upstream.next_endpoint(turn, avoid).unwrap()).collect::<Vec<_>>();
         let count = |round: &[SocketAddr], number| round.iter().filter(|chosen| **chosen == address(number)).count();
         assert_eq!([1, 2, 3].map(|number| count(&round(&[]), number)), [2, 2, 2]);
-        upstream.failed(address(1));
+        upstream.record_failure(address(1));
         assert_eq!([1, 2, 3].map(|number| count(&round(&[]), number)), [0, 3, 3]);
-        assert_eq!(upstream.next(0, &[address(2)]), Some(address(3)));
-        assert_eq!(upstream.next(0, &[address(2), address(3)]), Some(address(1)), "better than nobody");
-        assert_eq!(upstream.next(0, &[address(1), address(2), address(3)]), None);
+        assert_eq!(upstream.next_endpoint(0, &[address(2)]), Some(address(3)));
+        let only_ejected = upstream.next_endpoint(0, &[address(2), address(3)]);
+        assert_eq!(only_ejected, Some(address(1)), "an ejected endpoint is better than none");
+        assert_eq!(upstream.next_endpoint(0, &[address(1), address(2), address(3)]), None);
         tokio::time::advance(std::time::Duration::from_millis(500)).await;
-        assert_eq!(count(&round(&[]), 1), 1, "one request finds out");
-        upstream.succeeded(address(1));
+        assert_eq!(count(&round(&[]), 1), 1, "one request probes");
+        upstream.record_success(address(1));
         assert_eq!([1, 2, 3].map(|number| count(&round(&[]), number)), [2, 2, 2]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_finds_out_nothing_leaves_it_to_the_next() {
+    async fn inconclusive_probes_are_repeated() {
         let upstream = three();
-        upstream.failed(address(1));
+        upstream.record_failure(address(1));
         tokio::time::advance(std::time::Duration::from_millis(500)).await;
         for _ in 0..3 {
-            assert_eq!(upstream.next(0, &[]), Some(address(1)));
-            assert_ne!(upstream.next(0, &[]), Some(address(1)), "one request finds out");
-            upstream.undecided(address(1));
+            assert_eq!(upstream.next_endpoint(0, &[]), Some(address(1)));
+            assert_ne!(upstream.next_endpoint(0, &[]), Some(address(1)), "one request probes");
+            upstream.record_inconclusive(address(1));
         }
-        upstream.undecided(address(2));
-        assert_eq!(upstream.tally(), Tally { well: 2, passed_over: 1 });
-        upstream.succeeded(address(1));
-        upstream.undecided(address(1));
-        assert_eq!(upstream.tally(), Tally { well: 3, passed_over: 0 });
+        upstream.record_inconclusive(address(2));
+        assert_eq!(upstream.endpoint_counts(), EndpointCounts { healthy: 2, ejected: 1 });
+        upstream.record_success(address(1));
+        upstream.record_inconclusive(address(1));
+        assert_eq!(upstream.endpoint_counts(), EndpointCounts { healthy: 3, ejected: 0 });
     }
 
     #[test]
-    fn if_all_are_down_all_are_tried() {
+    fn all_endpoints_are_tried_if_all_are_ejected() {
         let upstream = three();
         for number in 1..=3 {
-            upstream.failed(address(number));
+            upstream.record_failure(address(number));
         }
-        let tried: std::collections::BTreeSet<_> = (0..3).map(|turn| upstream.next(turn, &[]).unwrap()).collect();
+        let tried: std::collections::BTreeSet<_> =
+            (0..3).map(|turn| upstream.next_endpoint(turn, &[]).unwrap()).collect();
         assert_eq!(tried.len(), 3);
     }
 
     #[test]
-    fn what_is_known_about_an_endpoint_stays_while_it_does() {
+    fn health_is_kept_while_the_address_stays() {
         let upstream = three();
-        upstream.failed(address(2));
+        upstream.record_failure(address(2));
         upstream.set_endpoints(endpoints(&["10.0.0.2:80", "10.0.0.4:80"]));
-        assert!((0..4).all(|turn| upstream.next(turn, &[]) == Some(address(4))));
+        assert!((0..4).all(|turn| upstream.next_endpoint(turn, &[]) == Some(address(4))));
         upstream.set_endpoints(endpoints(&["10.0.0.4:80"]));
         upstream.set_endpoints(endpoints(&["10.0.0.2:80", "10.0.0.4:80"]));
-        assert_eq!(upstream.next(0, &[]), Some(address(2)), "one that comes back is new");
+        assert_eq!(upstream.next_endpoint(0, &[]), Some(address(2)), "a removed endpoint that returns is healthy");
     }
 
     #[test]
-    fn least_requests_takes_the_idlest() {
+    fn least_requests_picks_the_idlest_endpoint() {
         let upstream = upstream();
-        let least = Endpoints { balance: Balance::LeastRequests, ..endpoints(&["10.0.0.1:80", "10.0.0.2:80"]) };
-        assert!(upstream.load(address(1)).is_none());
+        let least = Endpoints { balance: LoadBalancing::LeastRequests, ..endpoints(&["10.0.0.1:80", "10.0.0.2:80"]) };
+        assert!(upstream.active_request(address(1)).is_none());
         upstream.set_endpoints(least);
-        let first = upstream.load(upstream.next(0, &[]).unwrap());
-        let second = upstream.next(0, &[]).unwrap();
-        assert_eq!(second, address(2), "the other one has a request");
-        let second = upstream.load(second);
+        let first = upstream.active_request(upstream.next_endpoint(0, &[]).unwrap());
+        let second = upstream.next_endpoint(0, &[]).unwrap();
+        assert_eq!(second, address(2), "the first endpoint has a request");
+        let second = upstream.active_request(second);
         drop(first);
-        assert!((0..4).all(|turn| upstream.next(turn, &[]) == Some(address(1))));
+        assert!((0..4).all(|turn| upstream.next_endpoint(turn, &[]) == Some(address(1))));
         drop(second);
-        assert_ne!(upstream.next(0, &[]), upstream.next(1, &[]), "in turn among equals");
+        assert_ne!(upstream.next_endpoint(0, &[]), upstream.next_endpoint(1, &[]), "in turn among equals");
     }
 }

@@ -1,8 +1,8 @@
-//! What all workers know about an endpoint together: whether it can be connected to, and how busy it is. Atomics only.
+//! Health and load of an endpoint, shared by all workers. Atomics only.
 //!
 //! ```text
-//!            connect failed                 its time has come, one request tries
-//!   well ───────────────────▶ passed over ──────────────────────────────────────▶ probed
+//!            connect failed                 ejection expired, one request probes
+//!  healthy ───────────────────▶ ejected ────────────────────────────────────────▶ probed
 //!     ▲                           ▲                  connect failed: twice as long   │
 //!     │                           └──────────────────────────────────────────────────┤
 //!     └──────────────────────────────────────────────────────────────── connected ───┘
@@ -14,56 +14,58 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use tokio::time::Instant;
 
 #[derive(Debug, Default)]
-pub struct Health {
-    /// Passed over until then, in milliseconds of its upstream's clock; 0 if it is well.
-    until: AtomicU64,
-    /// A request is finding out whether it is back.
-    probed: AtomicBool,
-    /// Failures since it was last well, but those that came at once count as one.
+pub struct EndpointHealth {
+    /// The end of the ejection in milliseconds of the upstream's clock; 0 if healthy.
+    ejected_until: AtomicU64,
+    /// A request is probing the endpoint.
+    is_probing: AtomicBool,
+    /// Failures since the endpoint was last healthy; concurrent ones count once.
     failures: AtomicU32,
     /// Requests in progress.
     requests: AtomicU32,
 }
 
-impl Health {
-    pub fn is_well(&self) -> bool {
-        self.until.load(Relaxed) == 0
+impl EndpointHealth {
+    pub fn is_healthy(&self) -> bool {
+        self.ejected_until.load(Relaxed) == 0
     }
 
-    /// Whether this request is the one that finds out if it is well again. What is well needs none.
+    /// Whether this request probes the ejected endpoint. Healthy endpoints need no probe.
     pub(super) fn claim_probe(&self, now: u64) -> bool {
-        let until = self.until.load(Relaxed);
-        // Who takes it moves the time on, so that there is one of them, and another if nothing is heard of it.
-        let claimed =
-            until != 0 && until <= now && self.until.compare_exchange(until, now + PROBE, Relaxed, Relaxed).is_ok();
+        let until = self.ejected_until.load(Relaxed);
+        // Claiming extends the ejection, so there is one probe at a time, and another one if its result is never
+        // reported.
+        let claimed = until != 0
+            && until <= now
+            && self.ejected_until.compare_exchange(until, now + PROBE_TIMEOUT, Relaxed, Relaxed).is_ok();
         if claimed {
-            self.probed.store(true, Relaxed);
+            self.is_probing.store(true, Relaxed);
         }
         claimed
     }
 
-    pub(super) fn failed(&self, now: u64) {
-        // Connections that were begun before it was known tell nothing new.
-        if self.until.load(Relaxed) > now && !self.probed.swap(false, Relaxed) {
+    pub(super) fn record_failure(&self, now: u64) {
+        // Connections started before the ejection give no new information.
+        if self.ejected_until.load(Relaxed) > now && !self.is_probing.swap(false, Relaxed) {
             return;
         }
-        let failures = self.failures.fetch_add(1, Relaxed).min(MOST_DOUBLINGS);
-        self.until.store(now + (FIRST << failures).min(LONGEST), Relaxed);
+        let failures = self.failures.fetch_add(1, Relaxed).min(MAX_DOUBLINGS);
+        self.ejected_until.store(now + (FIRST_EJECTION << failures).min(MAX_EJECTION), Relaxed);
     }
 
-    /// Whoever was to find out whether it is well has not, for a reason of its own: the next one may.
-    pub(super) fn undecided(&self, now: u64) {
-        let until = self.until.load(Relaxed);
-        if until != 0 && self.probed.swap(false, Relaxed) {
-            // Not if somebody else has found out meanwhile.
-            self.until.compare_exchange(until, now, Relaxed, Relaxed).ok();
+    /// The probe failed for a reason unrelated to the endpoint, so the next request may probe.
+    pub(super) fn record_inconclusive(&self, now: u64) {
+        let until = self.ejected_until.load(Relaxed);
+        if until != 0 && self.is_probing.swap(false, Relaxed) {
+            // Unless another request has changed the state meanwhile.
+            self.ejected_until.compare_exchange(until, now, Relaxed, Relaxed).ok();
         }
     }
 
-    pub(super) fn succeeded(&self) {
-        self.probed.store(false, Relaxed);
+    pub(super) fn record_success(&self) {
+        self.is_probing.store(false, Relaxed);
         self.failures.store(0, Relaxed);
-        self.until.store(0, Relaxed);
+        self.ejected_until.store(0, Relaxed);
     }
 
     pub(super) fn requests(&self) -> u32 {
@@ -71,82 +73,82 @@ impl Health {
     }
 }
 
-/// A request in progress, counted until it is dropped.
+/// Counts a request in progress until dropped.
 #[derive(Debug)]
-pub struct Load(Arc<Health>);
+pub struct ActiveRequest(Arc<EndpointHealth>);
 
-impl Load {
-    pub(super) fn new(health: Arc<Health>) -> Self {
+impl ActiveRequest {
+    pub(super) fn new(health: Arc<EndpointHealth>) -> Self {
         health.requests.fetch_add(1, Relaxed);
-        Load(health)
+        ActiveRequest(health)
     }
 }
 
-impl Drop for Load {
+impl Drop for ActiveRequest {
     fn drop(&mut self) {
         self.0.requests.fetch_sub(1, Relaxed);
     }
 }
 
-/// The clock of an upstream, as numbers that fit into atomics. It never says 0.
+/// The clock of an upstream, as integers that fit into atomics. It never returns 0.
 #[derive(Debug)]
-pub(super) struct Instants(Instant);
+pub(super) struct UpstreamClock(Instant);
 
-impl Default for Instants {
+impl Default for UpstreamClock {
     fn default() -> Self {
-        Instants(Instant::now())
+        UpstreamClock(Instant::now())
     }
 }
 
-impl Instants {
+impl UpstreamClock {
     pub(super) fn now(&self) -> u64 {
         u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX / 2).saturating_add(1)
     }
 }
 
-/// In milliseconds: how long an endpoint is passed over the first time, and at most.
-const FIRST: u64 = 500;
-const LONGEST: u64 = 15_000;
-const MOST_DOUBLINGS: u32 = 5;
-/// How long one request has to find out. Longer than connecting may take.
-const PROBE: u64 = 10_000;
+/// In milliseconds: the first and the longest ejection.
+const FIRST_EJECTION: u64 = 500;
+const MAX_EJECTION: u64 = 15_000;
+const MAX_DOUBLINGS: u32 = 5;
+/// How long a probe may take. Longer than the connect timeout.
+const PROBE_TIMEOUT: u64 = 10_000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn passed_over_for_twice_as_long_each_time_up_to_a_limit() {
-        let health = Health::default();
-        assert!(health.is_well() && !health.claim_probe(1));
+    fn ejection_time_doubles_up_to_a_limit() {
+        let health = EndpointHealth::default();
+        assert!(health.is_healthy() && !health.claim_probe(1));
         let mut now = 1;
         for expected in [500, 1000, 2000, 4000, 8000, 15_000, 15_000] {
-            health.failed(now);
-            health.failed(now + 1);
-            assert!(!health.is_well() && !health.claim_probe(now + expected - 1), "{expected}");
+            health.record_failure(now);
+            health.record_failure(now + 1);
+            assert!(!health.is_healthy() && !health.claim_probe(now + expected - 1), "{expected}");
             now += expected;
             assert!(health.claim_probe(now), "{expected}");
-            assert!(!health.claim_probe(now), "one request is enough");
+            assert!(!health.claim_probe(now), "there is one probe at a time");
         }
-        health.succeeded();
-        assert!(health.is_well());
-        health.failed(now);
-        assert!(health.claim_probe(now + 500), "it begins anew");
+        health.record_success();
+        assert!(health.is_healthy());
+        health.record_failure(now);
+        assert!(health.claim_probe(now + 500), "the ejection time starts again at its minimum");
     }
 
     #[test]
-    fn a_probe_that_is_never_heard_of_is_followed_by_another() {
-        let health = Health::default();
-        health.failed(1);
+    fn lost_probe_is_followed_by_another() {
+        let health = EndpointHealth::default();
+        health.record_failure(1);
         assert!(health.claim_probe(501));
-        assert!(!health.claim_probe(501 + PROBE - 1));
-        assert!(health.claim_probe(501 + PROBE));
+        assert!(!health.claim_probe(501 + PROBE_TIMEOUT - 1));
+        assert!(health.claim_probe(501 + PROBE_TIMEOUT));
     }
 
     #[test]
-    fn requests_count_while_they_last() {
-        let health = Arc::new(Health::default());
-        let (first, second) = (Load::new(Arc::clone(&health)), Load::new(Arc::clone(&health)));
+    fn requests_are_counted_until_dropped() {
+        let health = Arc::new(EndpointHealth::default());
+        let (first, second) = (ActiveRequest::new(Arc::clone(&health)), ActiveRequest::new(Arc::clone(&health)));
         assert_eq!(health.requests(), 2);
         drop(first);
         drop(second);

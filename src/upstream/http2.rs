@@ -1,4 +1,4 @@
-//! Connections of HTTP/2 to one endpoint: each carries many requests at a time, so they are shared and not taken.
+//! HTTP/2 connections to one endpoint, each shared by many concurrent requests.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -17,109 +17,110 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::{Instant, timeout};
 
-use super::tls::HandshakeFailure;
-use super::{Aim, ConnectFailure, Dial, Traffic};
+use super::tls::UpstreamHandshakeError;
+use super::{ConnectError, EndpointConnector, UpstreamCounters, UpstreamTarget};
 
-/// The connections to one endpoint.
-pub(super) struct Lines<B> {
-    lines: RefCell<Vec<Rc<Line<B>>>>,
-    /// Requests that come together wait for one connection instead of opening one each.
+/// The HTTP/2 connections to one endpoint, under one server name.
+pub(super) struct Http2Connections<B> {
+    connections: RefCell<Vec<Rc<Http2Connection<B>>>>,
+    /// Serializes connecting, so that concurrent requests wait for one connection instead of opening one each.
     dialing: Mutex<()>,
-    /// How many attempts have failed, and how the last did: whoever waited for it shares its fate.
+    /// The number of failed attempts and the last error, which all requests waiting for that attempt get.
     failures: Cell<u64>,
-    failure: RefCell<Option<ConnectFailure>>,
+    last_failure: RefCell<Option<ConnectError>>,
 }
 
-struct Line<B> {
+struct Http2Connection<B> {
     sender: SendRequest<B>,
-    load: Rc<Load>,
+    streams: Rc<StreamCount>,
 }
 
-struct Load {
-    requests: Cell<usize>,
-    /// What the endpoint takes, within what we want.
+struct StreamCount {
+    active: Cell<usize>,
+    /// The endpoint's stream limit, capped by the configured maximum.
     limit: Cell<usize>,
     /// When the last request ended.
-    since: Cell<Instant>,
+    idle_since: Cell<Instant>,
 }
 
-/// A place for one request on a connection, until it is dropped.
-pub(super) struct Lease<B> {
-    line: Rc<Line<B>>,
+/// One stream of a connection, released when dropped.
+pub(super) struct StreamPermit<B> {
+    connection: Rc<Http2Connection<B>>,
 }
 
-impl<B> Default for Lines<B> {
+impl<B> Default for Http2Connections<B> {
     fn default() -> Self {
-        Lines {
-            lines: RefCell::default(),
+        Http2Connections {
+            connections: RefCell::default(),
             dialing: Mutex::default(),
             failures: Cell::new(0),
-            failure: RefCell::default(),
+            last_failure: RefCell::default(),
         }
     }
 }
 
-impl<B> Lines<B> {
-    /// A place on the first connection that has one, so that what is not needed falls idle.
-    pub(super) fn lease(&self) -> Option<Lease<B>> {
-        let mut lines = self.lines.borrow_mut();
+impl<B> Http2Connections<B> {
+    /// A stream on the first connection with capacity, so that surplus connections become idle.
+    pub(super) fn acquire(&self) -> Option<StreamPermit<B>> {
+        let mut lines = self.connections.borrow_mut();
         lines.retain(|line| !line.sender.is_closed());
-        let line = lines.iter().find(|line| line.load.requests.get() < line.load.limit.get())?;
-        Some(Lease::new(Rc::clone(line)))
+        let line = lines.iter().find(|line| line.streams.active.get() < line.streams.limit.get())?;
+        Some(StreamPermit::new(Rc::clone(line)))
     }
 
-    /// Drops what is closed or was idle for too long, or all if the endpoint is gone. Requests in flight finish.
+    /// Drops connections that are closed or were idle for too long, or all if the endpoint was removed. Requests in
+    /// flight finish.
     pub(super) fn sweep(&self, current: bool, idle: Duration) {
-        self.lines.borrow_mut().retain(|line| {
-            let busy = line.load.requests.get() > 0;
-            current && !line.sender.is_closed() && (busy || line.load.since.get().elapsed() < idle)
+        self.connections.borrow_mut().retain(|line| {
+            let busy = line.streams.active.get() > 0;
+            current && !line.sender.is_closed() && (busy || line.streams.idle_since.get().elapsed() < idle)
         });
     }
 
-    /// Since when nobody has used any of them. None if somebody does, or connects.
+    /// Since when all connections are idle. None if one is in use or being opened.
     pub(super) fn idle_since(&self) -> Option<Instant> {
-        let lines = self.lines.borrow();
-        let is_busy = self.dialing.try_lock().is_err() || lines.iter().any(|line| line.load.requests.get() > 0);
-        if is_busy { None } else { lines.iter().map(|line| line.load.since.get()).max() }
+        let lines = self.connections.borrow();
+        let is_busy = self.dialing.try_lock().is_err() || lines.iter().any(|line| line.streams.active.get() > 0);
+        if is_busy { None } else { lines.iter().map(|line| line.streams.idle_since.get()).max() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.lines.borrow().is_empty() && self.dialing.try_lock().is_ok()
+        self.connections.borrow().is_empty() && self.dialing.try_lock().is_ok()
     }
 }
 
-impl<B> Lines<B>
+impl<B> Http2Connections<B>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    /// A place on a new connection, or on one that somebody else has opened meanwhile.
+    /// A stream on a new connection, or on one that another request has opened meanwhile.
     pub(super) async fn connect(
         &self,
-        dial: &Dial,
-        aim: &Aim<'_>,
+        connector: &EndpointConnector,
+        target: &UpstreamTarget<'_>,
         address: SocketAddr,
-        traffic: &Arc<Traffic>,
-    ) -> Result<Lease<B>, ConnectFailure> {
+        counters: &Arc<UpstreamCounters>,
+    ) -> Result<StreamPermit<B>, ConnectError> {
         let failures = self.failures.get();
         let _turn = self.dialing.lock().await;
-        if let Some(lease) = self.lease() {
-            return Ok(lease);
+        if let Some(permit) = self.acquire() {
+            return Ok(permit);
         }
         if self.failures.get() != failures
-            && let Some(failure) = &*self.failure.borrow()
+            && let Some(failure) = &*self.last_failure.borrow()
         {
             return Err(failure.clone());
         }
-        match open(dial, aim, address, traffic).await {
+        match open(connector, target, address, counters).await {
             Ok(line) => {
                 let line = Rc::new(line);
-                self.lines.borrow_mut().push(Rc::clone(&line));
-                Ok(Lease::new(line))
+                self.connections.borrow_mut().push(Rc::clone(&line));
+                Ok(StreamPermit::new(line))
             }
             Err(error) => {
                 self.failures.set(failures + 1);
-                self.failure.replace(Some(error.clone()));
+                self.last_failure.replace(Some(error.clone()));
                 Err(error)
             }
         }
@@ -127,40 +128,42 @@ where
 }
 
 async fn open<B>(
-    dial: &Dial,
-    aim: &Aim<'_>,
+    connector: &EndpointConnector,
+    target: &UpstreamTarget<'_>,
     address: SocketAddr,
-    traffic: &Arc<Traffic>,
-) -> Result<Line<B>, ConnectFailure>
+    counters: &Arc<UpstreamCounters>,
+) -> Result<Http2Connection<B>, ConnectError>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let stream = dial.open(aim, address, traffic).await?;
-    let heard = stream.heard();
-    let tasks = Tasks::default();
+    let stream = connector.open_socket(target, address, counters).await?;
+    let monitor = stream.monitor();
+    let tasks = WakingExecutor::default();
     let mut http = Builder::new(tasks.clone());
     http.timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(connection_window(dial.streams))
-        // Nothing is sent before the endpoint has said how much it takes, so that nothing waits behind what it does not.
+        .initial_connection_window_size(connection_window(connector.max_streams))
+        // No stream is opened before the endpoint's SETTINGS are known, so that no request waits beyond its stream
+        // limit.
         .initial_max_send_streams(0)
-        .max_header_list_size(u32::try_from(dial.max_head).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(connector.max_head).unwrap_or(u32::MAX))
         .max_send_buf_size(SEND_BUFFER)
-        .keep_alive_interval(dial.ping_interval)
-        .keep_alive_timeout(dial.ping_timeout);
+        .keep_alive_interval(connector.ping_interval)
+        .keep_alive_timeout(connector.ping_timeout);
     let (sender, mut connection) = http.handshake(TokioIo::new(stream)).await.map_err(|error| {
-        traffic.failed.add(1);
-        ConnectFailure::once_connected(aim, address, error)
+        counters.failed.add(1);
+        ConnectError::after_connect(target, address, error)
     })?;
-    traffic.connected.add(1);
-    let load = Rc::new(Load { requests: Cell::new(0), limit: Cell::new(0), since: Cell::new(Instant::now()) });
-    let line = Line { sender, load: Rc::clone(&load) };
-    let (traffic, most) = (Arc::clone(traffic), dial.streams);
+    counters.connected.add(1);
+    let load =
+        Rc::new(StreamCount { active: Cell::new(0), limit: Cell::new(0), idle_since: Cell::new(Instant::now()) });
+    let line = Http2Connection { sender, streams: Rc::clone(&load) };
+    let (counters, most) = (Arc::clone(counters), connector.max_streams);
     let (known, settings) = oneshot::channel();
     let mut known = Some(known);
-    // Owned by its sender: the task ends when the sender is dropped or the endpoint closes. What went wrong reaches whoever
-    // waits for an answer or reads its body, so there is nothing to say here.
+    // The task ends when the sender is dropped or the endpoint closes the connection. Errors are ignored here: the
+    // caller awaiting a response or reading its body gets them.
     tokio::task::spawn_local(async move {
         let ended = poll_fn(|cx| {
             let state = Pin::new(&mut connection).poll(cx);
@@ -168,7 +171,7 @@ where
             if load.limit.get() > 0
                 && let Some(known) = known.take()
             {
-                // Whoever has stopped waiting does not want to know.
+                // The receiver may have timed out.
                 known.send(()).ok();
             } else if known.is_some() {
                 tasks.0.replace(Some(cx.waker().clone()));
@@ -177,56 +180,59 @@ where
         });
         drop(ended.await);
         drop(known);
-        traffic.closed.add(1);
+        counters.closed.add(1);
     });
-    match timeout(dial.timeout, settings).await {
+    match timeout(connector.timeout, settings).await {
         Ok(Ok(())) => Ok(line),
-        Ok(Err(_)) if heard.was_refused() => Err(ConnectFailure::Handshake(address, HandshakeFailure::Afterwards)),
-        Ok(Err(_)) => Err(ConnectFailure::Foreign(address)),
-        Err(_) if aim.upstream.client.is_some() => {
-            Err(ConnectFailure::Handshake(address, HandshakeFailure::TimedOut(dial.timeout)))
+        Ok(Err(_)) if monitor.was_rejected() => {
+            Err(ConnectError::TlsHandshake(address, UpstreamHandshakeError::RejectedAfterHandshake))
         }
-        Err(_) => Err(ConnectFailure::TimedOut(address, dial.timeout)),
+        Ok(Err(_)) => Err(ConnectError::NotHttp2(address)),
+        Err(_) if target.upstream.tls_client.is_some() => {
+            Err(ConnectError::TlsHandshake(address, UpstreamHandshakeError::TimedOut(connector.timeout)))
+        }
+        Err(_) => Err(ConnectError::TimedOut(address, connector.timeout)),
     }
 }
 
-/// More than all streams together: one client that does not read its answer must not hold up the others.
+/// The connection window, larger than the windows of all streams together: a client that reads slowly must not block
+/// others.
 ///
-/// Much more, since the library charges every frame that waits to be read what it is smaller than 256 bytes, and ends the
-/// connection, with everybody's requests, when that is more than half of this window. A stream's window full of messages of
-/// 16 bytes is charged 15 times its size. What is kept in memory is bounded by the windows of the streams all the same.
+/// Much larger, since the library charges every queued frame with the difference between its size and 256 bytes, and
+/// closes the connection with all its requests when the sum exceeds half of this window. A stream window full of
+/// 16-byte messages is charged 15 times its size. Memory is still bounded by the stream windows.
 fn connection_window(streams: usize) -> u32 {
     let all = u32::try_from(streams).unwrap_or(u32::MAX).saturating_mul(STREAM_WINDOW);
     all.saturating_mul(2 * 16).min(MAX_WINDOW)
 }
 
-impl<B> Lease<B> {
-    fn new(line: Rc<Line<B>>) -> Self {
-        line.load.requests.set(line.load.requests.get() + 1);
-        Lease { line }
+impl<B> StreamPermit<B> {
+    fn new(connection: Rc<Http2Connection<B>>) -> Self {
+        connection.streams.active.set(connection.streams.active.get() + 1);
+        StreamPermit { connection }
     }
 
     pub(super) fn sender(&self) -> SendRequest<B> {
-        self.line.sender.clone()
+        self.connection.sender.clone()
     }
 }
 
-impl<B> Drop for Lease<B> {
+impl<B> Drop for StreamPermit<B> {
     fn drop(&mut self) {
-        let load = &self.line.load;
-        load.requests.set(load.requests.get() - 1);
-        load.since.set(Instant::now());
+        let load = &self.connection.streams;
+        load.active.set(load.active.get() - 1);
+        load.idle_since.set(Instant::now());
     }
 }
 
-/// Where hyper runs the socket and what carries the bodies of requests. They end with the connection or the request.
+/// Executor for hyper's tasks, which run the socket and send request bodies. They end with the connection or the
+/// request.
 ///
-/// What the endpoint says about itself is read by such a task, and nobody is told; so whoever waits for it is woken to look
-/// whenever one has run.
+/// One of these tasks reads the endpoint's SETTINGS without notification, so the waiting task is woken after each poll.
 #[derive(Clone, Default)]
-struct Tasks(Rc<RefCell<Option<Waker>>>);
+struct WakingExecutor(Rc<RefCell<Option<Waker>>>);
 
-impl<F: Future<Output = ()> + 'static> Executor<F> for Tasks {
+impl<F: Future<Output = ()> + 'static> Executor<F> for WakingExecutor {
     fn execute(&self, future: F) {
         let waiting = Rc::clone(&self.0);
         tokio::task::spawn_local(async move {
@@ -243,7 +249,7 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Tasks {
     }
 }
 
-/// What an endpoint may send ahead of the client that reads it.
+/// Flow-control window of a stream: how much an endpoint may send ahead of the client's reading.
 const STREAM_WINDOW: u32 = 128 * 1024;
 /// RFC 9113, section 6.9.1.
 const MAX_WINDOW: u32 = (1 << 31) - 1;

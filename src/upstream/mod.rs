@@ -1,29 +1,32 @@
-//! Upstreams: what stands behind a backend, with the memory that configuration changes must not lose.
+//! Upstreams: the endpoints of a backend and the state that must survive configuration changes.
 //!
 //! ```text
 //!   snapshot ──Arc<Upstream>──▶ endpoints, configured and resolved (ArcSwap: churn swaps these, not the snapshot)
-//!                                  │ a worker asks for the next address; how each fares is shared (Health)
+//!                                  │ a worker picks the next address; endpoint health is shared by all workers
 //!                                  ▼
-//!   Pools (one per worker) ──▶ idle connection, newest first ── or ──▶ connect, in TLS if the upstream has terms for it
+//!   ConnectionPools (one per worker) ──▶ idle connection, newest first ── or ──▶ connect, with TLS if required
 //! ```
 
 pub mod dns;
 pub mod tls;
 
 mod connect;
+mod counters;
 mod endpoints;
 mod health;
 mod http2;
 mod pool;
-mod reach;
 mod registry;
 mod socket;
-mod traffic;
+mod ssrf_guard;
 
-pub use connect::{BUFFER, ConnectFailure, Dial, HYPER_FIELDS};
-pub use endpoints::{Address, Balance, Endpoints, Protocol, Reachable, Standing, Tally, Upstream, UpstreamKey};
-pub use health::Load;
-pub use pool::{Aim, Connection, Keep, Pools};
-pub use reach::{Authors, Loopback, NoBackend};
-pub use registry::Registry;
-pub use traffic::{Count, Traffic};
+pub use connect::{ConnectError, EndpointConnector, HYPER_DEFAULT_FIELDS, READ_BUFFER};
+pub use counters::{SingleWriterCounter, UpstreamCounters};
+pub use endpoints::{
+    EndpointAddress, EndpointCounts, EndpointReport, Endpoints, LoadBalancing, ResolvedEndpoint, Upstream, UpstreamKey,
+    UpstreamProtocol,
+};
+pub use health::ActiveRequest;
+pub use pool::{ConnectionPools, IdleLimits, UpstreamConnection, UpstreamTarget};
+pub use registry::UpstreamRegistry;
+pub use ssrf_guard::{BlockedAddress, LoopbackPolicy, TrustModel};

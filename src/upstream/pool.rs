@@ -1,4 +1,4 @@
-//! The connections of one worker: kept alive per endpoint, newest first, never shared between workers.
+//! Connection pools of one worker: kept alive per endpoint, newest first, never shared between workers.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -16,172 +16,181 @@ use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::SendRequest;
 use tokio::time::Instant;
 
-use super::http2::{Lease, Lines};
-use super::socket::Heard;
-use super::tls::{HandshakeFailure, Name};
-use super::{ConnectFailure, Dial, Load, Protocol, Traffic, Upstream};
+use super::http2::{Http2Connections, StreamPermit};
+use super::socket::ResponseMonitor;
+use super::tls::{UpstreamHandshakeError, UpstreamServerName};
+use super::{ActiveRequest, ConnectError, EndpointConnector, Upstream, UpstreamCounters, UpstreamProtocol};
 
-/// All pools of one worker. `B` is the body of requests.
-pub struct Pools<B> {
-    dial: Dial,
-    keep: Keep,
-    traffic: Arc<Traffic>,
-    /// By the address of the `Upstream`, of which the pool keeps the memory so that it stays unique.
-    upstreams: RefCell<HashMap<usize, Rc<Pool<B>>, foldhash::fast::FixedState>>,
+/// All pools of one worker. `B` is the body type of requests.
+pub struct ConnectionPools<B> {
+    connector: EndpointConnector,
+    idle_limits: IdleLimits,
+    counters: Arc<UpstreamCounters>,
+    /// Keyed by the address of the `Upstream`; the pool's weak reference keeps the allocation, so the key stays unique.
+    upstreams: RefCell<HashMap<usize, Rc<UpstreamPool<B>>, foldhash::fast::FixedState>>,
 }
 
 /// How many idle connections are kept, and for how long.
 #[derive(Clone, Copy, Debug)]
-pub struct Keep {
+pub struct IdleLimits {
     pub per_endpoint: usize,
-    pub idle: Duration,
+    pub timeout: Duration,
 }
 
-/// An upstream as a request asks for it.
+/// The upstream of a request with the TLS server name to use.
 #[derive(Clone, Debug)]
-pub struct Aim<'u> {
+pub struct UpstreamTarget<'u> {
     pub upstream: &'u Arc<Upstream>,
-    /// In TLS, the name that the endpoint is asked for: a connection made under one is not used under another.
-    pub name: Option<Rc<Name>>,
+    /// The TLS server name. A connection established under one name is not used for another.
+    pub server_name: Option<Rc<UpstreamServerName>>,
 }
 
-struct Pool<B> {
-    /// Weak, since every worker has such a pool: they must not keep it in use for each other.
+struct UpstreamPool<B> {
+    /// Weak, since pools of several workers must not keep an unused upstream alive.
     upstream: Weak<Upstream>,
-    /// Round robin of this worker. It starts anywhere, so that workers do not move in step.
+    /// Round-robin position of this worker. It starts at random, so that workers are not synchronized.
     cursor: Cell<usize>,
-    idle: RefCell<HashMap<SocketAddr, Vec<Idle<B>>, foldhash::fast::FixedState>>,
+    idle: RefCell<HashMap<SocketAddr, Vec<IdleConnection<B>>, foldhash::fast::FixedState>>,
     per_endpoint: usize,
-    /// In place of idle ones, if the endpoints speak HTTP/2. Without TLS there is one entry, without a name.
-    lines: RefCell<HashMap<SocketAddr, Vec<Named<B>>, foldhash::fast::FixedState>>,
+    /// HTTP/2 connections, used instead of `idle`. Without TLS there is one entry, without a name.
+    http2: RefCell<HashMap<SocketAddr, Vec<NamedConnections<B>>, foldhash::fast::FixedState>>,
 }
 
-type Named<B> = (Option<Rc<Name>>, Rc<Lines<B>>);
+type NamedConnections<B> = (Option<Rc<UpstreamServerName>>, Rc<Http2Connections<B>>);
 
-struct Idle<B> {
+struct IdleConnection<B> {
     sender: SendRequest<B>,
-    heard: Heard,
+    monitor: ResponseMonitor,
     since: Instant,
 }
 
-/// One connection, ready for one request. Handed back with `keep` once the answer was read to its end.
-pub struct Connection<B> {
-    sender: Sender<B>,
+/// One connection, ready for one request. Return it with `release` after the response was read to its end.
+pub struct UpstreamConnection<B> {
+    sender: RequestSender<B>,
     pub address: SocketAddr,
-    /// What it counts for while it has a request.
-    _load: Option<Load>,
-    pool: Rc<Pool<B>>,
+    /// Counts the request for least-requests balancing.
+    _load: Option<ActiveRequest>,
+    pool: Rc<UpstreamPool<B>>,
 }
 
-enum Sender<B> {
-    Http1(SendRequest<B>, Heard),
-    Http2(Lease<B>),
+enum RequestSender<B> {
+    Http1(SendRequest<B>, ResponseMonitor),
+    Http2(StreamPermit<B>),
 }
 
-impl<B> Pools<B>
+impl<B> ConnectionPools<B>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    pub fn new(dial: Dial, keep: Keep, traffic: Arc<Traffic>) -> Self {
-        Pools { dial, keep, traffic, upstreams: RefCell::default() }
+    pub fn new(connector: EndpointConnector, idle_limits: IdleLimits, counters: Arc<UpstreamCounters>) -> Self {
+        ConnectionPools { connector, idle_limits, counters, upstreams: RefCell::default() }
     }
 
-    /// The endpoint whose turn it is, but none of `avoid`.
-    pub fn next(&self, upstream: &Arc<Upstream>, avoid: &[SocketAddr]) -> Option<SocketAddr> {
+    /// The next endpoint in load-balancing order, except those in `avoid`.
+    pub fn next_endpoint(&self, upstream: &Arc<Upstream>, avoid: &[SocketAddr]) -> Option<SocketAddr> {
         let pool = self.pool(upstream);
         if avoid.is_empty() {
-            // Not for a further try: with two endpoints, the same one would be first for every request.
+            // Not advanced for retries: with two endpoints, every request would start at the same one.
             pool.cursor.set(pool.cursor.get().wrapping_add(1));
         }
-        upstream.next(pool.cursor.get(), avoid)
+        upstream.next_endpoint(pool.cursor.get(), avoid)
     }
 
-    /// An idle connection to the endpoint, the newest, if it is younger than `age`.
-    pub fn idle(&self, aim: &Aim<'_>, address: SocketAddr, age: Duration) -> Option<Connection<B>> {
-        let Aim { upstream, name } = aim;
+    /// The newest idle connection to the endpoint, if it is younger than `age`.
+    pub fn idle(
+        &self,
+        target: &UpstreamTarget<'_>,
+        address: SocketAddr,
+        age: Duration,
+    ) -> Option<UpstreamConnection<B>> {
+        let UpstreamTarget { upstream, server_name: name } = target;
         let pool = self.pool(upstream);
-        if upstream.key.protocol == Protocol::Http2 {
-            // Its age says little: an endpoint that closes such a connection says what it has not seen.
-            let lease = pool.lines.borrow().get(&address)?.iter().find(|(own, _)| own == name)?.1.lease()?;
-            self.traffic.reused.add(1);
-            let sender = Sender::Http2(lease);
-            return Some(Connection { sender, address, _load: upstream.load(address), pool });
+        if upstream.key.protocol == UpstreamProtocol::Http2 {
+            // Age does not matter: an endpoint that closes an HTTP/2 connection reports which streams were not
+            // processed.
+            let permit = pool.http2.borrow().get(&address)?.iter().find(|(own, _)| own == name)?.1.acquire()?;
+            self.counters.reused.add(1);
+            let sender = RequestSender::Http2(permit);
+            return Some(UpstreamConnection { sender, address, _load: upstream.active_request(address), pool });
         }
         let mut endpoints = pool.idle.borrow_mut();
         let idle = endpoints.get_mut(&address)?;
         while idle.last().is_some_and(|idle| !idle.sender.is_ready()) {
             idle.pop();
         }
-        // The last one, unless clients ask for several names. What lies deeper is older still, and the sweep takes it away.
-        let newest = idle.iter().rposition(|idle| idle.heard.name() == name.as_deref() && idle.sender.is_ready())?;
-        if idle[newest].since.elapsed() >= age.min(self.keep.idle) {
+        // Usually the last one; older ones match if several server names are in use. Expired ones are left to `sweep`.
+        let newest =
+            idle.iter().rposition(|idle| idle.monitor.server_name() == name.as_deref() && idle.sender.is_ready())?;
+        if idle[newest].since.elapsed() >= age.min(self.idle_limits.timeout) {
             return None;
         }
         let newest = idle.remove(newest);
         drop(endpoints);
-        self.traffic.reused.add(1);
-        let sender = Sender::Http1(newest.sender, newest.heard);
-        Some(Connection { sender, address, _load: upstream.load(address), pool })
+        self.counters.reused.add(1);
+        let sender = RequestSender::Http1(newest.sender, newest.monitor);
+        Some(UpstreamConnection { sender, address, _load: upstream.active_request(address), pool })
     }
 
     pub async fn connect(
         &self,
-        aim: &Aim<'_>,
+        target: &UpstreamTarget<'_>,
         address: SocketAddr,
-        patience: Option<Duration>,
-    ) -> Result<Connection<B>, ConnectFailure> {
-        let upstream = aim.upstream;
-        let longer = patience.filter(|patience| *patience > self.dial.timeout);
-        let longer = longer.map(|timeout| Dial { timeout, ..self.dial.clone() });
-        let dial = longer.as_ref().unwrap_or(&self.dial);
-        // Before there is a connection: who connects is a request in progress, too.
-        let load = upstream.load(address);
+        connect_timeout: Option<Duration>,
+    ) -> Result<UpstreamConnection<B>, ConnectError> {
+        let upstream = target.upstream;
+        let longer = connect_timeout.filter(|connect_timeout| *connect_timeout > self.connector.timeout);
+        let longer = longer.map(|timeout| EndpointConnector { timeout, ..self.connector.clone() });
+        let connector = longer.as_ref().unwrap_or(&self.connector);
+        // Counted before connecting, since a connecting request is a request in progress, too.
+        let load = upstream.active_request(address);
         let pool = self.pool(upstream);
-        if self.dial.sockets.available_permits() == 0 {
-            self.shed();
+        if self.connector.permits.available_permits() == 0 {
+            self.close_oldest_idle();
         }
         let connected = match upstream.key.protocol {
-            Protocol::Http1 => {
-                dial.connect(aim, address, &self.traffic).await.map(|(sender, heard)| Sender::Http1(sender, heard))
-            }
-            Protocol::Http2 => {
-                let lines = pool.lines(address, aim.name.as_ref());
-                lines.connect(dial, aim, address, &self.traffic).await.map(Sender::Http2)
+            UpstreamProtocol::Http1 => connector
+                .connect(target, address, &self.counters)
+                .await
+                .map(|(sender, monitor)| RequestSender::Http1(sender, monitor)),
+            UpstreamProtocol::Http2 => {
+                let lines = pool.http2_connections(address, target.server_name.as_ref());
+                lines.connect(connector, target, address, &self.counters).await.map(RequestSender::Http2)
             }
         };
         match &connected {
             Ok(_) => {
-                upstream.succeeded(address);
-                if let Some(name) = &aim.name {
-                    upstream.proved(name);
+                upstream.record_success(address);
+                if let Some(name) = &target.server_name {
+                    upstream.record_tls_success(name);
                 }
             }
             Err(failure) => {
-                if failure.blames_endpoint(aim) {
-                    upstream.failed(address);
+                if failure.ejects_endpoint(target) {
+                    upstream.record_failure(address);
                 } else {
-                    upstream.undecided(address);
+                    upstream.record_inconclusive(address);
                 }
-                if let ConnectFailure::Handshake(..) = failure {
-                    tell(upstream, failure);
+                if let ConnectError::TlsHandshake(..) = failure {
+                    warn_handshake(upstream, failure);
                 }
             }
         }
-        Ok(Connection { sender: connected?, address, _load: load, pool })
+        Ok(UpstreamConnection { sender: connected?, address, _load: load, pool })
     }
 
     /// Counts a request that is sent again.
-    pub fn replayed(&self) {
-        self.traffic.replayed.add(1);
+    pub fn count_replay(&self) {
+        self.counters.replayed.add(1);
     }
 
-    /// Counts a further try that a rule asks for.
-    pub fn retried(&self) {
-        self.traffic.retried.add(1);
+    /// Counts a retry configured by a rule.
+    pub fn count_retry(&self) {
+        self.counters.retried.add(1);
     }
 
-    /// Closes connections that were idle for too long or whose endpoint is gone, and forgets upstreams nobody uses.
+    /// Closes connections that were idle for too long or whose endpoint was removed, and drops pools of unused
+    /// upstreams.
     pub fn sweep(&self) {
         self.upstreams.borrow_mut().retain(|_, pool| {
             let Some(upstream) = pool.upstream.upgrade() else { return false };
@@ -189,129 +198,133 @@ where
             let mut endpoints = pool.idle.borrow_mut();
             endpoints.retain(|address, idle| {
                 let current = reachable.binary_search_by_key(address, |endpoint| endpoint.address).is_ok();
-                idle.retain(|idle| current && !idle.sender.is_closed() && idle.since.elapsed() < self.keep.idle);
+                idle.retain(|idle| {
+                    current && !idle.sender.is_closed() && idle.since.elapsed() < self.idle_limits.timeout
+                });
                 !idle.is_empty()
             });
-            pool.lines.borrow_mut().retain(|address, named| {
+            pool.http2.borrow_mut().retain(|address, named| {
                 let current = reachable.binary_search_by_key(address, |endpoint| endpoint.address).is_ok();
-                sweep(named, current, self.keep.idle);
+                sweep(named, current, self.idle_limits.timeout);
                 !named.is_empty()
             });
             true
         });
     }
 
-    /// Closes an idle connection, since somebody needs its place.
-    fn shed(&self) {
+    /// Closes the oldest idle connection of a pool, to free a permit.
+    fn close_oldest_idle(&self) {
         for pool in self.upstreams.borrow().values() {
             let mut endpoints = pool.idle.borrow_mut();
             if let Some(idle) = endpoints.values_mut().find(|idle| !idle.is_empty()) {
-                // The oldest of them.
                 idle.remove(0);
                 return;
             }
         }
     }
 
-    fn pool(&self, upstream: &Arc<Upstream>) -> Rc<Pool<B>> {
+    fn pool(&self, upstream: &Arc<Upstream>) -> Rc<UpstreamPool<B>> {
         let mut upstreams = self.upstreams.borrow_mut();
         let pool = upstreams.entry(Arc::as_ptr(upstream).addr()).or_insert_with(|| {
-            Rc::new(Pool {
+            Rc::new(UpstreamPool {
                 upstream: Arc::downgrade(upstream),
                 cursor: Cell::new(fastrand::usize(..)),
                 idle: RefCell::default(),
-                per_endpoint: self.keep.per_endpoint,
-                lines: RefCell::default(),
+                per_endpoint: self.idle_limits.per_endpoint,
+                http2: RefCell::default(),
             })
         });
         Rc::clone(pool)
     }
 }
 
-impl<B: Body + 'static> Connection<B> {
-    /// Sends the request. If not a byte of it was sent, the error gives it back.
+impl<B: Body + 'static> UpstreamConnection<B> {
+    /// Sends the request. If no byte of it was sent, the error returns it.
     pub fn send(
         &mut self,
         request: Request<B>,
     ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>> + use<B> {
         match &mut self.sender {
-            Sender::Http1(sender, heard) => {
-                heard.ask();
+            RequestSender::Http1(sender, monitor) => {
+                monitor.request_sent();
                 Either::Left(sender.try_send_request(request))
             }
-            Sender::Http2(lease) => Either::Right(lease.sender().try_send_request(request)),
+            RequestSender::Http2(permit) => Either::Right(permit.sender().try_send_request(request)),
         }
     }
 
-    /// Whether a byte of the answer has come. Only told of connections that are not shared.
-    pub fn has_begun_to_answer(&self) -> bool {
-        matches!(&self.sender, Sender::Http1(_, heard) if heard.has_begun())
+    /// Whether a byte of the response was received. Only known for HTTP/1 connections.
+    pub fn has_begun_response(&self) -> bool {
+        matches!(&self.sender, RequestSender::Http1(_, monitor) if monitor.has_begun())
     }
 
-    /// Whether the endpoint ended it with an alert of TLS instead of an answer: of TLS 1.3 it says only now that it does not want
-    /// us. Only told of connections that are not shared.
-    pub fn was_refused(&self) -> bool {
-        let refused = matches!(&self.sender, Sender::Http1(_, heard) if heard.was_refused());
+    /// Whether the endpoint closed the connection with a TLS alert instead of a response: in TLS 1.3 it rejects a
+    /// client certificate only after the handshake. Only known for HTTP/1 connections.
+    pub fn was_rejected(&self) -> bool {
+        let refused = matches!(&self.sender, RequestSender::Http1(_, monitor) if monitor.was_rejected());
         if let (true, Some(upstream)) = (refused, self.pool.upstream.upgrade()) {
-            tell(&upstream, &ConnectFailure::Handshake(self.address, HandshakeFailure::Afterwards));
+            warn_handshake(
+                &upstream,
+                &ConnectError::TlsHandshake(self.address, UpstreamHandshakeError::RejectedAfterHandshake),
+            );
         }
         refused
     }
 
-    /// Whether other requests share it.
+    /// Whether the connection is HTTP/2 and shared with other requests.
     pub fn is_http2(&self) -> bool {
-        matches!(self.sender, Sender::Http2(_))
+        matches!(self.sender, RequestSender::Http2(_))
     }
 
-    /// Gives the connection back for the next request, if it can take one.
-    pub fn keep(self) {
-        let Connection { sender, address, pool, .. } = self;
-        // A place on a shared connection is given back by dropping it.
-        let Sender::Http1(mut sender, heard) = sender else { return };
+    /// Returns the connection to the pool, if it can take another request.
+    pub fn release(self) {
+        let UpstreamConnection { sender, address, pool, .. } = self;
+        // A stream of a shared connection is released by dropping it.
+        let RequestSender::Http1(mut sender, monitor) = sender else { return };
         if sender.is_closed() {
             return;
         }
         if sender.is_ready() {
-            pool.store(address, sender, heard);
+            pool.store(address, sender, monitor);
             return;
         }
-        // The answer is complete but the request is still being written. The task lives no longer than the connection,
-        // and that no longer than the peer and the body of the request let it.
+        // The response is complete but the request is still being written. The task ends with the connection at the
+        // latest, which the endpoint or the body of the request ends.
         tokio::task::spawn_local(async move {
             if sender.ready().await.is_ok() {
-                pool.store(address, sender, heard);
+                pool.store(address, sender, monitor);
             }
         });
     }
 }
 
-impl<B> Pool<B> {
-    /// If the pool was swept away meanwhile, the connection ends with it here.
-    fn store(&self, address: SocketAddr, sender: SendRequest<B>, heard: Heard) {
+impl<B> UpstreamPool<B> {
+    /// If the pool was dropped meanwhile, the connection is closed with it.
+    fn store(&self, address: SocketAddr, sender: SendRequest<B>, monitor: ResponseMonitor) {
         let mut endpoints = self.idle.borrow_mut();
         let idle = endpoints.entry(address).or_default();
-        if heard.name().is_some() && idle.len() >= self.per_endpoint && !idle.is_empty() {
-            // Names that nobody asks for again must not keep out those that everybody asks for.
+        if monitor.server_name().is_some() && idle.len() >= self.per_endpoint && !idle.is_empty() {
+            // Connections under rarely used names must not displace those under common ones.
             idle.remove(0);
         }
         if idle.len() < self.per_endpoint {
-            idle.push(Idle { sender, heard, since: Instant::now() });
+            idle.push(IdleConnection { sender, monitor, since: Instant::now() });
         }
     }
 
-    /// Where requests under this name share connections.
-    fn lines(&self, address: SocketAddr, name: Option<&Rc<Name>>) -> Rc<Lines<B>> {
-        let mut endpoints = self.lines.borrow_mut();
+    /// The HTTP/2 connections under this server name.
+    fn http2_connections(&self, address: SocketAddr, name: Option<&Rc<UpstreamServerName>>) -> Rc<Http2Connections<B>> {
+        let mut endpoints = self.http2.borrow_mut();
         let named = endpoints.entry(address).or_default();
         if let Some((_, lines)) = named.iter().find(|(own, _)| own.as_ref() == name) {
             return Rc::clone(lines);
         }
-        if named.len() >= NAMES {
+        if named.len() >= MAX_NAMES {
             sweep(named, true, Duration::MAX);
         }
-        if named.len() >= NAMES {
-            // A client can make up as many as it likes. One that nobody has asked for in a long time can be opened again; what
-            // others use stays, so each costs the client a connection and nobody else more than one.
+        if named.len() >= MAX_NAMES {
+            // Clients can choose arbitrary names, so the longest-idle entry is evicted. It can be reopened, and entries
+            // in use stay; each name costs the client a connection, and other clients at most one.
             let idle = named.iter().enumerate().filter_map(|(index, (_, lines))| Some((lines.idle_since()?, index)));
             if let Some((_, longest)) = idle.min() {
                 named.remove(longest);
@@ -323,20 +336,20 @@ impl<B> Pool<B> {
     }
 }
 
-/// Closes what was idle for too long, or all if the endpoint is gone.
-fn sweep<B>(named: &mut Vec<Named<B>>, current: bool, idle: Duration) {
+/// Closes connections that were idle for too long, or all if the endpoint was removed.
+fn sweep<B>(named: &mut Vec<NamedConnections<B>>, current: bool, idle: Duration) {
     named.retain(|(_, lines)| {
         lines.sweep(current, idle);
         !lines.is_empty()
     });
 }
 
-/// Now and then, since every request may find out about it.
-fn tell(upstream: &Upstream, failure: &ConnectFailure) {
-    if upstream.is_to_be_told() {
-        tracing::warn!(upstream = %upstream.key, error = %failure, "Cannot speak TLS to an endpoint");
+/// Logs the failure, rate-limited since every request may cause it.
+fn warn_handshake(upstream: &Upstream, failure: &ConnectError) {
+    if upstream.should_warn() {
+        tracing::warn!(upstream = %upstream.key, error = %failure, "TLS handshake with an endpoint failed");
     }
 }
 
-/// Names per endpoint under which connections of HTTP/2 are kept while nobody uses them.
-const NAMES: usize = 64;
+/// Maximum server names per endpoint with idle HTTP/2 connections.
+const MAX_NAMES: usize = 64;

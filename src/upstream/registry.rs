@@ -1,4 +1,4 @@
-//! All upstreams by identity, so that a new snapshot finds those of the old one.
+//! Registry of all upstreams, so that a new snapshot reuses those of the previous one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,87 +6,94 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rustls::sign::CertifiedKey;
 
-use super::tls::{Anchors, Shared, Terms, Trust};
-use super::{Authors, Protocol, Upstream, UpstreamKey};
+use super::tls::{TlsConfigCache, TlsTrust, TrustAnchors, UpstreamTlsSettings};
+use super::{TrustModel, Upstream, UpstreamKey, UpstreamProtocol};
 
-/// All upstreams by identity.
+/// All upstreams by key.
 #[derive(Debug, Default)]
-pub struct Registry {
+pub struct UpstreamRegistry {
     upstreams: Mutex<BTreeMap<UpstreamKey, Arc<Upstream>>>,
-    terms: Shared,
-    system: Arc<Anchors>,
-    authors: Authors,
+    tls_settings: TlsConfigCache,
+    system_anchors: Arc<TrustAnchors>,
+    trust_model: TrustModel,
 }
 
-impl Registry {
-    /// `system` is whom this machine trusts.
-    pub fn new(system: Anchors, authors: Authors) -> Self {
-        Registry { system: Arc::new(system), authors, ..Registry::default() }
+impl UpstreamRegistry {
+    /// `system` are the certificate authorities that the operating system trusts.
+    pub fn new(system: TrustAnchors, trust_model: TrustModel) -> Self {
+        UpstreamRegistry { system_anchors: Arc::new(system), trust_model, ..UpstreamRegistry::default() }
     }
 
-    /// Whom this machine trusts.
-    pub fn system(&self) -> &Arc<Anchors> {
-        &self.system
+    /// The certificate authorities that the operating system trusts.
+    pub fn system_anchors(&self) -> &Arc<TrustAnchors> {
+        &self.system_anchors
     }
 
-    /// Who says what the endpoints are.
-    pub fn authors(&self) -> Authors {
-        self.authors
+    /// The trust model, which decides the allowed endpoint addresses.
+    pub fn trust_model(&self) -> TrustModel {
+        self.trust_model
     }
 
-    /// Terms of TLS, as [`Terms::new`] makes them, which all upstreams share for which they say the same.
-    pub fn terms(
+    /// TLS settings as built by [`UpstreamTlsSettings::new`], shared by all upstreams with equal ones.
+    pub fn tls_settings(
         &self,
-        protocol: Protocol,
-        trust: Option<Trust>,
+        protocol: UpstreamProtocol,
+        trust: Option<TlsTrust>,
         client: Option<Arc<CertifiedKey>>,
-    ) -> Result<Terms, rustls::Error> {
-        self.terms.terms(protocol, trust, client)
+    ) -> Result<UpstreamTlsSettings, rustls::Error> {
+        self.tls_settings.settings(protocol, trust, client)
     }
 
-    /// The upstream of this identity, made if there is none yet.
+    /// The upstream with this key, created if it does not exist yet.
     pub fn upstream(&self, key: &UpstreamKey) -> Arc<Upstream> {
         let mut upstreams = self.upstreams.lock();
         if let Some(known) = upstreams.get(key) {
             return Arc::clone(known);
         }
         let mut made = Upstream::new(key.clone());
-        made.loopback = self.authors.loopback();
+        made.loopback = self.trust_model.loopback();
         let made = Arc::new(made);
-        // A certificate that is renewed is no reason to ask DNS again before the next request can go anywhere.
-        let first = UpstreamKey { protocol: Protocol::default(), tls: None, facade: None, whole: false, ..key.clone() };
+        // A renewed certificate creates a new upstream, which inherits the resolved addresses so that it is usable at
+        // once.
+        let first = UpstreamKey {
+            protocol: UpstreamProtocol::default(),
+            tls: None,
+            facade: None,
+            via_cluster_ip: false,
+            ..key.clone()
+        };
         let is_same = |other: &UpstreamKey| UpstreamKey { tls: key.tls.clone(), ..other.clone() } == *key;
         let others = upstreams.range(first..).take_while(|(other, _)| {
             other.port == key.port && other.service == key.service && other.namespace == key.namespace
         });
         if let Some((_, other)) = others.into_iter().find(|(other, _)| is_same(other)) {
-            made.inherit(other);
+            made.inherit_resolved(other);
         }
         upstreams.insert(key.clone(), Arc::clone(&made));
         made
     }
 
-    /// Every upstream now, in the order of their keys.
+    /// All upstreams, ordered by key.
     pub fn all(&self) -> Vec<Arc<Upstream>> {
         self.upstreams.lock().values().cloned().collect()
     }
 
-    /// Forgets what no snapshot uses any more. Requests in flight keep what they hold.
+    /// Drops upstreams that no snapshot uses. Requests in flight keep their references.
     pub fn retain(&self, used: &BTreeSet<UpstreamKey>) {
         self.upstreams.lock().retain(|key, _| used.contains(key));
-        self.terms.sweep();
+        self.tls_settings.sweep();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Address, Endpoints};
+    use super::super::{EndpointAddress, Endpoints};
     use super::*;
 
     #[test]
-    fn an_upstream_stays_the_same_while_it_is_used() {
+    fn used_upstreams_are_reused() {
         let key = |port| UpstreamKey { namespace: "ns".into(), service: "web".into(), port, ..UpstreamKey::default() };
-        let registry = Registry::default();
+        let registry = UpstreamRegistry::default();
         let first = registry.upstream(&key(80));
         registry.upstream(&key(81));
         assert!(Arc::ptr_eq(&first, &registry.upstream(&key(80))));
@@ -96,25 +103,28 @@ mod tests {
     }
 
     #[test]
-    fn other_terms_make_another_upstream_that_need_not_ask_dns_again() {
-        let key = |service: &str, tls: Option<Terms>| UpstreamKey {
+    fn new_tls_settings_inherit_resolved_addresses() {
+        let key = |service: &str, tls: Option<UpstreamTlsSettings>| UpstreamKey {
             namespace: "ns".into(),
             service: service.into(),
             port: 443,
             tls,
             ..UpstreamKey::default()
         };
-        let trusting = |anchors| Terms::new(Protocol::Http1, Some(Trust { anchors, depth: None }), None).unwrap();
+        let trusting = |anchors| {
+            UpstreamTlsSettings::new(UpstreamProtocol::Http1, Some(TlsTrust { anchors, max_intermediates: None }), None)
+                .unwrap()
+        };
         let named = || Endpoints {
-            addresses: vec![Address::Name { host: "a.example".into(), port: 443 }],
+            addresses: vec![EndpointAddress::Name { host: "a.example".into(), port: 443 }],
             ..Endpoints::default()
         };
-        let registry = Registry::default();
+        let registry = UpstreamRegistry::default();
         let first = registry.upstream(&key("web", Some(trusting(Arc::default()))));
         first.set_endpoints(named());
         first.set_resolved("a.example", vec!["192.0.2.1".parse().unwrap()]);
         for (service, reachable) in [("web", 1), ("other", 0)] {
-            for terms in [None, Some(Terms::new(Protocol::Http1, None, None).unwrap())] {
+            for terms in [None, Some(UpstreamTlsSettings::new(UpstreamProtocol::Http1, None, None).unwrap())] {
                 let another = registry.upstream(&key(service, terms));
                 assert!(!Arc::ptr_eq(&first, &another));
                 another.set_endpoints(named());

@@ -1,5 +1,5 @@
-//! A socket to an endpoint, in TLS or not, with its place among those that the process may have, which it gives back when it is
-//! closed. It notes whether the endpoint says anything.
+//! A socket to an endpoint, with or without TLS. It holds a permit of the connection limit and records whether the
+//! endpoint has sent data.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -13,93 +13,94 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::client::TlsStream;
 
-use super::tls::{Name, is_refusal};
+use super::tls::{UpstreamServerName, is_alert};
 
-/// What it is used for does not matter: a tunnel that it has become holds the place like a request does.
+/// Tunnels hold their permit like requests, since they use the same socket.
 #[derive(Debug)]
-pub(super) struct Socket {
-    stream: Stream,
-    heard: Heard,
-    _place: OwnedSemaphorePermit,
+pub(super) struct UpstreamSocket {
+    stream: SocketStream,
+    monitor: ResponseMonitor,
+    _permit: OwnedSemaphorePermit,
 }
 
 #[derive(Debug)]
-pub(super) enum Stream {
+pub(super) enum SocketStream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-impl Socket {
-    pub(super) fn new(stream: Stream, place: OwnedSemaphorePermit, name: Option<Name>) -> Self {
-        let heard = Heard(Arc::new(Said { name, ..Said::default() }));
-        Socket { stream, heard, _place: place }
+impl UpstreamSocket {
+    pub(super) fn new(stream: SocketStream, permit: OwnedSemaphorePermit, name: Option<UpstreamServerName>) -> Self {
+        let monitor = ResponseMonitor(Arc::new(ResponseState { server_name: name, ..ResponseState::default() }));
+        UpstreamSocket { stream, monitor, _permit: permit }
     }
 
-    pub(super) fn heard(&self) -> Heard {
-        self.heard.clone()
+    pub(super) fn monitor(&self) -> ResponseMonitor {
+        self.monitor.clone()
     }
 }
 
-/// Whether the endpoint has said anything since it was asked. hyper does not tell half a status line from none.
+/// Whether the endpoint has sent data since the last request. hyper does not distinguish a partial status line from
+/// none.
 #[derive(Clone, Debug)]
-pub(super) struct Heard(Arc<Said>);
+pub(super) struct ResponseMonitor(Arc<ResponseState>);
 
 #[derive(Debug, Default)]
-struct Said {
-    /// In TLS, the name that the endpoint was asked for. It is here because every request holds a `Heard` as it is.
-    name: Option<Name>,
-    anything: AtomicBool,
-    /// Something was answered before.
-    answered: AtomicBool,
-    alert: AtomicBool,
+struct ResponseState {
+    /// The TLS server name. Stored here because every request already references a [`ResponseMonitor`].
+    server_name: Option<UpstreamServerName>,
+    has_data: AtomicBool,
+    /// An earlier request on this connection got a response.
+    has_responded: AtomicBool,
+    has_alert: AtomicBool,
 }
 
-impl Heard {
-    pub(super) fn name(&self) -> Option<&Name> {
-        self.0.name.as_ref()
+impl ResponseMonitor {
+    pub(super) fn server_name(&self) -> Option<&UpstreamServerName> {
+        self.0.server_name.as_ref()
     }
 
-    pub(super) fn ask(&self) {
-        if self.0.anything.swap(false, Relaxed) {
-            self.0.answered.store(true, Relaxed);
+    pub(super) fn request_sent(&self) {
+        if self.0.has_data.swap(false, Relaxed) {
+            self.0.has_responded.store(true, Relaxed);
         }
     }
 
     pub(super) fn has_begun(&self) -> bool {
-        self.0.anything.load(Relaxed)
+        self.0.has_data.load(Relaxed)
     }
 
-    /// Whether the endpoint ended TLS with an alert after hands were shaken, and has never answered anything.
-    pub(super) fn was_refused(&self) -> bool {
-        self.0.alert.load(Relaxed) && !self.0.answered.load(Relaxed)
+    /// Whether the endpoint sent a TLS alert after the handshake and before its first response.
+    pub(super) fn was_rejected(&self) -> bool {
+        self.0.has_alert.load(Relaxed) && !self.0.has_responded.load(Relaxed)
     }
 }
 
-impl AsyncRead for Socket {
+impl AsyncRead for UpstreamSocket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let state = match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+            SocketStream::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            SocketStream::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
         };
-        // Of TLS what is said within it: tickets and the like are no answer.
+        // With TLS, only application data counts: tickets and the like are not part of a response.
         if buffer.filled().len() > before {
-            self.heard.0.anything.store(true, Relaxed);
+            self.monitor.0.has_data.store(true, Relaxed);
         }
         if let Poll::Ready(Err(error)) = &state
-            && is_refusal(error)
+            && is_alert(error)
         {
-            self.heard.0.alert.store(true, Relaxed);
+            self.monitor.0.has_alert.store(true, Relaxed);
         }
         state
     }
 }
 
-impl AsyncWrite for Socket {
+impl AsyncWrite for UpstreamSocket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            SocketStream::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            SocketStream::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -109,29 +110,29 @@ impl AsyncWrite for Socket {
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
-            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
+            SocketStream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
+            SocketStream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match &self.stream {
-            Stream::Plain(stream) => stream.is_write_vectored(),
-            Stream::Tls(stream) => stream.is_write_vectored(),
+            SocketStream::Plain(stream) => stream.is_write_vectored(),
+            SocketStream::Tls(stream) => stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            SocketStream::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            SocketStream::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            SocketStream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            SocketStream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

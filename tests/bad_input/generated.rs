@@ -1,9 +1,9 @@
-//! Bad input that is too large or too strange for a file of the repository.
+//! Bad input that is too large or unsuitable for a file in the repository.
 
 use super::Files;
 use super::harness::objects::route;
 
-/// Cases that are made here; their expected texts have folders like all others.
+/// Generated cases; their expected output is in folders like that of all others.
 pub(super) const NAMES: &[&str] = &[
     "binary",
     "large-document",
@@ -26,9 +26,9 @@ pub(super) fn files(name: &str) -> Files {
             bytes.extend_from_slice(b"# caf\xe9 in Latin-1\n");
             bytes
         }
-        // What some editors save as "Unicode".
+        // UTF-16, which some editors call "Unicode".
         "utf16" => [0xfeff].into_iter().chain(good("bad").encode_utf16()).flat_map(u16::to_le_bytes).collect(),
-        // A byte order mark and other line ends are fine.
+        // A byte order mark and CRLF are accepted.
         "windows" => format!("\u{feff}{}", good("windows").replace('\n', "\r\n")).into_bytes(),
         "many-problems" => {
             let routes = (100..122).map(|number| route("good", &format!("bad-{number}"), "gone"));
@@ -40,7 +40,7 @@ pub(super) fn files(name: &str) -> Files {
             let data = "x".repeat(10 * 1024 * 1024);
             format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: large\ndata:\n  large: {data}\n").into_bytes()
         }
-        // 10 MB that are fine.
+        // 10 MB of valid documents.
         "many-documents" => {
             let data = "y".repeat(1024 * 1024);
             let maps = (0..10).map(|number| {

@@ -1,15 +1,15 @@
-//! Flags of `portico run` as values of the chart: their lines in values.yaml, and what the schema says of them.
+//! Flags of `portico run` as values of the chart: their lines in values.yaml and their schemas.
 
 use clap::{Arg, ArgAction};
 use serde_json::{Map, Value, json};
 
-/// An address and a port, as the program takes them. The port cannot be left to the kernel: others have to know it.
+/// Address and port as the program parses them. Port 0 is not allowed, since other objects refer to the port.
 const ADDRESS: &str = r"(localhost|[0-9.]+|\[[0-9A-Fa-f:.]+\]):[1-9][0-9]{0,4}";
 
-/// The last section of values.yaml.
+/// Key of the last section in values.yaml.
 const KEY: &str = "config:";
 
-/// values.yaml with the flags as they are now.
+/// Returns values.yaml with the current flags.
 pub(crate) fn written_into(values: &str) -> String {
     let (before, _) = values.split_once(&format!("\n{KEY}")).expect("values.yaml has config");
     let mut text = format!("{before}\n{KEY}\n");
@@ -21,7 +21,7 @@ pub(crate) fn written_into(values: &str) -> String {
     text
 }
 
-/// The schemas of all, by name.
+/// Schemas of all flags by name.
 pub(crate) fn schemas() -> Value {
     let schemas = flags().into_iter().map(|flag| {
         let mut schema = schema(&flag);
@@ -39,13 +39,13 @@ pub(crate) fn switches() -> Vec<String> {
     switches
 }
 
-/// The variable that a flag can be given as, if there is such a flag.
+/// Environment variable of a flag, if the flag exists.
 pub(crate) fn variable(flag: &str) -> Option<String> {
     let flag = flags().into_iter().find(|known| name(known) == flag)?;
     Some(flag.get_env()?.to_str()?.to_owned())
 }
 
-/// Grouped like `--help` has them.
+/// In the order of `--help`.
 fn flags() -> Vec<Arg> {
     let root = portico::args::command();
     let run = root.find_subcommand("run").expect("there is run");
@@ -61,7 +61,7 @@ fn is_switch(flag: &Arg) -> bool {
     matches!(flag.get_action(), ArgAction::SetTrue)
 }
 
-/// An empty text is as none at all: tools write it for what is not set.
+/// An empty string counts as unset, since tools write it for missing values.
 fn schema(flag: &Arg) -> Map<String, Value> {
     let names: Vec<String> = flag.get_value_names().into_iter().flatten().map(ToString::to_string).collect();
     let several = matches!(flag.get_action(), ArgAction::Append);
@@ -75,13 +75,13 @@ fn schema(flag: &Arg) -> Map<String, Value> {
     } else {
         match names.first().map(String::as_str) {
             Some("NUMBER") => json!({ "type": ["integer", "null"], "minimum": 1 }),
-            // More digits than that are longer than anybody waits, and more than templates can count.
+            // More digits exceed useful durations and the integers of templates.
             Some("DURATION") => json!({ "type": ["string", "null"], "pattern": "^([0-9]{1,9}(ms|s|m|h))*$" }),
             Some("SIZE") => json!({ "type": ["string", "null"], "pattern": "^([0-9]+(B|KiB|MiB|GiB))?$" }),
             Some("ADDR") if flag.get_long() == Some("echo") => {
                 json!({ "type": ["string", "null"], "pattern": format!("^({ADDRESS})?$") })
             }
-            // YAML reads a bare `off` as false; what true could be, the templates ask.
+            // YAML parses a bare `off` as false; the templates reject true.
             Some("ADDR") => json!({ "type": ["string", "boolean", "null"], "pattern": format!("^(off|{ADDRESS})?$") }),
             Some("FILE") if flag.get_long() == Some("access-log") => {
                 json!({ "type": ["string", "boolean", "null"] })
@@ -93,7 +93,7 @@ fn schema(flag: &Arg) -> Map<String, Value> {
     schema
 }
 
-/// What YAML makes of these words is taken, too: `off` is false, 1.3 a number.
+/// Also accepts what YAML parses from unquoted words: `off` as false, 1.3 as a number.
 fn choices(possible: &[String]) -> Vec<Value> {
     let mut choices: Vec<Value> = possible.iter().map(|word| json!(word)).collect();
     for word in possible {
@@ -107,7 +107,7 @@ fn choices(possible: &[String]) -> Vec<Value> {
     choices
 }
 
-/// A comment of lines that are not too long.
+/// A comment with bounded line length.
 fn wrapped(text: &str) -> String {
     const MOST: usize = 130;
     let mut lines = String::new();

@@ -1,7 +1,8 @@
-//! The chart's files against what they speak of: flags, rights, definitions, versions. What Helm makes of them is for
-//! e2e/tests/helm. `UPDATE=1` rewrites what is generated.
+//! Compares the chart's files with their sources: flags, RBAC rules, CRDs and versions. e2e/tests/helm tests the
+//! rendered
+//! chart. `UPDATE=1` rewrites generated files.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod flags;
 mod rules;
@@ -23,7 +24,7 @@ fn every_flag_is_a_value() {
 }
 
 #[test]
-fn the_schema_knows_every_value_and_no_other() {
+fn schema_matches_the_values() {
     let values = Values::read(&read("values.yaml"));
     let mut schema: Value = serde_json::from_str(&read("values.schema.json")).unwrap();
     let findings = schema::findings(&schema, &values);
@@ -41,9 +42,9 @@ fn the_readme_lists_every_value() {
     same_file("README.md", &format!("{introduction}\n{}", values.tables()));
 }
 
-/// A switch has no value: its template has to know which they are.
+/// The template must know which flags are switches, since those have no value.
 #[test]
-fn switches_are_those_of_the_program() {
+fn switches_match_the_program() {
     let template = read("templates/_flags.tpl");
     let (before, rest) = template.split_once("$switches := list").unwrap();
     let (_, after) = rest.split_once(" }}").unwrap();
@@ -52,32 +53,32 @@ fn switches_are_those_of_the_program() {
 }
 
 #[test]
-fn rules_are_those_of_the_manifests() {
+fn rbac_rules_match_the_manifests() {
     let manifest = |name: &str| fs::read_to_string(root().join("manifests/base").join(name)).unwrap();
-    let everywhere = rules::of(&manifest("cluster-role.yaml"));
-    let home = rules::of(&manifest("role.yaml"));
+    let everywhere = rules::parse(&manifest("cluster-role.yaml"));
+    let home = rules::parse(&manifest("role.yaml"));
     let parts = rules::split(&everywhere);
     same_file("files/rbac/everywhere.yaml", &rules::text(&everywhere));
     same_file("files/rbac/cluster.yaml", &rules::text(&parts.cluster));
     same_file("files/rbac/namespaced.yaml", &rules::text(&parts.namespaced));
     same_file("files/rbac/events.yaml", &rules::text(&parts.events));
-    // Where the Lease is may be another namespace than where the Pods are.
+    // The Lease may be in another namespace than the Pods.
     let (election, of_pods): (Vec<_>, Vec<_>) = home.iter().cloned().partition(rules::Rule::is_of_leases);
     same_file("files/rbac/election.yaml", &rules::text(&election));
     same_file("files/rbac/home.yaml", &rules::text(&of_pods));
 
-    // Divided, they are still what the program asks for.
+    // The split roles grant exactly what the program needs.
     let granted = |rules: &[rules::Rule]| rules.iter().flat_map(rules::Rule::permissions).collect::<BTreeSet<_>>();
-    let asked: BTreeSet<_> = permissions::everywhere().iter().map(rules::name).collect();
+    let asked: BTreeSet<_> = permissions::watched_namespace_permissions().iter().map(rules::name).collect();
     let (cluster, namespaced) = (granted(&parts.cluster), granted(&parts.namespaced));
     assert!(cluster.is_disjoint(&namespaced), "{:?} is in both", cluster.intersection(&namespaced).next());
     assert_eq!(cluster.union(&namespaced).cloned().collect::<BTreeSet<_>>(), asked);
     assert!(granted(&parts.events).is_subset(&namespaced));
-    assert_eq!(granted(&home), permissions::at_home().iter().map(rules::name).collect());
+    assert_eq!(granted(&home), permissions::own_namespace_permissions().iter().map(rules::name).collect());
 }
 
 #[test]
-fn definitions_are_those_of_the_program() {
+fn crds_match_the_program() {
     let expected: BTreeMap<String, String> = portico::app::crds().into_iter().collect();
     for (name, text) in &expected {
         same_file(&format!("files/crds/{name}"), text);
@@ -88,15 +89,15 @@ fn definitions_are_those_of_the_program() {
 }
 
 #[test]
-fn the_version_is_the_programs() {
+fn chart_version_matches_the_program() {
     let chart: Value = serde_saphyr::from_str(&read("Chart.yaml")).unwrap();
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!((chart["version"].as_str(), chart["appVersion"].as_str()), (Some(version), Some(version)));
 }
 
-/// A flag that a template reads has to be where it reads it, and nowhere else.
+/// Flags that a template reads must be set in the place that it reads, and nowhere else.
 #[test]
-fn flags_that_objects_follow_are_taken_in_config_only() {
+fn flags_read_by_templates_are_restricted_to_config() {
     let template = read("templates/_flags.tpl");
     let list = |name: &str| {
         let (_, rest) = template.split_once(&format!("define \"{name}\" -}}}}\n")).unwrap();
@@ -120,9 +121,9 @@ fn flags_that_objects_follow_are_taken_in_config_only() {
     }
 }
 
-/// What decides about the Pods is in the manifests, too; e2e/tests/helm compares all of it.
+/// The Pod spec is also in the manifests; e2e/tests/helm compares both completely.
 #[test]
-fn every_template_explains_what_it_refuses() {
+fn template_errors_name_value_and_fix() {
     let templates = templates();
     let lines = templates.values().flat_map(|text| text.lines());
     let messages: Vec<&str> = lines.filter_map(|line| line.split_once("fail ").map(|(_, rest)| rest)).collect();
@@ -130,19 +131,19 @@ fn every_template_explains_what_it_refuses() {
     for message in messages {
         let message = message.trim_start_matches("(printf ").trim_start_matches('"');
         let (value, rest) = message.split_once(' ').unwrap();
-        assert!(value.ends_with(':') || value == "%s", "{message}: begins with the value");
-        assert!(rest.contains("; "), "{message}: says what is wrong; and what would be right");
+        assert!(value.ends_with(':') || value == "%s", "{message}: starts with the value");
+        assert!(rest.contains("; "), "{message}: describes the error; and the fix");
     }
 }
 
-/// The text of each, by file name.
+/// Template texts by file name.
 fn templates() -> BTreeMap<String, String> {
     let entries = fs::read_dir(folder().join("templates")).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names.map(|name| (name.clone(), read(&format!("templates/{name}")))).collect()
 }
 
-/// Compares a file of the chart with what it should be, or rewrites it.
+/// Compares a file of the chart with its expected text, or rewrites it.
 fn same_file(name: &str, expected: &str) {
     let path = folder().join(name);
     let found = fs::read_to_string(&path).unwrap_or_default();

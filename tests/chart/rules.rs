@@ -1,4 +1,4 @@
-//! Rules of roles, with the reason of each, and how they are divided between the whole cluster and single namespaces.
+//! RBAC rules with their comments, and their division into cluster-wide and namespaced roles.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use portico::api::Kind;
 use portico::k8s::permissions::Permission;
 use serde_json::Value;
 
-/// One rule and the lines before it that say what it is for.
+/// One rule and the comment above it.
 #[derive(Clone, Debug)]
 pub(crate) struct Rule {
     reason: String,
@@ -16,20 +16,21 @@ pub(crate) struct Rule {
     verbs: Vec<String>,
 }
 
-/// For `rbac.namespaced`.
-pub(crate) struct Parts {
-    /// Of kinds that are in no namespace.
+/// Rules for `rbac.namespaced`.
+pub(crate) struct SplitRules {
+    /// Rules for cluster-scoped kinds.
     pub(crate) cluster: Vec<Rule>,
     pub(crate) namespaced: Vec<Rule>,
-    /// Those of `namespaced` that are needed in the namespace `default`, too: where events go that are about objects of no
-    /// namespace.
+    /// Rules of `namespaced` that are also needed in the namespace `default`, which contains the events about
+    /// cluster-scoped
+    /// objects.
     pub(crate) events: Vec<Rule>,
 }
 
-/// The rules of the first role of a manifest.
-pub(crate) fn of(manifest: &str) -> Vec<Rule> {
-    let role = manifest.split("\n---").next().expect("there is a first");
-    let (_, rules) = role.split_once("\nrules:\n").expect("it has rules");
+/// Parses the rules of the first role in a manifest.
+pub(crate) fn parse(manifest: &str) -> Vec<Rule> {
+    let role = manifest.split("\n---").next().expect("the manifest contains a role");
+    let (_, rules) = role.split_once("\nrules:\n").expect("the role has rules");
     let mut found = Vec::new();
     let mut reason = String::new();
     let mut text = String::new();
@@ -55,14 +56,14 @@ fn rule(reason: String, text: &str) -> Rule {
     Rule { reason, groups, resources, names: words("resourceNames"), verbs: words("verbs") }
 }
 
-pub(crate) fn split(rules: &[Rule]) -> Parts {
+pub(crate) fn split(rules: &[Rule]) -> SplitRules {
     let of = |wanted: bool| -> Vec<Rule> {
         let parts = rules.iter().map(|rule| rule.only(|resource| is_namespaced(&rule.groups[0], resource) == wanted));
         parts.filter(|rule| !rule.resources.is_empty()).collect()
     };
     let namespaced = of(true);
     let events = namespaced.iter().filter(|rule| rule.groups == ["events.k8s.io"]).cloned().collect();
-    Parts { cluster: of(false), namespaced, events }
+    SplitRules { cluster: of(false), namespaced, events }
 }
 
 fn is_namespaced(group: &str, resource: &str) -> bool {
@@ -72,11 +73,11 @@ fn is_namespaced(group: &str, resource: &str) -> bool {
         (Some(kind), ..) => kind.namespaced(),
         (None, "events.k8s.io", "events") => true,
         (None, "apiextensions.k8s.io", "customresourcedefinitions") => false,
-        _ => panic!("{plural}.{group} is in namespaces or not; say which"),
+        _ => panic!("{plural}.{group}: the scope is unknown; add it here"),
     }
 }
 
-/// As a list of YAML.
+/// Formats the rules as a YAML list.
 pub(crate) fn text(rules: &[Rule]) -> String {
     let list = |words: &[String]| words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(", ");
     let texts = rules.iter().map(|rule| {
@@ -114,7 +115,7 @@ impl Rule {
         self.groups == ["coordination.k8s.io"]
     }
 
-    /// As [`name`] writes them.
+    /// In the format of [`name`].
     pub(crate) fn permissions(&self) -> BTreeSet<String> {
         let mut all = BTreeSet::new();
         for (resource, verb) in self.resources.iter().flat_map(|one| self.verbs.iter().map(move |verb| (one, verb))) {

@@ -1,4 +1,4 @@
-//! values.schema.json: closed, complete, and with the words of values.yaml.
+//! Checks that values.schema.json is closed and complete, and copies descriptions from values.yaml.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use crate::values::Values;
 
-/// Helm puts it there for charts that have others inside.
+/// Helm adds this value to subcharts.
 const GLOBAL: &str = "global";
 
-/// Values that it does not know, and such that there are not.
+/// Values that the schema lacks, and properties that are not values.
 pub(crate) fn findings(schema: &Value, values: &Values) -> Vec<String> {
     let mut findings = Vec::new();
     for entry in &values.entries {
@@ -20,27 +20,27 @@ pub(crate) fn findings(schema: &Value, values: &Values) -> Vec<String> {
             }
             continue;
         };
-        // Parts of a Pod are Kubernetes' to check, and only what templates read of them is said here.
+        // Pod fields are validated by Kubernetes; the schema covers only what templates read.
         let of_pod = !entry.has_entries && found["additionalProperties"] == true;
         let closed = found["properties"].is_object();
         if closed && !of_pod && found["additionalProperties"] != false {
-            findings.push(format!("{name} is open; say additionalProperties: false"));
+            findings.push(format!("{name} is open; set additionalProperties: false"));
         }
         if entry.has_entries && !closed && entry.path[0] != "config" {
             findings.push(format!("{name} has no properties"));
         }
         if entry.comment.is_empty() && !entry.has_entries {
-            findings.push(format!("values.yaml: write before {name} what it is for"));
+            findings.push(format!("values.yaml: {name} needs a comment"));
         }
     }
     unknown(schema, &mut Vec::new(), values, &mut findings);
     if schema["additionalProperties"] != false {
-        findings.push("it is open; say additionalProperties: false".to_owned());
+        findings.push("the schema is open; set additionalProperties: false".to_owned());
     }
     findings
 }
 
-/// Properties that are no value.
+/// Finds properties without a value in values.yaml.
 fn unknown(schema: &Value, path: &mut Vec<String>, values: &Values, findings: &mut Vec<String>) {
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
         if path.is_empty() && (name == GLOBAL || name == "config") {
@@ -56,8 +56,9 @@ fn unknown(schema: &Value, path: &mut Vec<String>, values: &Values, findings: &m
     }
 }
 
-/// Writes into each group what of it has to be there: whatever `null` would not leave a meaning to. Helm drops what is set to
-/// null before it looks at the schema, so this is how a template can rely on a value.
+/// Marks as required every value that must not be null. Helm removes values set to null before validation, so only
+/// required
+/// values are safe to use in templates.
 pub(crate) fn require(schema: &mut Value, values: &Values) {
     let mut groups: BTreeMap<&[String], BTreeSet<&str>> = BTreeMap::new();
     for entry in &values.entries {
@@ -76,7 +77,7 @@ pub(crate) fn require(schema: &mut Value, values: &Values) {
     }
 }
 
-/// Lists and maps can be empty, and so can words that may be.
+/// Lists, maps and optional strings may be missing.
 fn may_be_missing(schema: &Value, default: &Value) -> bool {
     match default {
         _ if schema["type"].as_array().is_some_and(|types| types.contains(&json!("null"))) => true,
@@ -92,12 +93,12 @@ fn may_be_missing(schema: &Value, default: &Value) -> bool {
     }
 }
 
-/// Writes what values.yaml says of each value into its schema, for editors.
+/// Copies the comments of values.yaml into the schema, for editors.
 pub(crate) fn describe(schema: &mut Value, values: &Values) {
     for entry in values.entries.iter().filter(|entry| !entry.comment.is_empty() && entry.path[0] != "config") {
         let steps = entry.path.iter().map(|key| format!("/properties/{key}"));
         let found = schema.pointer_mut(&steps.collect::<String>());
-        found.expect("it was found before")["description"] = json!(entry.comment);
+        found.expect("checked above")["description"] = json!(entry.comment);
     }
     schema["properties"]["config"]["additionalProperties"] = json!(false);
 }

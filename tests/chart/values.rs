@@ -1,23 +1,23 @@
-//! values.yaml as people read it: sections, keys, what the comment before each says, and what it is by default.
+//! Parses values.yaml: sections, keys, the comment before each key, and defaults.
 
 use std::fmt::Write as _;
 
 use serde_json::Value;
 
-/// The documented values, in their order.
+/// The documented values in file order.
 pub(crate) struct Values {
     pub(crate) entries: Vec<Entry>,
 }
 
 pub(crate) struct Entry {
-    /// The heading it stands under.
+    /// Heading above the value.
     section: String,
-    /// From the outside to the inside.
+    /// Keys from the outermost to the innermost.
     pub(crate) path: Vec<String>,
-    /// What the lines before it say. Only what merely has others inside may be without.
+    /// Comment before the value. Only a group may lack one.
     pub(crate) comment: String,
     pub(crate) default: Value,
-    /// It is described by what is inside.
+    /// The value is a group that is described by its entries.
     pub(crate) has_entries: bool,
 }
 
@@ -58,7 +58,7 @@ impl Values {
         Values { entries }
     }
 
-    /// A table for each section.
+    /// Renders a table per section.
     pub(crate) fn tables(&self) -> String {
         let mut text = String::new();
         let mut section = "";
@@ -66,7 +66,7 @@ impl Values {
             if entry.section != section {
                 section = &entry.section;
                 let space = if text.is_empty() { "" } else { "\n" };
-                _ = writeln!(text, "{space}### {section}\n\n| value | default | says |\n| --- | --- | --- |");
+                _ = writeln!(text, "{space}### {section}\n\n| value | default | description |\n| --- | --- | --- |");
             }
             let comment = entry.comment.replace('|', "\\|");
             let default = if entry.has_entries { String::new() } else { format!("`{}`", entry.default) };
@@ -82,7 +82,7 @@ fn is_key(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
 }
 
-/// Whether the line after this one is a comment: about the first of its parts.
+/// Whether the next line is a comment and therefore describes an entry of this group.
 fn has_documented_parts(text: &str, line: &str) -> bool {
     let indentation = |line: &str| line.len() - line.trim_start().len();
     let mut lines = text.lines().skip_while(|other| !std::ptr::eq(*other, line)).skip(1);

@@ -1,4 +1,4 @@
-//! One golden case: reading its input, compiling it, and writing down what came of it.
+//! One golden case: reads its input, compiles it, and describes the result.
 //!
 //! `# Base: yes` at the top of an input adds the objects of `base.yaml`: a class, a Gateway and two Services.
 
@@ -13,21 +13,25 @@ use portico::api::core::ServiceType;
 use portico::api::kind::GATEWAY_GROUP;
 use portico::api::names::GATEWAY_CONTROLLER;
 use portico::api::{Kind, ObjectId, ObjectKey};
-use portico::compile::addresses::{Addresses, Front, Memory, Pool, Provider};
-use portico::compile::verdict::{Code, Condition, Problem, Verdict, Verdicts};
-use portico::compile::{self, Classes, Compiler, Entrance, IngressSettings, Inputs, Publish, addressed};
-use portico::k8s::Installed;
-use portico::plugin::Workshop;
+use portico::compile::addresses::{
+    AddressProvider, AddressState, GatewayAddressPool, GatewayAddresses, GatewayService,
+};
+use portico::compile::verdict::{Code, Condition, FieldDiagnostic, Verdict, Verdicts};
+use portico::compile::{
+    self, Classes, CompileInputs, Compiler, IngressListener, IngressSettings, PublishSource, addressable_gateways,
+};
+use portico::k8s::InstalledApis;
+use portico::plugin_api::PluginFactory;
 use portico::schema::{self, Channel};
 use portico::snapshot::Snapshot;
 use portico::snapshot::fingerprint::Fingerprint;
-use portico::snapshot::kong::{self, Flavor};
-use portico::snapshot::router::Question;
-use portico::snapshot::rule::{Action, Backend, Failure, Scheme, Target};
+use portico::snapshot::kong::{self, RouterFlavor};
+use portico::snapshot::router::RoutingRequest;
+use portico::snapshot::rule::{Action, Backend, BackendTarget, RouteFailure, Scheme};
 use portico::status;
 use portico::store::{AnyObject, Batch, Changes, Store};
-use portico::upstream::tls::Anchors;
-use portico::upstream::{Authors, Balance, Endpoints, Loopback, Registry, UpstreamKey};
+use portico::upstream::tls::TrustAnchors;
+use portico::upstream::{Endpoints, LoadBalancing, LoopbackPolicy, TrustModel, UpstreamKey, UpstreamRegistry};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -35,23 +39,23 @@ pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) rules: Vec<String>,
     newer: bool,
-    provider: Provider,
-    memory: Memory,
-    installed: Option<Installed>,
-    /// Plugins without a server that they need.
-    troubled: Vec<String>,
+    provider: AddressProvider,
+    memory: AddressState,
+    installed: Option<InstalledApis>,
+    /// Plugins whose server does not respond.
+    degraded: Vec<String>,
     unknown: BTreeSet<Kind>,
     classes: Classes,
     ingress: IngressSettings,
-    authors: Authors,
+    authors: TrustModel,
     folder: PathBuf,
     documents: Vec<Value>,
     requests: Vec<Request>,
 }
 
-/// What a cluster remembers of a Gateway.
+/// The state of a Gateway in the API server.
 #[derive(Debug, Deserialize)]
-struct Remembered {
+struct GatewayMemory {
     namespace: String,
     name: String,
     service: Option<Service>,
@@ -65,7 +69,7 @@ struct Service {
     addresses: Vec<String>,
 }
 
-/// A request to ask the snapshot about; nothing is sent.
+/// A request to look up in the snapshot; nothing is sent.
 #[derive(Clone, Debug, Deserialize)]
 struct Request {
     #[serde(default = "default_address")]
@@ -105,7 +109,7 @@ impl Case {
             documents.extend(serde_saphyr::from_multiple::<Value>(include_str!("base.yaml")).unwrap());
         }
         let mut requests = Vec::new();
-        let mut remembered: Vec<Remembered> = Vec::new();
+        let mut remembered: Vec<GatewayMemory> = Vec::new();
         documents.retain(|document| {
             if document["kind"] == "Requests" {
                 requests = serde_json::from_value(document["requests"].clone()).unwrap();
@@ -116,22 +120,30 @@ impl Case {
         });
         let pool: Vec<_> = header("Pool").iter().map(|range| range.parse().unwrap()).collect();
         let host: IpAddr = "192.0.2.10".parse().unwrap();
-        let pool = if pool.is_empty() { Pool::loopback(vec![host]) } else { Pool::explicit(pool, vec![host]) };
+        let pool = if pool.is_empty() {
+            GatewayAddressPool::loopback(vec![host])
+        } else {
+            GatewayAddressPool::explicit(pool, vec![host])
+        };
         let services = !header("Services").is_empty();
         Case {
             rules: header("Rules"),
             newer: !header("Newer").is_empty(),
-            provider: if services { Provider::Services(ServiceType::LoadBalancer) } else { Provider::Pool(pool) },
+            provider: if services {
+                AddressProvider::Services(ServiceType::LoadBalancer)
+            } else {
+                AddressProvider::Pool(pool)
+            },
             memory: memory(remembered),
             installed: installed(&header("Installed")),
-            troubled: header("Troubled"),
+            degraded: header("Troubled"),
             unknown: header("Unknown").iter().map(|name| Kind::find(GATEWAY_GROUP, name).unwrap()).collect(),
             classes: header("Class").pop().map(|name| Classes { name }).unwrap_or_default(),
-            ingress: ingress(&header("Router"), &header("Published")),
+            ingress: ingress_settings(&header("Router"), &header("Published")),
             authors: match header("Authors").pop().as_deref() {
-                Some("tenants") => Authors::Tenants { loopback: Loopback::Refused },
-                Some(other) => panic!("no authors are known as {other}"),
-                None => Authors::Operator,
+                Some("tenants") => TrustModel::MultiTenant { loopback: LoopbackPolicy::Blocked },
+                Some(other) => panic!("unknown authors {other}"),
+                None => TrustModel::SingleTenant,
             },
             folder: folder.to_owned(),
             documents: documents.iter().map(certificates).collect(),
@@ -144,50 +156,51 @@ impl Case {
         self.folder.join(format!("{}.out.yaml", self.name))
     }
 
-    /// All objects at once.
+    /// The result of applying all objects at once.
     pub(crate) fn outcome(&self) -> String {
-        self.at_once().describe(&self.requests)
+        self.compile_at_once().describe(&self.requests)
     }
 
-    fn at_once(&self) -> World {
-        let mut world = self.world();
+    fn compile_at_once(&self) -> CompilerHarness {
+        let mut world = self.harness();
         world.apply(Batch { upserts: self.objects(), removes: vec![] });
         world
     }
 
-    /// Of what two replicas serve that saw the same objects in other orders.
+    /// The fingerprints after applying the objects at once and one by one.
     pub(crate) fn fingerprints(&self) -> [Fingerprint; 2] {
-        [self.at_once().snapshot.fingerprint(), self.bit_by_bit().snapshot.fingerprint()]
+        [self.compile_at_once().snapshot.fingerprint(), self.compile_one_by_one().snapshot.fingerprint()]
     }
 
-    /// Of who saw these objects first and then those of another case.
+    /// The fingerprint after applying the objects of this case and then those of another.
     pub(crate) fn fingerprint_after(&self, other: &Case) -> Fingerprint {
-        let mut world = self.at_once();
+        let mut world = self.compile_at_once();
         world.apply(Batch { upserts: other.objects(), removes: vec![] });
         world.snapshot.fingerprint()
     }
 
-    /// What is told of an object by events alone, of whoever saw all at once and of whoever saw one object after the other.
-    pub(crate) fn unheeded(&self, id: &ObjectId) -> [Vec<String>; 2] {
-        let told = |world: World| world.verdicts()[id].unheeded.iter().map(ToString::to_string).collect();
-        [told(self.at_once()), told(self.bit_by_bit())]
+    /// The ignored annotations of an object, after applying the objects at once and one by one.
+    pub(crate) fn ignored_annotations(&self, id: &ObjectId) -> [Vec<String>; 2] {
+        let told =
+            |world: CompilerHarness| world.verdicts()[id].ignored_annotations.iter().map(ToString::to_string).collect();
+        [told(self.compile_at_once()), told(self.compile_one_by_one())]
     }
 
-    /// The same with one object changed.
+    /// The same case with one object changed.
     pub(crate) fn edited(mut self, name: &str, edit: impl FnOnce(&mut Value)) -> Case {
         let mut documents = self.documents.iter_mut();
         edit(documents.find(|document| document["metadata"]["name"] == name).unwrap());
         self
     }
 
-    /// One object after the other, the last one first.
-    pub(crate) fn outcome_bit_by_bit(&self) -> String {
-        self.bit_by_bit().describe(&self.requests)
+    /// The result of applying the objects one by one, in reverse order.
+    pub(crate) fn outcome_one_by_one(&self) -> String {
+        self.compile_one_by_one().describe(&self.requests)
     }
 
-    fn bit_by_bit(&self) -> World {
-        let mut world = self.world();
-        // Addresses go to who comes first, so that order is kept for Gateways.
+    fn compile_one_by_one(&self) -> CompilerHarness {
+        let mut world = self.harness();
+        // Addresses are assigned in order of arrival, so the order of Gateways is kept.
         let (gateways, others): (Vec<_>, Vec<_>) =
             self.objects().into_iter().partition(|object| matches!(object.kind(), Kind::Gateway | Kind::GatewayClass));
         world.apply(Batch { upserts: gateways, removes: vec![] });
@@ -197,9 +210,9 @@ impl Case {
         world
     }
 
-    /// Every condition this case shows.
+    /// All condition codes of this case.
     pub(crate) fn codes(&self) -> Vec<Code> {
-        let mut world = self.world();
+        let mut world = self.harness();
         world.apply(Batch { upserts: self.objects(), removes: vec![] });
         let conditions = |verdict: &Arc<Verdict>| -> Vec<Code> {
             let listeners = verdict.listeners.iter().flat_map(|listener| &listener.conditions);
@@ -211,28 +224,29 @@ impl Case {
         world.verdicts().values().flat_map(conditions).collect()
     }
 
-    fn world(&self) -> World {
+    fn harness(&self) -> CompilerHarness {
         let (installed, unknown) = (self.installed.clone(), self.unknown.clone());
         let (classes, ingress) = (self.classes.clone(), self.ingress.clone());
-        let troubled = self.troubled.clone();
-        World {
+        let troubled = self.degraded.clone();
+        CompilerHarness {
             installed,
-            troubled,
+            degraded: troubled,
             unknown,
             classes,
             ingress,
-            upstreams: Registry::new(Anchors::default(), self.authors),
-            ..World::new(self.provider.clone(), self.memory.clone())
+            upstreams: UpstreamRegistry::new(TrustAnchors::default(), self.authors),
+            ..CompilerHarness::new(self.provider.clone(), self.memory.clone())
         }
     }
 
-    pub(crate) fn refused_by_the_schema(&self) -> Vec<String> {
+    pub(crate) fn schema_violations(&self) -> Vec<String> {
         let mut refused = Vec::new();
         for document in &self.documents {
             let violations = schema::check(kind_of(document), &mut document.clone(), Channel::Experimental);
             if !self.newer {
-                let describe =
-                    |violation: schema::Violation| format!("{}: {}: {}", self.name, violation.field, violation.message);
+                let describe = |violation: schema::SchemaViolation| {
+                    format!("{}: {}: {}", self.name, violation.field, violation.message)
+                };
                 refused.extend(violations.into_iter().map(describe));
             }
         }
@@ -248,60 +262,60 @@ impl Case {
     }
 }
 
-/// A store, a compiler and everything else that compiling needs, as the control loop holds them.
-pub(crate) struct World {
+/// A store, a compiler and the compiler's other inputs, as in the control loop.
+pub(crate) struct CompilerHarness {
     pub(crate) store: Store,
     pub(crate) compiler: Compiler,
-    upstreams: Registry,
-    workshop: Workshop,
+    upstreams: UpstreamRegistry,
+    workshop: PluginFactory,
     endpoints: BTreeMap<UpstreamKey, Endpoints>,
     pub(crate) snapshot: Arc<Snapshot>,
-    addresses: Addresses,
-    provider: Provider,
-    memory: Memory,
+    addresses: GatewayAddresses,
+    provider: AddressProvider,
+    memory: AddressState,
     controllers: Vec<String>,
-    installed: Option<Installed>,
-    /// Plugins without a server that they need.
-    troubled: Vec<String>,
+    installed: Option<InstalledApis>,
+    /// Plugins whose server does not respond.
+    degraded: Vec<String>,
     unknown: BTreeSet<Kind>,
     classes: Classes,
     pub(crate) ingress: IngressSettings,
 }
 
-impl World {
-    pub(crate) fn new(provider: Provider, memory: Memory) -> Self {
-        World {
+impl CompilerHarness {
+    pub(crate) fn new(provider: AddressProvider, memory: AddressState) -> Self {
+        CompilerHarness {
             store: Store::default(),
             compiler: Compiler::default(),
-            upstreams: Registry::default(),
-            workshop: Workshop::offline(portico::plugins::REGISTRY),
+            upstreams: UpstreamRegistry::default(),
+            workshop: PluginFactory::offline(portico::plugins::REGISTRY),
             endpoints: BTreeMap::new(),
             snapshot: Arc::default(),
-            addresses: Addresses::default(),
+            addresses: GatewayAddresses::default(),
             provider,
             memory,
             controllers: vec![GATEWAY_CONTROLLER.to_owned()],
             installed: None,
-            troubled: Vec::new(),
+            degraded: Vec::new(),
             unknown: BTreeSet::new(),
             classes: Classes::default(),
-            ingress: ingress(&[], &[]),
+            ingress: ingress_settings(&[], &[]),
         }
     }
 
-    /// Gives the number of routers that had to be built.
+    /// Returns the number of routers built.
     pub(crate) fn apply(&mut self, batch: Batch) -> usize {
         let changes = self.store.apply(batch);
         self.compile(changes)
     }
 
-    /// The same objects and addresses, compiled by somebody who remembers nothing.
-    pub(crate) fn compiled_anew(&self) -> World {
-        let mut fresh = World::new(self.provider.clone(), self.memory.clone());
-        (fresh.installed, fresh.troubled) = (self.installed.clone(), self.troubled.clone());
+    /// The same objects and addresses, compiled by a new compiler.
+    pub(crate) fn recompiled(&self) -> CompilerHarness {
+        let mut fresh = CompilerHarness::new(self.provider.clone(), self.memory.clone());
+        (fresh.installed, fresh.degraded) = (self.installed.clone(), self.degraded.clone());
         fresh.unknown = self.unknown.clone();
         (fresh.classes, fresh.ingress) = (self.classes.clone(), self.ingress.clone());
-        fresh.upstreams = Registry::new(Anchors::default(), self.upstreams.authors());
+        fresh.upstreams = UpstreamRegistry::new(TrustAnchors::default(), self.upstreams.trust_model());
         fresh.addresses = self.addresses.clone();
         fresh.store.apply(Batch { upserts: self.store.objects().collect(), removes: vec![] });
         let everything = fresh.store.everything();
@@ -310,47 +324,47 @@ impl World {
     }
 
     fn compile(&mut self, mut changes: Changes) -> usize {
-        if self.addresses.assign(&self.provider, &self.memory, addressed(&self.store, &self.controllers)) {
+        if self.addresses.assign(&self.provider, &self.memory, addressable_gateways(&self.store, &self.controllers)) {
             changes.extend(self.store.gateways.keys().map(|key| ObjectId::new(Kind::Gateway, key.clone())));
         }
-        let inputs = Inputs {
+        let inputs = CompileInputs {
             controllers: &self.controllers,
             addresses: &self.addresses,
             upstreams: &self.upstreams,
             classes: &self.classes,
-            workshop: &self.workshop,
-            unknown: &self.unknown,
+            plugin_factory: &self.workshop,
+            unreadable_kinds: &self.unknown,
             ingress: &self.ingress,
         };
         let compiled = self.compiler.compile(&self.store, &changes, &inputs);
         self.endpoints.extend(compiled.endpoints);
-        if let Some(used) = &compiled.used {
+        if let Some(used) = &compiled.used_upstreams {
             self.endpoints.retain(|key, _| used.contains(key));
         }
         self.snapshot = compiled.snapshot;
         compiled.routers_built
     }
 
-    /// Those of the compiler, joined with what is installed and with what plugins lack as far as the case says so.
+    /// The compiler's verdicts, extended by what is installed and by the degraded plugins of the case.
     fn verdicts(&self) -> Verdicts {
         let mut verdicts = self.compiler.verdicts().clone();
         for (id, verdict) in &mut verdicts {
             let installed = self.installed.as_ref().filter(|_| id.kind == Kind::GatewayClass);
-            if let Some(joined) = installed.and_then(|installed| status::with_installed(verdict, installed)) {
+            if let Some(joined) = installed.and_then(|installed| status::apply_installed(verdict, installed)) {
                 *verdict = Arc::new(joined);
             }
             let trouble = |plugin: &ObjectId| {
-                let is_troubled = self.troubled.contains(&plugin.to_string());
-                is_troubled.then(|| Problem::new("config.server", "it does not answer", "start it"))
+                let is_troubled = self.degraded.contains(&plugin.to_string());
+                is_troubled.then(|| FieldDiagnostic::new("config.server", "it does not respond", "start it"))
             };
-            if let Some(troubled) = compile::with_troubles(&self.store, id, verdict, &trouble) {
+            if let Some(troubled) = compile::with_degraded_plugins(&self.store, id, verdict, &trouble) {
                 *verdict = Arc::new(troubled);
             }
         }
         verdicts
     }
 
-    /// Everything that came of it, without the answers.
+    /// Describes the state without responses to requests.
     pub(crate) fn describe_state(&self) -> String {
         self.describe(&[])
     }
@@ -364,12 +378,12 @@ impl World {
             .collect();
         document.insert("verdicts".to_owned(), Value::Object(verdicts));
         let mut snapshot = serde_json::to_value(self.snapshot.dump()).unwrap();
-        say_once(&mut snapshot);
+        deduplicate_ingress_routes(&mut snapshot);
         document.insert("snapshot".to_owned(), snapshot);
         let addresses = |endpoints: &Endpoints| -> Vec<String> {
             let balance = match endpoints.balance {
-                Balance::RoundRobin => None,
-                Balance::LeastRequests => Some("least requests".to_owned()),
+                LoadBalancing::RoundRobin => None,
+                LoadBalancing::LeastRequests => Some("least requests".to_owned()),
             };
             endpoints.addresses.iter().map(ToString::to_string).chain(balance).collect()
         };
@@ -377,14 +391,14 @@ impl World {
             self.endpoints.iter().map(|(key, endpoints)| (key.to_string(), addresses(endpoints))).collect();
         document.insert("endpoints".to_owned(), json!(endpoints));
         if !requests.is_empty() {
-            let answers: Vec<_> = requests.iter().map(|request| answer(&self.snapshot, request)).collect();
+            let answers: Vec<_> = requests.iter().map(|request| describe_response(&self.snapshot, request)).collect();
             document.insert("answers".to_owned(), json!(answers));
         }
         without_digests(&serde_saphyr::to_string(&document).unwrap())
     }
 }
 
-/// Terms of TLS are told apart by certificates, which were made for this run.
+// The digest of TLS terms depends on certificates that are generated for this run.
 fn without_digests(described: &str) -> String {
     let mut pieces = described.split("(terms ");
     let mut text = pieces.next().unwrap_or_default().to_owned();
@@ -397,27 +411,27 @@ fn without_digests(described: &str) -> String {
     text
 }
 
-fn memory(remembered: Vec<Remembered>) -> Memory {
-    let mut memory = Memory { interfaces: vec!["0.0.0.0".parse().unwrap()], ..Memory::default() };
-    for Remembered { namespace, name, service } in remembered {
+fn memory(remembered: Vec<GatewayMemory>) -> AddressState {
+    let mut memory = AddressState { interfaces: vec!["0.0.0.0".parse().unwrap()], ..AddressState::default() };
+    for GatewayMemory { namespace, name, service } in remembered {
         let key = ObjectKey::new(&namespace, &name);
-        memory.written.insert(key.clone(), Vec::new());
+        memory.status_addresses.insert(key.clone(), Vec::new());
         if let Some(Service { name, ports, addresses }) = service {
-            memory.fronts.insert(key, Front { name, ports, addresses, problem: None });
+            memory.gateway_services.insert(key, GatewayService { name, ports, addresses, problem: None });
         }
     }
     memory
 }
 
-/// Release and channel of the CRDs, `v1.7.0, standard`.
-fn installed(words: &[String]) -> Option<Installed> {
+/// Parses release and channel of the CRDs, such as `v1.7.0, standard`.
+fn installed(words: &[String]) -> Option<InstalledApis> {
     let [release, channel] = words else { return None };
     let (bundle_version, channel) = (Some(release.clone()), Some(channel.clone()));
-    Some(Installed { release_settled: true, bundle_version, channel, ..Installed::default() })
+    Some(InstalledApis { release_settled: true, bundle_version, channel, ..InstalledApis::default() })
 }
 
-/// Both ports of Ingresses have the same routes.
-fn say_once(snapshot: &mut Value) {
+/// Describes the routes of Ingresses once, because both ports have the same.
+fn deduplicate_ingress_routes(snapshot: &mut Value) {
     let mut said: Option<(Value, Value)> = None;
     for bind in snapshot["binds"].as_array_mut().unwrap() {
         let address = bind["address"].clone();
@@ -435,9 +449,13 @@ fn say_once(snapshot: &mut Value) {
     }
 }
 
-/// As without any flag, but for the certificate: what is written down must not depend on one made for this run.
-fn ingress(router: &[String], published: &[String]) -> IngressSettings {
-    let entrance = |port| Entrance { address: SocketAddr::from(([127, 0, 0, 1], port)), public: port, always: false };
+/// The default settings without a certificate, because the output must not depend on a generated one.
+fn ingress_settings(router: &[String], published: &[String]) -> IngressSettings {
+    let entrance = |port| IngressListener {
+        address: SocketAddr::from(([127, 0, 0, 1], port)),
+        public_port: port,
+        always_listen: false,
+    };
     let services = published.iter().map(|name| {
         let (namespace, name) = name.split_once('/').unwrap();
         ObjectKey::new(namespace, name)
@@ -446,16 +464,20 @@ fn ingress(router: &[String], published: &[String]) -> IngressSettings {
         http: Some(entrance(8000)),
         https: Some(entrance(8443)),
         flavor: match router {
-            [] => Flavor::TraditionalCompatible,
-            [other] if other == "expressions" => Flavor::Expressions,
-            other => panic!("there is no router {other:?}"),
+            [] => RouterFlavor::TraditionalCompatible,
+            [other] if other == "expressions" => RouterFlavor::Expressions,
+            other => panic!("unknown router {other:?}"),
         },
-        publish: if published.is_empty() { Publish::Nothing } else { Publish::Services(services.collect()) },
+        publish: if published.is_empty() {
+            PublishSource::Nothing
+        } else {
+            PublishSource::Services(services.collect())
+        },
         ..IngressSettings::default()
     }
 }
 
-/// None for an object of which there is nothing to say.
+/// `None` for an empty verdict.
 fn describe_verdict(verdict: &Verdict) -> Option<Value> {
     let condition = |condition: &Condition| {
         let code = condition.code;
@@ -498,8 +520,9 @@ fn describe_verdict(verdict: &Verdict) -> Option<Value> {
         let notes: Vec<_> = verdict.notes.iter().map(ToString::to_string).collect();
         described.insert("notes".to_owned(), json!(notes));
     }
-    // Of those notes that are told as events the fields are enough.
-    let events = verdict.broken_plugins.iter().chain(&verdict.unheeded).map(|problem| problem.field.as_str());
+    // For notes that are also events, list the fields only.
+    let events =
+        verdict.broken_plugins.iter().chain(&verdict.ignored_annotations).map(|problem| problem.field.as_str());
     let events: BTreeSet<&str> = events.collect();
     if !events.is_empty() {
         described.insert("events".to_owned(), json!(events));
@@ -507,7 +530,7 @@ fn describe_verdict(verdict: &Verdict) -> Option<Value> {
     (!described.is_empty()).then_some(Value::Object(described))
 }
 
-fn answer(snapshot: &Snapshot, request: &Request) -> String {
+fn describe_response(snapshot: &Snapshot, request: &Request) -> String {
     let mut line = format!("{} {}{}", request.method, request.host, request.path);
     for (name, value) in &request.headers {
         write!(line, " {name}:{value}").unwrap();
@@ -524,16 +547,17 @@ fn answer(snapshot: &Snapshot, request: &Request) -> String {
         .collect();
     let host = request.host.to_ascii_lowercase();
     let Some(bind) = snapshot.binds.get(&request.to) else {
-        return format!("{line} -> nobody listens on {}", request.to);
+        return format!("{line} -> no listener at {}", request.to);
     };
     if bind.tls.is_some() {
         line += " over TLS";
     }
-    let normalized = kong::normalize(path).filter(|_| bind.listener(&host).is_some_and(|listener| listener.is_kong()));
+    let normalized =
+        kong::normalize_path(path).filter(|_| bind.listener(&host).is_some_and(|listener| listener.is_kong()));
     let path = normalized.as_deref().unwrap_or(path);
     let scheme = if bind.tls.is_some() { Scheme::Https } else { Scheme::Http };
     let server_name = bind.tls.as_ref().map(|_| &*host);
-    let question = Question { scheme, server_name, ..Question::plain(path, query, &method, &headers) };
+    let question = RoutingRequest { scheme, server_name, ..RoutingRequest::plaintext(path, query, &method, &headers) };
     let Some(listener) = bind.listeners.most_specific(&host) else { return format!("{line} -> 404 no listener") };
     let Some(matched) = listener.find(&host, &question) else {
         return format!("{line} -> 404 no route on listener {}", listener.name);
@@ -552,7 +576,7 @@ fn answer(snapshot: &Snapshot, request: &Request) -> String {
                 (None, None) => String::new(),
             };
             match (&rule.kong, split.backends()) {
-                (Some(_), [Backend { target: Target::Upstream(upstream), .. }]) => {
+                (Some(_), [Backend { target: BackendTarget::Upstream(upstream), .. }]) => {
                     format!("forward to {}{path}", upstream.key)
                 }
                 (_, backends) => format!("forward to {} of {} shares{path}", backends.len(), split.total()),
@@ -562,7 +586,7 @@ fn answer(snapshot: &Snapshot, request: &Request) -> String {
             let location = redirect.location(scheme, &request.host, listener.port, path, query);
             format!("{} {location}", redirect.status.as_u16())
         }
-        Action::Fail(failure @ Failure::NoService) => format!("503 {failure}"),
+        Action::Fail(failure @ RouteFailure::NoService) => format!("503 {failure}"),
         Action::Fail(failure) => format!("500 {failure}"),
     };
     format!("{line} -> {} rule {} by {}: {what}", rule.id.route, rule.id.rule, matched.path)
@@ -574,8 +598,8 @@ fn kind_of(document: &Value) -> Kind {
     Kind::find(group, document["kind"].as_str().unwrap()).unwrap_or_else(|| panic!("no such kind: {document}"))
 }
 
-/// Replaces `CERTIFICATE NAME`, `KEY NAME` and `AUTHORITY NAME` in Secrets and ConfigMaps by real ones, made for this run: what
-/// is written down must not depend on them, and no key belongs into a repository.
+/// Replaces `CERTIFICATE NAME`, `KEY NAME` and `AUTHORITY NAME` in Secrets and ConfigMaps by generated ones: the output
+/// must not depend on them, and private keys do not belong in a repository.
 pub(crate) fn certificates(document: &Value) -> Value {
     use std::sync::OnceLock;
     static PAIRS: OnceLock<[(String, String, String); 2]> = OnceLock::new();

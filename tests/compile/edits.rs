@@ -1,65 +1,66 @@
-//! Random sequences of edits, compiled step by step, against a compile from scratch.
+//! Random sequences of edits, compared with a compilation from scratch after each step.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use portico::api::{Kind, ObjectId, ObjectKey};
-use portico::compile::addresses::{Memory, Pool, Provider};
+use portico::compile::addresses::{AddressProvider, AddressState, GatewayAddressPool};
 use portico::snapshot::Routes;
 use portico::snapshot::router::HostRouter;
-use portico::snapshot::rule::{Action, Rule, Target};
+use portico::snapshot::rule::{Action, BackendTarget, RouteRule};
 use portico::store::{AnyObject, Batch};
 use portico::upstream::Upstream;
 use serde_json::{Value, json};
 
-use super::case::{World, certificates};
+use super::case::{CompilerHarness, certificates};
 
 pub(super) const SEQUENCES: u64 = 40;
 pub(super) const EDITS: usize = 60;
 
 #[test]
-fn any_sequence_of_edits_gives_what_a_compile_from_scratch_gives() {
+fn random_edits_match_full_compile() {
     let mut edits_of_routes = 0;
     for seed in 0..SEQUENCES {
         let mut random = fastrand::Rng::with_seed(seed);
-        let mut world = World::new(Provider::Pool(Pool::loopback(vec![])), Memory::default());
-        world.apply(Batch { upserts: beginning(), removes: vec![] });
+        let mut world =
+            CompilerHarness::new(AddressProvider::Pool(GatewayAddressPool::loopback(vec![])), AddressState::default());
+        world.apply(Batch { upserts: initial_objects(), removes: vec![] });
         for step in 0..EDITS {
             let batch = edit(&mut random);
             let what = describe(&batch);
-            let only = only_route(&batch);
+            let only = single_route(&batch);
             let before = routers(&world);
-            let (built, _) = apply_like_from_scratch(&mut world, batch, (seed, step));
+            let (built, _) = apply_and_compare(&mut world, batch, (seed, step));
             if let Some(route) = only {
                 edits_of_routes += 1;
-                untouched_routers_stay(&before, &routers(&world), &route, built, &what);
+                assert_unaffected_routers_kept(&before, &routers(&world), &route, built, &what);
             }
         }
     }
-    assert!(edits_of_routes > 300, "too few edits of a single route to prove anything: {edits_of_routes}");
+    assert!(edits_of_routes > 300, "too few edits of a single route: {edits_of_routes}");
 }
 
 type Routers = BTreeMap<String, Arc<HostRouter>>;
 
-/// A router is the same one as before unless the edited route is, or was, among its entries.
-fn untouched_routers_stay(before: &Routers, after: &Routers, route: &str, built: usize, what: &str) {
+/// A router keeps its `Arc` unless it has, or had, the edited route.
+fn assert_unaffected_routers_kept(before: &Routers, after: &Routers, route: &str, built: usize, what: &str) {
     let mentions = |router: &Arc<HostRouter>| router.entries().iter().any(|entry| &*entry.rule.id.route == route);
     for (place, router) in after {
         let Some(old) = before.get(place) else { continue };
         if !mentions(old) && !mentions(router) {
-            assert!(Arc::ptr_eq(old, router), "{what} does not touch {place}, yet its router was built again");
+            assert!(Arc::ptr_eq(old, router), "{what} does not affect {place}, but its router was rebuilt");
         }
     }
     let touched = before.values().chain(after.values()).filter(|router| mentions(router)).count();
-    assert!(built <= touched, "{what} touches {touched} routers at most, {built} were built");
+    assert!(built <= touched, "{what} affects at most {touched} routers, but {built} were built");
 }
 
-/// Every router by the place where it stands.
-fn routers(world: &World) -> Routers {
+/// All routers by address, listener and host.
+fn routers(world: &CompilerHarness) -> Routers {
     let mut routers = Routers::new();
     for (address, bind) in &world.snapshot.binds {
         for (_, listener) in bind.listeners.iter() {
-            // That of Ingresses is one for all of them.
+            // All Ingresses share one router.
             let Routes::Gateway(hosts) = &listener.routes else { continue };
             for (host, router) in hosts.iter() {
                 routers.insert(format!("{address} {} {host}", listener.name), router.clone());
@@ -69,7 +70,7 @@ fn routers(world: &World) -> Routers {
     routers
 }
 
-fn only_route(batch: &Batch) -> Option<String> {
+fn single_route(batch: &Batch) -> Option<String> {
     match (&batch.upserts[..], &batch.removes[..]) {
         ([object], []) if object.kind() == Kind::HttpRoute => Some(format!("HTTPRoute/{}", object.id().key)),
         ([], [id]) if id.kind == Kind::HttpRoute => Some(format!("HTTPRoute/{}", id.key)),
@@ -87,23 +88,24 @@ pub(super) fn put_or_remove(random: &mut fastrand::Rng, object: AnyObject) -> Ba
     batch
 }
 
-/// How many routers were built, and what there is now, which is what a compile from scratch gives.
-pub(super) fn apply_like_from_scratch(world: &mut World, batch: Batch, at: (u64, usize)) -> (usize, String) {
+/// Applies the batch and compares with a compilation from scratch. Returns the number of routers built and the state.
+pub(super) fn apply_and_compare(world: &mut CompilerHarness, batch: Batch, at: (u64, usize)) -> (usize, String) {
     let what = describe(&batch);
     let built = world.apply(batch);
     let found = world.describe_state();
-    let expected = world.compiled_anew().describe_state();
+    let expected = world.recompiled().describe_state();
     let (seed, step) = at;
     assert_eq!(found, expected, "seed {seed}, step {step}: {what}");
     (built, found)
 }
 
 #[test]
-fn any_sequence_of_edits_of_ingresses_gives_what_a_compile_from_scratch_gives() {
+fn random_ingress_edits_match_full_compile() {
     let mut served = 0;
     for seed in 0..SEQUENCES {
         let mut random = fastrand::Rng::with_seed(seed);
-        let mut world = World::new(Provider::Pool(Pool::loopback(vec![])), Memory::default());
+        let mut world =
+            CompilerHarness::new(AddressProvider::Pool(GatewayAddressPool::loopback(vec![])), AddressState::default());
         for step in 0..EDITS {
             let object = match random.u8(..10) {
                 0 => ingress_class(&mut random),
@@ -114,11 +116,11 @@ fn any_sequence_of_edits_of_ingresses_gives_what_a_compile_from_scratch_gives() 
                 6 => secret(&mut random),
                 _ => ingress(&mut random),
             };
-            apply_like_from_scratch(&mut world, put_or_remove(&mut random, object), (seed, step));
+            apply_and_compare(&mut world, put_or_remove(&mut random, object), (seed, step));
             served += usize::from(!world.snapshot.binds.is_empty());
         }
     }
-    assert!(served > 300, "too few states with an Ingress of ours to prove anything: {served}");
+    assert!(served > 300, "too few states with a served Ingress: {served}");
 }
 
 fn ingress(random: &mut fastrand::Rng) -> AnyObject {
@@ -228,13 +230,13 @@ fn upstream_policy(random: &mut fastrand::Rng) -> AnyObject {
     parse(Kind::KongUpstreamPolicy, json!({"metadata": metadata, "spec": {"algorithm": algorithm}}))
 }
 
-/// The upstreams of everything that is forwarded, by name.
-fn upstreams(world: &World) -> BTreeMap<String, Arc<Upstream>> {
+/// All upstreams that routes forward to, by route and key.
+fn upstreams(world: &CompilerHarness) -> BTreeMap<String, Arc<Upstream>> {
     let mut found = BTreeMap::new();
-    let mut note = |rule: &Rule| {
+    let mut note = |rule: &RouteRule| {
         let Action::Forward(split) = &rule.action else { return };
         for backend in split.backends() {
-            if let Target::Upstream(upstream) = &backend.target {
+            if let BackendTarget::Upstream(upstream) = &backend.target {
                 found.insert(format!("{} {}", rule.id.route, upstream.key), Arc::clone(upstream));
             }
         }
@@ -252,7 +254,7 @@ fn upstreams(world: &World) -> BTreeMap<String, Arc<Upstream>> {
 
 // kong-compat §2.3
 #[test]
-fn a_renewed_authority_is_trusted_at_once_and_resets_nobody_else() {
+fn renewed_authority_replaces_only_its_upstreams() {
     let secret = |name: &str, authority: &str, tag: &str| {
         let metadata = json!({
             "namespace": "a", "name": name, "labels": {"konghq.com/ca-cert": "true"}, "annotations": {"tag": tag},
@@ -280,7 +282,8 @@ fn a_renewed_authority_is_trusted_at_once_and_resets_nobody_else() {
         "metadata": {"namespace": "a", "name": "i", "annotations": {"kubernetes.io/ingress.class": "portico"}},
         "spec": {"defaultBackend": {"service": {"name": "s", "port": {"number": 443}}}},
     });
-    let mut world = World::new(Provider::Pool(Pool::loopback(vec![])), Memory::default());
+    let mut world =
+        CompilerHarness::new(AddressProvider::Pool(GatewayAddressPool::loopback(vec![])), AddressState::default());
     let beginning = vec![
         parse(Kind::GatewayClass, class),
         parse(Kind::Gateway, gateway),
@@ -307,16 +310,16 @@ fn a_renewed_authority_is_trusted_at_once_and_resets_nobody_else() {
             assert_eq!(!Arc::ptr_eq(upstream, &before[name]), differs, "{name} with {authority}");
             assert_eq!(upstream.key != before[name].key, differs, "{name} with {authority}");
         }
-        let fresh = upstreams(&world.compiled_anew());
+        let fresh = upstreams(&world.recompiled());
         assert!(after.iter().all(|(name, upstream)| upstream.key == fresh[name].key), "{authority}");
     }
     world.apply(Batch { upserts: vec![], removes: vec![secret("k", "AUTHORITY two", "x").id()] });
-    assert!(upstreams(&world).keys().all(|name| !name.ends_with(" a/s:443")), "without authority nothing is sent");
+    assert!(upstreams(&world).keys().all(|name| !name.ends_with(" a/s:443")), "no requests without the authority");
 }
 
-/// Renewing a certificate is everyday business, and there may be thousands of routes behind it.
+/// Renewals are frequent, and thousands of routes may use the certificate.
 #[test]
-fn a_renewed_certificate_costs_no_router_and_takes_no_other_along() {
+fn certificate_renewal_rebuilds_no_router() {
     let secret = |name: &str, pair: &str| {
         let data = json!({"tls.crt": format!("CERTIFICATE {pair}"), "tls.key": format!("KEY {pair}")});
         let metadata = json!({"namespace": "a", "name": name});
@@ -335,7 +338,8 @@ fn a_renewed_certificate_costs_no_router_and_takes_no_other_along() {
         "metadata": {"namespace": "a", "name": "r"},
         "spec": {"parentRefs": [{"name": "g"}], "rules": [{"backendRefs": [{"name": "s", "port": 80}]}]},
     });
-    let mut world = World::new(Provider::Pool(Pool::loopback(Vec::new())), Memory::default());
+    let mut world =
+        CompilerHarness::new(AddressProvider::Pool(GatewayAddressPool::loopback(Vec::new())), AddressState::default());
     let upserts = vec![
         parse(Kind::GatewayClass, class),
         parse(Kind::Gateway, gateway),
@@ -344,7 +348,7 @@ fn a_renewed_certificate_costs_no_router_and_takes_no_other_along() {
         secret("l", "one"),
     ];
     assert!(world.apply(Batch { upserts, removes: vec![] }) > 0);
-    let shown = |world: &World, name: &str| {
+    let shown = |world: &CompilerHarness, name: &str| {
         let bind = world.snapshot.binds.values().next().unwrap();
         bind.certificates(Some(name)).and_then(|all| all.all().first()).cloned()
     };
@@ -353,24 +357,25 @@ fn a_renewed_certificate_costs_no_router_and_takes_no_other_along() {
     assert_eq!(world.apply(Batch { upserts: vec![secret("k", "two")], removes: vec![] }), 0);
     assert_eq!(shown(&world, "k.example").unwrap().names[0].to_string(), "two.example");
     assert!(!Arc::ptr_eq(&k, &shown(&world, "k.example").unwrap()));
-    assert!(Arc::ptr_eq(&l, &shown(&world, "l.example").unwrap()), "what was not renewed is not parsed again");
+    assert!(Arc::ptr_eq(&l, &shown(&world, "l.example").unwrap()), "an unchanged certificate keeps its Arc");
 
     let snapshot = world.snapshot.clone();
     world.apply(Batch { upserts: vec![secret("l", "one")], removes: vec![] });
-    assert!(Arc::ptr_eq(&snapshot, &world.snapshot), "the same content again is no change");
+    assert!(Arc::ptr_eq(&snapshot, &world.snapshot), "equal content is not a change");
 
     world.apply(Batch { upserts: vec![], removes: vec![secret("k", "two").id()] });
     assert!(shown(&world, "k.example").is_none() && shown(&world, "l.example").is_some());
 }
 
 #[test]
-fn a_default_certificate_that_says_the_same_publishes_nothing() {
+fn unchanged_default_certificate_publishes_nothing() {
     let secret = |pair: &str, label: &str| {
         let data = json!({"tls.crt": format!("CERTIFICATE {pair}"), "tls.key": format!("KEY {pair}")});
         let metadata = json!({"namespace": "a", "name": "k", "labels": {"edition": label}});
         parse(Kind::Secret, certificates(&json!({"metadata": metadata, "stringData": data})))
     };
-    let mut world = World::new(Provider::Pool(Pool::loopback(Vec::new())), Memory::default());
+    let mut world =
+        CompilerHarness::new(AddressProvider::Pool(GatewayAddressPool::loopback(Vec::new())), AddressState::default());
     world.ingress.default_secret = Some(ObjectKey::new("a", "k"));
     let ingress = json!({
         "metadata": {"namespace": "a", "name": "i"},
@@ -384,7 +389,7 @@ fn a_default_certificate_that_says_the_same_publishes_nothing() {
     let snapshot = world.snapshot.clone();
     assert!(!snapshot.binds.is_empty());
     world.apply(Batch { upserts: vec![secret("one", "second")], removes: vec![] });
-    assert!(Arc::ptr_eq(&snapshot, &world.snapshot), "the same certificate again is no change");
+    assert!(Arc::ptr_eq(&snapshot, &world.snapshot), "an equal certificate is not a change");
     world.apply(Batch { upserts: vec![secret("two", "second")], removes: vec![] });
     assert!(!Arc::ptr_eq(&snapshot, &world.snapshot));
 }
@@ -399,29 +404,29 @@ pub(super) fn parse(kind: Kind, object: Value) -> AnyObject {
     AnyObject::parse(kind, object).unwrap()
 }
 
-fn beginning() -> Vec<AnyObject> {
+fn initial_objects() -> Vec<AnyObject> {
     let mut random = fastrand::Rng::with_seed(7);
-    let mut objects: Vec<_> = (0..2).map(|_| class(&mut random)).collect();
+    let mut objects: Vec<_> = (0..2).map(|_| gateway_class(&mut random)).collect();
     objects.extend((0..4).map(|_| gateway(&mut random)));
     objects.extend((0..4).map(|_| service(&mut random)));
     objects.extend((0..8).map(|_| route(&mut random)));
     objects
 }
 
-/// One edit, seldom several at once, as a relist brings them.
+/// One edit, or sometimes several at once, as in a relist.
 fn edit(random: &mut fastrand::Rng) -> Batch {
     let mut batch = Batch::default();
     let count = if random.u8(..10) == 0 { random.usize(2..6) } else { 1 };
     for _ in 0..count {
-        // Half of all edits are of routes, as in a cluster.
+        // Half of all edits are routes, which change most often in clusters.
         let object = match random.u8(..16) {
-            0 => class(random),
+            0 => gateway_class(random),
             1 | 2 => gateway(random),
             3 if random.bool() => upstream_policy(random),
             3 => service(random),
             4 | 5 => slice(random),
             6 => grant(random),
-            7 if random.bool() => policy(random),
+            7 if random.bool() => backend_tls_policy(random),
             8 => secret(random),
             7 => namespace(random),
             _ => route(random),
@@ -432,7 +437,7 @@ fn edit(random: &mut fastrand::Rng) -> Batch {
             batch.upserts.push(object);
         }
     }
-    // An object cannot both come and go in one moment, nor come twice.
+    // A batch cannot contain an object twice.
     let mut seen: Vec<ObjectId> = batch.removes.clone();
     batch.upserts.retain(|object| {
         let new = !seen.contains(&object.id());
@@ -449,7 +454,7 @@ pub(super) fn pick<'a>(random: &mut fastrand::Rng, choices: &[&'a str]) -> &'a s
 const NAMESPACES: &[&str] = &["a", "b", "c"];
 const HOSTS: &[&str] = &["x.example", "*.example", "*.eu.example", "y.eu.example", "z.test"];
 
-fn class(random: &mut fastrand::Rng) -> AnyObject {
+fn gateway_class(random: &mut fastrand::Rng) -> AnyObject {
     let controller = if random.u8(..4) == 0 { "example.com/other" } else { "portico.dev/gateway-controller" };
     let mut spec = json!({"controllerName": controller});
     if random.u8(..5) == 0 {
@@ -489,7 +494,7 @@ fn gateway(random: &mut fastrand::Rng) -> AnyObject {
         });
     let mut spec = json!({"gatewayClassName": pick(random, &["portico", "portico", "second"]), "listeners": listeners});
     if random.u8(..4) == 0 {
-        // Two Gateways on one address, so that ports are fought over.
+        // Two Gateways on one address compete for ports.
         spec["addresses"] = json!([{"value": "127.0.0.9"}]);
     }
     let metadata = json!({
@@ -598,7 +603,7 @@ fn secret(random: &mut fastrand::Rng) -> AnyObject {
     parse(Kind::Secret, certificates(&object))
 }
 
-fn policy(random: &mut fastrand::Rng) -> AnyObject {
+fn backend_tls_policy(random: &mut fastrand::Rng) -> AnyObject {
     let mut target = json!({"group": "", "kind": "Service", "name": pick(random, &["s", "t"])});
     if random.bool() {
         target["sectionName"] = json!(pick(random, &["web", "other"]));

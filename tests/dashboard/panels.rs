@@ -1,4 +1,4 @@
-//! What the dashboard shows. `$job` and `$route` are what its reader has chosen.
+//! Panels of the dashboard. `$job` and `$route` are dashboard variables.
 
 pub(crate) struct Row {
     pub(crate) title: &'static str,
@@ -7,29 +7,29 @@ pub(crate) struct Row {
 
 pub(crate) struct Panel {
     pub(crate) title: &'static str,
-    /// What is to be made of it.
-    pub(crate) says: &'static str,
-    /// As Grafana calls it.
+    /// Description of the panel.
+    pub(crate) description: &'static str,
+    /// Grafana's name of the unit.
     pub(crate) unit: &'static str,
-    pub(crate) form: Form,
-    /// Of 24.
+    pub(crate) form: PanelForm,
+    /// In columns of 24.
     pub(crate) width: u64,
-    /// Each with its legend.
+    /// Queries and their legends.
     pub(crate) queries: &'static [(&'static str, &'static str)],
 }
 
-pub(crate) enum Form {
+pub(crate) enum PanelForm {
     Lines,
     Number,
     Table,
 }
 
 const fn lines(title: &'static str, unit: &'static str, says: &'static str, queries: Queries) -> Panel {
-    Panel { title, says, unit, form: Form::Lines, width: 8, queries }
+    Panel { title, description: says, unit, form: PanelForm::Lines, width: 8, queries }
 }
 
 const fn number(title: &'static str, unit: &'static str, says: &'static str, queries: Queries) -> Panel {
-    Panel { title, says, unit, form: Form::Number, width: 4, queries }
+    Panel { title, description: says, unit, form: PanelForm::Number, width: 4, queries }
 }
 
 type Queries = &'static [(&'static str, &'static str)];
@@ -43,17 +43,17 @@ pub(crate) const ROWS: &[Row] = &[
 ];
 
 const OVERVIEW: &[Panel] = &[
-    number("Ready", "short", "Replicas that take requests", &[(r#"sum(portico_ready{job=~"$job"})"#, "")]),
+    number("Ready", "short", "Replicas that are ready for requests", &[(r#"sum(portico_ready{job=~"$job"})"#, "")]),
     number(
         "Requests",
         "reqps",
-        "Requests answered per second",
+        "Completed requests per second",
         &[(r#"sum(rate(portico_requests_total{job=~"$job"}[$__rate_interval]))"#, "")],
     ),
     number(
         "Errors",
         "percentunit",
-        "Share of requests answered 5xx",
+        "Share of requests with a 5xx response",
         &[(
             r#"(sum(rate(portico_requests_total{job=~"$job",code_class="5xx"}[$__rate_interval])) or vector(0)) / sum(rate(portico_requests_total{job=~"$job"}[$__rate_interval]))"#,
             "",
@@ -62,26 +62,26 @@ const OVERVIEW: &[Panel] = &[
     number(
         "p99",
         "s",
-        "What the slowest percent of requests takes at least",
+        "99th percentile of the request duration",
         &[(
             r#"histogram_quantile(0.99, sum by (le) (rate(portico_request_duration_seconds_bucket{job=~"$job"}[$__rate_interval])))"#,
             "",
         )],
     ),
     number(
-        "Problems",
+        "Diagnostics",
         "short",
-        "Errors in what is configured",
-        &[(r#"sum(max by (job, kind) (portico_problems{job=~"$job",severity="error"}))"#, "")],
+        "Errors in the configuration",
+        &[(r#"sum(max by (job, kind) (portico_diagnostics{job=~"$job",severity="error"}))"#, "")],
     ),
     number(
         "Snapshots",
         "short",
-        "Different snapshots that replicas serve now; more than one for long is an alert",
+        "Distinct snapshots served by the replicas; more than one for long raises an alert",
         &[(r#"count(count by (job, hash) (count_values by (job) ("hash", portico_snapshot_hash{job=~"$job"})))"#, "")],
     ),
     lines(
-        "Requests by answer",
+        "Requests by response",
         "reqps",
         "1xx are upgraded connections",
         &[(r#"sum by (code_class) (rate(portico_requests_total{job=~"$job"}[$__rate_interval]))"#, "{{code_class}}")],
@@ -89,7 +89,7 @@ const OVERVIEW: &[Panel] = &[
     lines(
         "Connections",
         "short",
-        "Of clients, those of HTTP/2 among them, upgraded ones, and to endpoints",
+        "From clients in total, with HTTP/2, upgraded, and to endpoints",
         &[
             (r#"sum(portico_connections{job=~"$job"})"#, "clients"),
             (r#"sum(portico_http2_connections{job=~"$job"})"#, "HTTP/2"),
@@ -100,7 +100,7 @@ const OVERVIEW: &[Panel] = &[
     lines(
         "TLS handshakes",
         "ops",
-        "By how they ended",
+        "By outcome",
         &[(r#"sum by (outcome) (rate(portico_tls_handshakes_total{job=~"$job"}[$__rate_interval]))"#, "{{outcome}}")],
     ),
     lines(
@@ -111,9 +111,9 @@ const OVERVIEW: &[Panel] = &[
     ),
     lines("Memory", "bytes", "Resident memory", &[(r#"process_resident_memory_bytes{job=~"$job"}"#, "{{instance}}")]),
     lines(
-        "Lost records",
+        "Dropped telemetry",
         "ops",
-        "Lines of the access log that were lost, label sets that were folded, clients that had to wait",
+        "Dropped access log entries, folded label sets, delayed client connections",
         &[
             (
                 r#"sum by (reason) (rate(portico_access_log_dropped_total{job=~"$job"}[$__rate_interval]))"#,
@@ -125,9 +125,9 @@ const OVERVIEW: &[Panel] = &[
     ),
     Panel {
         title: "Builds",
-        says: "Which build each replica is",
+        description: "Build of each replica",
         unit: "short",
-        form: Form::Table,
+        form: PanelForm::Table,
         width: 24,
         queries: &[(r#"sum by (instance, version, commit, platform) (portico_build_info{job=~"$job"})"#, "")],
     },
@@ -137,7 +137,7 @@ const ROUTES: &[Panel] = &[
     lines(
         "Requests",
         "reqps",
-        "The twenty busiest",
+        "The twenty busiest routes",
         &[(
             r#"topk(20, sum by (route) (rate(portico_requests_total{job=~"$job",route=~"$route"}[$__rate_interval])))"#,
             "{{route}}",
@@ -146,16 +146,16 @@ const ROUTES: &[Panel] = &[
     lines(
         "Errors",
         "percentunit",
-        "Share of requests answered 5xx",
+        "Share of requests with a 5xx response",
         &[(
             r#"topk(20, sum by (route) (rate(portico_requests_total{job=~"$job",route=~"$route",code_class="5xx"}[$__rate_interval])) / sum by (route) (rate(portico_requests_total{job=~"$job",route=~"$route"}[$__rate_interval])))"#,
             "{{route}}",
         )],
     ),
     lines(
-        "Refused",
+        "Client errors",
         "reqps",
-        "Requests answered 4xx",
+        "Requests with a 4xx response",
         &[(
             r#"topk(20, sum by (route) (rate(portico_requests_total{job=~"$job",route=~"$route",code_class="4xx"}[$__rate_interval])))"#,
             "{{route}}",
@@ -164,7 +164,7 @@ const ROUTES: &[Panel] = &[
     lines(
         "p50",
         "s",
-        "Half of the requests are quicker",
+        "Median of the request duration",
         &[(
             r#"topk(20, histogram_quantile(0.5, sum by (route, le) (rate(portico_request_duration_seconds_bucket{job=~"$job",route=~"$route"}[$__rate_interval]))))"#,
             "{{route}}",
@@ -173,7 +173,7 @@ const ROUTES: &[Panel] = &[
     lines(
         "p99",
         "s",
-        "What the slowest percent of requests takes at least",
+        "99th percentile of the request duration",
         &[(
             r#"topk(20, histogram_quantile(0.99, sum by (route, le) (rate(portico_request_duration_seconds_bucket{job=~"$job",route=~"$route"}[$__rate_interval]))))"#,
             "{{route}}",
@@ -182,7 +182,7 @@ const ROUTES: &[Panel] = &[
     lines(
         "Bodies",
         "Bps",
-        "Bytes of bodies, requests below",
+        "Body bytes; requests are negative",
         &[
             (
                 r#"topk(20, sum by (route) (rate(portico_response_bytes_total{job=~"$job",route=~"$route"}[$__rate_interval])))"#,
@@ -209,37 +209,37 @@ const UPSTREAMS: &[Panel] = &[
     lines(
         "Endpoints",
         "short",
-        "Those that can be connected to, as the replica sees it that has the fewest",
-        &[(r#"min by (upstream) (portico_upstream_endpoints{job=~"$job",state="well"})"#, "{{upstream}}")],
+        "Healthy endpoints, minimum over all replicas",
+        &[(r#"min by (upstream) (portico_upstream_endpoints{job=~"$job",state="healthy"})"#, "{{upstream}}")],
     ),
     lines(
-        "Passed over",
+        "Ejected endpoints",
         "short",
-        "Endpoints that could not be connected to",
-        &[(r#"max by (upstream) (portico_upstream_endpoints{job=~"$job",state="passed_over"})"#, "{{upstream}}")],
+        "Endpoints ejected after failed connections",
+        &[(r#"max by (upstream) (portico_upstream_endpoints{job=~"$job",state="ejected"})"#, "{{upstream}}")],
     ),
     lines(
-        "Faults",
+        "Request errors",
         "reqps",
-        "Requests that no backend answered, or not to the end, by reason",
-        &[(r#"sum by (reason) (rate(portico_faults_total{job=~"$job"}[$__rate_interval]))"#, "{{reason}}")],
+        "Requests without a complete backend response, by reason",
+        &[(r#"sum by (reason) (rate(portico_request_errors_total{job=~"$job"}[$__rate_interval]))"#, "{{reason}}")],
     ),
     lines(
-        "Connections begun",
+        "Connections opened",
         "ops",
-        "By what became of them, and how many requests needed none",
+        "By outcome, and requests that reused a connection",
         &[
             (
                 r#"sum by (outcome) (rate(portico_upstream_connects_total{job=~"$job"}[$__rate_interval]))"#,
                 "{{outcome}}",
             ),
-            (r#"sum(rate(portico_upstream_reuses_total{job=~"$job"}[$__rate_interval]))"#, "kept connection used"),
+            (r#"sum(rate(portico_upstream_reuses_total{job=~"$job"}[$__rate_interval]))"#, "reused"),
         ],
     ),
     lines(
-        "Sent again",
+        "Replays, retries and mirrors",
         "reqps",
-        "Because nobody had looked at it, because the rule asks for it, and copies for mirrors",
+        "Replays of unprocessed requests, retries configured by the rule, and mirrored copies",
         &[
             (r#"sum(rate(portico_upstream_replays_total{job=~"$job"}[$__rate_interval]))"#, "replays"),
             (r#"sum(rate(portico_upstream_retries_total{job=~"$job"}[$__rate_interval]))"#, "retries"),
@@ -255,7 +255,7 @@ const CONTROL: &[Panel] = &[
     lines(
         "Propagation",
         "s",
-        "From the first sign of a change to the snapshot that is served; compiling is a part of it",
+        "From the first sign of a change until its snapshot is served, including compilation",
         &[
             (
                 r#"histogram_quantile(0.99, sum by (le) (rate(portico_propagation_seconds_bucket{job=~"$job"}[$__rate_interval])))"#,
@@ -270,20 +270,20 @@ const CONTROL: &[Panel] = &[
     lines(
         "Snapshots",
         "short",
-        "Served since the start, and routers of hosts that were built for them",
+        "Snapshots served since the start, and host routers built for them",
         &[
             (r#"portico_snapshot_revision{job=~"$job"}"#, "{{instance}}"),
             (r#"sum(rate(portico_routers_built_total{job=~"$job"}[$__rate_interval]))"#, "routers per second"),
         ],
     ),
     lines(
-        "Problems",
+        "Diagnostics",
         "short",
-        "With what is configured, by kind of object",
-        &[(r#"max by (kind, severity) (portico_problems{job=~"$job"})"#, "{{kind}} {{severity}}")],
+        "Of the configuration, by kind of object",
+        &[(r#"max by (kind, severity) (portico_diagnostics{job=~"$job"})"#, "{{kind}} {{severity}}")],
     ),
     lines(
-        "Age of what is known",
+        "Age of watched state",
         "s",
         "0 while the watches work",
         &[(r#"max by (instance) (portico_watch_age_seconds{job=~"$job"})"#, "{{instance}}")],
@@ -291,7 +291,7 @@ const CONTROL: &[Panel] = &[
     lines(
         "Events",
         "ops",
-        "That watches reported, and lists that they began with",
+        "Objects received by watches, and lists requested",
         &[
             (r#"sum by (kind) (rate(portico_watch_events_total{job=~"$job"}[$__rate_interval]))"#, "{{kind}}"),
             (r#"sum(rate(portico_watch_lists_total{job=~"$job"}[$__rate_interval]))"#, "lists"),
@@ -300,20 +300,20 @@ const CONTROL: &[Panel] = &[
     lines(
         "Objects",
         "short",
-        "That are known of the API server",
+        "Objects known from the API server",
         &[(r#"max by (kind) (portico_watch_objects{job=~"$job"})"#, "{{kind}}")],
     ),
     lines(
         "Status writes",
         "ops",
-        "By what became of them",
+        "By result",
         &[(r#"sum by (result) (rate(portico_status_writes_total{job=~"$job"}[$__rate_interval]))"#, "{{result}}")],
     ),
-    lines("Leader", "short", "Which replica writes", &[(r#"portico_leader{job=~"$job"}"#, "{{instance}}")]),
+    lines("Leader", "short", "The replica that writes statuses", &[(r#"portico_leader{job=~"$job"}"#, "{{instance}}")]),
     lines(
         "Certificates",
         "s",
-        "Until those end that end soonest",
+        "Remaining validity of the certificates that expire first",
         &[(r#"bottomk(20, min by (secret) (portico_certificate_expiry_seconds{job=~"$job"}))"#, "{{secret}}")],
     ),
 ];
@@ -322,7 +322,7 @@ const PLUGINS: &[Panel] = &[
     lines(
         "Calls",
         "ops",
-        "Requests and answers that plugins looked at",
+        "Requests and responses processed by plugins",
         &[(
             r#"sum by (plugin, phase) (rate(portico_plugin_duration_seconds_count{job=~"$job"}[$__rate_interval]))"#,
             "{{plugin}} {{phase}}",
@@ -331,7 +331,7 @@ const PLUGINS: &[Panel] = &[
     lines(
         "p99",
         "s",
-        "What the slowest percent takes at least, waiting for other servers included",
+        "99th percentile of the duration, including calls to other servers",
         &[(
             r#"histogram_quantile(0.99, sum by (plugin, le) (rate(portico_plugin_duration_seconds_bucket{job=~"$job"}[$__rate_interval])))"#,
             "{{plugin}}",
@@ -340,7 +340,7 @@ const PLUGINS: &[Panel] = &[
     lines(
         "Time per second",
         "s",
-        "That all requests together spend in a plugin",
+        "Total time of all requests in a plugin",
         &[(
             r#"sum by (plugin) (rate(portico_plugin_duration_seconds_sum{job=~"$job"}[$__rate_interval]))"#,
             "{{plugin}}",

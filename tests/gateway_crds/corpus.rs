@@ -1,4 +1,4 @@
-//! The objects of the corpus: valid ones as they stand, and snippets that are put into them wherever they fit.
+//! Test objects: valid ones, and snippets that are inserted into them wherever they fit.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,13 +11,13 @@ use serde_json::Value;
 use super::nodes::node_of;
 use super::release::Definition;
 
-/// Values for one place in a schema, with the same fate wherever that place is repeated.
+/// Values for one place in a schema, with the same result wherever that place is repeated.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Snippets {
     #[serde(skip)]
     pub(crate) file: String,
-    /// Ends of node paths: `backendRef` is every field of that name, `filters[]` every entry of such a list.
+    /// Suffixes of node paths: `backendRef` is every field of that name, `filters[]` every entry of such a list.
     at: Vec<String>,
     #[serde(default)]
     pub(crate) accepted: Vec<Snippet>,
@@ -29,15 +29,15 @@ pub(crate) struct Snippets {
 pub(crate) struct Snippet {
     pub(crate) name: String,
     pub(crate) value: Value,
-    /// The value that was there before, for rules about changes.
+    /// The previous value, for rules about changes.
     pub(crate) before: Option<Value>,
-    /// Only in this channel, in these kinds, in this version.
+    /// Restricts the snippet to a channel, kinds and a version.
     channel: Option<String>,
     kinds: Option<Vec<String>>,
     version: Option<String>,
 }
 
-/// A valid object, and whether only the experimental channel knows its fields.
+/// A valid object, and whether its fields exist only in the experimental channel.
 pub(crate) struct Valid {
     pub(crate) file: String,
     kind: Kind,
@@ -45,10 +45,10 @@ pub(crate) struct Valid {
     object: Value,
 }
 
-/// Where a snippet goes: into which object, and to which path in it.
+/// The object and the path in it at which a snippet is inserted.
 pub(crate) struct Place<'a> {
     valid: &'a Value,
-    /// As messages write it: `spec.rules[0].filters[2]`.
+    /// In the format of messages: `spec.rules[0].filters[2]`.
     pub(crate) path: String,
 }
 
@@ -64,7 +64,7 @@ impl Snippets {
         all
     }
 
-    /// The places of a definition's objects that these snippets are for, each node once.
+    /// Places in the objects of a definition that match these snippets, each node once.
     pub(crate) fn places<'a>(&self, places: &'a BTreeMap<String, Place<'a>>) -> Vec<&'a Place<'a>> {
         let ends_so = |node: &str| {
             self.at
@@ -99,8 +99,8 @@ impl Valid {
         all
     }
 
-    /// The object as one of this definition, if its channel knows the fields.
-    pub(crate) fn of(&self, definition: &Definition) -> Option<Value> {
+    /// The object in the version of a definition, if its channel has the fields.
+    pub(crate) fn for_definition(&self, definition: &Definition) -> Option<Value> {
         let known = definition.channel == Channel::Experimental || !self.experimental;
         (self.kind == definition.kind && known).then(|| {
             let mut object = self.object.clone();
@@ -111,8 +111,8 @@ impl Valid {
 }
 
 impl Place<'_> {
-    /// The valid object with this value in place of its own.
-    pub(crate) fn holding(&self, value: &Value) -> Value {
+    /// Returns the valid object with this value inserted.
+    pub(crate) fn with_value(&self, value: &Value) -> Value {
         let mut object = self.valid.clone();
         let pointer = format!("/{}", self.path.replace(['.', '['], "/").replace(']', ""));
         *object.pointer_mut(&pointer).expect("the path was found in this object") = value.clone();
@@ -120,7 +120,7 @@ impl Place<'_> {
     }
 }
 
-/// One place for every node that any of the objects has.
+/// One place for every node that exists in any of the objects.
 pub(crate) fn places(objects: &[Value]) -> BTreeMap<String, Place<'_>> {
     let mut places = BTreeMap::new();
     for object in objects {
@@ -133,7 +133,7 @@ fn find<'a>(valid: &'a Value, value: &Value, path: String, places: &mut BTreeMap
     for (index, entry) in value.as_array().into_iter().flatten().enumerate() {
         find(valid, entry, format!("{path}[{index}]"), places);
     }
-    // Keys of labels and the like are no fields, and may have the characters that separate fields.
+    // Keys of maps such as labels are not fields and may contain separator characters.
     for (name, field) in value.as_object().into_iter().flatten().filter(|(name, _)| !name.contains(['.', '/'])) {
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         find(valid, field, path, places);

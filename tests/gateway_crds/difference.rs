@@ -1,4 +1,4 @@
-//! Where two schemas ask different things of an object.
+//! Differences between two schemas.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,8 @@ use serde_json::{Map, Value};
 
 use super::nodes::{nodes, rules};
 
-/// One line per difference, ours before theirs. Descriptions and the words of rules may differ, not where rules are.
+/// One line per difference, Portico's schema first. Descriptions and expressions of rules may differ, but not their
+/// places.
 pub(crate) fn differences(ours: &Value, theirs: &Value) -> Vec<String> {
     let (ours, theirs) = (nodes(ours), nodes(theirs));
     let paths: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
@@ -14,14 +15,14 @@ pub(crate) fn differences(ours: &Value, theirs: &Value) -> Vec<String> {
     for path in paths {
         match (ours.get(path), theirs.get(path)) {
             (Some(ours), Some(theirs)) => compare(path, ours, theirs, &mut lines),
-            (Some(_), None) => lines.push(format!("{path}: there / not there")),
-            (None, _) => lines.push(format!("{path}: not there / there")),
+            (Some(_), None) => lines.push(format!("{path}: present / absent")),
+            (None, _) => lines.push(format!("{path}: absent / present")),
         }
     }
     lines
 }
 
-/// Whether two schemas ask the same, down to the words of their rules.
+/// Whether two schemas are equal, including the expressions of their rules.
 pub(crate) fn same(one: &Value, other: &Value) -> bool {
     let words = |schema| -> Vec<(String, Vec<String>)> {
         nodes(schema).into_iter().map(|(path, node)| (path, rules(node).map(str::to_owned).collect())).collect()
@@ -34,7 +35,7 @@ fn compare(path: &str, ours: &Map<String, Value>, theirs: &Map<String, Value>, l
     if ruled != they_rule {
         lines.push(format!("{path} rules: {ruled} / {they_rule}"));
     }
-    let (ours, theirs) = (asked(ours), asked(theirs));
+    let (ours, theirs) = (own_keywords(ours), own_keywords(theirs));
     let words: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
     for word in words {
         let (ours, theirs) = (ours.get(word), theirs.get(word));
@@ -45,8 +46,8 @@ fn compare(path: &str, ours: &Map<String, Value>, theirs: &Map<String, Value>, l
     }
 }
 
-/// What a node asks by itself, in an order of its own where order means nothing.
-fn asked(node: &Map<String, Value>) -> Map<String, Value> {
+/// Keywords of the node itself, with unordered lists sorted.
+fn own_keywords(node: &Map<String, Value>) -> Map<String, Value> {
     let elsewhere =
         ["properties", "items", "additionalProperties", "description", "x-kubernetes-validations", "required", "enum"];
     let mut asked: Map<String, Value> = node

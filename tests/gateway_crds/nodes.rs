@@ -1,4 +1,4 @@
-//! A schema as a list of its nodes, each by the path that leads to it: `spec.rules[].matches[].path`.
+//! The nodes of a schema by path: `spec.rules[].matches[].path`.
 
 use std::collections::BTreeMap;
 
@@ -26,13 +26,13 @@ fn collect<'a>(schema: &'a Value, path: String, found: &mut BTreeMap<String, &'a
     found.insert(path, node);
 }
 
-/// The rules of a node, as they are written.
+/// Expressions of the rules of a node.
 pub(crate) fn rules(node: &Map<String, Value>) -> impl Iterator<Item = &str> {
     let rules = node.get("x-kubernetes-validations").and_then(Value::as_array);
     rules.into_iter().flatten().filter_map(|rule| rule["rule"].as_str())
 }
 
-/// The path of the node that a path in an object leads to: `spec.rules[0].name` becomes `spec.rules[].name`.
+/// The schema node of a path in an object: `spec.rules[0].name` becomes `spec.rules[].name`.
 pub(crate) fn node_of(path: &str) -> String {
     let mut node = String::with_capacity(path.len());
     let mut inside = false;

@@ -1,4 +1,4 @@
-//! The definitions of the release, as `scripts/gateway-crds.sh` lays them down.
+//! The definitions of the release, in the layout of `scripts/gateway-crds.sh`.
 
 use std::path::{Path, PathBuf};
 
@@ -17,13 +17,13 @@ pub(crate) struct Definition {
 }
 
 impl Definition {
-    /// As messages name it.
+    /// Name in messages.
     pub(crate) fn name(&self) -> String {
         format!("{} {} ({})", self.kind, self.version, self.channel.name())
     }
 }
 
-/// An object from one of the release's own examples.
+/// An object from the examples of the release.
 pub(crate) struct Example {
     pub(crate) file: String,
     pub(crate) kind: Kind,
@@ -31,7 +31,7 @@ pub(crate) struct Example {
     pub(crate) object: Value,
 }
 
-/// Everything that the release serves, in a fixed order.
+/// All definitions of the release, in a fixed order.
 pub(crate) fn definitions() -> Vec<Definition> {
     let mut definitions = Vec::new();
     for channel in Channel::ALL {
@@ -44,12 +44,12 @@ pub(crate) fn definitions() -> Vec<Definition> {
     definitions
 }
 
-/// The objects of Gateway API in the release's examples of valid objects.
+/// Gateway API objects in the examples of valid objects.
 pub(crate) fn examples() -> Vec<Example> {
     examples_in("examples")
 }
 
-/// The objects of Gateway API in the release's examples of invalid objects.
+/// Gateway API objects in the examples of invalid objects.
 pub(crate) fn invalid_examples() -> Vec<Example> {
     examples_in("invalid-examples")
 }
@@ -70,7 +70,7 @@ fn examples_in(part: &str) -> Vec<Example> {
     examples
 }
 
-/// All documents of a part of the release in one channel, with the files they are from.
+/// All documents of a part of the release in one channel, with their files.
 fn documents(part: &str, channel: Channel) -> Vec<(PathBuf, Value)> {
     let mut documents = Vec::new();
     for file in files(&folder().join(part).join(channel.name())) {
@@ -82,11 +82,11 @@ fn documents(part: &str, channel: Channel) -> Vec<(PathBuf, Value)> {
     documents
 }
 
-/// The YAML files in a folder and below, in a fixed order.
+/// The YAML files in a folder and its subfolders, in a fixed order.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap_or_else(|error| {
         panic!(
-            "{}: {error}; run scripts/gateway-crds.sh, which puts the CRDs of the release there, or set \
+            "{}: {error}; run scripts/gateway-crds.sh, which downloads the CRDs of the release, or set \
              PORTICO_GATEWAY_CRDS to the folder that it prints",
             folder.display()
         )
@@ -107,7 +107,8 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 fn add(document: &Value, channel: Channel, definitions: &mut Vec<Definition>) {
     let spec = &document["spec"];
     let (group, name) = (spec["group"].as_str().unwrap(), spec["names"]["kind"].as_str().unwrap());
-    let kind = Kind::find(group, name).unwrap_or_else(|| panic!("the release has {name} of {group}, we have not"));
+    let kind = Kind::find(group, name)
+        .unwrap_or_else(|| panic!("the release contains {name} of {group}, which Portico lacks"));
     let versions = spec["versions"].as_array().unwrap();
     for version in versions.iter().filter(|version| version["served"] == true) {
         definitions.push(Definition {

@@ -1,4 +1,4 @@
-//! A client for HTTP/1.1 that notices everything: one request at a time, or without end from a thread of its own.
+//! A strict HTTP/1.1 client: single requests, or a continuous load from a thread.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -8,17 +8,17 @@ use std::thread::{self, JoinHandle};
 
 use serde_json::Value;
 
-use super::{PATIENCE, eventually};
+use super::{TEST_TIMEOUT, eventually};
 
 /// A complete response.
 #[derive(Debug)]
-pub struct Answer {
+pub struct ClientResponse {
     pub status: u16,
     pub head: String,
     pub body: String,
 }
 
-impl Answer {
+impl ClientResponse {
     /// The value of a header field.
     pub fn field(&self, name: &str) -> Option<&str> {
         let fields = self.head.lines().filter_map(|line| line.split_once(':'));
@@ -31,7 +31,7 @@ impl Answer {
     }
 }
 
-/// A kept connection.
+/// A keep-alive connection.
 pub struct Connection {
     stream: BufReader<TcpStream>,
 }
@@ -39,19 +39,19 @@ pub struct Connection {
 impl Connection {
     pub fn open(address: &str) -> io::Result<Self> {
         let stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TEST_TIMEOUT))?;
         stream.set_nodelay(true)?;
         Ok(Connection { stream: BufReader::new(stream) })
     }
 
-    /// Asks for a path of `host`. An answer that ends early is an error.
-    pub fn get(&mut self, host: &str, path: &str) -> io::Result<Answer> {
+    /// Sends a GET request. A truncated response is an error.
+    pub fn get(&mut self, host: &str, path: &str) -> io::Result<ClientResponse> {
         let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n");
         self.stream.get_mut().write_all(request.as_bytes())?;
         self.answer()
     }
 
-    fn answer(&mut self) -> io::Result<Answer> {
+    fn answer(&mut self) -> io::Result<ClientResponse> {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
             if self.stream.read_line(&mut head)? == 0 {
@@ -60,7 +60,7 @@ impl Connection {
         }
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
         let status = status.ok_or_else(|| io::Error::other(format!("no status in {head:?}")))?;
-        let mut answer = Answer { status, head, body: String::new() };
+        let mut answer = ClientResponse { status, head, body: String::new() };
         let mut body = Vec::new();
         if answer.field("transfer-encoding") == Some("chunked") {
             loop {
@@ -86,27 +86,27 @@ impl Connection {
     }
 }
 
-/// One request on a connection of its own.
-pub fn try_get(address: &str, host: &str, path: &str) -> io::Result<Answer> {
+/// One request on a new connection.
+pub fn try_get(address: &str, host: &str, path: &str) -> io::Result<ClientResponse> {
     Connection::open(address)?.get(host, path)
 }
 
-/// As `try_get`, where there has to be an answer.
-pub fn get(address: &str, path: &str) -> Answer {
+/// Like `try_get`; panics without a response.
+pub fn get(address: &str, path: &str) -> ClientResponse {
     try_get(address, address, path).unwrap_or_else(|error| panic!("http://{address}{path}: {error}"))
 }
 
-/// A client that asks for one thing without end, and remembers every answer that is not 200.
-pub struct Visitor {
+/// A client that repeats one request and records every response other than 200.
+pub struct ContinuousClient {
     stop: Arc<AtomicBool>,
-    /// Requests so far.
-    asked: Arc<AtomicUsize>,
+    /// Number of completed requests.
+    completed: Arc<AtomicUsize>,
     thread: JoinHandle<(usize, Vec<String>)>,
 }
 
-impl Visitor {
-    /// `keep` is for one connection that is kept as long as the server lets us, else there is one for each request.
-    pub fn start(address: String, path: &'static str, keep: bool) -> Visitor {
+impl ContinuousClient {
+    /// `keep` reuses one connection until the server closes it; otherwise each request opens a new one.
+    pub fn start(address: String, path: &'static str, keep: bool) -> ContinuousClient {
         let stop = Arc::new(AtomicBool::new(false));
         let asked_so_far = Arc::new(AtomicUsize::new(0));
         let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&asked_so_far));
@@ -130,19 +130,19 @@ impl Visitor {
             }
             (count, failures)
         });
-        Visitor { stop, asked: asked_so_far, thread }
+        ContinuousClient { stop, completed: asked_so_far, thread }
     }
 
-    /// Waits until so many more requests were answered, however long the machine takes for them.
+    /// Waits until `count` more requests have completed.
     pub fn wait_more(&self, count: usize) {
-        let wanted = self.asked.load(Ordering::Relaxed) + count;
-        eventually("more requests", || (self.asked.load(Ordering::Relaxed) >= wanted).then_some(()));
+        let wanted = self.completed.load(Ordering::Relaxed) + count;
+        eventually("more requests", || (self.completed.load(Ordering::Relaxed) >= wanted).then_some(()));
     }
 
-    /// How many requests there were. Fails if one of them did.
+    /// Returns the number of requests. Panics if one of them failed.
     pub fn stop(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
-        let (count, failures) = self.thread.join().expect("it does not panic");
+        let (count, failures) = self.thread.join().expect("the client thread does not panic");
         assert!(failures.is_empty(), "{} of {count} requests failed, first {}", failures.len(), failures[0]);
         count
     }

@@ -1,4 +1,4 @@
-//! Expected texts in files. `UPDATE=1` rewrites them; the difference is then reviewed like code.
+//! Expected output in files. `UPDATE=1` rewrites them; the changes are then reviewed like code.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::program::root;
 
-/// The file of an expected text, below `tests/`.
+/// A file with expected output, below `tests/`.
 pub struct Golden {
     name: String,
 }
@@ -16,16 +16,16 @@ impl Golden {
         Golden { name: name.into() }
     }
 
-    /// The expected text; empty if there is no file yet.
+    /// The expected output; empty if the file does not exist yet.
     pub fn expected(&self) -> String {
         fs::read_to_string(self.path()).unwrap_or_default()
     }
 
-    /// Compares, or rewrites the file. Says what differs.
+    /// Compares with the file or rewrites it. Returns the difference.
     pub fn compare(&self, found: &str) -> Result<(), String> {
         if is_update() {
             if self.expected() != found {
-                fs::create_dir_all(self.path().parent().expect("it is below tests")).unwrap();
+                fs::create_dir_all(self.path().parent().expect("the path is below tests")).unwrap();
                 fs::write(self.path(), found).unwrap();
             }
             return Ok(());
@@ -34,11 +34,7 @@ impl Golden {
         if expected == found {
             return Ok(());
         }
-        Err(format!(
-            "tests/{} is not what it says now (- expected, + found):\n{}",
-            self.name,
-            difference(&expected, found)
-        ))
+        Err(format!("tests/{} differs (- expected, + found):\n{}", self.name, difference(&expected, found)))
     }
 
     fn path(&self) -> PathBuf {
@@ -46,17 +42,17 @@ impl Golden {
     }
 }
 
-/// Whether expected texts are to be rewritten.
+/// Whether expected output should be rewritten.
 pub fn is_update() -> bool {
     std::env::var_os("UPDATE").is_some()
 }
 
-/// Fails with everything that differs.
+/// Panics with all differences.
 pub fn expect_none(differing: &[String], program: &str) {
     assert!(differing.is_empty(), "{}\nIf that is right: UPDATE=1 cargo test --test {program}", differing.join("\n"));
 }
 
-/// The lines from the first that differs to the last.
+/// The lines from the first difference to the last.
 fn difference(expected: &str, found: &str) -> String {
     let (expected, found): (Vec<_>, Vec<_>) = (expected.lines().collect(), found.lines().collect());
     let same = |pair: &(&&str, &&str)| pair.0 == pair.1;

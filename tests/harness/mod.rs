@@ -1,16 +1,16 @@
-//! What the tests of the whole program share: a place to run it, the program itself, a client, and texts to compare with.
+//! Shared by tests of the whole program: an isolated environment, the program, a client, and expected output.
 //!
 //! ```text
-//!   site.rs     a folder, a loopback address and ports that nobody else has
-//!   program.rs  `portico` as a process: what it says, how it ends
-//!   client.rs   requests, one by one or without end
-//!   network.rs  a network namespace, for fixed ports and few rights
-//!   objects.rs  manifests that many tests need
-//!   golden.rs   what it should say, in files that UPDATE=1 rewrites
+//!   site.rs     a folder, and a loopback address with ports reserved for one test
+//!   program.rs  `portico` as a process: output and exit status
+//!   client.rs   single requests and continuous load
+//!   network.rs  a network namespace, for fixed ports and missing privileges
+//!   objects.rs  shared manifests
+//!   golden.rs   expected output, rewritten by UPDATE=1
 //! ```
 
-#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by the one and reports by the other")]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of this module")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail by unwrap and report to stdout")]
 
 pub mod client;
 pub mod golden;
@@ -21,18 +21,18 @@ pub mod site;
 
 use std::time::Duration;
 
-/// Asks again and again until there is an answer. Only for what gives no sign: the state of another process.
+/// Polls until there is a result. Only for state without events, such as that of another process.
 pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let pause = Duration::from_millis(20);
-    for _ in 0..PATIENCE.as_millis() / pause.as_millis() {
+    for _ in 0..TEST_TIMEOUT.as_millis() / pause.as_millis() {
         if let Some(answer) = ask() {
             return answer;
         }
-        #[expect(clippy::disallowed_methods, reason = "there is no event, and this thread has nothing else to do")]
+        #[expect(clippy::disallowed_methods, reason = "there is no event to wait for, and this thread is idle")]
         std::thread::sleep(pause);
     }
-    panic!("{what}: not within {PATIENCE:?}");
+    panic!("{what}: not within {TEST_TIMEOUT:?}");
 }
 
-/// How long to wait for what should happen at once. Long, because the machine may be busy with other tests.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Timeout for events that are expected immediately. Long, because other tests may keep the machine busy.
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(20);

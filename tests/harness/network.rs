@@ -1,16 +1,16 @@
-//! A network of its own for a program whose ports are fixed or whose rights are few: a namespace with loopback alone.
+//! A network namespace with loopback only, for programs with fixed ports or without privileges.
 
 use std::process::Command;
 
-/// How namespaces can be made here.
+/// The way to create namespaces on this machine.
 #[derive(Clone, Copy)]
 pub struct Network {
-    /// Without root, as root of a user namespace.
+    /// As root of a new user namespace, without real root privileges.
     as_user: bool,
 }
 
 impl Network {
-    /// None if the test is left out on purpose. Fails with a sentence where there are no namespaces.
+    /// `None` if such tests are disabled by `E2E=off`. Panics if namespaces are unavailable.
     pub fn new() -> Option<Network> {
         if std::env::var_os("E2E").is_some_and(|value| value == "off") {
             println!("not run: E2E=off");
@@ -26,12 +26,12 @@ impl Network {
             }
         }
         panic!(
-            "this test needs a network namespace, as root or with user namespaces: {refused}\nWhere that cannot be had, \
-             E2E=off leaves it out"
+            "this test needs a network namespace, as root or with user namespaces: {refused}\nE2E=off \
+             skips the test"
         );
     }
 
-    /// A command that runs in a new network. It is the process itself that is started, not a child of it.
+    /// A command that runs in a new network namespace, as the started process itself and not as its child.
     pub fn command(self, program: &str, arguments: &[String]) -> Command {
         let mut command = Command::new("unshare");
         if self.as_user {
@@ -41,8 +41,8 @@ impl Network {
         command
     }
 
-    /// A command that runs in the network of a process.
-    pub fn beside(self, process: u32, program: &str, arguments: &[&str]) -> Command {
+    /// A command that runs in the network namespace of a process.
+    pub fn command_in(self, process: u32, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--target={process}"));
         if self.as_user {

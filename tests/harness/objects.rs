@@ -1,8 +1,8 @@
-//! Objects that many tests need, as text with placeholders.
+//! Shared objects, as text with placeholders.
 
 use super::site::Site;
 
-/// A class, a Gateway `good` on `@port@`, and a Service `echo` that leads to the echo server.
+/// A class, a Gateway `good` on `@port@`, and a Service `echo` for the echo server.
 pub const GATEWAY: &str = "apiVersion: gateway.networking.k8s.io/v1
 kind: GatewayClass
 metadata:
@@ -50,7 +50,7 @@ spec:
     )
 }
 
-/// A route of a Gateway, for the path of its name, to a Service.
+/// A route to a Service for the path of its name.
 pub fn route(gateway: &str, name: &str, service: &str) -> String {
     format!(
         "apiVersion: gateway.networking.k8s.io/v1
@@ -71,7 +71,7 @@ spec:
     )
 }
 
-/// Puts the Gateway and a route `good` into the folder of manifests.
+/// Writes the Gateway and a route `good` into the manifests folder.
 pub fn place_good(site: &Site) {
     site.save("manifests/gateway.yaml", GATEWAY);
     site.save("manifests/good.yaml", &route("good", "good", "echo"));

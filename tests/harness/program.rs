@@ -1,4 +1,4 @@
-//! `portico` as a process: what it says on both outputs, waiting for it to say something, and how it ends.
+//! `portico` as a process: its output, waiting for output, and its exit status.
 
 use std::io::Read;
 use std::os::unix::process::CommandExt;
@@ -7,10 +7,10 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
-use super::PATIENCE;
+use super::TEST_TIMEOUT;
 use super::site::Site;
 
-/// The program in the folder of a site, with nothing of ours in its environment.
+/// The program in the folder of a site, without Portico's environment variables.
 pub fn portico(site: &Site) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portico"));
     clean(&mut command);
@@ -18,11 +18,11 @@ pub fn portico(site: &Site) -> Command {
     command
 }
 
-/// Nothing that whoever runs the tests has in the environment counts. What is printed is for people, as on a terminal.
+/// Removes variables of the test environment and selects the text log format, as on a terminal.
 pub fn clean(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
-        // The tests may have been started by make, which tells the makes below it to say where they are.
+        // make exports these variables if it runs the tests, and they would affect nested make processes.
         if name.starts_with("PORTICO_") || ["MAKEFLAGS", "MAKELEVEL", "MFLAGS"].contains(&&*name) {
             command.env_remove(&*name);
         }
@@ -37,7 +37,7 @@ pub fn run(site: &Site, more: &[&str]) -> Program {
     Program::start(command)
 }
 
-/// The arguments of `run`, for those who start it in another way.
+/// The arguments of `run`, for tests that start the program differently.
 pub fn run_arguments(site: &Site) -> Vec<String> {
     let words = format!(
         "run --manifests manifests --gateway-address-pool {} --gateway-address-pool {} --echo {} --status-listen {} \
@@ -51,10 +51,10 @@ pub fn run_arguments(site: &Site) -> Vec<String> {
     words.split(' ').map(str::to_owned).collect()
 }
 
-/// A running program. It is killed when this is dropped.
+/// A running program. It is killed on drop.
 pub struct Program {
     child: Child,
-    /// Its children are killed with it.
+    /// Kills the process group, including children.
     group: bool,
     stdout: Arc<Stream>,
     stderr: Arc<Stream>,
@@ -65,7 +65,7 @@ impl Program {
         Program::spawn(command, false)
     }
 
-    /// As `start`, for what starts children of its own, which would live on if it was killed alone.
+    /// Like `start`, for a command whose children would survive if only the command was killed.
     pub fn start_group(mut command: Command) -> Program {
         command.process_group(0);
         Program::spawn(command, true)
@@ -74,8 +74,8 @@ impl Program {
     fn spawn(mut command: Command, group: bool) -> Program {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
-        let stdout = Stream::follow(child.stdout.take().expect("it is piped"));
-        let stderr = Stream::follow(child.stderr.take().expect("it is piped"));
+        let stdout = Stream::follow(child.stdout.take().expect("stdout is piped"));
+        let stderr = Stream::follow(child.stderr.take().expect("stderr is piped"));
         Program { child, group, stdout, stderr }
     }
 
@@ -84,7 +84,7 @@ impl Program {
     }
 
     pub fn stdin(&mut self) -> std::process::ChildStdin {
-        self.child.stdin.take().expect("it was piped")
+        self.child.stdin.take().expect("stdin was piped")
     }
 
     /// Everything on stdout so far.
@@ -97,17 +97,19 @@ impl Program {
         self.stderr.text()
     }
 
-    /// What people read on stderr, without the log.
-    pub fn told(&self) -> String {
-        told(&self.stderr())
+    /// Messages on stderr without log events.
+    pub fn messages(&self) -> String {
+        without_log_events(&self.stderr())
     }
 
-    /// Waits until what is told meets a condition. On failure gives what was told instead.
-    pub fn wait_told(&self, meets: impl Fn(&str) -> bool) -> Result<String, String> {
-        self.stderr.wait(|text| Some(told(text)).filter(|told| meets(told))).map_err(|text| told(&text))
+    /// Waits until the messages meet a condition. Otherwise returns the messages.
+    pub fn wait_messages(&self, meets: impl Fn(&str) -> bool) -> Result<String, String> {
+        self.stderr
+            .wait(|text| Some(without_log_events(text)).filter(|told| meets(told)))
+            .map_err(|text| without_log_events(&text))
     }
 
-    /// Waits until stdout has so many lines, all complete.
+    /// Waits until stdout has `count` complete lines.
     pub fn wait_lines(&self, count: usize) -> Vec<String> {
         self.wait_stdout(|text| {
             let lines: Vec<_> =
@@ -118,24 +120,24 @@ impl Program {
 
     /// Waits until stdout meets a condition.
     pub fn wait_stdout<T>(&self, find: impl Fn(&str) -> Option<T>) -> T {
-        self.stdout.wait(find).unwrap_or_else(|text| panic!("it does not come; stdout has\n{text}"))
+        self.stdout.wait(find).unwrap_or_else(|text| panic!("the expected output is missing; stdout:\n{text}"))
     }
 
-    /// Waits until all of stderr, the log included, meets a condition.
+    /// Waits until stderr, including log events, meets a condition.
     pub fn wait_stderr<T>(&self, find: impl Fn(&str) -> Option<T>) -> T {
-        self.stderr.wait(find).unwrap_or_else(|text| panic!("it does not come; stderr has\n{text}"))
+        self.stderr.wait(find).unwrap_or_else(|text| panic!("the expected output is missing; stderr:\n{text}"))
     }
 
-    /// Waits until everything was told that is told at the start.
+    /// Waits for the complete startup report.
     pub fn wait_started(&self) -> String {
-        self.wait_told(|told| told.lines().any(|line| line.contains(" read from ")))
-            .unwrap_or_else(|told| panic!("it did not start: {told}\n{}", self.stderr()))
+        self.wait_messages(|told| told.lines().any(|line| line.contains(" read from ")))
+            .unwrap_or_else(|told| panic!("the program did not start: {told}\n{}", self.stderr()))
     }
 
-    /// What is told until nothing more comes for a while: for writing expected texts, not for comparing with them.
-    pub fn told_until_quiet(&self) -> String {
+    /// Messages until none is added for a while; used to rewrite expected output, not to compare with it.
+    pub fn messages_until_quiet(&self) -> String {
         self.stderr.until_quiet();
-        self.told()
+        self.messages()
     }
 
     pub fn signal(&self, name: &str) {
@@ -143,18 +145,18 @@ impl Program {
     }
 
     pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().expect("it is our child").is_none()
+        self.child.try_wait().expect("it is a child process").is_none()
     }
 
-    /// Waits for the end of both outputs and of the process.
+    /// Waits until both outputs are closed and the process has ended.
     pub fn wait(mut self) -> Ended {
         let stdout = self.stdout.wait_end();
         let stderr = self.stderr.wait_end();
-        let status = self.child.wait().expect("it is our child");
+        let status = self.child.wait().expect("it is a child process");
         Ended { status, stdout, stderr }
     }
 
-    /// Asks it to stop, as a cluster and Ctrl-C do, and waits.
+    /// Sends SIGTERM, as a cluster does, and waits for the end.
     pub fn stop(self) -> Ended {
         self.signal("TERM");
         self.wait()
@@ -163,7 +165,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended already.
         if self.group && self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
             Command::new("kill").args(["-s", "KILL", "--", &format!("-{}", self.id())]).output().ok();
         }
@@ -180,29 +182,29 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// It ended of its own accord, without a panic on the way.
-    pub fn expect_fine(self) -> Self {
+    /// Verifies a successful exit without a panic.
+    pub fn expect_success(self) -> Self {
         assert!(self.status.success(), "{}\n{}", self.status, self.stderr);
         assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
         self
     }
 
-    pub fn told(&self) -> String {
-        told(&self.stderr)
+    pub fn messages(&self) -> String {
+        without_log_events(&self.stderr)
     }
 }
 
 pub fn signal(process: u32, name: &str) {
-    let kill = Command::new("kill").args(["-s", name, &process.to_string()]).output().expect("kill is everywhere");
+    let kill = Command::new("kill").args(["-s", name, &process.to_string()]).output().expect("kill is installed");
     assert!(kill.status.success(), "kill -s {name} {process}: {}", String::from_utf8_lossy(&kill.stderr));
 }
 
-/// Runs a command that ends by itself.
+/// Runs a command until it ends.
 pub fn output(mut command: Command) -> Output {
     command.output().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"))
 }
 
-/// Whether tests that need rights are left out on purpose (`E2E=off`).
+/// Whether tests that need privileges are disabled (`E2E=off`).
 pub fn is_off() -> bool {
     let off = std::env::var_os("E2E").is_some_and(|value| value == "off");
     if off {
@@ -216,17 +218,17 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A line of the log begins with a time: `2026-01-31T09:30:00.123456Z  INFO …`.
+/// A log event starts with a timestamp: `2026-01-31T09:30:00.123456Z  INFO …`.
 fn is_event(line: &str) -> bool {
     let time = line.split(' ').next().unwrap_or_default();
     time.len() == 27 && time.ends_with('Z') && time.as_bytes()[10] == b'T'
 }
 
-fn told(stderr: &str) -> String {
+fn without_log_events(stderr: &str) -> String {
     stderr.split_inclusive('\n').filter(|line| !is_event(line)).collect()
 }
 
-/// What came out of a pipe so far.
+/// Output of a pipe.
 #[derive(Default)]
 struct Stream {
     read: Mutex<Received>,
@@ -243,7 +245,7 @@ impl Stream {
     fn follow(mut pipe: impl Read + Send + 'static) -> Arc<Stream> {
         let stream = Arc::new(Stream::default());
         let writer = Arc::clone(&stream);
-        // It ends with the pipe, and the pipe with the process.
+        // The thread ends with the pipe, and the pipe with the process.
         thread::spawn(move || {
             let mut buffer = [0; 16 * 1024];
             loop {
@@ -264,13 +266,13 @@ impl Stream {
         text(&self.read.lock().unwrap())
     }
 
-    /// The first thing found. When the time or the stream is over: everything that came instead.
+    /// Waits for the first result of `find`. On timeout or end of the stream, returns all output.
     fn wait<T>(&self, find: impl Fn(&str) -> Option<T>) -> Result<T, String> {
         let mut found = None;
         let read = self.read.lock().unwrap();
         let (read, _) = self
             .more
-            .wait_timeout_while(read, PATIENCE, |read| {
+            .wait_timeout_while(read, TEST_TIMEOUT, |read| {
                 found = find(&text(read));
                 found.is_none() && !read.ended
             })
@@ -280,8 +282,8 @@ impl Stream {
 
     fn wait_end(&self) -> String {
         let read = self.read.lock().unwrap();
-        let (read, waited) = self.more.wait_timeout_while(read, PATIENCE, |read| !read.ended).unwrap();
-        assert!(!waited.timed_out(), "the program does not end; it said\n{}", text(&read));
+        let (read, waited) = self.more.wait_timeout_while(read, TEST_TIMEOUT, |read| !read.ended).unwrap();
+        assert!(!waited.timed_out(), "the program does not end; output:\n{}", text(&read));
         text(&read)
     }
 

@@ -1,4 +1,4 @@
-//! A place to run the program: a folder, a loopback address and ports that no other test has, so that all run at once.
+//! An isolated environment for the program: a folder, a loopback address and ports, so that tests run in parallel.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,7 @@ use base64::prelude::BASE64_STANDARD;
 use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
 
-/// Where one run happens. Its numbers differ from run to run; `plain` makes texts comparable.
+/// The environment of one run. Its address and ports vary; `plain` normalizes them.
 pub struct Site {
     folder: TempDir,
     address: Ipv4Addr,
@@ -21,51 +21,51 @@ pub struct Site {
 
 impl Site {
     pub fn new() -> Self {
-        let folder = tempfile::tempdir().expect("there is room for a temporary folder");
+        let folder = tempfile::tempdir().expect("a temporary folder can be created");
         Site { folder, address: *ADDRESS, ports: RefCell::default() }
     }
 
-    /// The folder that the program runs in.
+    /// A path in the working folder of the program.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// Where the first Gateway listens.
+    /// Address of the first Gateway.
     pub fn address(&self) -> Ipv4Addr {
         self.address
     }
 
-    /// Where a second Gateway listens.
+    /// Address of a second Gateway.
     pub fn next_address(&self) -> Ipv4Addr {
         let [first, second, third, fourth] = self.address.octets();
         Ipv4Addr::new(first, second + PARTS, third, fourth)
     }
 
-    /// The port of this name: one of `NAMES`.
+    /// The port with a name in `NAMES`.
     pub fn port(&self, name: &str) -> u16 {
         let (name, _) = NAMES.iter().find(|(known, _)| *known == name).expect("the name is in the list");
         *self.ports.borrow_mut().entry(name).or_insert_with(|| free_port(self.address))
     }
 
-    /// `address:port` of this name.
+    /// `address:port` of a named port.
     pub fn at(&self, name: &str) -> String {
         format!("{}:{}", self.address, self.port(name))
     }
 
-    /// Saves a file the way careful editors do: written aside, then renamed. Placeholders are filled in.
+    /// Saves a file atomically, by writing a temporary file and renaming it. Fills in placeholders.
     pub fn save(&self, name: &str, text: &str) {
         self.save_bytes(name, self.filled(text).as_bytes());
     }
 
     pub fn save_bytes(&self, name: &str, bytes: &[u8]) {
         let path = self.path(name);
-        fs::create_dir_all(path.parent().expect("it is below the folder")).unwrap();
+        fs::create_dir_all(path.parent().expect("the path is below the folder")).unwrap();
         let aside = self.path(".saving");
         fs::write(&aside, bytes).unwrap();
         fs::rename(&aside, &path).unwrap();
     }
 
-    /// Writes over a file, as `cat >` and simple editors do.
+    /// Overwrites a file in place, as simple editors do.
     pub fn overwrite(&self, name: &str, text: &str) {
         fs::write(self.path(name), self.filled(text)).unwrap();
     }
@@ -74,7 +74,7 @@ impl Site {
         fs::remove_file(self.path(name)).unwrap();
     }
 
-    /// The text with `@address@`, `@port@` and the like replaced by those of this place.
+    /// Replaces placeholders such as `@address@` and `@port@` by the values of this site.
     pub fn filled(&self, text: &str) -> String {
         let mut parts = text.split('@');
         let mut filled = parts.next().unwrap_or_default().to_owned();
@@ -109,20 +109,20 @@ impl Site {
         }
     }
 
-    /// The text with the numbers of this place replaced by those that all expected texts have. They are equally long, so
-    /// that columns and carets stay where they are.
-    pub fn plain(&self, text: &str) -> String {
+    /// Replaces addresses and ports of this site by those in expected output, which have the same length to preserve
+    /// the alignment of columns and carets.
+    pub fn normalize(&self, text: &str) -> String {
         let mut text = text.replace(&self.address.to_string(), PLAIN_ADDRESS);
         text = text.replace(&self.next_address().to_string(), PLAIN_NEXT_ADDRESS);
         for (name, port) in self.ports.borrow().iter() {
-            let (_, plain) = NAMES.iter().find(|(known, _)| known == name).expect("it was looked up when it was made");
+            let (_, plain) = NAMES.iter().find(|(known, _)| known == name).expect("the name was checked on creation");
             text = with_number(&text, *port, plain);
         }
         without_times(&text)
     }
 }
 
-/// Replaces a number, but not the same digits within a longer one.
+/// Replaces a number, but not its digits within a longer number.
 fn with_number(text: &str, number: u16, plain: &str) -> String {
     let number = number.to_string();
     let mut replaced = String::with_capacity(text.len());
@@ -138,7 +138,7 @@ fn with_number(text: &str, number: u16, plain: &str) -> String {
     replaced + rest
 }
 
-/// What took how long is different each time.
+/// Replaces durations, which vary.
 pub fn without_times(text: &str) -> String {
     let mut parts = text.split("live after ");
     let mut plain = parts.next().unwrap_or_default().to_owned();
@@ -151,56 +151,56 @@ pub fn without_times(text: &str) -> String {
     plain
 }
 
-/// Names of ports, and what they are called in expected texts: five digits, as the ports that a system gives out have.
+/// Names of ports and their normalized values, with five digits like ephemeral ports.
 const NAMES: &[(&str, &str)] =
     &[("port", "18080"), ("other", "18081"), ("echo", "19000"), ("status", "18100"), ("admin", "18101")];
 
 const PLAIN_ADDRESS: &str = "127.100.100.100";
 const PLAIN_NEXT_ADDRESS: &str = "127.100.100.101";
 
-/// Values for each part of an address that have three digits, so that there is room for the next address.
+/// Number of three-digit values for each part of an address that leave room for the next address.
 const PARTS: u8 = 77;
 
-/// An address for each test program, three digits in each part. All of 127.0.0.0/8 is this machine, and connections begin
-/// at 127.0.0.1, so nobody but this process has a port there.
+/// An address per test process, with three digits in each part. All of 127.0.0.0/8 is local, and outgoing connections
+/// use 127.0.0.1, so no other process uses ports of this address.
 static ADDRESS: LazyLock<Ipv4Addr> = LazyLock::new(|| {
     let number = std::process::id();
     let parts = u32::from(PARTS);
-    let part = |divisor: u32| 100 + u8::try_from(number / divisor % parts).expect("it is less than 77");
+    let part = |divisor: u32| 100 + u8::try_from(number / divisor % parts).expect("the remainder is less than 77");
     let address = Ipv4Addr::new(127, part(parts * parts), part(parts), part(1));
-    // Some systems have 127.0.0.1 alone.
+    // Other systems than Linux may only have 127.0.0.1.
     assert!(TcpListener::bind((address, 0)).is_ok(), "cannot listen on {address}; these tests need Linux");
     address
 });
 
-/// A port that no other test of this process was given either.
+/// A free port that no other test in this process uses.
 pub fn free_port(address: Ipv4Addr) -> u16 {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {
-        let listener = TcpListener::bind((address, 0)).expect("some port is free");
-        let port = listener.local_addr().expect("it is bound").port();
+        let listener = TcpListener::bind((address, 0)).expect("a port is free");
+        let port = listener.local_addr().expect("the listener is bound").port();
         if port >= 10_000 && GIVEN.lock().unwrap().insert(port) {
             return port;
         }
     }
 }
 
-/// A certificate with its key, and a key that is not its own.
-struct Pair {
+/// A certificate with its key, and an unrelated key.
+struct TestCertificate {
     certificate: String,
     key: String,
     another_key: String,
 }
 
-static PAIR: LazyLock<Pair> = LazyLock::new(|| {
-    let key = KeyPair::generate().expect("keys can be made");
-    let params = CertificateParams::new(vec!["secure.example".to_owned()]).expect("the name is fine");
-    let certificate = params.self_signed(&key).expect("it signs itself");
-    let another_key = KeyPair::generate().expect("keys can be made").serialize_pem();
-    Pair { certificate: certificate.pem(), key: key.serialize_pem(), another_key }
+static PAIR: LazyLock<TestCertificate> = LazyLock::new(|| {
+    let key = KeyPair::generate().expect("a key can be generated");
+    let params = CertificateParams::new(vec!["secure.example".to_owned()]).expect("the name is valid");
+    let certificate = params.self_signed(&key).expect("self-signing succeeds");
+    let another_key = KeyPair::generate().expect("a key can be generated").serialize_pem();
+    TestCertificate { certificate: certificate.pem(), key: key.serialize_pem(), another_key }
 });
 
-/// Every file below a folder, by its path in it, sorted.
+/// All files below a folder by relative path, sorted.
 pub fn files_below(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     let mut waiting = vec![folder.to_owned()];
@@ -210,7 +210,7 @@ pub fn files_below(folder: &Path) -> BTreeMap<String, Vec<u8>> {
             if path.is_dir() {
                 waiting.push(path);
             } else {
-                let name = path.strip_prefix(folder).expect("it is below").display().to_string();
+                let name = path.strip_prefix(folder).expect("the path is below the folder").display().to_string();
                 files.insert(name, fs::read(&path).unwrap());
             }
         }

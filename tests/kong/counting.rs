@@ -1,10 +1,10 @@
-//! Whom a count of rate-limiting is of, by what the plugin is attached to, and what dashboards call routes and services.
+//! Scopes of rate-limit counters by attachment of the plugin, and names of routes and services in Kong's metrics.
 
 use crate::harness::client::try_get;
 use crate::harness::objects::place_good;
 use crate::harness::program::run;
 use crate::harness::site::Site;
-use crate::{has, page};
+use crate::{has_sample, page};
 
 const CLASS: &str = "apiVersion: networking.k8s.io/v1
 kind: IngressClass
@@ -37,15 +37,15 @@ plugin: rate-limiting
 config: {year: 30}
 ";
 
-/// Routes to these, by host and path, and with these plugins.
+/// An Ingress with these plugins and rules (host, path and Service).
 fn ingress(name: &str, plugins: &str, rules: &[(&str, &str, &str)], more: &str) -> String {
     let rules = rules.iter().map(|(host, path, service)| {
         let host = if host.is_empty() { String::new() } else { format!("host: {host:?}, ") };
         let (service, port) = service.split_once(':').unwrap();
         let port = if port.parse::<u16>().is_ok() { format!("number: {port}") } else { format!("name: {port}") };
         format!(
-            "  - {{{host}http: {{paths: [{{path: {path}, pathType: Prefix, backend: {{service: {{name: {service}, port: \
-             {{{port}}}}}}}}}]}}}}\n"
+            "  - {{{host}http: {{paths: [{{path: {path}, pathType: Prefix, \
+             backend: {{service: {{name: {service}, port: {{{port}}}}}}}}}]}}}}\n"
         )
     });
     format!(
@@ -66,7 +66,7 @@ fn service(name: &str, annotations: &str) -> String {
 // kong-compat §4.25
 // kong-compat §6.1
 #[test]
-fn each_place_of_a_plugin_has_a_count_and_each_route_a_name() {
+fn counters_are_per_attachment_and_routes_have_kongs_names() {
     let site = Site::new();
     place_good(&site);
     let last = "  defaultBackend: {service: {name: web, port: {number: 80}}}\n";
@@ -87,22 +87,22 @@ fn each_place_of_a_plugin_has_a_count_and_each_route_a_name() {
     program.wait_started();
     let gateway = site.at("port");
     for (address, host, path, left) in [
-        // One count for each route that has the plugin,
+        // A plugin attached to an Ingress has one counter for each route,
         (&own, "a.example", "/one", 19),
         (&own, "a.example", "/one/more", 18),
         (&own, "a.example", "/two", 19),
-        // one for all routes to a Service that has it,
+        // a plugin attached to a Service one counter for all routes to it,
         (&own, "c.example", "/", 29),
         (&own, "x.y.d.example", "/", 28),
-        // and one for everything else.
+        // and the global plugin one counter for all other routes.
         (&own, "e.example", "/", 49),
         (&own, "f.example", "/anyhost", 48),
         (&own, "f.example", "/else", 47),
         (&gateway, "a.example", "/good", 46),
     ] {
-        let answer = try_get(address, host, path).unwrap();
-        let told = answer.field("x-ratelimit-remaining-year");
-        assert_eq!((answer.status, told), (200, Some(&*left.to_string())), "{host}{path}: {}", answer.head);
+        let response = try_get(address, host, path).unwrap();
+        let remaining = response.field("x-ratelimit-remaining-year");
+        assert_eq!((response.status, remaining), (200, Some(&*left.to_string())), "{host}{path}: {}", response.head);
     }
     let page = page(&site);
     for (service, route, count) in [
@@ -119,7 +119,7 @@ fn each_place_of_a_plugin_has_a_count_and_each_route_a_name() {
             "kong_http_requests_total{{service=\"{service}\",route=\"{route}\",code=\"200\",source=\"service\",\
              workspace=\"default\",consumer=\"\"}} {count}"
         );
-        assert!(has(&page, &sample), "{sample} is not in\n{page}");
+        assert!(has_sample(&page, &sample), "{sample} is not in\n{page}");
     }
-    program.stop().expect_fine();
+    program.stop().expect_success();
 }

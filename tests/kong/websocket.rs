@@ -1,4 +1,4 @@
-//! WebSocket as RFC 6455 has it: a client, and an endpoint that says everything again.
+//! A WebSocket client and an echo endpoint (RFC 6455).
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -8,30 +8,30 @@ use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-use crate::harness::PATIENCE;
-use crate::harness::client::Answer;
+use crate::harness::TEST_TIMEOUT;
+use crate::harness::client::ClientResponse;
 
-/// What a frame holds.
+/// A message in a single frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Message {
     Text(String),
     Binary(Vec<u8>),
-    /// With a status.
+    /// A close frame with a status code.
     Close(u16),
 }
 
 /// One end of a connection.
 pub(crate) struct WebSocket {
     stream: BufReader<TcpStream>,
-    /// Clients mask what they send, and endpoints do not.
+    /// Clients mask their frames, servers do not.
     is_client: bool,
 }
 
 impl WebSocket {
-    /// Asks for a WebSocket with these headers besides. The answer, if it is another one.
-    pub(crate) fn open(address: &str, path: &str, headers: &str) -> io::Result<Result<WebSocket, Answer>> {
+    /// Opens a WebSocket with these additional headers. Returns the response if its status is not 101.
+    pub(crate) fn open(address: &str, path: &str, headers: &str) -> io::Result<Result<WebSocket, ClientResponse>> {
         let stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TEST_TIMEOUT))?;
         stream.set_nodelay(true)?;
         let mut stream = BufReader::new(stream);
         let key = BASE64_STANDARD.encode(fastrand::u128(..).to_le_bytes());
@@ -42,16 +42,16 @@ impl WebSocket {
         stream.get_mut().write_all(request.as_bytes())?;
         let head = head(&mut stream)?;
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
-        let mut answer = Answer { status, head, body: String::new() };
+        let mut response = ClientResponse { status, head, body: String::new() };
         if status != 101 {
-            let length = answer.field("content-length").and_then(|length| length.parse().ok()).unwrap_or_default();
+            let length = response.field("content-length").and_then(|length| length.parse().ok()).unwrap_or_default();
             let mut body = vec![0; length];
             stream.read_exact(&mut body)?;
-            answer.body = String::from_utf8_lossy(&body).into_owned();
-            return Ok(Err(answer));
+            response.body = String::from_utf8_lossy(&body).into_owned();
+            return Ok(Err(response));
         }
-        assert_eq!(answer.field("sec-websocket-accept"), Some(&*accepted(&key)), "{}", answer.head);
-        assert!(answer.field("upgrade").is_some_and(|protocol| protocol == "websocket"), "{}", answer.head);
+        assert_eq!(response.field("sec-websocket-accept"), Some(&*accept_key(&key)), "{}", response.head);
+        assert!(response.field("upgrade").is_some_and(|protocol| protocol == "websocket"), "{}", response.head);
         Ok(Ok(WebSocket { stream, is_client: true }))
     }
 
@@ -83,15 +83,15 @@ impl WebSocket {
     }
 
     pub(crate) fn receive(&mut self) -> io::Result<Message> {
-        let [first, second] = self.bytes()?;
+        let [first, second] = self.read_array()?;
         assert_eq!(first & 0xf0, 0x80, "neither end sends fragments");
-        assert_eq!(second & 0x80 != 0, !self.is_client, "what comes from a client is masked, and nothing else is");
+        assert_eq!(second & 0x80 != 0, !self.is_client, "exactly the frames of clients are masked");
         let length = match second & 0x7f {
-            126 => u64::from(u16::from_be_bytes(self.bytes()?)),
-            127 => u64::from_be_bytes(self.bytes()?),
+            126 => u64::from(u16::from_be_bytes(self.read_array()?)),
+            127 => u64::from_be_bytes(self.read_array()?),
             length => u64::from(length),
         };
-        let mask = if self.is_client { [0; 4] } else { self.bytes()? };
+        let mask = if self.is_client { [0; 4] } else { self.read_array()? };
         let mut payload = vec![0; usize::try_from(length).unwrap()];
         self.stream.read_exact(&mut payload)?;
         payload.iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
@@ -99,44 +99,46 @@ impl WebSocket {
             1 => Message::Text(String::from_utf8(payload).unwrap()),
             2 => Message::Binary(payload),
             8 => Message::Close(u16::from_be_bytes(payload[..2].try_into().unwrap())),
-            opcode => panic!("a frame of kind {opcode}"),
+            opcode => panic!("unexpected opcode {opcode}"),
         })
     }
 
     /// Whether the other end has closed the connection.
-    pub(crate) fn is_over(&mut self) -> bool {
+    pub(crate) fn is_closed(&mut self) -> bool {
         self.stream.read(&mut [0]).is_ok_and(|read| read == 0)
     }
 
-    fn bytes<const COUNT: usize>(&mut self) -> io::Result<[u8; COUNT]> {
+    fn read_array<const COUNT: usize>(&mut self) -> io::Result<[u8; COUNT]> {
         let mut bytes = [0; COUNT];
         self.stream.read_exact(&mut bytes)?;
         Ok(bytes)
     }
 }
 
-/// An endpoint that greets, says everything again and closes when it is told to. Its first words are the head of the request.
+/// Starts an endpoint that first sends the head of the request, then echoes all messages until it receives a close
+/// frame.
 pub(crate) fn endpoint() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
         while let Ok((stream, _)) = listener.accept() {
-            thread::spawn(move || talk(stream));
+            thread::spawn(move || serve_echo(stream));
         }
     });
     address
 }
 
-fn talk(stream: TcpStream) -> io::Result<()> {
+fn serve_echo(stream: TcpStream) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     let head = head(&mut stream)?;
     let fields = head.lines().filter_map(|line| line.split_once(": "));
     let key = fields.filter(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-key")).map(|(_, key)| key).next();
-    let accepted = accepted(key.unwrap_or_default());
-    let answer = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: {accepted}\r\n\r\n"
+    let accepted = accept_key(key.unwrap_or_default());
+    let response = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-accept: {accepted}\r\n\r\n"
     );
-    stream.get_mut().write_all(answer.as_bytes())?;
+    stream.get_mut().write_all(response.as_bytes())?;
     let mut socket = WebSocket { stream, is_client: false };
     socket.send(&Message::Text(head))?;
     loop {
@@ -158,8 +160,8 @@ fn head(stream: &mut BufReader<TcpStream>) -> io::Result<String> {
     Ok(head)
 }
 
-/// What an endpoint shows that it has understood.
-fn accepted(key: &str) -> String {
+/// The value of `Sec-WebSocket-Accept`.
+fn accept_key(key: &str) -> String {
     let text = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
     BASE64_STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes()))
 }

@@ -1,4 +1,4 @@
-//! Blocks that are not run but have to be right: JSON, and queries for Prometheus.
+//! Blocks that are validated but not run: JSON and Prometheus queries.
 
 use std::fs;
 use std::process::Command;
@@ -10,16 +10,16 @@ use crate::page::Block;
 
 pub(crate) const LANGUAGES: [&str; 2] = ["json", "promql"];
 
-/// What is wrong with a block of one of these languages.
+/// The error in a block of one of these languages.
 pub(crate) fn problem(block: &Block) -> Option<String> {
     match &*block.language {
-        "json" => serde_json::from_str::<Value>(&block.text).err().map(|error| format!("it is no JSON: {error}")),
+        "json" => serde_json::from_str::<Value>(&block.text).err().map(|error| format!("not JSON: {error}")),
         "promql" => query_problem(&block.text),
-        other => Some(format!("nothing checks {other}")),
+        other => Some(format!("no check for {other}")),
     }
 }
 
-/// Queries within lines, such as those in a table: code that names a metric of ours and does something with it.
+/// Inline queries, for example in tables: code with a metric of Portico and an operator or function.
 pub(crate) fn queries(text: &str) -> impl Iterator<Item = &str> {
     let is_query = |code: &&str| code.contains("portico_") && code.contains(['(', '{', '<', '>', '/']);
     text.split("```")
@@ -29,18 +29,18 @@ pub(crate) fn queries(text: &str) -> impl Iterator<Item = &str> {
         .filter(is_query)
 }
 
-/// A query is one that Prometheus can read, and asks for metrics that there are.
+/// Validates the syntax of a query and the metrics that it uses.
 pub(crate) fn query_problem(query: &str) -> Option<String> {
-    let folder = tempfile::tempdir().expect("there is room for a file");
+    let folder = tempfile::tempdir().expect("the file can be written");
     let rules = json!({ "groups": [{ "name": "pages", "rules": [{ "record": "shown", "expr": query }] }] });
     let file = folder.path().join("rules.yaml");
-    fs::write(&file, rules.to_string()).expect("there is room for a file");
+    fs::write(&file, rules.to_string()).expect("the file can be written");
     let output = Command::new("promtool").args(["check", "rules"]).arg(&file).output();
     let output = output.unwrap_or_else(|error| panic!("promtool: {error}; scripts/setup.sh test installs it"));
     if !output.status.success() {
         return Some(String::from_utf8_lossy(&output.stderr).into_owned());
     }
-    let page = fs::read_to_string(root().join("docs/metrics.md")).expect("there is such a page");
+    let page = fs::read_to_string(root().join("docs/metrics.md")).expect("the page exists");
     let words = query.split(|character: char| !(character.is_ascii_alphanumeric() || character == '_'));
     let families = words.filter(|word| word.starts_with("portico_")).map(|word| {
         let ends = ["_bucket", "_sum", "_count"];

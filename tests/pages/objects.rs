@@ -1,4 +1,4 @@
-//! Objects that a page shows: what `portico check` says of them.
+//! Validates objects on a page with `portico check`.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::harness::program::clean;
 use crate::page::Block;
 
-/// What is wrong with them, as far as they can be judged alone.
+/// Errors in the objects of a block, except those about missing other objects.
 pub(crate) fn problems(block: &Block) -> Vec<String> {
     let documents = match block.objects() {
         Ok(documents) => documents,
@@ -19,13 +19,13 @@ pub(crate) fn problems(block: &Block) -> Vec<String> {
     let judged = findings.iter().filter(|finding| {
         let reason = finding["reason"].as_str().unwrap_or_default();
         let message = finding["message"].as_str().unwrap_or_default();
-        !ELSEWHERE.contains(&reason) && !message.contains("does not exist")
+        !IGNORED_REASONS.contains(&reason) && !message.contains("does not exist")
     });
     judged.map(Value::to_string).collect()
 }
 
-/// About objects that are not in the block, and what is no mistake.
-const ELSEWHERE: &[&str] =
+/// Reasons that concern objects outside of the block, or that are no errors.
+const IGNORED_REASONS: &[&str] =
     &["BackendNotFound", "InvalidCertificateRef", "NoMatchingParent", "Pending", "RefNotPermitted", "Remark"];
 
 fn check(text: &str) -> String {
@@ -33,7 +33,7 @@ fn check(text: &str) -> String {
     clean(&mut command);
     command.args(["check", "-o", "json", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    child.stdin.take().expect("it is piped").write_all(text.as_bytes()).unwrap();
+    child.stdin.take().expect("stdin is piped").write_all(text.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()

@@ -1,15 +1,15 @@
-//! A page of the guide as its blocks of code, each with where it stands and what is said about running it.
+//! Parses a page of the documentation into code blocks and the marks about running them.
 //!
 //! ````text
-//! <!-- on a cluster -->                    the next block is run by e2e/tests/guide.rs, on a cluster
-//! <!-- not run: it goes on for ever -->    the next block is left out, and this is why
-//! <!-- page on a cluster -->               either of both, for all of this page but whole objects
+//! <!-- on a cluster -->                    the next block is run by e2e/tests/guide.rs on a cluster
+//! <!-- not run: it never ends -->          the next block is skipped for this reason
+//! <!-- page on a cluster -->               either mark, for the whole page except complete objects
 //! <!-- page not run: … -->
-//! ```yaml                                  objects, or a part of one
-//! # manifests/shop.yaml                    this block is that file from here on
-//! ```console                               commands behind `$ `, and below each what it prints;
-//!                                          `…` stands for any lines, or for any part of a line
-//! ```sh                                    commands, each of which has to succeed
+//! ```yaml                                  objects, or a part of an object
+//! # manifests/shop.yaml                    this block is saved as that file
+//! ```console                               commands after `$ `, each followed by its output;
+//!                                          `…` matches any lines, or any part of a line
+//! ```sh                                    commands that all have to succeed
 //! ````
 
 use std::fs;
@@ -25,22 +25,22 @@ pub(crate) struct Page {
 pub(crate) struct Block {
     pub(crate) language: String,
     pub(crate) text: String,
-    /// Of its first line.
+    /// Number of its first line.
     pub(crate) line: usize,
-    pub(crate) ground: Ground,
+    pub(crate) runs_on: RunsOn,
 }
 
 /// Where a block is run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Ground {
-    /// In a network of its own, without a cluster.
-    Here,
+pub(crate) enum RunsOn {
+    /// In a network namespace, without a cluster.
+    Network,
     Cluster,
-    /// With the reason.
-    Nowhere(String),
+    /// Not run, with the reason.
+    NotRun(String),
 }
 
-/// Every page that people read.
+/// All pages of the documentation.
 pub(crate) fn all(root: &Path) -> Vec<Page> {
     let mut paths: Vec<String> =
         ["README.md", "SECURITY.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "CHANGELOG.md"].map(str::to_owned).to_vec();
@@ -51,7 +51,7 @@ pub(crate) fn all(root: &Path) -> Vec<Page> {
     paths.iter().map(|path| Page::read(root, path)).collect()
 }
 
-/// Adds the files with this extension, by their paths from the root.
+/// Collects the files with this extension, as paths relative to the root.
 pub(crate) fn below(root: &Path, folder: &str, extension: &str, paths: &mut Vec<String>) {
     for entry in fs::read_dir(root.join(folder)).unwrap() {
         let entry = entry.unwrap();
@@ -71,13 +71,13 @@ impl Page {
 
     pub(crate) fn parse(path: &str, text: &str) -> Page {
         let mut page = Page { path: path.to_owned(), blocks: Vec::new() };
-        let mut whole = Ground::Here;
+        let mut whole = RunsOn::Network;
         let mut mark = None;
         let mut lines = text.lines().enumerate();
         while let Some((index, line)) = lines.next() {
-            if let Some(ground) = comment(line).and_then(|comment| ground(comment.strip_prefix("page ")?)) {
+            if let Some(ground) = comment(line).and_then(|comment| parse_mark(comment.strip_prefix("page ")?)) {
                 whole = ground;
-            } else if let Some(ground) = comment(line).and_then(ground) {
+            } else if let Some(ground) = comment(line).and_then(parse_mark) {
                 mark = Some(ground);
             } else if let Some(language) = line.trim_start().strip_prefix("```") {
                 let indent = line.len() - line.trim_start().len();
@@ -85,14 +85,14 @@ impl Page {
                 let code = lines.by_ref().map(|(_, line)| line).take_while(|line| line.trim() != fence);
                 let code: String = code.map(|line| format!("{}\n", line.get(indent..).unwrap_or_default())).collect();
                 let language = language.trim_start_matches('`').to_owned();
-                let mut block = Block { language, text: code, line: index + 2, ground: Ground::Here };
+                let mut block = Block { language, text: code, line: index + 2, runs_on: RunsOn::Network };
                 if block.is_command() || block.is_part() {
-                    block.ground = whole.clone();
+                    block.runs_on = whole.clone();
                 }
-                block.ground = mark.take().unwrap_or(block.ground);
+                block.runs_on = mark.take().unwrap_or(block.runs_on);
                 page.blocks.push(block);
             } else if !line.trim().is_empty() && mark.is_some() {
-                panic!("{path}:{}: a mark stands directly above the block that it is about", index + 1);
+                panic!("{path}:{}: a mark must be directly above its block", index + 1);
             }
         }
         page
@@ -104,45 +104,45 @@ impl Block {
         ["console", "sh"].contains(&&*self.language)
     }
 
-    /// Values of a chart and the like, and parts of objects.
+    /// Parts of objects, and other YAML such as values of a chart.
     pub(crate) fn is_part(&self) -> bool {
         self.language == "yaml" && !self.text.lines().any(|line| line.starts_with("apiVersion:"))
     }
 
-    /// The file that it says to be.
+    /// The file name in its first line.
     pub(crate) fn file(&self) -> Option<&str> {
         let first = self.text.lines().next()?.strip_prefix("# ")?;
         (self.language == "yaml" && first.ends_with(".yaml") && !first.contains(' ')).then_some(first)
     }
 
-    /// Commands of a `console` block, each with what it prints.
+    /// Commands of a `console` block with their output.
     pub(crate) fn commands(&self) -> Vec<(String, String)> {
         let mut commands: Vec<(String, String)> = Vec::new();
         for line in self.text.lines() {
             match (line.strip_prefix("$ "), commands.last_mut()) {
                 (Some(command), _) => commands.push((command.to_owned(), String::new())),
-                // A command goes on after a backslash, as in a shell.
+                // A backslash continues a command in the next line, as in a shell.
                 (None, Some((command, _))) if command.ends_with('\\') => {
                     *command = format!("{command}\n{}", line.strip_prefix("> ").unwrap_or(line));
                 }
                 (None, Some((_, shown))) => *shown += &format!("{line}\n"),
-                (None, None) => panic!("line {}: a console block begins with a command behind `$ `", self.line),
+                (None, None) => panic!("line {}: a console block starts with a command after `$ `", self.line),
             }
         }
         commands
     }
 
-    /// The objects of a `yaml` block, parts of one in an object around it; or what is wrong with the block.
+    /// The objects of a `yaml` block, with parts completed to objects, or the error in the block.
     pub(crate) fn objects(&self) -> Result<Vec<Value>, String> {
         let documents: Vec<Value> =
-            serde_saphyr::from_multiple(&self.text).map_err(|error| format!("it is no YAML: {error}"))?;
-        let whole = documents.into_iter().map(whole).collect::<Result<_, String>>();
-        whole.map_err(|key| format!("it begins with {key:?}, and of no object is known that it does; mark it"))
+            serde_saphyr::from_multiple(&self.text).map_err(|error| format!("not YAML: {error}"))?;
+        let whole = documents.into_iter().map(complete).collect::<Result<_, String>>();
+        whole.map_err(|key| format!("it starts with {key:?}, which is no known part of an object; add a mark"))
     }
 }
 
-/// A part of an object in an object around it; its first key says of which.
-fn whole(part: Value) -> Result<Value, String> {
+/// Completes a part of an object, which is identified by its first key.
+fn complete(part: Value) -> Result<Value, String> {
     if part.get("apiVersion").is_some() && part.get("kind").is_some() {
         return Ok(part);
     }
@@ -158,7 +158,7 @@ fn whole(part: Value) -> Result<Value, String> {
         _ => return Err(first),
     };
     if first == "plugin" {
-        for (name, value) in part.as_object().expect("it has a first key") {
+        for (name, value) in part.as_object().expect("the part has a first key") {
             whole[name] = value.clone();
         }
     }
@@ -169,28 +169,27 @@ fn comment(line: &str) -> Option<&str> {
     line.trim().strip_prefix("<!-- ")?.strip_suffix(" -->")
 }
 
-fn ground(mark: &str) -> Option<Ground> {
+fn parse_mark(mark: &str) -> Option<RunsOn> {
     match mark {
-        "on a cluster" => Some(Ground::Cluster),
-        _ => mark.strip_prefix("not run: ").map(|reason| Ground::Nowhere(reason.to_owned())),
+        "on a cluster" => Some(RunsOn::Cluster),
+        _ => mark.strip_prefix("not run: ").map(|reason| RunsOn::NotRun(reason.to_owned())),
     }
 }
 
-/// Whether that is what is shown: line by line, where `…` on a line of its own stands for any lines and within a line for
-/// any part of it.
-pub(crate) fn is_shown(answer: &str, shown: &str) -> bool {
-    fn lines(answer: &[&str], shown: &[&str]) -> bool {
+/// Whether the output matches the shown text, where a line `…` matches any lines and `…` in a line any text.
+pub(crate) fn is_shown(response: &str, shown: &str) -> bool {
+    fn lines(response: &[&str], shown: &[&str]) -> bool {
         match shown.split_first() {
-            None => answer.is_empty(),
+            None => response.is_empty(),
             Some((first, rest)) if first.trim() == "…" => {
-                (0..=answer.len()).any(|skipped| lines(&answer[skipped..], rest))
+                (0..=response.len()).any(|skipped| lines(&response[skipped..], rest))
             }
-            Some((first, rest)) => answer
+            Some((first, rest)) => response
                 .split_first()
                 .is_some_and(|(line, after)| is_line(line.trim_end(), first.trim_end()) && lines(after, rest)),
         }
     }
-    lines(&answer.lines().collect::<Vec<_>>(), &shown.lines().collect::<Vec<_>>())
+    lines(&response.lines().collect::<Vec<_>>(), &shown.lines().collect::<Vec<_>>())
 }
 
 fn is_line(line: &str, shown: &str) -> bool {

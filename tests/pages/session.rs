@@ -1,5 +1,5 @@
-//! A terminal in a network of its own, and what is typed there: the files that a page names, `portico run` beside a shell, and
-//! commands with their answers.
+//! A terminal session in a network namespace: saves the files of a page, runs `portico run` and a shell, and compares
+//! the output of commands.
 
 use std::io::Write;
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::process::{ChildStdin, Command, Stdio};
 use crate::harness::network::Network;
 use crate::harness::program::{Program, clean};
 use crate::harness::site::{Site, files_below};
-use crate::page::{Block, Ground, Page, is_shown};
+use crate::page::{Block, Page, RunsOn, is_shown};
 
 pub(crate) struct Session {
     site: Site,
@@ -20,18 +20,18 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Everything of a page, in its order. Says what is not as the page has it.
+    /// Runs all blocks of a page in order. Returns the differences.
     pub(crate) fn run(page: &Page, network: Network) -> Vec<String> {
         let mut session = Session::start(network);
-        for block in page.blocks.iter().filter(|block| block.ground == Ground::Here) {
+        for block in page.blocks.iter().filter(|block| block.runs_on == RunsOn::Network) {
             if let Err(error) = session.step(block) {
-                let told: String = session.running.iter().map(|program| program.told()).collect();
-                // What comes later rests on what came before.
-                return vec![format!("{}:{}: {error}\n\nPortico has told:\n{told}", page.path, block.line)];
+                let messages: String = session.running.iter().map(|program| program.messages()).collect();
+                // Later blocks depend on this one.
+                return vec![format!("{}:{}: {error}\n\noutput of Portico:\n{messages}", page.path, block.line)];
             }
         }
         for program in session.running.drain(..) {
-            program.stop().expect_fine();
+            program.stop().expect_success();
         }
         Vec::new()
     }
@@ -41,26 +41,26 @@ impl Session {
         std::fs::create_dir_all(site.path("manifests")).unwrap();
         site.save(".home/.curlrc", "silent\nshow-error\n");
         let mut command = network.command("bash", &["--norc".to_owned()]);
-        surround(&mut command, &site);
+        set_environment(&mut command, &site);
         command.stdin(Stdio::piped());
-        // With what it started.
+        // As a process group, including children.
         let mut shell = Program::start_group(command);
         let keyboard = shell.stdin();
         let mut session = Session { site, network, shell, keyboard, typed: 0, running: Vec::new() };
-        // Once it answers it is in its network; before, what is started beside it would be in that of everybody.
-        session.type_in("true");
+        // After this response, the shell is in its network namespace, which programs started next to it join.
+        session.run_command("true");
         session
     }
 
     fn step(&mut self, block: &Block) -> Result<(), String> {
         match (block.language.as_str(), block.file()) {
-            ("yaml", Some(file)) => self.following(|session| {
+            ("yaml", Some(file)) => self.await_reload(|session| {
                 session.site.save_bytes(file, block.text.as_bytes());
                 Ok(())
             }),
-            ("sh", _) => self.following(|session| match session.type_in(&each(&block.text)) {
+            ("sh", _) => self.await_reload(|session| match session.run_command(&report_first_failure(&block.text)) {
                 (0, _) => Ok(()),
-                (_, answer) => Err(format!("it prints\n{answer}")),
+                (_, response) => Err(format!("the output is\n{response}")),
             }),
             ("console", _) => {
                 for (command, shown) in block.commands() {
@@ -68,10 +68,10 @@ impl Session {
                         self.start_portico(&command, &shown)?;
                         continue;
                     }
-                    self.following(|session| {
-                        let (_, answer) = session.type_in(&command);
-                        let said = || format!("the page shows for {command}\n{shown}\nand it prints\n{answer}");
-                        if is_shown(&answer, &shown) { Ok(()) } else { Err(said()) }
+                    self.await_reload(|session| {
+                        let (_, response) = session.run_command(&command);
+                        let said = || format!("the page shows for {command}\n{shown}\nbut the output is\n{response}");
+                        if is_shown(&response, &shown) { Ok(()) } else { Err(said()) }
                     })?;
                 }
                 Ok(())
@@ -80,73 +80,74 @@ impl Session {
         }
     }
 
-    /// In place of what ran before, unless the line ends in `&`: then beside it.
+    /// Replaces the running programs, unless the line ends in `&`.
     fn start_portico(&mut self, line: &str, shown: &str) -> Result<(), String> {
         let beside = line.strip_suffix(" &");
         if beside.is_none() {
             for program in self.running.drain(..) {
-                program.stop().expect_fine();
+                program.stop().expect_success();
             }
         }
         let line = format!("exec {}", beside.unwrap_or(line));
-        let mut command = self.network.beside(self.shell.id(), "bash", &["-c", &line]);
-        surround(&mut command, &self.site);
+        let mut command = self.network.command_in(self.shell.id(), "bash", &["-c", &line]);
+        set_environment(&mut command, &self.site);
         let program = Program::start(command);
-        let told = program.wait_started();
+        let messages = program.wait_started();
         self.running.push(program);
-        let is_fine = !["error[", "warning["].iter().any(|word| told.contains(word) && !shown.contains(word));
-        if !is_fine || !(shown.is_empty() || is_shown(&told, shown)) {
-            return Err(format!("the page shows\n{shown}\nand it tells\n{told}"));
+        let is_fine = !["error[", "warning["].iter().any(|word| messages.contains(word) && !shown.contains(word));
+        if !is_fine || !(shown.is_empty() || is_shown(&messages, shown)) {
+            return Err(format!("the page shows\n{shown}\nbut the output is\n{messages}"));
         }
         Ok(())
     }
 
-    /// Does something that may change files, and waits until Portico has told what it thinks of the change.
-    fn following(&mut self, does: impl FnOnce(&mut Session) -> Result<(), String>) -> Result<(), String> {
+    /// Performs an action that may change files, and waits until Portico has reported the change.
+    fn await_reload(&mut self, does: impl FnOnce(&mut Session) -> Result<(), String>) -> Result<(), String> {
         let files = |session: &Session| files_below(&session.site.path("manifests"));
         let before = files(self);
-        let lengths: Vec<usize> = self.running.iter().map(|program| program.told().len()).collect();
+        let lengths: Vec<usize> = self.running.iter().map(|program| program.messages().len()).collect();
         does(self)?;
         if files(self) == before {
             return Ok(());
         }
         for (program, length) in self.running.iter().zip(lengths) {
-            let is_told = |told: &str| ["live after", "error["].iter().any(|word| told[length..].contains(word));
-            program.wait_told(is_told).map_err(|told| format!("the change is not told of\n{told}"))?;
+            let is_told =
+                |messages: &str| ["live after", "error["].iter().any(|word| messages[length..].contains(word));
+            program.wait_messages(is_told).map_err(|messages| format!("the change is not reported\n{messages}"))?;
         }
         Ok(())
     }
 
-    /// The exit code, and all that is printed.
-    fn type_in(&mut self, command: &str) -> (i32, String) {
+    /// Runs a command. Returns its exit code and output.
+    fn run_command(&mut self, command: &str) -> (i32, String) {
         self.typed += 1;
         let (before, after) = (format!("\n<{} ends>", self.typed - 1), format!("\n<{} ends>", self.typed));
         let quoted = command.replace('\'', "'\\''");
         writeln!(self.keyboard, "eval '{quoted}' </dev/null 2>&1; printf '\\n<{} ends> %s\\n' $?", self.typed).unwrap();
         self.keyboard.flush().unwrap();
         self.shell.wait_stdout(|text| {
-            let (answer, code) = text.split_once(&after)?;
+            let (response, code) = text.split_once(&after)?;
             let code = code.strip_suffix('\n')?.trim().parse().ok()?;
-            let answer =
-                answer.split_once(&before).map_or(answer, |(_, rest)| rest.split_once('\n').unwrap_or_default().1);
-            Some((code, answer.to_owned()))
+            let response =
+                response.split_once(&before).map_or(response, |(_, rest)| rest.split_once('\n').unwrap_or_default().1);
+            Some((code, response.to_owned()))
         })
     }
 }
 
-/// Fails, and says which, if one of the commands does, even if those after it succeed. The shell goes on for the next block,
-/// which `set -e` would not let it.
-fn each(commands: &str) -> String {
+/// Reports the first failing command even if later ones succeed. Unlike `set -e`, it keeps the shell alive for the next
+/// block.
+fn report_first_failure(commands: &str) -> String {
     format!(
         "failed=; trap 'failed=\"${{failed:-\\`$BASH_COMMAND\\` ends with $?}}\"' ERR\n\
          {commands}\ntrap - ERR; [ -z \"$failed\" ] || {{ echo \"$failed\"; false; }}"
     )
 }
 
-/// A folder of its own, and the program that was built as `portico`.
-fn surround(command: &mut Command, site: &Site) {
+/// Sets the working folder and puts the tested program into PATH as `portico`.
+fn set_environment(command: &mut Command, site: &Site) {
     clean(command);
-    let folder = Path::new(env!("CARGO_BIN_EXE_portico")).parent().expect("it is in a folder");
+    let folder = Path::new(env!("CARGO_BIN_EXE_portico")).parent().expect("the binary is in a folder");
     let path = std::env::var("PATH").unwrap_or_default();
     command.env("PATH", format!("{}:{path}", folder.display()));
     command.env("CURL_HOME", site.path(".home")).current_dir(site.path("."));

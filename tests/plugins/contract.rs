@@ -1,66 +1,66 @@
-//! What holds for every plugin in the registry.
+//! Contract tests that every plugin in the registry must pass.
 
-use portico::plugin::testing::build;
-use portico::plugin::{AnyKind, Phases, Scopes};
+use portico::plugin_api::testing::build;
+use portico::plugin_api::{AnyPluginKind, Phases, Scopes};
 use portico::plugins::REGISTRY;
 use serde_json::{Map, Value, json};
 
 use crate::{fields, source};
 
-/// Kong's order, phases, protocols and scopes, and which of them guard.
-struct Expected {
+/// Kong's priority, phases, scopes and protocols of a plugin, and whether it fails closed.
+struct ExpectedKind {
     name: &'static str,
     priority: i32,
     phases: Phases,
     scopes: Scopes,
     protocols: &'static [&'static str],
-    is_guard: bool,
+    fails_closed: bool,
 }
 
 const HTTP: &[&str] = &["grpc", "grpcs", "http", "https"];
 const ALL: &[&str] = &["grpc", "grpcs", "http", "https", "tcp", "tls", "tls_passthrough", "udp"];
 const WITH_STREAMS: &[&str] = &["grpc", "grpcs", "http", "https", "tcp", "tls"];
 
-const fn expected(name: &'static str, priority: i32, phases: Phases) -> Expected {
-    Expected { name, priority, phases, scopes: Scopes::ALL, protocols: HTTP, is_guard: false }
+const fn expected(name: &'static str, priority: i32, phases: Phases) -> ExpectedKind {
+    ExpectedKind { name, priority, phases, scopes: Scopes::ALL, protocols: HTTP, fails_closed: false }
 }
 
-impl Expected {
-    const fn guarding(self) -> Self {
-        Expected { is_guard: true, ..self }
+impl ExpectedKind {
+    const fn failing_closed(self) -> Self {
+        ExpectedKind { fails_closed: true, ..self }
     }
 
-    const fn not_for_consumers(self) -> Self {
-        Expected { scopes: Scopes { consumer: false, ..Scopes::ALL }, ..self }
+    const fn without_consumers(self) -> Self {
+        ExpectedKind { scopes: Scopes { consumer: false, ..Scopes::ALL }, ..self }
     }
 
-    const fn for_everybody(self) -> Self {
-        Expected { scopes: Scopes { consumer: false, consumer_group: false, ..Scopes::ALL }, ..self }
+    const fn without_consumers_and_groups(self) -> Self {
+        ExpectedKind { scopes: Scopes { consumer: false, consumer_group: false, ..Scopes::ALL }, ..self }
     }
 
-    const fn speaking(self, protocols: &'static [&'static str]) -> Self {
-        Expected { protocols, ..self }
+    const fn with_protocols(self, protocols: &'static [&'static str]) -> Self {
+        ExpectedKind { protocols, ..self }
     }
 }
 
-const TABLE: &[Expected] = &[
-    expected("correlation-id", 100_001, Phases::ACCESS_AND_ANSWER),
-    expected("bot-detection", 2500, Phases::ACCESS).guarding().for_everybody(),
-    expected("cors", 2000, Phases::ACCESS_AND_ANSWER).for_everybody(),
-    expected("jwt", 1450, Phases::ACCESS).guarding().for_everybody(),
-    expected("key-auth", 1250, Phases::ACCESS).guarding().for_everybody(),
-    expected("basic-auth", 1100, Phases::ACCESS).guarding().for_everybody(),
-    expected("ip-restriction", 990, Phases::ACCESS).guarding().speaking(WITH_STREAMS),
-    expected("request-size-limiting", 951, Phases::ACCESS).guarding(),
-    expected("acl", 950, Phases::ACCESS).guarding().not_for_consumers(),
-    expected("rate-limiting", 910, Phases::ACCESS).guarding(),
+const TABLE: &[ExpectedKind] = &[
+    expected("correlation-id", 100_001, Phases::ACCESS_AND_RESPONSE),
+    expected("bot-detection", 2500, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
+    expected("cors", 2000, Phases::ACCESS_AND_RESPONSE).without_consumers_and_groups(),
+    expected("jwt", 1450, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
+    expected("key-auth", 1250, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
+    expected("basic-auth", 1100, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
+    expected("ip-restriction", 990, Phases::ACCESS).failing_closed().with_protocols(WITH_STREAMS),
+    expected("request-size-limiting", 951, Phases::ACCESS).failing_closed(),
+    expected("acl", 950, Phases::ACCESS).failing_closed().without_consumers(),
+    expected("rate-limiting", 910, Phases::ACCESS).failing_closed(),
     expected("redirect", 779, Phases::ACCESS),
-    expected("prometheus", 13, Phases::LOG).speaking(ALL),
-    expected("request-termination", 2, Phases::ACCESS).guarding(),
+    expected("prometheus", 13, Phases::LOG).with_protocols(ALL),
+    expected("request-termination", 2, Phases::ACCESS).failing_closed(),
 ];
 
-/// What those need that do not build without.
-fn least(kind: &dyn AnyKind) -> Value {
+/// The minimal configuration of a plugin.
+fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
     match kind.name() {
         "acl" => json!({"allow": ["staff"]}),
         "ip-restriction" => json!({"allow": ["10.0.0.0/8"]}),
@@ -88,7 +88,7 @@ fn with(config: &Value, path: &str, value: Value) -> Value {
 
 // kong-compat §4.0
 #[test]
-fn priorities_phases_scopes_and_protocols_are_kong_s() {
+fn priorities_phases_scopes_and_protocols_match_kong() {
     for kind in REGISTRY.iter() {
         let name = kind.name();
         let expected = TABLE.iter().find(|expected| expected.name == name);
@@ -97,16 +97,16 @@ fn priorities_phases_scopes_and_protocols_are_kong_s() {
         assert_eq!(kind.phases(), expected.phases, "{name}");
         assert_eq!(kind.scopes(), expected.scopes, "{name}");
         assert_eq!(kind.protocols(), expected.protocols, "{name}");
-        assert_eq!(kind.is_guard(), expected.is_guard, "{name}");
+        assert_eq!(kind.fails_closed(), expected.fails_closed, "{name}");
     }
 }
 
 #[test]
-fn each_name_stands_once_in_the_list_and_in_order() {
-    let names: Vec<&str> = REGISTRY.iter().map(AnyKind::name).collect();
+fn plugin_names_are_unique_and_sorted() {
+    let names: Vec<&str> = REGISTRY.iter().map(AnyPluginKind::name).collect();
     assert!(names.is_sorted_by(|a, b| a < b), "src/plugins/mod.rs lists {names:?}");
     for kind in REGISTRY.iter() {
-        let found = REGISTRY.find(kind.name()).map(AnyKind::priority);
+        let found = REGISTRY.find(kind.name()).map(AnyPluginKind::priority);
         assert_eq!(found, Some(kind.priority()), "{}", kind.name());
         let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         assert!(kind.name().chars().all(is_plain), "{}", kind.name());
@@ -115,20 +115,20 @@ fn each_name_stands_once_in_the_list_and_in_order() {
 }
 
 #[test]
-fn the_least_configuration_builds() {
+fn minimal_configurations_build() {
     for kind in REGISTRY.iter() {
-        let built = build(kind, &least(kind));
+        let built = build(kind, &minimal_config(kind));
         assert!(built.is_ok(), "{}: {:?}", kind.name(), built.err());
     }
 }
 
 // kong-compat §4.7
 #[test]
-fn null_means_that_a_field_is_not_set() {
+fn null_fields_count_as_unset() {
     for kind in REGISTRY.iter() {
-        let least = least(kind);
+        let least = minimal_config(kind);
         let mut all = least.clone();
-        for field in fields::of(kind).iter().filter(|field| !field.path.contains(['.', '['])) {
+        for field in fields::list(kind).iter().filter(|field| !field.path.contains(['.', '['])) {
             if least.get(&field.path).is_none() {
                 all[&field.path] = Value::Null;
             }
@@ -139,11 +139,11 @@ fn null_means_that_a_field_is_not_set() {
 }
 
 #[test]
-fn what_is_said_to_be_the_default_can_be_written_out() {
+fn documented_defaults_can_be_set_explicitly() {
     for kind in REGISTRY.iter() {
-        let least = least(kind);
+        let least = minimal_config(kind);
         let mut all = least.clone();
-        for field in fields::of(kind).iter().filter(|field| !field.path.contains(['.', '['])) {
+        for field in fields::list(kind).iter().filter(|field| !field.path.contains(['.', '['])) {
             if let (Some(default), None) = (&field.default, least.get(&field.path)) {
                 all[&field.path] = default.clone();
             }
@@ -154,7 +154,7 @@ fn what_is_said_to_be_the_default_can_be_written_out() {
 }
 
 #[test]
-fn schemas_are_closed() {
+fn schemas_reject_unknown_fields() {
     for kind in REGISTRY.iter() {
         let schema = kind.schema().to_value();
         for (path, object) in fields::objects(&schema) {
@@ -166,16 +166,17 @@ fn schemas_are_closed() {
 }
 
 #[test]
-fn unknown_fields_are_refused_by_their_path() {
+fn unknown_fields_are_rejected_with_their_path() {
     for kind in REGISTRY.iter() {
-        let records = fields::of(kind).into_iter().filter(|field| field.is_record && !field.of.starts_with("list"));
+        let records =
+            fields::list(kind).into_iter().filter(|field| field.has_fields && !field.type_name.starts_with("list"));
         let paths = records.map(|field| format!("{}.no_such_field", field.path));
         for path in paths.chain(["no_such_field".to_owned()]) {
-            let config = with(&least(kind), &path, json!(1));
-            let Err(invalid) = build(kind, &config) else { panic!("{}: {config} is taken", kind.name()) };
+            let config = with(&minimal_config(kind), &path, json!(1));
+            let Err(invalid) = build(kind, &config) else { panic!("{}: {config} was accepted", kind.name()) };
             let record = format!("config.{path}");
             let record = record.strip_suffix(".no_such_field").unwrap();
-            let names_it = |invalid: &portico::plugin::Invalid| {
+            let names_it = |invalid: &portico::plugin_api::PluginDiagnostic| {
                 invalid.field.starts_with(record) && invalid.message.contains("no_such_field")
             };
             assert!(invalid.iter().any(names_it), "{}: {config}: {invalid:?}", kind.name());
@@ -185,12 +186,13 @@ fn unknown_fields_are_refused_by_their_path() {
 }
 
 #[test]
-fn what_is_of_another_type_is_refused_by_its_path() {
+fn wrong_types_are_rejected_with_their_path() {
     for kind in REGISTRY.iter() {
-        for field in fields::of(kind).iter().filter(|field| !field.path.contains("[]")) {
-            let wrong = if field.is_record || field.of == "map" { json!(["wrong"]) } else { json!({"wrong": true}) };
-            let config = with(&least(kind), &field.path, wrong);
-            let Err(invalid) = build(kind, &config) else { panic!("{}: {config} is taken", kind.name()) };
+        for field in fields::list(kind).iter().filter(|field| !field.path.contains("[]")) {
+            let wrong =
+                if field.has_fields || field.type_name == "map" { json!(["wrong"]) } else { json!({"wrong": true}) };
+            let config = with(&minimal_config(kind), &field.path, wrong);
+            let Err(invalid) = build(kind, &config) else { panic!("{}: {config} was accepted", kind.name()) };
             let path = format!("config.{}", field.path);
             assert!(
                 invalid.iter().any(|invalid| invalid.field.starts_with(&path)),
@@ -202,16 +204,16 @@ fn what_is_of_another_type_is_refused_by_its_path() {
 }
 
 #[test]
-fn what_is_refused_is_not_told_to_everybody() {
+fn type_errors_do_not_reveal_values() {
     for kind in REGISTRY.iter() {
-        for field in fields::of(kind).iter().filter(|field| !field.path.contains("[]") && field.choices.is_empty()) {
+        for field in fields::list(kind).iter().filter(|field| !field.path.contains("[]") && field.choices.is_empty()) {
             for secret in [json!(8_675_309), json!("8675309, expected ")] {
-                let config = with(&least(kind), &field.path, secret);
+                let config = with(&minimal_config(kind), &field.path, secret);
                 let Err(invalid) = build(kind, &config) else { continue };
-                let of_type = invalid.iter().filter(|invalid| invalid.message.ends_with("does not fit here"));
+                let of_type = invalid.iter().filter(|invalid| invalid.message.ends_with("is not valid here"));
                 for invalid in of_type {
-                    let said = format!("{invalid:?}");
-                    assert!(!said.contains("8675309"), "{}: {}: {said}", kind.name(), field.path);
+                    let text = format!("{invalid:?}");
+                    assert!(!text.contains("8675309"), "{}: {}: {text}", kind.name(), field.path);
                 }
             }
         }
@@ -219,39 +221,39 @@ fn what_is_refused_is_not_told_to_everybody() {
 }
 
 #[test]
-fn what_is_of_another_type_is_told_in_the_words_of_yaml() {
+fn type_errors_use_yaml_type_names() {
     let limits = REGISTRY.find("rate-limiting").unwrap();
     for (config, expected) in [
         (
             json!({"minute": "five"}),
-            "config.minute: a text does not fit here; use a whole number of at least 0, without quotes",
+            "config.minute: a string is not valid here; use an integer of at least 0, without quotes",
         ),
         (
             json!({"minute": -5}),
-            "config.minute: this whole number does not fit here; use a whole number of at least 0, without quotes",
+            "config.minute: this integer is not valid here; use an integer of at least 0, without quotes",
         ),
         (
             json!({"minute": [5]}),
-            "config.minute: a list does not fit here; use a whole number of at least 0, without quotes",
+            "config.minute: a list is not valid here; use an integer of at least 0, without quotes",
         ),
         (
             json!({"minute": 5, "fault_tolerant": "yes"}),
-            "config.fault_tolerant: a text does not fit here; use true or false, without quotes",
+            "config.fault_tolerant: a string is not valid here; use true or false, without quotes",
         ),
-        (json!({"minute": 5, "redis": "localhost"}), "config.redis: a text does not fit here; use an object"),
+        (json!({"minute": 5, "redis": "localhost"}), "config.redis: a string is not valid here; use an object"),
         (
             json!({"minute": 5, "header_name": 7}),
-            "config.header_name: this whole number does not fit here; use a text, in quotes if it looks like a number",
+            "config.header_name: this integer is not valid here; use a string, in quotes if it looks like a number",
         ),
     ] {
-        let Err(invalid) = build(limits, &config) else { panic!("{config} is taken") };
-        let told: Vec<_> = invalid.iter().map(|it| format!("{}: {}; {}", it.field, it.message, it.remedy)).collect();
-        assert_eq!(told, [expected], "{config}");
+        let Err(invalid) = build(limits, &config) else { panic!("{config} was accepted") };
+        let found: Vec<_> = invalid.iter().map(|it| format!("{}: {}; {}", it.field, it.message, it.remedy)).collect();
+        assert_eq!(found, [expected], "{config}");
     }
 }
 
 #[test]
-fn what_is_no_object_is_refused() {
+fn configurations_must_be_objects() {
     for kind in REGISTRY.iter() {
         for config in [json!([]), json!("text"), json!(1), json!(true)] {
             assert!(build(kind, &config).is_err(), "{}: {config}", kind.name());
@@ -260,25 +262,25 @@ fn what_is_no_object_is_refused() {
 }
 
 #[test]
-fn every_field_and_every_choice_is_explained() {
+fn every_field_has_a_description() {
     for kind in REGISTRY.iter() {
-        for field in fields::of(kind) {
+        for field in fields::list(kind) {
             let is_sentence = field.description.ends_with('.');
-            assert!(is_sentence, "{}: {} has no comment that is a sentence", kind.name(), field.path);
+            assert!(is_sentence, "{}: the description of {} must be a sentence", kind.name(), field.path);
         }
     }
 }
 
 #[test]
-fn declared_phases_are_those_that_are_written_out() {
+fn declared_phases_are_implemented() {
     for kind in REGISTRY.iter() {
-        let Phases { access, answer, log } = kind.phases();
-        for (phase, is_declared) in [("access", access), ("answer", answer), ("log", log)] {
+        let Phases { access, response: answer, log } = kind.phases();
+        for (phase, is_declared) in [("access", access), ("response", answer), ("log", log)] {
             let name = kind.name();
             assert_eq!(
                 source::implements(name, phase),
                 is_declared,
-                "{name}: is there a `fn {phase}` in `impl Plugin`?"
+                "{name}: `PHASES` and `fn {phase}` in `impl Plugin` disagree"
             );
         }
     }

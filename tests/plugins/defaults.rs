@@ -1,5 +1,4 @@
-//! The fields that Kong's plugins have and what they are when they are not set: those of Kong 3.10, whatever later editions
-//! have made of them.
+//! Comparison of fields and defaults with those of Kong 3.10. Later releases of Kong changed some defaults.
 
 use portico::plugins::REGISTRY;
 use serde_json::{Map, Value, json};
@@ -7,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::fields;
 
 /// `null` is a field without a default.
-fn of_kong(plugin: &str) -> Value {
+fn kong_defaults(plugin: &str) -> Value {
     match plugin {
         "acl" => json!({
             "allow": null, "deny": null, "hide_groups_header": false, "always_use_authenticated_groups": false,
@@ -58,8 +57,8 @@ fn of_kong(plugin: &str) -> Value {
     }
 }
 
-/// Those that Kong 3.10 does not know.
-const OURS_OR_LATER: [&str; 4] =
+/// Fields that Kong 3.10 does not have.
+const NOT_IN_KONG_3_10: [&str; 4] =
     ["basic-auth brute_force_protection", "basic-auth identity_realms", "jwt jwks", "key-auth identity_realms"];
 
 // kong-compat §4.0
@@ -78,15 +77,15 @@ const OURS_OR_LATER: [&str; 4] =
 // kong-compat §4.28
 // kong-compat §7.27
 #[test]
-fn fields_and_defaults_are_kong_s() {
+fn fields_and_defaults_match_kong() {
     for kind in REGISTRY.iter() {
         let name = kind.name();
         let is_further = |path: &str| {
             let top = path.split(['.', '[']).next().unwrap_or_default();
-            OURS_OR_LATER.contains(&format!("{name} {top}").as_str())
+            NOT_IN_KONG_3_10.contains(&format!("{name} {top}").as_str())
         };
-        let fields = fields::of(kind).into_iter().filter(|field| !is_further(&field.path));
+        let fields = fields::list(kind).into_iter().filter(|field| !is_further(&field.path));
         let found: Map<String, Value> = fields.map(|field| (field.path, field.default.unwrap_or_default())).collect();
-        assert_eq!(Value::Object(found), of_kong(name), "{name}: left is what is here");
+        assert_eq!(Value::Object(found), kong_defaults(name), "{name}: left: Portico, right: Kong");
     }
 }

@@ -1,31 +1,31 @@
-//! The fields of a plugin's configuration, as its schema has them.
+//! Reads the fields of a plugin configuration from its JSON schema.
 
-use portico::plugin::AnyKind;
+use portico::plugin_api::AnyPluginKind;
 use serde_json::Value;
 
 pub(crate) struct Field {
-    /// Below `config`: `redis.host`, `origins[]`.
+    /// Path relative to `config`: `redis.host`, `origins[]`.
     pub(crate) path: String,
     pub(crate) description: String,
-    /// In words: `string`, `list of integer`.
-    pub(crate) of: String,
-    /// What it may be, and what that means.
+    /// Type for the reference page: `string`, `list of integer`.
+    pub(crate) type_name: String,
+    /// Allowed values and their descriptions.
     pub(crate) choices: Vec<(String, String)>,
     pub(crate) default: Option<Value>,
     pub(crate) is_required: bool,
-    /// Whether there are fields in it.
-    pub(crate) is_record: bool,
+    /// Whether the type is an object or a list of objects with fields.
+    pub(crate) has_fields: bool,
 }
 
-/// All of them, those of records behind their record.
-pub(crate) fn of(kind: &dyn AnyKind) -> Vec<Field> {
+/// All fields. Fields of an object follow the object.
+pub(crate) fn list(kind: &dyn AnyPluginKind) -> Vec<Field> {
     let schema = kind.schema().to_value();
     let mut fields = Vec::new();
     walk(&schema, &schema, "", &mut fields);
     fields
 }
 
-/// Every object in the schema, with its path.
+/// All object types in the schema, with their paths.
 pub(crate) fn objects(schema: &Value) -> Vec<(String, &Value)> {
     fn visit<'s>(value: &'s Value, path: &str, found: &mut Vec<(String, &'s Value)>) {
         match value {
@@ -58,22 +58,22 @@ fn walk(root: &Value, object: &Value, path: &str, fields: &mut Vec<Field>) {
         fields.push(Field {
             path: path.clone(),
             description,
-            of: in_words(root, target),
+            type_name: in_words(root, target),
             choices: choices(inner),
             default,
             is_required: required.contains(&Value::from(name.as_str())),
-            is_record: inner.get("properties").is_some(),
+            has_fields: inner.get("properties").is_some(),
         });
         let path = if element.is_some() { format!("{path}[]") } else { path };
         walk(root, inner, &path, fields);
     }
 }
 
-/// What a schema is that refers to another, or that may be null besides.
+/// Resolves references and nullable types.
 fn resolved<'s>(root: &'s Value, schema: &'s Value) -> &'s Value {
     if let Some(name) = schema["$ref"].as_str() {
-        let pointer = name.strip_prefix('#').expect("references stay in the schema");
-        return resolved(root, root.pointer(pointer).expect("references lead somewhere"));
+        let pointer = name.strip_prefix('#').expect("references must point into the schema");
+        return resolved(root, root.pointer(pointer).expect("the target of a reference must exist"));
     }
     let either = schema["anyOf"].as_array();
     let some = either.and_then(|either| either.iter().find(|one| one["type"] != "null"));
@@ -108,7 +108,7 @@ fn choices(schema: &Value) -> Vec<(String, String)> {
     described.chain(plain.filter_map(|name| Some((name.as_str()?.to_owned(), String::new())))).collect()
 }
 
-/// A description on one line.
+/// The description on one line.
 fn text(schema: &Value) -> Option<String> {
     Some(schema["description"].as_str()?.split_whitespace().collect::<Vec<_>>().join(" "))
 }

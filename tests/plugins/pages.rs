@@ -1,10 +1,10 @@
-//! The reference: a page and a JSON schema for each plugin, and a list of all, made of what the code says.
+//! Generates the plugin reference: a page and a JSON schema for each plugin, and a list of all plugins.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
 
-use portico::plugin::{AnyKind, Phases, Scopes};
+use portico::plugin_api::{AnyPluginKind, Phases, Scopes};
 use portico::plugins::REGISTRY;
 
 use crate::fields::{self, Field};
@@ -13,7 +13,7 @@ use crate::harness::program::root;
 use crate::source;
 
 #[test]
-fn the_reference_is_what_the_code_says() {
+fn plugin_reference_is_up_to_date() {
     let mut pages = vec![("README.md".to_owned(), list())];
     for kind in REGISTRY.iter() {
         let schema = serde_json::to_string_pretty(&kind.schema()).unwrap();
@@ -33,7 +33,7 @@ fn the_reference_is_what_the_code_says() {
         }
         match is_update() {
             true => fs::remove_file(path).unwrap(),
-            false => differing.push(format!("{} is about no plugin", path.display())),
+            false => differing.push(format!("{} does not belong to a plugin", path.display())),
         }
     }
     expect_none(&differing, "plugins");
@@ -42,59 +42,64 @@ fn the_reference_is_what_the_code_says() {
 fn list() -> String {
     let mut kinds: Vec<_> = REGISTRY.iter().collect();
     kinds.sort_by_key(|kind| (std::cmp::Reverse(kind.priority()), kind.name()));
-    let mut out = "# Plugins\n\nThey run in this order. Of those attached to a route, its service and everything, the most specific one runs: one of each name.\n\n".to_owned();
-    out += "A plugin that guards and cannot be built answers 503 in its place; any other is left out, and a condition of its object says so. Pages and schemas\n";
-    out += "are made of the code.\n\n| plugin | priority | guards | does |\n| --- | --- | --- | --- |\n";
+    let mut out = "# Plugins\n\n".to_owned();
+    out += "Plugins run in this order. If several plugins of the same name are attached to a route, its service,\n";
+    out += "consumers, groups or globally, only the most specific one runs.\n\n";
+    out += "If a plugin that fails closed cannot be built, its requests are rejected with 503. Any other plugin that\n";
+    out += "cannot be built is skipped. In both cases, a condition of its object reports the error.\n\n";
+    out += "These pages and the schemas are generated from the code.\n\n";
+    out += "| plugin | priority | fails closed | description |\n| --- | --- | --- | --- |\n";
     for kind in kinds {
         let name = kind.name();
-        let introduction = source::introduction(name);
+        let introduction = source::module_docs(name);
         let first = introduction.split("\n\n").next().unwrap_or_default().replace('\n', " ");
         let first = match first.strip_prefix(&format!("`{name}`: ")) {
             Some(rest) => rest[..1].to_uppercase() + &rest[1..],
             None => first,
         };
-        let guards = if kind.is_guard() { "yes" } else { "" };
+        let guards = if kind.fails_closed() { "yes" } else { "" };
         writeln!(out, "| [{name}]({name}.md) | {} | {guards} | {first} |", kind.priority()).unwrap();
     }
     out
 }
 
-fn page(kind: &dyn AnyKind) -> String {
+fn page(kind: &dyn AnyPluginKind) -> String {
     let name = kind.name();
-    let mut out = format!("# {name}\n\n{}\n\n", source::introduction(name));
-    let fields = fields::of(kind);
-    out += "| field | type | default | |\n| --- | --- | --- | --- |\n";
+    let mut out = format!("# {name}\n\n{}\n\n", source::module_docs(name));
+    let fields = fields::list(kind);
+    out += "| field | type | default | description |\n| --- | --- | --- | --- |\n";
     for field in &fields {
-        writeln!(out, "| `{}` | {} | {} | {} |", field.path, of(field), default(field), about(field)).unwrap();
+        writeln!(out, "| `{}` | {} | {} | {} |", field.path, type_cell(field), default(field), description(field))
+            .unwrap();
     }
     writeln!(out, "\n| | |\n| --- | --- |").unwrap();
     writeln!(out, "| priority | {} |", kind.priority()).unwrap();
-    writeln!(out, "| takes part | {} |", phases(kind.phases())).unwrap();
-    writeln!(out, "| attached to | {} |", scopes(kind.scopes())).unwrap();
+    writeln!(out, "| runs | {} |", phases(kind.phases())).unwrap();
+    writeln!(out, "| can be attached to | {} |", scopes(kind.scopes())).unwrap();
     writeln!(out, "| protocols | {} |", kind.protocols().join(", ")).unwrap();
-    let guard = if kind.is_guard() { "503 in its place" } else { "left out" };
-    writeln!(out, "| cannot be built | {guard} |").unwrap();
-    writeln!(out, "\nThe same as a [JSON schema]({name}.schema.json).").unwrap();
+    let guard = if kind.fails_closed() { "requests are rejected with 503" } else { "the plugin is skipped" };
+    writeln!(out, "| if it cannot be built | {guard} |").unwrap();
+    writeln!(out, "\nThe configuration is also available as a [JSON schema]({name}.schema.json).").unwrap();
     out
 }
 
-fn of(field: &Field) -> String {
+fn type_cell(field: &Field) -> String {
     if field.choices.is_empty() {
-        return field.of.clone();
+        return field.type_name.clone();
     }
     let names: Vec<String> = field.choices.iter().map(|(name, _)| format!("`{name}`")).collect();
-    format!("{} {}", field.of, names.join(", "))
+    format!("{} {}", field.type_name, names.join(", "))
 }
 
 fn default(field: &Field) -> String {
     match &field.default {
         _ if field.is_required => "required".to_owned(),
-        Some(default) if !field.is_record => format!("`{}`", default.to_string().replace('|', "\\|")),
+        Some(default) if !field.has_fields => format!("`{}`", default.to_string().replace('|', "\\|")),
         _ => String::new(),
     }
 }
 
-fn about(field: &Field) -> String {
+fn description(field: &Field) -> String {
     let explained = field.choices.iter().filter(|(_, about)| !about.is_empty());
     let explained = explained.map(|(name, about)| format!("`{name}`: {about}"));
     let about: Vec<String> = std::iter::once(field.description.clone()).chain(explained).collect();
@@ -103,9 +108,9 @@ fn about(field: &Field) -> String {
 
 fn phases(phases: Phases) -> String {
     let all = [
-        (phases.access, "before the request goes on"),
-        (phases.answer, "on the head of every answer"),
-        (phases.log, "when all is over"),
+        (phases.access, "before the request is forwarded"),
+        (phases.response, "on the head of every response"),
+        (phases.log, "after the request is completed"),
     ];
     all.iter().filter(|(takes_part, _)| *takes_part).map(|(_, when)| *when).collect::<Vec<_>>().join(", ")
 }
@@ -116,7 +121,7 @@ fn scopes(scopes: Scopes) -> String {
         (scopes.service, "services"),
         (scopes.consumer, "consumers"),
         (scopes.consumer_group, "consumer groups"),
-        (scopes.global, "everything"),
+        (scopes.global, "globally"),
     ];
     all.iter().filter(|(can_be, _)| *can_be).map(|(_, what)| *what).collect::<Vec<_>>().join(", ")
 }

@@ -1,30 +1,30 @@
-//! Bodies: large ones with back-pressure, slow ones, and ones that end too early.
+//! Bodies: back-pressure on large ones, slow ones, and truncated ones.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::harness::{Endpoint, Gate, to, within};
+use crate::harness::{Endpoint, TestServer, routes_to, with_timeout};
 
-/// More than all buffers between the two ends together.
+/// Larger than all buffers between client and endpoint together.
 const LARGE: usize = 64 * 1024 * 1024;
 
 #[tokio::test]
-async fn large_bodies_go_through_both_ways() {
+async fn large_bodies_stream_in_both_directions() {
     let endpoint = Endpoint::scripted(|mut stream, _| async move {
         let head = stream.head().await.unwrap();
-        stream.note(&head);
-        // An echo: as much comes back as goes in, at the same time.
+        stream.record(&head);
+        // Echoes the body while it is still being received.
         stream.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {LARGE}\r\n\r\n")).await;
-        let begun = stream.buffered();
+        let begun = stream.take_buffered();
         stream.send(begun).await;
         let (mut reader, mut writer) = stream.socket.split();
         tokio::io::copy(&mut reader, &mut writer).await.unwrap();
     })
     .await;
-    let gate = Gate::open(to(endpoint.address)).await;
-    let mut client = gate.client().await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    let mut client = server.connect().await;
     client.send(format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {LARGE}\r\n\r\n")).await;
     let (mut reader, mut writer) = client.socket.into_split();
     let block: Vec<u8> = (0..=255).cycle().take(1 << 20).collect();
@@ -35,7 +35,7 @@ async fn large_bodies_go_through_both_ways() {
         }
         writer
     });
-    within("the echo", async {
+    with_timeout("the echo", async {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(reader.read_u8().await.unwrap());
@@ -51,7 +51,7 @@ async fn large_bodies_go_through_both_ways() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_holds_the_endpoint_back() {
+async fn slow_client_applies_back_pressure_to_the_endpoint() {
     let sent = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&sent);
     let endpoint = Endpoint::scripted(move |mut stream, _| {
@@ -60,7 +60,7 @@ async fn a_client_that_does_not_read_holds_the_endpoint_back() {
             stream.request().await;
             stream.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {LARGE}\r\n\r\n")).await;
             let block = vec![b'x'; 64 * 1024];
-            // Ends when the writing no longer moves on: that is the back-pressure, and there is no event for it.
+            // Ends when a write stalls: back-pressure has no event that could be awaited.
             loop {
                 let write = stream.socket.write_all(&block);
                 if tokio::time::timeout(std::time::Duration::from_millis(500), write).await.is_err() {
@@ -68,22 +68,22 @@ async fn a_client_that_does_not_read_holds_the_endpoint_back() {
                 }
                 sent.fetch_add(block.len(), Ordering::SeqCst);
             }
-            stream.note("stalled");
-            stream.rest().await;
+            stream.record("stalled");
+            stream.read_to_end().await;
         }
     })
     .await;
-    let gate = Gate::open(to(endpoint.address)).await;
-    let mut client = gate.client().await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    let mut client = server.connect().await;
     client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    endpoint.log.until("the stall", |log| log.requests().len() == 2).await;
+    endpoint.log.wait_for("the stall", |log| log.requests().len() == 2).await;
     let sent = sent.load(Ordering::SeqCst);
-    assert!(sent < LARGE / 2, "{sent} bytes went into nobody's hands");
+    assert!(sent < LARGE / 2, "{sent} bytes were buffered although the client does not read");
 }
 
 #[tokio::test]
-async fn an_answer_that_is_cut_short_is_not_passed_off_as_whole() {
-    // (answer up to where the endpoint closes, request's version)
+async fn truncated_response_does_not_appear_complete() {
+    // Responses up to the point where the endpoint closes.
     for answer in [
         "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf",
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n",
@@ -96,11 +96,11 @@ async fn an_answer_that_is_cut_short_is_not_passed_off_as_whole() {
                 stream.send(answer).await;
             })
             .await;
-            let gate = Gate::open(to(endpoint.address)).await;
-            let mut client = gate.client().await;
+            let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+            let mut client = server.connect().await;
             client.send(format!("GET / HTTP/{version}\r\nhost: a\r\n\r\n")).await;
-            match client.rest().await {
-                // A reset says it to every client.
+            match client.read_to_end().await {
+                // A reset is unambiguous to every client.
                 Err(_) => {}
                 Ok(bytes) => {
                     let text = String::from_utf8(bytes).unwrap();
@@ -114,74 +114,74 @@ async fn an_answer_that_is_cut_short_is_not_passed_off_as_whole() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_cut_short_is_not_passed_off_as_whole() {
+async fn truncated_request_does_not_appear_complete() {
     for body in ["content-length: 10\r\n\r\nhalf", "transfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n"] {
         let endpoint = Endpoint::scripted(|mut stream, _| async move {
             stream.head().await;
-            // How much came is the network's business; that it was not all is ours.
+            // How much of the body arrives depends on the network; it must not be complete.
             let request = stream.request().await;
-            stream.note(if request.is_some() { "whole" } else { "cut" });
+            stream.record(if request.is_some() { "whole" } else { "cut" });
         })
         .await;
-        let gate = Gate::open(to(endpoint.address)).await;
-        let mut client = gate.client().await;
+        let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+        let mut client = server.connect().await;
         client.send(format!("POST / HTTP/1.1\r\nhost: a\r\n{body}")).await;
         client.socket.shutdown().await.unwrap();
-        endpoint.log.until("the end of the request", |log| !log.requests().is_empty()).await;
+        endpoint.log.wait_for("the end of the request", |log| !log.requests().is_empty()).await;
         assert_eq!(endpoint.log.requests(), ["cut"]);
     }
 }
 
 #[tokio::test]
-async fn expect_continue_waits_for_the_endpoint_to_read() {
+async fn continue_is_sent_when_the_body_is_wanted() {
     let endpoint = Endpoint::ok().await;
-    let gate = Gate::open(to(endpoint.address)).await;
-    let mut client = gate.client().await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    let mut client = server.connect().await;
     client.send("POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-Continue\r\ncontent-length: 3\r\n\r\n").await;
-    assert_eq!(client.answer(true).await.status, 100);
+    assert_eq!(client.response(true).await.status, 100);
     client.send("abc").await;
-    assert_eq!(client.answer(false).await.status, 200);
+    assert_eq!(client.response(false).await.status, 200);
     assert!(!endpoint.log.requests()[0].contains("expect"));
 
-    // Nobody is asked to send a body that nobody will read.
-    let gate = Gate::open(vec![]).await;
-    let mut client = gate.client().await;
+    // No `100 Continue` when the body will not be read.
+    let server = TestServer::with_routes(vec![]).await;
+    let mut client = server.connect().await;
     client.send("POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n").await;
-    assert_eq!(client.answer(false).await.status, 404);
+    assert_eq!(client.response(false).await.status, 404);
 }
 
 #[tokio::test]
-async fn an_answer_may_come_before_the_request_is_over() {
+async fn response_may_precede_the_end_of_the_request() {
     let endpoint = Endpoint::scripted(|mut stream, _| async move {
         stream.head().await;
         stream.send("HTTP/1.1 413 Too Large\r\ncontent-length: 4\r\nconnection: close\r\n\r\nmuch").await;
-        stream.rest().await;
+        stream.read_to_end().await;
     })
     .await;
-    let gate = Gate::open(to(endpoint.address)).await;
-    let mut client = gate.client().await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    let mut client = server.connect().await;
     client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\nsome").await;
-    let answer = client.answer(false).await;
+    let answer = client.response(false).await;
     assert_eq!((answer.status, answer.text()), (413, "much".to_owned()));
 }
 
 #[tokio::test]
-async fn slow_ends_get_there_too() {
+async fn bytewise_messages_are_complete() {
     let endpoint = Endpoint::scripted(|mut stream, _| async move {
         stream.request().await;
         for byte in "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n".chars() {
             stream.send(byte.to_string()).await;
             tokio::task::yield_now().await;
         }
-        stream.rest().await;
+        stream.read_to_end().await;
     })
     .await;
-    let gate = Gate::open(to(endpoint.address)).await;
-    let mut client = gate.client().await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    let mut client = server.connect().await;
     for byte in "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n".chars() {
         client.send(byte.to_string()).await;
         tokio::task::yield_now().await;
     }
-    assert_eq!(client.answer(false).await.text(), "ok");
+    assert_eq!(client.response(false).await.text(), "ok");
     assert!(endpoint.log.requests()[0].ends_with("\r\n\r\nabc"));
 }

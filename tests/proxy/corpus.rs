@@ -1,24 +1,24 @@
-//! The corpus of request shapes: what strangers may send, what they are answered, and what the backend gets, byte by byte.
+//! Corpus of request shapes: which requests untrusted clients may send, the responses, and what the backend receives.
 //!
-//! The backend here reads as strictly as can be: what it gets must be whole messages that can be read in one way only, and
-//! exactly those that the shape says. Every shape has a request behind it that must not become part of it, nor be served
-//! where the connection is to end.
+//! The backend parses strictly: it must receive complete messages that allow only one reading, exactly those that the
+//! shape lists. Every shape is followed by a canary request, which must not become part of it, nor be served where the
+//! connection must close.
 //!
-//! Short shapes also come byte by byte, which must make no difference.
+//! Short shapes are also sent byte by byte, with the same result.
 //!
-//! The files in `corpus/` say it like this:
+//! Format of the files in `corpus/`:
 //!
 //! ```text
 //! == name of the shape
-//! > a line of the request, ended by CR LF
+//! > a line of the request, terminated by CR LF
 //! | bytes without a line end
-//! = 200 keep            the statuses that the client reads, and whether the connection stays
-//! < a line of the head that the backend gets, sorted behind the first, without what Portico adds
-//! <| the body that it gets
+//! = 200 keep            the statuses that the client reads, and whether the connection stays open
+//! < a line of the head that the backend receives, sorted after the first, without the headers that Portico adds
+//! <| the body that the backend receives
 //! ```
 //!
-//! `\r`, `\n`, `\t`, `\0`, `\\` and `\xNN` are bytes, `{x*9}` is nine of x. `= … alone` leaves out the request behind: the
-//! client then sends nothing more.
+//! `\r`, `\n`, `\t`, `\0`, `\\` and `\xNN` are bytes, `{x*9}` is nine of x. `= … alone` omits the canary: the client
+//! closes its side after the shape.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
@@ -27,8 +27,8 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-use crate::harness::{Answer, Client, Endpoint, Gate, Stream, to};
-use crate::strict;
+use crate::harness::{Client, Endpoint, EndpointStream, TestResponse, TestServer, routes_to};
+use crate::strict_parser;
 
 const FILES: &[(&str, &str)] = &[
     ("framing", include_str!("corpus/framing.txt")),
@@ -41,13 +41,13 @@ const FILES: &[(&str, &str)] = &[
 ];
 
 #[tokio::test]
-async fn every_shape_ends_as_the_corpus_says() {
+async fn every_shape_matches_the_corpus() {
     let mut shapes = 0;
     let mut failures = String::new();
     for (file, text) in FILES {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let endpoint = backend(&seen).await;
-        let gate = Gate::open(to(endpoint.address)).await;
+        let server = TestServer::with_routes(routes_to(endpoint.address)).await;
         let whole_and_in_bytes = |shape: Shape| {
             let is_short = shape.bytes.len() < 1000;
             let shape = Arc::new(shape);
@@ -55,19 +55,19 @@ async fn every_shape_ends_as_the_corpus_says() {
         };
         for (shape, bytewise) in parse(file, text).into_iter().flat_map(whole_and_in_bytes) {
             shapes += usize::from(!bytewise);
-            let client = gate.client().await;
-            let outcome = timeout(PATIENCE, play(client, &shape, bytewise)).await;
-            let outcome = outcome.unwrap_or_else(|_| "the client waits in vain".to_owned());
+            let client = server.connect().await;
+            let outcome = timeout(SHAPE_TIMEOUT, send_shape(client, &shape, bytewise)).await;
+            let outcome = outcome.unwrap_or_else(|_| "the client timed out".to_owned());
             let messages: Vec<String> = seen.lock().unwrap().drain(..).collect();
-            let messages = messages.join("\n").replace(&gate.address.to_string(), "LOCAL");
-            if outcome != shape.outcome || messages != shape.sees.join("\n") {
+            let messages = messages.join("\n").replace(&server.address.to_string(), "LOCAL");
+            if outcome != shape.outcome || messages != shape.received.join("\n") {
                 writeln!(
                     failures,
-                    "{file}: {}{}\n  expected {}, got {outcome}\n  the backend was to see\n{}\n  and saw\n{messages}\n",
+                    "{file}: {}{}\n  expected {}, got {outcome}\n  the backend should have received\n{}\n  and received\n{messages}\n",
                     shape.name,
                     if bytewise { ", byte by byte" } else { "" },
                     shape.outcome,
-                    shape.sees.join("\n")
+                    shape.received.join("\n")
                 )
                 .unwrap();
             }
@@ -77,27 +77,27 @@ async fn every_shape_ends_as_the_corpus_says() {
     assert!(shapes >= 150, "only {shapes} shapes");
 }
 
-/// Notes every message as the corpus writes it, and also what is none.
+/// Records every message in the format of the corpus, and malformed bytes with the reason.
 pub(crate) async fn backend(seen: &Arc<Mutex<Vec<String>>>) -> Endpoint {
     let seen = Arc::clone(seen);
-    Endpoint::scripted(move |mut stream: Stream, _| {
+    Endpoint::scripted(move |mut stream: EndpointStream, _| {
         let seen = Arc::clone(&seen);
         async move {
             let mut bytes = Vec::new();
             loop {
-                match strict::request(&bytes) {
+                match strict_parser::parse_request(&bytes) {
                     Ok(Some((request, length))) => {
                         bytes.drain(..length);
-                        let body = if request == CANARY_AS_SEEN { "canary" } else { "ok" };
+                        let body = if request == CANARY_AS_RECEIVED { "canary" } else { "ok" };
                         let sent = if request.starts_with("HEAD ") { "" } else { body };
-                        if request != CANARY_AS_SEEN {
+                        if request != CANARY_AS_RECEIVED {
                             seen.lock().unwrap().push(request);
                         }
                         let length = body.len();
                         stream.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{sent}")).await;
                     }
-                    // If the rest does not come, it was no message, and nobody takes it for one.
-                    Ok(None) => match stream.more().await {
+                    // An incomplete message is ignored.
+                    Ok(None) => match stream.read_some().await {
                         Some(more) => bytes.extend_from_slice(&more),
                         None => return,
                     },
@@ -112,13 +112,13 @@ pub(crate) async fn backend(seen: &Arc<Mutex<Vec<String>>>) -> Endpoint {
     .await
 }
 
-/// Sends the shape and tells what came back, in the words of the corpus.
-async fn play(mut client: Client, shape: &Shape, bytewise: bool) -> String {
+/// Sends the shape and returns the result in the format of the corpus.
+async fn send_shape(mut client: Client, shape: &Shape, bytewise: bool) -> String {
     let mut bytes = shape.bytes.clone();
     if !shape.alone {
         bytes.extend_from_slice(CANARY);
     }
-    // The proxy may close before all is written.
+    // The proxy may close before everything is written.
     if bytewise {
         client.socket.set_nodelay(true).unwrap();
         for byte in bytes {
@@ -131,22 +131,22 @@ async fn play(mut client: Client, shape: &Shape, bytewise: bool) -> String {
     if shape.alone {
         drop(client.socket.shutdown().await);
     }
-    let mut told = Vec::new();
+    let mut outcome = Vec::new();
     loop {
-        let head_only = told.is_empty() && shape.bytes.starts_with(b"HEAD ");
-        let Some(answer) = client.try_answer(head_only).await else { break };
+        let head_only = outcome.is_empty() && shape.bytes.starts_with(b"HEAD ");
+        let Some(answer) = client.try_response(head_only).await else { break };
         if answer.body == b"canary" {
-            told.push("keep".to_owned());
-            return told.join(" ");
+            outcome.push("keep".to_owned());
+            return outcome.join(" ");
         }
-        told.push(if head_only || is_whole(&answer) { answer.status.to_string() } else { answer.text() });
+        outcome.push(if head_only || is_complete_error(&answer) { answer.status.to_string() } else { answer.text() });
     }
-    told.push(if shape.alone { "alone" } else { "close" }.to_owned());
-    told.join(" ")
+    outcome.push(if shape.alone { "alone" } else { "close" }.to_owned());
+    outcome.join(" ")
 }
 
-/// Whether an answer, if it is a refusal, says what it refuses and whom to ask about it.
-fn is_whole(answer: &Answer) -> bool {
+/// Whether an error response has a message and the request ID.
+fn is_complete_error(answer: &TestResponse) -> bool {
     let said = serde_json::from_slice::<serde_json::Value>(&answer.body).ok();
     let field = |name: &str| said.as_ref().and_then(|said| said[name].as_str()).filter(|text| !text.is_empty());
     answer.status < 400 || field("message").is_some() && field("request_id") == answer.header("x-request-id")
@@ -155,11 +155,11 @@ fn is_whole(answer: &Answer) -> bool {
 struct Shape {
     name: String,
     bytes: Vec<u8>,
-    /// As it is written behind `=`.
+    /// As written after `=`.
     outcome: String,
     alone: bool,
     /// Lines.
-    sees: Vec<String>,
+    received: Vec<String>,
 }
 
 fn parse(file: &str, text: &str) -> Vec<Shape> {
@@ -169,7 +169,7 @@ fn parse(file: &str, text: &str) -> Vec<Shape> {
         let (mark, rest) = line.split_once(' ').unwrap_or((line, ""));
         if let "==" = mark {
             let bytes = Vec::new();
-            shapes.push(Shape { name: rest.to_owned(), bytes, outcome: String::new(), alone: false, sees: vec![] });
+            shapes.push(Shape { name: rest.to_owned(), bytes, outcome: String::new(), alone: false, received: vec![] });
             continue;
         }
         if mark.is_empty() || mark == "#" {
@@ -187,11 +187,11 @@ fn parse(file: &str, text: &str) -> Vec<Shape> {
                 rest.clone_into(&mut shape.outcome);
                 shape.alone = rest.ends_with("alone");
             }
-            "<" => shape.sees.push(repeated(rest)),
-            "<{99}" => shape.sees.extend(vec![rest.to_owned(); 99]),
-            "<|" => shape.sees.push(format!("| {rest}")),
-            "<|+" => shape.sees.push(format!("|+ {rest}")),
-            _ => panic!("{at}: what is {mark:?}?"),
+            "<" => shape.received.push(expand_repetitions(rest)),
+            "<{99}" => shape.received.extend(vec![rest.to_owned(); 99]),
+            "<|" => shape.received.push(format!("| {rest}")),
+            "<|+" => shape.received.push(format!("|+ {rest}")),
+            _ => panic!("{at}: unknown line mark {mark:?}"),
         }
     }
     for shape in &shapes {
@@ -201,8 +201,8 @@ fn parse(file: &str, text: &str) -> Vec<Shape> {
     shapes
 }
 
-/// Only what is repeated; all else is meant as it is, also a backslash.
-fn repeated(text: &str) -> String {
+/// Expands only repetitions; everything else, also a backslash, is literal.
+fn expand_repetitions(text: &str) -> String {
     let Some((before, (inside, behind))) =
         text.split_once('{').and_then(|(before, rest)| Some((before, rest.split_once('}')?)))
     else {
@@ -232,11 +232,12 @@ fn unescape(text: &str, at: &str) -> Vec<u8> {
                         rest = behind;
                         u8::from_str_radix(str::from_utf8(digits).unwrap(), 16).unwrap()
                     }
-                    other => panic!("{at}: what is \\{}?", char::from(*other)),
+                    other => panic!("{at}: unknown escape \\{}", char::from(*other)),
                 });
             }
             b'{' => {
-                let end = rest.iter().position(|byte| *byte == b'}').unwrap_or_else(|| panic!("{at}: no brace"));
+                let end =
+                    rest.iter().position(|byte| *byte == b'}').unwrap_or_else(|| panic!("{at}: missing closing brace"));
                 let (what, count) = str::from_utf8(&rest[..end]).unwrap().rsplit_once('*').unwrap();
                 rest = &rest[end + 1..];
                 bytes.extend(unescape(what, at).repeat(count.parse().unwrap()));
@@ -248,5 +249,5 @@ fn unescape(text: &str, at: &str) -> Vec<u8> {
 }
 
 const CANARY: &[u8] = b"GET /canary HTTP/1.1\r\nhost: canary\r\n\r\n";
-const CANARY_AS_SEEN: &str = "GET /canary HTTP/1.1\nhost: canary";
-const PATIENCE: Duration = Duration::from_secs(5);
+const CANARY_AS_RECEIVED: &str = "GET /canary HTTP/1.1\nhost: canary";
+const SHAPE_TIMEOUT: Duration = Duration::from_secs(5);

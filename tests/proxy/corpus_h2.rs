@@ -1,14 +1,14 @@
-//! Requests of HTTP/2 as a backend of HTTP/1.1 gets them: what HTTP/2 carries in one way only must not become two ways on the
-//! other side. The frames are written by hand, and the backend is that of the corpus.
+//! HTTP/2 requests as an HTTP/1.1 backend receives them. A message that is unambiguous in HTTP/2 must not become
+//! ambiguous in HTTP/1.1. The frames are written by hand; the backend is that of the corpus.
 
 use std::sync::{Arc, Mutex};
 
 use crate::corpus::backend;
-use crate::frames::{DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, Raw, block, frame};
-use crate::harness::{Gate, to};
+use crate::frames::{DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, RawConnection, frame, header_block};
+use crate::harness::{TestServer, routes_to};
 
-/// What is different from `GET /` of a.example, the body if there is one, and what the backend gets (None if it must get
-/// nothing).
+/// Name, differences from `GET /` to a.example, the optional body, and the request that the backend receives (None if
+/// it must receive none).
 type Case = (&'static str, &'static [(&'static str, &'static str)], Option<&'static str>, Option<&'static str>);
 
 #[rustfmt::skip] // A table.
@@ -18,8 +18,8 @@ const CASES: &[Case] = &[
     ("dots beyond the root", &[(":path", "/../../x")], None, Some("GET /x HTTP/1.1\nhost: a.example")),
     ("an escaped slash", &[(":path", "/a%2f..%2fb")], None, Some("GET /a%2f..%2fb HTTP/1.1\nhost: a.example")),
     ("a NUL that is escaped", &[(":path", "/%00")], None, None),
-    ("an escape that is none", &[(":path", "/%zz")], None, None),
-    // The library cuts it off before anybody sees it; what is matched is what is sent.
+    ("an invalid escape", &[(":path", "/%zz")], None, None),
+    // The h2 library removes the fragment; the path that is matched is the one that is sent.
     ("a fragment", &[(":path", "/a#b")], None, Some("GET /a HTTP/1.1\nhost: a.example")),
     ("two slashes", &[(":path", "//evil.example/x")], None, Some("GET //evil.example/x HTTP/1.1\nhost: a.example")),
     ("an absolute path", &[(":path", "http://b.example/x")], None, None),
@@ -47,22 +47,22 @@ const CASES: &[Case] = &[
         Some("GET / HTTP/1.1\nhost: a.example\ntransfer-encoding: chunked\n| GET /x HTTP/1.1\\r\\n\\r\\n")),
     ("a body that looks like chunks", &[(":method", "POST")], Some("0\r\n\r\n"),
         Some("POST / HTTP/1.1\nhost: a.example\ntransfer-encoding: chunked\n| 0\\r\\n\\r\\n")),
-    ("crumbs of a cookie are one again", &[("cookie", "a=1"), ("cookie", "b=2")], None,
+    ("split cookie fields are joined", &[("cookie", "a=1"), ("cookie", "b=2")], None,
         Some("GET / HTTP/1.1\ncookie: a=1; b=2\nhost: a.example")),
     ("te", &[("te", "trailers")], None, Some("GET / HTTP/1.1\nhost: a.example\nte: trailers")),
-    ("forged words about the client", &[("x-forwarded-for", "6.6.6.6"), ("forwarded", "for=6.6.6.6")], None,
+    ("forged forwarding headers", &[("x-forwarded-for", "6.6.6.6"), ("forwarded", "for=6.6.6.6")], None,
         Some("GET / HTTP/1.1\nhost: a.example")),
-    ("forged words about the client in other letters", &[("x_forwarded_for", "6.6.6.6"), ("x-request_id", "1"), ("x_user", "me")], None,
+    ("forged forwarding headers with underscores", &[("x_forwarded_for", "6.6.6.6"), ("x-request_id", "1"), ("x_user", "me")], None,
         Some("GET / HTTP/1.1\nhost: a.example\nx_user: me")),
-    ("a wish to expect", &[(":method", "POST"), ("expect", "100-continue")], Some("abc"),
+    ("an expectation", &[(":method", "POST"), ("expect", "100-continue")], Some("abc"),
         Some("POST / HTTP/1.1\nhost: a.example\ntransfer-encoding: chunked\n| abc")),
 ];
 
 #[tokio::test]
-async fn requests_of_http2_reach_a_backend_as_one_message_or_none() {
+async fn http2_requests_become_one_http1_message_or_none() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let endpoint = backend(&seen).await;
-    let gate = Gate::open(to(endpoint.address)).await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
     let mut failures = Vec::new();
     for &(name, fields, body, expected) in CASES {
         let mut all = vec![(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a.example")];
@@ -73,14 +73,14 @@ async fn requests_of_http2_reach_a_backend_as_one_message_or_none() {
             }
         }
         let end = if body.is_none() { END_STREAM } else { 0 };
-        let mut bytes = frame(HEADERS, END_HEADERS | end, 1, &block(&all));
+        let mut bytes = frame(HEADERS, END_HEADERS | end, 1, &header_block(&all));
         if let Some(body) = body {
             bytes.extend(frame(DATA, END_STREAM, 1, body.as_bytes()));
         }
-        let mut raw = Raw::connect(gate.address).await;
+        let mut raw = RawConnection::connect(server.address).await;
         raw.send(bytes).await;
-        // An answer, a reset, or the end of the connection.
-        while let Some(frame) = raw.next().await {
+        // A response, a reset, or the end of the connection.
+        while let Some(frame) = raw.next_frame().await {
             if frame.stream == 1 && (frame.kind == RST_STREAM || frame.flags & END_STREAM != 0 && frame.kind <= HEADERS)
             {
                 break;

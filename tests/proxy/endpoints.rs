@@ -1,30 +1,33 @@
-//! Which endpoint a request goes to, over which connection, and how often.
+//! Which endpoint a request goes to, over which connection, and how many times.
 
 use std::collections::BTreeMap;
 
-use portico::proxy::Limits;
-use portico::snapshot::rule::{Action, Backend, Failure, Filters, Split, Target};
-use portico::snapshot::tries::{Limit, Tries};
+use portico::proxy::ProxyLimits;
+use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteFailure, Split};
+use portico::snapshot::timeouts_and_retries::{RequestTimeout, TimeoutsAndRetries};
 
-use crate::books::scrape;
-use crate::harness::{Endpoint, Gate, Options, Route, forward, reserve, route, to, trying, upstream};
+use crate::accounting::scrape;
+use crate::harness::{
+    Endpoint, Options, Route, TestServer, forward, reserve_address, route, routes_to, upstream,
+    with_timeouts_and_retries,
+};
 
 #[tokio::test]
-async fn connections_are_kept_and_used_again() {
+async fn upstream_connections_are_reused() {
     let endpoint = Endpoint::ok().await;
-    let gate = Gate::open(to(endpoint.address)).await;
-    let mut client = gate.client().await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    let mut client = server.connect().await;
     for _ in 0..10 {
         assert_eq!(client.get("/").await.text(), "ok");
     }
     // Another client of the same worker shares the pool.
-    assert_eq!(gate.client().await.get("/").await.text(), "ok");
+    assert_eq!(server.connect().await.get("/").await.text(), "ok");
     assert_eq!(endpoint.log.connections(), 1);
     assert_eq!(endpoint.log.requests().len(), 11);
 }
 
 #[tokio::test]
-async fn pipelined_requests_are_answered_in_order() {
+async fn pipelined_requests_get_responses_in_order() {
     let endpoint = Endpoint::scripted(|mut stream, _| async move {
         while let Some(request) = stream.request().await {
             let path = request.split(' ').nth(1).unwrap();
@@ -32,8 +35,8 @@ async fn pipelined_requests_are_answered_in_order() {
         }
     })
     .await;
-    let gate = Gate::open(to(endpoint.address)).await;
-    let mut client = gate.client().await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    let mut client = server.connect().await;
     let requests: String = (0..50)
         .map(|n| {
             if n % 2 == 0 {
@@ -45,21 +48,21 @@ async fn pipelined_requests_are_answered_in_order() {
         .collect();
     client.send(requests).await;
     for n in 0..50 {
-        assert_eq!(client.answer(false).await.text(), format!("/{n}"));
+        assert_eq!(client.response(false).await.text(), format!("/{n}"));
     }
 }
 
 #[tokio::test]
-async fn shares_are_exact() {
+async fn backend_weights_are_exact() {
     let (a, b) = (Endpoint::ok().await, Endpoint::ok().await);
     let backend = |weight, target| Backend { weight, filters: Filters::default(), target };
     let split = Split::new(vec![
-        backend(7, Target::Upstream(upstream("a", &[a.address]))),
-        backend(2, Target::Upstream(upstream("b", &[b.address]))),
-        backend(1, Target::Fail(Failure::InvalidBackend)),
+        backend(7, BackendTarget::Upstream(upstream("a", &[a.address]))),
+        backend(2, BackendTarget::Upstream(upstream("b", &[b.address]))),
+        backend(1, BackendTarget::Fail(RouteFailure::InvalidBackend)),
     ]);
-    let gate = Gate::open(vec![route(Action::Forward(split.unwrap()))]).await;
-    let mut client = gate.client().await;
+    let server = TestServer::with_routes(vec![route(Action::Forward(split.unwrap()))]).await;
+    let mut client = server.connect().await;
     let mut statuses = BTreeMap::new();
     for _ in 0..100 {
         *statuses.entry(client.get("/").await.status).or_insert(0) += 1;
@@ -69,17 +72,17 @@ async fn shares_are_exact() {
 }
 
 #[tokio::test]
-async fn endpoints_take_turns_and_changes_of_them_need_no_new_snapshot() {
+async fn endpoints_rotate_and_change_without_a_new_snapshot() {
     let endpoints = [Endpoint::ok().await, Endpoint::ok().await, Endpoint::ok().await];
     let upstream = upstream("web", &endpoints.each_ref().map(|endpoint| endpoint.address));
-    let gate = Gate::open(vec![route(forward(vec![(1, upstream.clone())]))]).await;
-    let mut client = gate.client().await;
+    let server = TestServer::with_routes(vec![route(forward(vec![(1, upstream.clone())]))]).await;
+    let mut client = server.connect().await;
     for _ in 0..9 {
         client.get("/").await;
     }
     assert_eq!(endpoints.each_ref().map(|endpoint| endpoint.log.requests().len()), [3, 3, 3]);
 
-    let only = portico::upstream::Address::Ip(endpoints[1].address);
+    let only = portico::upstream::EndpointAddress::Ip(endpoints[1].address);
     upstream.set_endpoints(portico::upstream::Endpoints { addresses: vec![only], ..Default::default() });
     for _ in 0..3 {
         client.get("/").await;
@@ -90,31 +93,32 @@ async fn endpoints_take_turns_and_changes_of_them_need_no_new_snapshot() {
 }
 
 #[tokio::test]
-async fn who_refuses_is_passed_over() {
+async fn refusing_endpoint_is_skipped() {
     let endpoint = Endpoint::ok().await;
-    let (dead, _reserved) = reserve();
-    let gate = Gate::open(vec![route(forward(vec![(1, upstream("web", &[dead, endpoint.address]))]))]).await;
-    let mut client = gate.client().await;
+    let (dead, _reserved) = reserve_address();
+    let server =
+        TestServer::with_routes(vec![route(forward(vec![(1, upstream("web", &[dead, endpoint.address]))]))]).await;
+    let mut client = server.connect().await;
     for _ in 0..4 {
         let request = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc";
         client.send(request).await;
-        assert_eq!(client.answer(false).await.text(), "ok");
+        assert_eq!(client.response(false).await.text(), "ok");
     }
     assert!(endpoint.log.requests().iter().all(|request| request.ends_with("abc")));
 
-    let gate = Gate::open(to(dead)).await;
-    let answer = gate.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let server = TestServer::with_routes(routes_to(dead)).await;
+    let answer = server.request("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     assert_eq!(answer.status, 503);
     assert!(answer.text().contains("The upstream server is currently unavailable"));
 }
 
 #[tokio::test]
-async fn a_stale_connection_costs_nobody_an_answer() {
-    // Each connection takes two requests. The second is answered on the first connection by closing it.
-    for (request, tries, status) in [
+async fn stale_connection_is_retried_when_safe() {
+    // An endpoint closes its first connection on the second request, without a response.
+    for (request, attempts, status) in [
         ("GET / HTTP/1.1\r\nhost: a\r\n\r\n", 3, 200),
         ("DELETE / HTTP/1.1\r\nhost: a\r\n\r\n", 3, 200),
-        // These may have been processed.
+        // These may have been processed, so they are not retried.
         ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc", 2, 502),
         ("PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc", 2, 502),
         ("PATCH / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n", 2, 502),
@@ -128,212 +132,217 @@ async fn a_stale_connection_costs_nobody_an_answer() {
             }
         })
         .await;
-        let gate = Gate::open(to(endpoint.address)).await;
-        let mut client = gate.client().await;
+        let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+        let mut client = server.connect().await;
         assert_eq!(client.get("/").await.status, 200);
         client.send(request).await;
-        assert_eq!(client.answer(false).await.status, status, "{request}");
-        assert_eq!(endpoint.log.requests().len(), tries, "{request}");
+        assert_eq!(client.response(false).await.status, status, "{request}");
+        assert_eq!(endpoint.log.requests().len(), attempts, "{request}");
     }
 }
 
 #[tokio::test]
-async fn a_fresh_connection_that_gives_no_answer_is_not_tried_again() {
+async fn new_connection_without_response_is_not_retried() {
     let endpoint = Endpoint::scripted(|mut stream, _| async move {
         stream.request().await;
     })
     .await;
-    let gate = Gate::open(to(endpoint.address)).await;
-    let answer = gate.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    let answer = server.request("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     assert_eq!(answer.status, 502);
     assert!(answer.text().contains("An invalid response was received from the upstream server"));
     assert_eq!(endpoint.log.requests().len(), 1);
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_takes_its_request_with_it() {
+async fn client_disconnect_cancels_the_upstream_request() {
     let endpoint = Endpoint::scripted(|mut stream, _| async move {
         stream.request().await;
-        // Nothing is ever answered; this ends when the proxy closes.
-        stream.rest().await;
+        // Never responds; ends when the proxy closes.
+        stream.read_to_end().await;
     })
     .await;
-    let gate = Gate::open(to(endpoint.address)).await;
-    let mut client = gate.client().await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    let mut client = server.connect().await;
     client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    endpoint.log.until("the request", |log| log.requests().len() == 1).await;
+    endpoint.log.wait_for("the request", |log| log.requests().len() == 1).await;
     drop(client);
     endpoint
         .log
-        .until("the end of the connection", |log| log.ended.load(std::sync::atomic::Ordering::SeqCst) == 1)
+        .wait_for("the end of the connection", |log| log.ended.load(std::sync::atomic::Ordering::SeqCst) == 1)
         .await;
 }
 
-/// An address where nobody answers: the queue of its listener is full, so the system leaves newcomers waiting.
-pub(crate) async fn deaf() -> (std::net::SocketAddr, Vec<tokio::net::TcpStream>, socket2::Socket) {
-    let (address, listener) = reserve();
+/// An address that accepts no connections: its listen queue is full, so the kernel leaves new connections pending.
+pub(crate) async fn unresponsive_address() -> (std::net::SocketAddr, Vec<tokio::net::TcpStream>, socket2::Socket) {
+    let (address, listener) = reserve_address();
     listener.listen(0).unwrap();
     let mut queue = Vec::new();
-    let patience = std::time::Duration::from_millis(200);
-    while let Ok(stream) = tokio::time::timeout(patience, tokio::net::TcpStream::connect(address)).await {
+    let limit = std::time::Duration::from_millis(200);
+    while let Ok(stream) = tokio::time::timeout(limit, tokio::net::TcpStream::connect(address)).await {
         queue.push(stream.unwrap());
     }
     (address, queue, listener)
 }
 
 #[tokio::test]
-async fn who_does_not_answer_a_connect_is_passed_over() {
+async fn connect_timeout_tries_another_endpoint() {
     let endpoint = Endpoint::ok().await;
-    let (deaf, _queue, _listener) = deaf().await;
-    let limits = Limits { connect_timeout: std::time::Duration::from_millis(100), ..Limits::default() };
+    let (deaf, _queue, _listener) = unresponsive_address().await;
+    let limits = ProxyLimits { connect_timeout: std::time::Duration::from_millis(100), ..ProxyLimits::default() };
     let both = forward(vec![(1, upstream("web", &[deaf, endpoint.address]))]);
     let routes = vec![route(both), Route { path: "/deaf", ..route(forward(vec![(1, upstream("deaf", &[deaf]))])) }];
-    let gate = Gate::with(Options { limits, ..Options::default() }, routes).await;
-    let mut client = gate.client().await;
+    let server = TestServer::with_options(Options { limits, ..Options::default() }, routes).await;
+    let mut client = server.connect().await;
     for _ in 0..2 {
         assert_eq!(client.get("/").await.text(), "ok");
     }
     assert_eq!(client.get("/deaf").await.status, 504);
 
-    // The patience for an answer counts while connecting, too.
-    let limits = Limits { answer_timeout: std::time::Duration::from_millis(100), ..Limits::default() };
-    let gate = Gate::with(Options { limits, ..Options::default() }, to(deaf)).await;
-    assert_eq!(gate.client().await.get("/").await.status, 504);
+    // The response timeout includes the time to connect.
+    let limits = ProxyLimits { response_timeout: std::time::Duration::from_millis(100), ..ProxyLimits::default() };
+    let server = TestServer::with_options(Options { limits, ..Options::default() }, routes_to(deaf)).await;
+    assert_eq!(server.connect().await.get("/").await.status, 504);
 }
 
 #[tokio::test]
-async fn the_patience_of_one_rule_takes_no_endpoint_from_the_others() {
+async fn timeout_of_one_rule_ejects_no_endpoint() {
     let endpoint = Endpoint::ok().await;
-    let (deaf, _queue, _listener) = deaf().await;
+    let (deaf, _queue, _listener) = unresponsive_address().await;
     let both = upstream("web", &[deaf, endpoint.address]);
-    let after = Limit::After(std::time::Duration::from_millis(100));
-    for (tries, expected) in [
-        // Nothing was sent, so the other one may be tried.
-        (Tries { backend_request: after, ..Tries::default() }, 200),
-        (Tries { request: after, ..Tries::default() }, 504),
+    let after = RequestTimeout::After(std::time::Duration::from_millis(100));
+    for (policy, expected) in [
+        // Nothing was sent, so the other endpoint may be tried.
+        (TimeoutsAndRetries { backend_request: after, ..TimeoutsAndRetries::default() }, 200),
+        (TimeoutsAndRetries { request: after, ..TimeoutsAndRetries::default() }, 504),
     ] {
-        let gate = Gate::open(vec![route(trying(forward(vec![(1, both.clone())]), tries))]).await;
-        let mut client = gate.client().await;
-        // In turn, so that one of two goes to the deaf one.
+        let server =
+            TestServer::with_routes(vec![route(with_timeouts_and_retries(forward(vec![(1, both.clone())]), policy))])
+                .await;
+        let mut client = server.connect().await;
+        // Round robin: one of the two requests goes to the unresponsive endpoint.
         let statuses = [client.get("/").await.status, client.get("/").await.status];
         assert!(statuses.contains(&expected) && statuses.contains(&200), "{statuses:?}");
     }
-    let drawn: std::collections::BTreeSet<_> = (0..4).filter_map(|turn| both.next(turn, &[])).collect();
+    let drawn: std::collections::BTreeSet<_> = (0..4).filter_map(|turn| both.next_endpoint(turn, &[])).collect();
     assert_eq!(drawn, [deaf, endpoint.address].into());
 }
 
 #[tokio::test]
-async fn a_named_endpoint_serves_once_it_is_resolved() {
+async fn hostname_endpoint_serves_once_it_is_resolved() {
     let endpoint = Endpoint::ok().await;
     let upstream = upstream("web", &[]);
-    let name = portico::upstream::Address::Name { host: "db.example".into(), port: endpoint.address.port() };
+    let name = portico::upstream::EndpointAddress::Name { host: "db.example".into(), port: endpoint.address.port() };
     upstream.set_endpoints(portico::upstream::Endpoints { addresses: vec![name], ..Default::default() });
-    let gate = Gate::open(vec![route(forward(vec![(1, upstream.clone())]))]).await;
-    let mut client = gate.client().await;
+    let server = TestServer::with_routes(vec![route(forward(vec![(1, upstream.clone())]))]).await;
+    let mut client = server.connect().await;
     assert_eq!(client.get("/").await.status, 503);
     upstream.set_resolved("db.example", vec![endpoint.address.ip()]);
     assert_eq!(client.get("/").await.text(), "ok");
 }
 
 #[tokio::test]
-async fn a_name_that_dns_turns_to_ourselves_or_to_the_cloud_gets_nothing_more() {
-    use portico::upstream::{Address, Authors, Endpoints, Loopback, Registry, tls::Anchors};
+async fn ssrf_guard_blocks_resolved_addresses() {
+    use portico::upstream::{
+        EndpointAddress, Endpoints, LoopbackPolicy, TrustModel, UpstreamRegistry, tls::TrustAnchors,
+    };
 
-    for (loopback, expected) in [(Loopback::Served, 200), (Loopback::Refused, 503)] {
+    for (loopback, expected) in [(LoopbackPolicy::Allowed, 200), (LoopbackPolicy::Blocked, 503)] {
         let own = Endpoint::ok().await;
         let key = upstream("web", &[]).key.clone();
-        let upstream = Registry::new(Anchors::default(), Authors::Tenants { loopback }).upstream(&key);
-        let name = Address::Name { host: "db.example".into(), port: own.address.port() };
+        let upstream =
+            UpstreamRegistry::new(TrustAnchors::default(), TrustModel::MultiTenant { loopback }).upstream(&key);
+        let name = EndpointAddress::Name { host: "db.example".into(), port: own.address.port() };
         upstream.set_endpoints(Endpoints { addresses: vec![name], ..Endpoints::default() });
-        let gate = Gate::open(vec![route(forward(vec![(1, upstream.clone())]))]).await;
-        let mut client = gate.client().await;
+        let server = TestServer::with_routes(vec![route(forward(vec![(1, upstream.clone())]))]).await;
+        let mut client = server.connect().await;
         upstream.set_resolved("db.example", vec![own.address.ip()]);
         assert_eq!(client.get("/").await.status, expected, "{loopback:?}");
         upstream.set_resolved("db.example", vec!["169.254.169.254".parse().unwrap(), "fd20:ce::254".parse().unwrap()]);
-        assert_eq!(client.get("/").await.status, 503, "nothing is even tried");
+        assert_eq!(client.get("/").await.status, 503, "a blocked address was connected to");
     }
 }
 
-/// Two connections to endpoints for the whole process, and little patience.
-fn narrow() -> Options {
-    let limits = Limits {
+/// At most two upstream connections per process, and a short connect timeout.
+fn two_upstream_connections() -> Options {
+    let limits = ProxyLimits {
         max_upstream_connections: 2,
         connect_timeout: std::time::Duration::from_millis(100),
-        ..Limits::default()
+        ..ProxyLimits::default()
     };
     Options { limits, ..Options::default() }
 }
 
 #[tokio::test]
-async fn connections_to_endpoints_have_a_limit() {
+async fn upstream_connections_are_limited() {
     let go = std::sync::Arc::new(tokio::sync::Notify::new());
-    let told = std::sync::Arc::clone(&go);
+    let notified = std::sync::Arc::clone(&go);
     let endpoint = Endpoint::scripted(move |mut stream, _| {
-        let told = std::sync::Arc::clone(&told);
+        let notified = std::sync::Arc::clone(&notified);
         async move {
             while stream.request().await.is_some() {
-                told.notified().await;
+                notified.notified().await;
                 stream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
             }
         }
     })
     .await;
-    let gate = Gate::with(narrow(), to(endpoint.address)).await;
-    let mut busy = [gate.client().await, gate.client().await];
+    let server = TestServer::with_options(two_upstream_connections(), routes_to(endpoint.address)).await;
+    let mut busy = [server.connect().await, server.connect().await];
     for client in &mut busy {
         client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     }
-    endpoint.log.until("two requests", |log| log.requests().len() == 2).await;
-    let answer = gate.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    endpoint.log.wait_for("two requests", |log| log.requests().len() == 2).await;
+    let answer = server.request("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     assert_eq!(answer.status, 503);
     assert!(answer.text().contains("Too many requests at a time"), "{}", answer.text());
-    assert_eq!(scrape(&gate)["portico_faults_total{reason=\"no_room\"}"], 1.0);
-    // Nobody thinks ill of the endpoint, and whose turn it is gets the place of who is done.
+    assert_eq!(scrape(&server)["portico_request_errors_total{reason=\"connection_limit\"}"], 1.0);
+    // The endpoint is not ejected, and a waiting request gets the connection of a finished one.
     go.notify_one();
     go.notify_one();
     for client in &mut busy {
-        assert_eq!(client.answer(false).await.text(), "ok");
+        assert_eq!(client.response(false).await.text(), "ok");
     }
     go.notify_one();
-    assert_eq!(gate.client().await.get("/").await.text(), "ok");
+    assert_eq!(server.connect().await.get("/").await.text(), "ok");
     assert_eq!(endpoint.log.requests().len(), 3);
 }
 
 #[tokio::test]
-async fn idle_connections_make_room_for_needed_ones() {
+async fn idle_connections_are_closed_to_make_room() {
     let (one, two, three) = (Endpoint::ok().await, Endpoint::ok().await, Endpoint::ok().await);
     let named = |path, name, endpoint: &Endpoint| Route {
         path,
         ..route(forward(vec![(1, upstream(name, &[endpoint.address]))]))
     };
     let routes = vec![named("/one", "one", &one), named("/two", "two", &two), named("/three", "three", &three)];
-    let gate = Gate::with(narrow(), routes).await;
-    let mut client = gate.client().await;
+    let server = TestServer::with_options(two_upstream_connections(), routes).await;
+    let mut client = server.connect().await;
     for path in ["/one", "/two", "/three", "/one"] {
         assert_eq!(client.get(path).await.text(), "ok", "{path}");
     }
 }
 
 #[tokio::test]
-async fn a_kept_connection_is_no_sign_of_health_before_there_is_an_answer() {
+async fn reused_connection_alone_does_not_prove_health() {
     let dying = Endpoint::scripted(|mut stream, _| async move {
         stream.request().await;
         stream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
-        // The node dies, and nobody says so.
-        stream.rest().await;
+        // The node dies without closing the connection.
+        stream.read_to_end().await;
     })
     .await;
     let other = Endpoint::ok().await;
-    let limits = Limits { answer_timeout: std::time::Duration::from_millis(100), ..Limits::default() };
+    let limits = ProxyLimits { response_timeout: std::time::Duration::from_millis(100), ..ProxyLimits::default() };
     let upstream = upstream("web", &[dying.address]);
     let routes = vec![route(forward(vec![(1, upstream.clone())]))];
-    let gate = Gate::with(Options { limits, ..Options::default() }, routes).await;
-    assert_eq!(gate.client().await.get("/").await.text(), "ok");
-    upstream.failed(dying.address);
-    assert_eq!(gate.client().await.get("/").await.status, 504);
-    let addresses = [dying.address, other.address].map(portico::upstream::Address::Ip).to_vec();
+    let server = TestServer::with_options(Options { limits, ..Options::default() }, routes).await;
+    assert_eq!(server.connect().await.get("/").await.text(), "ok");
+    upstream.record_failure(dying.address);
+    assert_eq!(server.connect().await.get("/").await.status, 504);
+    let addresses = [dying.address, other.address].map(portico::upstream::EndpointAddress::Ip).to_vec();
     upstream.set_endpoints(portico::upstream::Endpoints { addresses, ..Default::default() });
     for turn in 0..4 {
-        assert_eq!(upstream.next(turn, &[]), Some(other.address), "the other is still passed over");
+        assert_eq!(upstream.next_endpoint(turn, &[]), Some(other.address), "the failed endpoint is still ejected");
     }
 }

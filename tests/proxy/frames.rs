@@ -1,11 +1,11 @@
-//! HTTP/2 by hand: clients and endpoints that write frames, also such as no library would.
+//! HTTP/2 frames by hand: clients and endpoints that also write frames no library would.
 
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::harness::within;
+use crate::harness::with_timeout;
 
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -39,8 +39,8 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     bytes
 }
 
-/// A field of a header block, with nothing left to a table.
-pub(crate) fn field(name: &str, value: &str) -> Vec<u8> {
+/// A header field as a literal without indexing or Huffman coding.
+pub(crate) fn header_field(name: &str, value: &str) -> Vec<u8> {
     let mut bytes = vec![0];
     for text in [name, value] {
         // An integer with a prefix of seven bits (RFC 7541, section 5.1).
@@ -61,59 +61,60 @@ pub(crate) fn field(name: &str, value: &str) -> Vec<u8> {
     bytes
 }
 
-pub(crate) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
-    fields.iter().flat_map(|(name, value)| field(name, value)).collect()
+pub(crate) fn header_block(fields: &[(&str, &str)]) -> Vec<u8> {
+    fields.iter().flat_map(|(name, value)| header_field(name, value)).collect()
 }
 
 pub(crate) const GET: [(&str, &str); 4] =
     [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a.example")];
 
-/// The head of a GET, which is the whole request.
-pub(crate) fn get(stream: u32) -> Vec<u8> {
-    frame(HEADERS, END_HEADERS | END_STREAM, stream, &block(&GET))
+/// A complete GET request in one HEADERS frame.
+pub(crate) fn get_request(stream: u32) -> Vec<u8> {
+    frame(HEADERS, END_HEADERS | END_STREAM, stream, &header_block(&GET))
 }
 
-pub(crate) struct Raw {
+pub(crate) struct RawConnection {
     pub(crate) socket: TcpStream,
     buffer: Vec<u8>,
 }
 
-impl Raw {
-    /// A connection whose settings are exchanged.
-    pub(crate) async fn connect(address: SocketAddr) -> Raw {
-        Raw::with(address, &[]).await
+impl RawConnection {
+    /// A client connection after the exchange of SETTINGS.
+    pub(crate) async fn connect(address: SocketAddr) -> RawConnection {
+        RawConnection::connect_with_settings(address, &[]).await
     }
 
-    /// A connection on which nothing was said.
-    pub(crate) async fn silent(address: SocketAddr) -> Raw {
-        Raw { socket: TcpStream::connect(address).await.unwrap(), buffer: Vec::new() }
+    /// A TCP connection without an HTTP/2 preface.
+    pub(crate) async fn connect_without_preface(address: SocketAddr) -> RawConnection {
+        RawConnection { socket: TcpStream::connect(address).await.unwrap(), buffer: Vec::new() }
     }
 
-    pub(crate) async fn with(address: SocketAddr, settings: &[u8]) -> Raw {
-        let mut raw = Raw::silent(address).await;
+    pub(crate) async fn connect_with_settings(address: SocketAddr, settings: &[u8]) -> RawConnection {
+        let mut raw = RawConnection::connect_without_preface(address).await;
         raw.send([PREFACE, &frame(SETTINGS, 0, 0, settings)].concat()).await;
-        raw.until("settings", |frame| frame.kind == SETTINGS && frame.flags == 0).await;
+        raw.wait_for("settings", |frame| frame.kind == SETTINGS && frame.flags == 0).await;
         raw.send(frame(SETTINGS, ACK, 0, &[])).await;
         raw
     }
 
-    /// The other side: a connection that a client of HTTP/2 has made, whose settings are exchanged.
-    pub(crate) async fn accepted(mut socket: TcpStream) -> Raw {
+    /// The server side of a connection, after the exchange of SETTINGS.
+    pub(crate) async fn accept(mut socket: TcpStream) -> RawConnection {
         let mut preface = [0; PREFACE.len()];
-        within("the preface", socket.read_exact(&mut preface)).await.unwrap();
+        with_timeout("the preface", socket.read_exact(&mut preface)).await.unwrap();
         assert_eq!(preface, PREFACE);
-        let mut raw = Raw { socket, buffer: Vec::new() };
+        let mut raw = RawConnection { socket, buffer: Vec::new() };
         raw.send(frame(SETTINGS, 0, 0, &[])).await;
-        raw.until("settings", |frame| frame.kind == SETTINGS && frame.flags == 0).await;
+        raw.wait_for("settings", |frame| frame.kind == SETTINGS && frame.flags == 0).await;
         raw.send(frame(SETTINGS, ACK, 0, &[])).await;
         raw
     }
 
-    /// The endpoint's side of a connection, with room for all that a test sends.
-    pub(crate) async fn serving(mut socket: TcpStream) -> Option<Raw> {
+    /// The server side of a connection, with windows large enough for everything a test sends. None if the client sends
+    /// no preface.
+    pub(crate) async fn accept_with_large_windows(mut socket: TcpStream) -> Option<RawConnection> {
         let mut preface = [0; PREFACE.len()];
-        within("the preface", socket.read_exact(&mut preface)).await.ok().filter(|_| preface == PREFACE)?;
-        let mut raw = Raw { socket, buffer: Vec::new() };
+        with_timeout("the preface", socket.read_exact(&mut preface)).await.ok().filter(|_| preface == PREFACE)?;
+        let mut raw = RawConnection { socket, buffer: Vec::new() };
         let window = [&[0, 4][..], &1_000_000_u32.to_be_bytes()].concat();
         raw.send([frame(SETTINGS, 0, 0, &window), frame(WINDOW_UPDATE, 0, 0, &8_000_000_u32.to_be_bytes())].concat())
             .await;
@@ -121,13 +122,13 @@ impl Raw {
     }
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        // The proxy may have closed, which is what some tests are about.
+        // The proxy may have closed the connection; some tests are about that.
         drop(self.socket.write_all(bytes.as_ref()).await);
     }
 
-    /// None at the end of the connection, however it comes.
-    pub(crate) async fn next(&mut self) -> Option<Frame> {
-        within("a frame", async {
+    /// None at the end of the connection, orderly or not.
+    pub(crate) async fn next_frame(&mut self) -> Option<Frame> {
+        with_timeout("a frame", async {
             loop {
                 if let Some(header) = self.buffer.first_chunk::<9>() {
                     let [a, b, c, kind, flags, d, e, f, g] = *header;
@@ -147,20 +148,20 @@ impl Raw {
         .await
     }
 
-    /// The next frame of this sort; others are passed over.
-    pub(crate) async fn until(&mut self, what: &str, wanted: impl Fn(&Frame) -> bool) -> Frame {
+    /// The next frame that matches; others are skipped.
+    pub(crate) async fn wait_for(&mut self, what: &str, wanted: impl Fn(&Frame) -> bool) -> Frame {
         loop {
-            let frame = self.next().await.unwrap_or_else(|| panic!("the connection ended before {what}"));
+            let frame = self.next_frame().await.unwrap_or_else(|| panic!("the connection ended before {what}"));
             if wanted(&frame) {
                 return frame;
             }
         }
     }
 
-    /// What comes until the end of the connection.
-    pub(crate) async fn rest(&mut self) -> Vec<Frame> {
+    /// All frames until the end of the connection.
+    pub(crate) async fn read_to_end(&mut self) -> Vec<Frame> {
         let mut rest = Vec::new();
-        while let Some(frame) = self.next().await {
+        while let Some(frame) = self.next_frame().await {
             rest.push(frame);
         }
         rest
@@ -168,13 +169,13 @@ impl Raw {
 }
 
 impl Frame {
-    /// The reason of a RST_STREAM or GOAWAY.
-    pub(crate) fn reason(&self) -> u32 {
+    /// The error code of a RST_STREAM or GOAWAY.
+    pub(crate) fn error_code(&self) -> u32 {
         let at = if self.kind == GOAWAY { 4 } else { 0 };
         u32::from_be_bytes(self.payload[at..at + 4].try_into().unwrap())
     }
 
-    /// The last stream that a GOAWAY says is served.
+    /// The last stream ID of a GOAWAY.
     pub(crate) fn last_stream(&self) -> u32 {
         u32::from_be_bytes(self.payload[..4].try_into().unwrap())
     }

@@ -1,4 +1,4 @@
-//! HTTP/2 from clients: the same requests, many at a time on one connection.
+//! HTTP/2 from clients: many concurrent requests on one connection.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -9,90 +9,91 @@ use bytes::Bytes;
 use h2::client::{self, ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Request};
-use portico::proxy::Limits;
+use portico::proxy::ProxyLimits;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::frames::{
-    self, ACK, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, Raw, SETTINGS, frame,
+    self, ACK, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, RawConnection, SETTINGS,
+    frame,
 };
-use crate::harness::{Endpoint, Gate, Options, to, within};
+use crate::harness::{Endpoint, Options, TestServer, routes_to, with_timeout};
 
-/// A client's connection of HTTP/2.
-pub(crate) struct Client {
+/// A client's HTTP/2 connection.
+pub(crate) struct Http2Client {
     pub(crate) send: SendRequest<Bytes>,
     pub(crate) connection: JoinHandle<Result<(), h2::Error>>,
 }
 
-/// An answer that was read to its end.
+/// A complete response.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Http2Response {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
     pub(crate) trailers: Option<HeaderMap>,
 }
 
-impl Client {
-    pub(crate) async fn connect(address: SocketAddr) -> Client {
-        Client::with(address, &client::Builder::new()).await
+impl Http2Client {
+    pub(crate) async fn connect(address: SocketAddr) -> Http2Client {
+        Http2Client::connect_with(address, &client::Builder::new()).await
     }
 
-    pub(crate) async fn with(address: SocketAddr, builder: &client::Builder) -> Client {
+    pub(crate) async fn connect_with(address: SocketAddr, builder: &client::Builder) -> Http2Client {
         let socket = TcpStream::connect(address).await.unwrap();
         let (send, connection) = builder.handshake(socket).await.unwrap();
         let connection = tokio::spawn(connection);
-        Client { send, connection }
+        Http2Client { send, connection }
     }
 
-    /// Sends a head, and the body behind it if there is one to come.
+    /// Sends the head; the returned stream takes the body unless `end` is set.
     pub(crate) async fn start(&self, request: Request<()>, end: bool) -> (ResponseFuture, SendStream<Bytes>) {
-        let mut send = within("room for a stream", self.send.clone().ready()).await.unwrap();
+        let mut send = with_timeout("a free stream", self.send.clone().ready()).await.unwrap();
         send.send_request(request, end).unwrap()
     }
 
-    pub(crate) async fn ask(&self, request: Request<()>) -> Result<Answer, h2::Error> {
+    pub(crate) async fn request(&self, request: Request<()>) -> Result<Http2Response, h2::Error> {
         let (answer, _) = self.start(request, true).await;
-        read(answer).await
+        read_response(answer).await
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Answer {
-        self.ask(get(path)).await.unwrap()
+    pub(crate) async fn get(&self, path: &str) -> Http2Response {
+        self.request(get_request(path)).await.unwrap()
     }
 
-    /// The end of the connection, with the client's streams left to finish.
-    pub(crate) async fn end(self) -> Result<(), h2::Error> {
+    /// Waits for the end of the connection after its streams have finished.
+    pub(crate) async fn wait_for_end(self) -> Result<(), h2::Error> {
         drop(self.send);
-        within("the end of the connection", self.connection).await.unwrap()
+        with_timeout("the end of the connection", self.connection).await.unwrap()
     }
 }
 
-pub(crate) fn get(path: &str) -> Request<()> {
+pub(crate) fn get_request(path: &str) -> Request<()> {
     Request::get(format!("http://a.example{path}")).body(()).unwrap()
 }
 
-pub(crate) fn post(path: &str) -> Request<()> {
+pub(crate) fn post_request(path: &str) -> Request<()> {
     Request::post(format!("http://a.example{path}")).body(()).unwrap()
 }
 
-pub(crate) async fn read(answer: ResponseFuture) -> Result<Answer, h2::Error> {
-    let answer = within("an answer", answer).await?;
+pub(crate) async fn read_response(answer: ResponseFuture) -> Result<Http2Response, h2::Error> {
+    let answer = with_timeout("a response", answer).await?;
     let (head, mut body) = answer.into_parts();
     let (bytes, trailers) = read_body(&mut body).await?;
-    Ok(Answer { status: head.status.as_u16(), headers: head.headers, body: bytes, trailers })
+    Ok(Http2Response { status: head.status.as_u16(), headers: head.headers, body: bytes, trailers })
 }
 
 pub(crate) async fn read_body(body: &mut RecvStream) -> Result<(Vec<u8>, Option<HeaderMap>), h2::Error> {
     let mut bytes = Vec::new();
-    while let Some(data) = within("more of the body", body.data()).await {
+    while let Some(data) = with_timeout("more of the body", body.data()).await {
         let data = data?;
         body.flow_control().release_capacity(data.len())?;
         bytes.extend_from_slice(&data);
     }
-    Ok((bytes, within("trailers", body.trailers()).await?))
+    Ok((bytes, with_timeout("trailers", body.trailers()).await?))
 }
 
-/// Sends all of it as the window allows.
+/// Sends the whole body as the flow-control window permits.
 pub(crate) async fn send_all(stream: &mut SendStream<Bytes>, bytes: &[u8]) -> Result<(), h2::Error> {
     send_some(stream, Bytes::copy_from_slice(bytes), true).await
 }
@@ -100,7 +101,7 @@ pub(crate) async fn send_all(stream: &mut SendStream<Bytes>, bytes: &[u8]) -> Re
 pub(crate) async fn send_some(stream: &mut SendStream<Bytes>, mut rest: Bytes, end: bool) -> Result<(), h2::Error> {
     while !rest.is_empty() {
         stream.reserve_capacity(rest.len());
-        let room = within("room in the window", poll_fn(|cx| stream.poll_capacity(cx))).await;
+        let room = with_timeout("room in the window", poll_fn(|cx| stream.poll_capacity(cx))).await;
         let room = room.ok_or(Reason::CANCEL)??;
         stream.send_data(rest.split_to(room.min(rest.len())), false)?;
     }
@@ -108,15 +109,15 @@ pub(crate) async fn send_some(stream: &mut SendStream<Bytes>, mut rest: Bytes, e
 }
 
 #[tokio::test]
-async fn a_request_goes_to_an_endpoint_of_http1() {
+async fn http2_request_reaches_an_http1_endpoint() {
     let endpoint = Endpoint::ok().await;
-    let gate = Gate::open(to(endpoint.address)).await;
-    let client = Client::connect(gate.address).await;
-    let mut request = get("/x/../y?z=1");
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    let client = Http2Client::connect(server.address).await;
+    let mut request = get_request("/x/../y?z=1");
     request.headers_mut().append("cookie", "a=1".parse().unwrap());
     request.headers_mut().append("cookie", "b=2".parse().unwrap());
     request.headers_mut().append("te", "trailers".parse().unwrap());
-    let answer = client.ask(request).await.unwrap();
+    let answer = client.request(request).await.unwrap();
     assert_eq!((answer.status, &answer.body[..]), (200, &b"ok"[..]));
     assert!(answer.headers.contains_key("x-request-id"));
     let seen = endpoint.log.requests().remove(0);
@@ -127,24 +128,24 @@ async fn a_request_goes_to_an_endpoint_of_http1() {
 }
 
 #[tokio::test]
-async fn the_preface_may_come_in_parts() {
+async fn preface_may_arrive_in_parts() {
     let endpoint = Endpoint::ok().await;
-    let gate = Gate::open(to(endpoint.address)).await;
-    let mut raw = Raw::silent(gate.address).await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    let mut raw = RawConnection::connect_without_preface(server.address).await;
     raw.socket.set_nodelay(true).unwrap();
     for byte in PREFACE {
         raw.send([*byte]).await;
         tokio::task::yield_now().await;
     }
-    raw.send([frame(SETTINGS, 0, 0, &[]), frames::get(1)].concat()).await;
-    raw.until("the answer", |frame| frame.kind == DATA && frame.payload == b"ok").await;
+    raw.send([frame(SETTINGS, 0, 0, &[]), frames::get_request(1)].concat()).await;
+    raw.wait_for("the response", |frame| frame.kind == DATA && frame.payload == b"ok").await;
 }
 
 #[tokio::test]
-async fn many_streams_share_a_connection() {
+async fn concurrent_streams_share_a_connection() {
     let endpoint = Endpoint::ok().await;
-    let gate = Gate::open(to(endpoint.address)).await;
-    let client = Client::connect(gate.address).await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    let client = Http2Client::connect(server.address).await;
     for _ in 0..3 {
         let client = &client;
         let answers = (0..100).map(|index| async move {
@@ -156,8 +157,8 @@ async fn many_streams_share_a_connection() {
     assert_eq!(endpoint.log.requests().len(), 300);
 }
 
-/// Answers with as many bytes as the path says.
-async fn generous() -> Endpoint {
+/// Responds with as many bytes as the path says.
+async fn sized_endpoint() -> Endpoint {
     Endpoint::scripted(|mut stream, _| async move {
         while let Some(request) = stream.request().await {
             let length: usize = request.split(['/', ' ']).nth(2).unwrap().parse().unwrap();
@@ -169,14 +170,15 @@ async fn generous() -> Endpoint {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_not_read_does_not_hold_up_the_others() {
-    let endpoint = generous().await;
-    let gate = Gate::open(to(endpoint.address)).await;
-    // Else the connection's window is of the same size as a stream's.
-    let client = Client::with(gate.address, client::Builder::new().initial_connection_window_size(1 << 20)).await;
-    let (slow, _) = client.start(get("/3000000"), true).await;
-    let mut slow = within("the head", slow).await.unwrap().into_body();
-    let first = within("the first bytes", slow.data()).await.unwrap().unwrap();
+async fn unread_stream_does_not_block_others() {
+    let endpoint = sized_endpoint().await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    // By default, the window of the connection is as small as that of a stream.
+    let client =
+        Http2Client::connect_with(server.address, client::Builder::new().initial_connection_window_size(1 << 20)).await;
+    let (slow, _) = client.start(get_request("/3000000"), true).await;
+    let mut slow = with_timeout("the head", slow).await.unwrap().into_body();
+    let first = with_timeout("the first bytes", slow.data()).await.unwrap().unwrap();
     assert!(!first.is_empty());
     for _ in 0..5 {
         assert_eq!(client.get("/100000").await.body.len(), 100_000);
@@ -187,7 +189,7 @@ async fn a_stream_that_is_not_read_does_not_hold_up_the_others() {
 }
 
 #[tokio::test]
-async fn large_bodies_go_through_both_ways() {
+async fn large_bodies_stream_in_both_directions() {
     let endpoint = Endpoint::scripted(|mut stream, _| async move {
         while let Some(request) = stream.request().await {
             let body = request.split_once("\r\n\r\n").unwrap().1.to_owned();
@@ -195,13 +197,13 @@ async fn large_bodies_go_through_both_ways() {
         }
     })
     .await;
-    let gate = Gate::open(to(endpoint.address)).await;
-    let client = Client::connect(gate.address).await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    let client = Http2Client::connect(server.address).await;
     let body: Vec<u8> = (b'a'..=b'z').cycle().take(2_000_000).collect();
     let upload = async {
-        let (answer, mut stream) = client.start(post("/"), false).await;
+        let (answer, mut stream) = client.start(post_request("/"), false).await;
         send_all(&mut stream, &body).await.unwrap();
-        read(answer).await.unwrap()
+        read_response(answer).await.unwrap()
     };
     let (first, second) = tokio::join!(upload, client.get("/"));
     assert!(first.body == body);
@@ -210,13 +212,13 @@ async fn large_bodies_go_through_both_ways() {
 
 // kong-compat §3.8
 #[tokio::test]
-async fn trailers_of_an_answer_come_through() {
-    let endpoint = Endpoint::answering(
+async fn response_trailers_are_forwarded() {
+    let endpoint = Endpoint::responding_with(
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n2\r\nok\r\n0\r\nx-sum: 7\r\n\r\n",
     )
     .await;
-    let gate = Gate::open(to(endpoint.address)).await;
-    let client = Client::connect(gate.address).await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    let client = Http2Client::connect(server.address).await;
     let answer = client.get("/").await;
     assert_eq!(answer.body, b"ok");
     assert_eq!(answer.trailers.unwrap()["x-sum"], "7");
@@ -224,60 +226,60 @@ async fn trailers_of_an_answer_come_through() {
 }
 
 #[tokio::test]
-async fn declared_trailers_of_a_request_come_through() {
+async fn declared_request_trailers_are_forwarded() {
     let endpoint = Endpoint::ok().await;
-    let gate = Gate::open(to(endpoint.address)).await;
-    let client = Client::connect(gate.address).await;
-    let mut request = post("/");
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    let client = Http2Client::connect(server.address).await;
+    let mut request = post_request("/");
     request.headers_mut().insert("trailer", "x-sum".parse().unwrap());
     let (answer, mut stream) = client.start(request, false).await;
     stream.send_data(Bytes::from_static(b"body"), false).unwrap();
     stream.send_trailers(HeaderMap::from_iter([("x-sum".parse().unwrap(), "7".parse().unwrap())])).unwrap();
-    assert_eq!(read(answer).await.unwrap().status, 200);
+    assert_eq!(read_response(answer).await.unwrap().status, 200);
     assert!(endpoint.log.requests()[0].ends_with("bodyx-sum: 7\r\n"), "{:?}", endpoint.log.requests());
 }
 
 #[tokio::test]
-async fn an_answer_may_come_before_the_request_is_over() {
+async fn response_may_precede_the_end_of_the_request() {
     let endpoint = Endpoint::scripted(|mut stream, _| async move {
         let head = stream.head().await.unwrap();
-        stream.note(&head);
+        stream.record(&head);
         stream.send("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nearly").await;
-        stream.rest().await;
+        stream.read_to_end().await;
     })
     .await;
-    let gate = Gate::open(to(endpoint.address)).await;
-    let client = Client::connect(gate.address).await;
-    let (answer, mut stream) = client.start(post("/"), false).await;
-    assert_eq!(read(answer).await.unwrap().body, b"early");
-    // Nobody reads the rest, so the stream is told to stop, and the endpoint too.
-    within("the reset", poll_fn(|cx| stream.poll_reset(cx))).await.unwrap();
-    endpoint.log.until("its end", |log| log.ended.load(SeqCst) == 1).await;
-    assert_eq!(client.ask(post("/")).await.unwrap().body, b"early");
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    let client = Http2Client::connect(server.address).await;
+    let (answer, mut stream) = client.start(post_request("/"), false).await;
+    assert_eq!(read_response(answer).await.unwrap().body, b"early");
+    // The rest of the body is not needed, so the stream is reset and the connection to the endpoint closed.
+    with_timeout("the reset", poll_fn(|cx| stream.poll_reset(cx))).await.unwrap();
+    endpoint.log.wait_for("its end", |log| log.ended.load(SeqCst) == 1).await;
+    assert_eq!(client.request(post_request("/")).await.unwrap().body, b"early");
 }
 
 #[tokio::test]
-async fn a_client_that_resets_a_stream_takes_its_request_back() {
+async fn stream_reset_cancels_the_upstream_request() {
     let endpoint = Endpoint::scripted(|mut stream, _| async move {
         if stream.request().await.unwrap().starts_with("GET /never") {
-            stream.rest().await;
+            stream.read_to_end().await;
         } else {
             stream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
         }
     })
     .await;
-    let gate = Gate::open(to(endpoint.address)).await;
-    let client = Client::connect(gate.address).await;
-    let (answer, mut stream) = client.start(get("/never"), true).await;
-    endpoint.log.until("the request", |log| log.requests().len() == 1).await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    let client = Http2Client::connect(server.address).await;
+    let (answer, mut stream) = client.start(get_request("/never"), true).await;
+    endpoint.log.wait_for("the request", |log| log.requests().len() == 1).await;
     stream.send_reset(Reason::CANCEL);
     drop(answer);
-    endpoint.log.until("its end", |log| log.ended.load(SeqCst) == 1).await;
+    endpoint.log.wait_for("its end", |log| log.ended.load(SeqCst) == 1).await;
     assert_eq!(client.get("/").await.body, b"ok");
 }
 
 #[tokio::test]
-async fn a_truncated_answer_resets_its_stream_and_no_other() {
+async fn truncated_response_resets_only_its_stream() {
     let endpoint = Endpoint::scripted(|mut stream, _| async move {
         while let Some(request) = stream.request().await {
             if request.starts_with("GET /cut") {
@@ -288,17 +290,17 @@ async fn a_truncated_answer_resets_its_stream_and_no_other() {
         }
     })
     .await;
-    let gate = Gate::open(to(endpoint.address)).await;
-    let client = Client::connect(gate.address).await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    let client = Http2Client::connect(server.address).await;
     for _ in 0..3 {
-        let error = client.ask(get("/cut")).await.unwrap_err();
+        let error = client.request(get_request("/cut")).await.unwrap_err();
         assert!(error.is_reset() && error.is_remote(), "{error}");
         assert_eq!(client.get("/").await.body, b"ok");
     }
 }
 
 #[tokio::test]
-async fn streams_keep_their_snapshot_and_new_ones_see_the_next() {
+async fn streams_keep_the_snapshot_they_started_with() {
     let (go, wait) = tokio::sync::watch::channel(false);
     let old = Endpoint::scripted(move |mut stream, _| {
         let mut wait = wait.clone();
@@ -309,37 +311,37 @@ async fn streams_keep_their_snapshot_and_new_ones_see_the_next() {
         }
     })
     .await;
-    let new = Endpoint::answering("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nnew").await;
-    let gate = Gate::open(to(old.address)).await;
-    let client = Client::connect(gate.address).await;
-    let (answer, _) = client.start(get("/"), true).await;
-    old.log.until("the request", |log| log.requests().len() == 1).await;
-    gate.swap(to(new.address));
+    let new = Endpoint::responding_with("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nnew").await;
+    let server = TestServer::with_routes(routes_to(old.address)).await;
+    let client = Http2Client::connect(server.address).await;
+    let (answer, _) = client.start(get_request("/"), true).await;
+    old.log.wait_for("the request", |log| log.requests().len() == 1).await;
+    server.replace_routes(routes_to(new.address));
     assert_eq!(client.get("/").await.body, b"new");
     go.send(true).unwrap();
-    assert_eq!(read(answer).await.unwrap().body, b"old");
+    assert_eq!(read_response(answer).await.unwrap().body, b"old");
 }
 
 #[tokio::test]
-async fn whose_request_it_is_must_be_clear() {
+async fn ambiguous_or_invalid_requests_are_rejected() {
     let endpoint = Endpoint::ok().await;
-    let gate = Gate::open(to(endpoint.address)).await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
     let with = |name: &'static str, value: &'static str| {
-        let mut request = get("/");
+        let mut request = get_request("/");
         request.headers_mut().append(name, value.parse().unwrap());
         request
     };
-    let client = Client::connect(gate.address).await;
+    let client = Http2Client::connect(server.address).await;
     let mut two = with("host", "a.example");
     two.headers_mut().append("host", "a.example".parse().unwrap());
-    let mut many = get("/");
+    let mut many = get_request("/");
     for index in 0..100 {
         many.headers_mut().insert(format!("x-{index}").parse::<http::HeaderName>().unwrap(), "y".parse().unwrap());
     }
     let mut just = many.clone();
     just.headers_mut().insert("one-more", "y".parse().unwrap());
     let cases = [
-        (get("/"), 200),
+        (get_request("/"), 200),
         (with("host", "A.example"), 200),
         (with("host", "b.example"), 400),
         (with("host", "a.example:80"), 400),
@@ -355,22 +357,22 @@ async fn whose_request_it_is_must_be_clear() {
     ];
     for (request, expected) in cases {
         let what = format!("{request:.200?}");
-        assert_eq!(client.ask(request).await.unwrap().status, expected, "{what}");
+        assert_eq!(client.request(request).await.unwrap().status, expected, "{what}");
     }
-    let error = client.ask(get("/")).await.unwrap();
+    let error = client.request(get_request("/")).await.unwrap();
     assert!(!error.headers.contains_key("connection"));
 }
 
 #[tokio::test]
-async fn faults_are_told_as_elsewhere_and_to_grpc_in_its_words() {
-    let gate = Gate::open(vec![]).await;
-    let client = Client::connect(gate.address).await;
+async fn request_errors_have_json_or_grpc_format() {
+    let server = TestServer::with_routes(vec![]).await;
+    let client = Http2Client::connect(server.address).await;
     let answer = client.get("/").await;
     assert_eq!(answer.status, 404);
     assert!(String::from_utf8(answer.body).unwrap().contains("no Route matched"));
-    let mut request = post("/package.Service/Call");
+    let mut request = post_request("/package.Service/Call");
     request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
-    let answer = client.ask(request).await.unwrap();
+    let answer = client.request(request).await.unwrap();
     assert_eq!((answer.status, &answer.body[..]), (200, &b""[..]));
     assert_eq!(answer.headers["grpc-status"], "5");
 }
@@ -378,57 +380,62 @@ async fn faults_are_told_as_elsewhere_and_to_grpc_in_its_words() {
 const SHORT: Duration = Duration::from_millis(100);
 
 #[tokio::test]
-async fn patience_is_with_each_stream() {
+async fn timeouts_apply_to_each_stream() {
     let endpoint = Endpoint::scripted(|mut stream, _| async move {
         let head = stream.head().await.unwrap();
-        stream.note(&head);
+        stream.record(&head);
         if head.starts_with("GET /half") {
             stream.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await;
         } else if head.starts_with("GET /ok") {
             stream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
         }
-        stream.rest().await;
+        stream.read_to_end().await;
     })
     .await;
-    let limits = Limits { answer_timeout: SHORT, upload_timeout: SHORT, stall_timeout: SHORT, ..Limits::default() };
-    let gate = Gate::with(Options { limits, ..Options::default() }, to(endpoint.address)).await;
-    let client = Client::connect(gate.address).await;
+    let limits = ProxyLimits {
+        response_timeout: SHORT,
+        request_body_timeout: SHORT,
+        stall_timeout: SHORT,
+        ..ProxyLimits::default()
+    };
+    let server = TestServer::with_options(Options { limits, ..Options::default() }, routes_to(endpoint.address)).await;
+    let client = Http2Client::connect(server.address).await;
     assert_eq!(client.get("/silent").await.status, 504);
-    let (answer, _body) = client.start(post("/upload"), false).await;
-    assert_eq!(read(answer).await.unwrap().status, 408);
-    let error = client.ask(get("/half")).await.unwrap_err();
+    let (answer, _body) = client.start(post_request("/upload"), false).await;
+    assert_eq!(read_response(answer).await.unwrap().status, 408);
+    let error = client.request(get_request("/half")).await.unwrap_err();
     assert!(error.is_reset(), "{error}");
     assert_eq!(client.get("/ok").await.body, b"ok");
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_open_its_window_loses_its_stream() {
-    let endpoint = generous().await;
-    let limits = Limits { stall_timeout: SHORT, ..Limits::default() };
-    let gate = Gate::with(Options { limits, ..Options::default() }, to(endpoint.address)).await;
+async fn stream_is_reset_when_its_window_stays_closed() {
+    let endpoint = sized_endpoint().await;
+    let limits = ProxyLimits { stall_timeout: SHORT, ..ProxyLimits::default() };
+    let server = TestServer::with_options(Options { limits, ..Options::default() }, routes_to(endpoint.address)).await;
     // SETTINGS_INITIAL_WINDOW_SIZE = 0.
-    let mut raw = Raw::with(gate.address, &[0, 4, 0, 0, 0, 0]).await;
+    let mut raw = RawConnection::connect_with_settings(server.address, &[0, 4, 0, 0, 0, 0]).await;
     let request: Vec<(&str, &str)> =
         GET.iter().map(|(name, value)| (*name, if *name == ":path" { "/9" } else { *value })).collect();
-    raw.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &frames::block(&request))).await;
-    raw.until("the head", |frame| frame.kind == HEADERS && frame.stream == 1).await;
-    raw.until("the reset", |frame| frame.kind == RST_STREAM && frame.stream == 1).await;
+    raw.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &frames::header_block(&request))).await;
+    raw.wait_for("the head", |frame| frame.kind == HEADERS && frame.stream == 1).await;
+    raw.wait_for("the reset", |frame| frame.kind == RST_STREAM && frame.stream == 1).await;
 }
 
 #[tokio::test]
-async fn a_connection_without_streams_is_closed_after_a_while() {
+async fn idle_connection_is_closed() {
     let endpoint = Endpoint::ok().await;
-    let limits = Limits { keep_alive: SHORT, ..Limits::default() };
-    let gate = Gate::with(Options { limits, ..Options::default() }, to(endpoint.address)).await;
-    let mut raw = Raw::connect(gate.address).await;
-    raw.send(frames::get(1)).await;
-    raw.until("the answer", |frame| frame.kind == DATA && frame.flags & END_STREAM != 0).await;
-    let goaway = raw.until("the end", |frame| frame.kind == GOAWAY).await;
-    assert_eq!(goaway.reason(), 0);
+    let limits = ProxyLimits { keep_alive_timeout: SHORT, ..ProxyLimits::default() };
+    let server = TestServer::with_options(Options { limits, ..Options::default() }, routes_to(endpoint.address)).await;
+    let mut raw = RawConnection::connect(server.address).await;
+    raw.send(frames::get_request(1)).await;
+    raw.wait_for("the response", |frame| frame.kind == DATA && frame.flags & END_STREAM != 0).await;
+    let goaway = raw.wait_for("the end", |frame| frame.kind == GOAWAY).await;
+    assert_eq!(goaway.error_code(), 0);
 }
 
 #[tokio::test]
-async fn draining_says_goodbye_twice_and_lets_streams_finish() {
+async fn draining_sends_two_goaways_and_finishes_streams() {
     let (go, wait) = tokio::sync::watch::channel(false);
     let endpoint = Endpoint::scripted(move |mut stream, _| {
         let mut wait = wait.clone();
@@ -439,23 +446,24 @@ async fn draining_says_goodbye_twice_and_lets_streams_finish() {
         }
     })
     .await;
-    let gate = Gate::open(to(endpoint.address)).await;
-    let mut raw = Raw::connect(gate.address).await;
-    raw.send(frames::get(1)).await;
-    endpoint.log.until("the request", |log| log.requests().len() == 1).await;
-    let draining = gate.proxy.drain(crate::harness::PATIENCE);
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    let mut raw = RawConnection::connect(server.address).await;
+    raw.send(frames::get_request(1)).await;
+    endpoint.log.wait_for("the request", |log| log.requests().len() == 1).await;
+    let draining = server.proxy.drain(crate::harness::TEST_TIMEOUT);
     let client = async {
-        let first = raw.until("the first goodbye", |frame| frame.kind == GOAWAY).await;
-        assert_eq!((first.reason(), first.last_stream()), (0, 0x7fff_ffff));
-        // What crosses the first goodbye on the wire is served.
-        raw.send(frames::get(3)).await;
-        endpoint.log.until("the late request", |log| log.requests().len() == 2).await;
-        let ping = raw.until("the ping", |frame| frame.kind == PING && frame.flags == 0).await;
+        let first = raw.wait_for("the first GOAWAY", |frame| frame.kind == GOAWAY).await;
+        assert_eq!((first.error_code(), first.last_stream()), (0, 0x7fff_ffff));
+        // A request that crosses the first GOAWAY is served.
+        raw.send(frames::get_request(3)).await;
+        endpoint.log.wait_for("the late request", |log| log.requests().len() == 2).await;
+        let ping = raw.wait_for("the ping", |frame| frame.kind == PING && frame.flags == 0).await;
         raw.send(frame(PING, ACK, 0, &ping.payload)).await;
-        let last = raw.until("the last goodbye", |frame| frame.kind == GOAWAY).await;
-        assert_eq!((last.reason(), last.last_stream()), (0, 3));
+        let last = raw.wait_for("the last GOAWAY", |frame| frame.kind == GOAWAY).await;
+        assert_eq!((last.error_code(), last.last_stream()), (0, 3));
         go.send(true).unwrap();
-        let answers = raw.rest().await.iter().filter(|frame| frame.kind == DATA && frame.payload == b"ok").count();
+        let answers =
+            raw.read_to_end().await.iter().filter(|frame| frame.kind == DATA && frame.payload == b"ok").count();
         assert_eq!(answers, 2);
     };
     let (cut, ()) = tokio::join!(draining, client);
@@ -463,28 +471,28 @@ async fn draining_says_goodbye_twice_and_lets_streams_finish() {
 }
 
 #[tokio::test]
-async fn streams_that_do_not_finish_in_time_are_cut() {
+async fn streams_are_cut_at_the_drain_deadline() {
     let endpoint = Endpoint::scripted(|mut stream, _| async move {
         stream.request().await;
-        stream.rest().await;
+        stream.read_to_end().await;
     })
     .await;
-    let gate = Gate::open(to(endpoint.address)).await;
-    let client = Client::connect(gate.address).await;
-    let (answer, _) = client.start(get("/"), true).await;
-    endpoint.log.until("the request", |log| log.requests().len() == 1).await;
-    assert_eq!(gate.proxy.drain(SHORT).await, 1);
-    read(answer).await.unwrap_err();
-    endpoint.log.until("its end", |log| log.ended.load(SeqCst) == 1).await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    let client = Http2Client::connect(server.address).await;
+    let (answer, _) = client.start(get_request("/"), true).await;
+    endpoint.log.wait_for("the request", |log| log.requests().len() == 1).await;
+    assert_eq!(server.proxy.drain(SHORT).await, 1);
+    read_response(answer).await.unwrap_err();
+    endpoint.log.wait_for("its end", |log| log.ended.load(SeqCst) == 1).await;
 }
 
 #[tokio::test]
-async fn a_listener_that_goes_lets_its_streams_finish() {
+async fn removed_listener_closes_http2_connections() {
     let endpoint = Endpoint::ok().await;
-    let gate = Gate::open(to(endpoint.address)).await;
-    let client = Client::connect(gate.address).await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    let client = Http2Client::connect(server.address).await;
     assert_eq!(client.get("/").await.status, 200);
-    gate.snapshot.store(std::sync::Arc::default());
-    gate.proxy.reconcile().await;
-    client.end().await.unwrap();
+    server.snapshot.store(std::sync::Arc::default());
+    server.proxy.reconcile().await;
+    client.wait_for_end().await.unwrap();
 }

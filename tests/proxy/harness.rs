@@ -1,4 +1,4 @@
-//! A proxy, endpoints that follow a script, and clients that write bytes.
+//! Test harness: a running proxy, scripted endpoints, and clients that write raw bytes.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -9,129 +9,130 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use portico::plugin::Chain;
-use portico::proxy::access_log::{AccessLog, Destination, Field, Format};
-use portico::proxy::{BindState, Config, KongHeaders, Limits, Product, Proxy, TlsPolicy};
+use portico::plugin_api::Chain;
+use portico::proxy::access_log::{AccessLogDestination, AccessLogField, AccessLogFormat, AccessLogger};
+use portico::proxy::{BindState, KongHeaderMode, ProductToken, Proxy, ProxyConfig, ProxyLimits, TlsPolicy};
 use portico::snapshot::host::{HostMap, HostPattern};
-use portico::snapshot::kong::Manner;
-use portico::snapshot::router::{Age, Candidate, HostRouter, PathMatch};
-use portico::snapshot::rule::{Action, Backend, Filters, Rule, RuleId, Split, Target};
-use portico::snapshot::tries::Tries;
-use portico::snapshot::{Bind, Listener, Routes, Snapshot};
-use portico::upstream::{Address, Endpoints, Protocol, Upstream, UpstreamKey};
+use portico::snapshot::kong::KongBehavior;
+use portico::snapshot::router::{Candidate, HostRouter, PathMatch, RouteAge};
+use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteRule, RuleId, Split};
+use portico::snapshot::timeouts_and_retries::TimeoutsAndRetries;
+use portico::snapshot::{Bind, HttpListener, Routes, Snapshot};
+use portico::upstream::{EndpointAddress, Endpoints, Upstream, UpstreamKey, UpstreamProtocol};
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-/// What a test waits for at most. Only a failure lasts that long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// Upper bound of every wait in a test; only a failing test takes that long.
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited in vain: {what}"))
+pub(crate) async fn with_timeout<T>(what: &str, future: impl Future<Output = T>) -> T {
+    timeout(TEST_TIMEOUT, future).await.unwrap_or_else(|_| panic!("timed out waiting for: {what}"))
 }
 
 /// A running proxy and its configuration.
-pub(crate) struct Gate {
+pub(crate) struct TestServer {
     pub(crate) proxy: Proxy,
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(crate) address: SocketAddr,
-    pub(crate) log: Arc<AccessLog>,
-    // Keeps the port from being given to somebody else between tests.
+    pub(crate) log: Arc<AccessLogger>,
+    // Keeps the port from being assigned to another process between tests.
     _reserved: Socket,
 }
 
 pub(crate) struct Options {
-    pub(crate) limits: Limits,
+    pub(crate) limits: ProxyLimits,
     pub(crate) trusted: Vec<&'static str>,
     pub(crate) workers: usize,
-    pub(crate) log: Destination,
+    pub(crate) log: AccessLogDestination,
     pub(crate) tls: TlsPolicy,
-    pub(crate) balancers: Vec<&'static str>,
-    pub(crate) kong_headers: KongHeaders,
-    pub(crate) product: Product,
+    pub(crate) proxy_header_peers: Vec<&'static str>,
+    pub(crate) kong_headers: KongHeaderMode,
+    pub(crate) product: ProductToken,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Options {
-            limits: Limits::default(),
+            limits: ProxyLimits::default(),
             trusted: vec![],
             workers: 1,
-            log: Destination::Off,
+            log: AccessLogDestination::Off,
             tls: TlsPolicy::default(),
-            balancers: vec![],
-            kong_headers: KongHeaders::default(),
-            product: Product::default(),
+            proxy_header_peers: vec![],
+            kong_headers: KongHeaderMode::default(),
+            product: ProductToken::default(),
         }
     }
 }
 
-impl Gate {
-    pub(crate) async fn open(routes: Vec<Route>) -> Gate {
-        Gate::with(Options::default(), routes).await
+impl TestServer {
+    pub(crate) async fn with_routes(routes: Vec<Route>) -> TestServer {
+        TestServer::with_options(Options::default(), routes).await
     }
 
-    pub(crate) async fn with(options: Options, routes: Vec<Route>) -> Gate {
-        let (address, reserved) = reserve();
-        let gate = Gate::start(options, address, reserved, snapshot(address, routes));
-        let binds = gate.proxy.reconcile().await;
+    pub(crate) async fn with_options(options: Options, routes: Vec<Route>) -> TestServer {
+        let (address, reserved) = reserve_address();
+        let server = TestServer::start(options, address, reserved, snapshot(address, routes));
+        let binds = server.proxy.reconcile().await;
         assert_eq!(binds.get(&address), Some(&BindState::Bound));
-        gate
+        server
     }
 
-    pub(crate) fn start(options: Options, address: SocketAddr, reserved: Socket, snapshot: Snapshot) -> Gate {
+    pub(crate) fn start(options: Options, address: SocketAddr, reserved: Socket, snapshot: Snapshot) -> TestServer {
         let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
-        let log = Arc::new(AccessLog::start(options.log, Format::Json, &Field::usual()).unwrap());
-        let config = Config {
+        let log =
+            Arc::new(AccessLogger::start(options.log, AccessLogFormat::Json, &AccessLogField::defaults()).unwrap());
+        let config = ProxyConfig {
             workers: NonZeroUsize::new(options.workers).unwrap(),
             limits: options.limits,
-            trusted: options.trusted.iter().map(|text| text.parse().unwrap()).collect(),
+            trusted_ips: options.trusted.iter().map(|text| text.parse().unwrap()).collect(),
             access_log: Arc::clone(&log),
             tls: options.tls,
-            balancers: options.balancers.iter().map(|text| text.parse().unwrap()).collect(),
+            proxy_protocol_peers: options.proxy_header_peers.iter().map(|text| text.parse().unwrap()).collect(),
             allow_port_sharing: false,
             kong_headers: options.kong_headers,
-            product: options.product,
+            product_token: options.product,
             max_series: 100,
         };
         let proxy = Proxy::start(config, Arc::clone(&snapshot)).unwrap();
-        Gate { proxy, snapshot, address, log, _reserved: reserved }
+        TestServer { proxy, snapshot, address, log, _reserved: reserved }
     }
 
-    pub(crate) fn swap(&self, routes: Vec<Route>) {
+    pub(crate) fn replace_routes(&self, routes: Vec<Route>) {
         self.snapshot.store(Arc::new(snapshot(self.address, routes)));
     }
 
-    pub(crate) async fn client(&self) -> Client {
+    pub(crate) async fn connect(&self) -> Client {
         Client::connect(self.address).await
     }
 
-    /// One request on a connection of its own.
-    pub(crate) async fn ask(&self, request: &str) -> Answer {
-        let mut client = self.client().await;
+    /// Sends one request on a new connection.
+    pub(crate) async fn request(&self, request: &str) -> TestResponse {
+        let mut client = self.connect().await;
         client.send(request).await;
-        client.answer(request.starts_with("HEAD ")).await
+        client.response(request.starts_with("HEAD ")).await
     }
 }
 
-/// An address of loopback with a free port, and what keeps it free for us. A socket that is bound but does not listen is in
-/// nobody's way who sets SO_REUSEADDR, as we do.
-pub(crate) fn reserve() -> (SocketAddr, Socket) {
+/// A loopback address with a free port, and the socket that reserves it. A socket that is bound but does not listen
+/// does not block another bind with SO_REUSEADDR, which the proxy uses.
+pub(crate) fn reserve_address() -> (SocketAddr, Socket) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_reuse_address(true).unwrap();
     socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
     (socket.local_addr().unwrap().as_socket().unwrap(), socket)
 }
 
-/// A route of the test's only listener, which takes every host and says its port is 80.
+/// A route of the only listener, which has no hostname and port 80.
 pub(crate) struct Route {
     pub(crate) host: &'static str,
     pub(crate) path: &'static str,
     pub(crate) filters: Filters,
     pub(crate) plugins: Option<Arc<Chain>>,
-    pub(crate) kong: Option<Box<Manner>>,
+    pub(crate) kong: Option<Box<KongBehavior>>,
     pub(crate) action: Action,
 }
 
@@ -139,8 +140,8 @@ pub(crate) fn route(action: Action) -> Route {
     Route { host: "", path: "/", filters: Filters::default(), plugins: None, kong: None, action }
 }
 
-/// All requests to one endpoint.
-pub(crate) fn to(address: SocketAddr) -> Vec<Route> {
+/// Routes that send all requests to one endpoint.
+pub(crate) fn routes_to(address: SocketAddr) -> Vec<Route> {
     vec![route(forward(vec![(1, upstream("web", &[address]))]))]
 }
 
@@ -148,23 +149,27 @@ pub(crate) fn forward(shares: Vec<(u32, Arc<Upstream>)>) -> Action {
     let backends = shares.into_iter().map(|(weight, upstream)| Backend {
         weight,
         filters: Filters::default(),
-        target: Target::Upstream(upstream),
+        target: BackendTarget::Upstream(upstream),
     });
     Action::Forward(Split::new(backends.collect()).unwrap())
 }
 
-/// The same, within the limits of a rule.
-pub(crate) fn trying(action: Action, tries: Tries) -> Action {
-    let Action::Forward(mut split) = action else { panic!("only what is forwarded is tried") };
-    split.tries = Some(Box::new(tries));
+/// The same action with retries and timeouts of the rule.
+pub(crate) fn with_timeouts_and_retries(action: Action, policy: TimeoutsAndRetries) -> Action {
+    let Action::Forward(mut split) = action else { panic!("only a forwarding action has retries and timeouts") };
+    split.timeouts_and_retries = Some(Box::new(policy));
     Action::Forward(split)
 }
 
 pub(crate) fn upstream(service: &str, addresses: &[SocketAddr]) -> Arc<Upstream> {
-    upstream_of(Protocol::Http1, service, addresses)
+    upstream_with_protocol(UpstreamProtocol::Http1, service, addresses)
 }
 
-pub(crate) fn upstream_of(protocol: Protocol, service: &str, addresses: &[SocketAddr]) -> Arc<Upstream> {
+pub(crate) fn upstream_with_protocol(
+    protocol: UpstreamProtocol,
+    service: &str,
+    addresses: &[SocketAddr],
+) -> Arc<Upstream> {
     let key = UpstreamKey {
         namespace: "default".into(),
         service: service.into(),
@@ -173,7 +178,7 @@ pub(crate) fn upstream_of(protocol: Protocol, service: &str, addresses: &[Socket
         ..UpstreamKey::default()
     };
     let upstream = Upstream::new(key);
-    let mut addresses: Vec<_> = addresses.iter().copied().map(Address::Ip).collect();
+    let mut addresses: Vec<_> = addresses.iter().copied().map(EndpointAddress::Ip).collect();
     addresses.sort();
     upstream.set_endpoints(Endpoints { addresses, ..Default::default() });
     Arc::new(upstream)
@@ -184,7 +189,7 @@ pub(crate) fn snapshot(address: SocketAddr, routes: Vec<Route>) -> Snapshot {
     Snapshot { binds: [(address, Arc::new(Bind { listeners, tls: None }))].into(), ..Snapshot::default() }
 }
 
-pub(crate) fn listener(routes: Vec<Route>) -> Listener {
+pub(crate) fn listener(routes: Vec<Route>) -> HttpListener {
     let mut hosts: std::collections::BTreeMap<HostPattern, Vec<Candidate>> = Default::default();
     for (index, route) in routes.into_iter().enumerate() {
         let name: Arc<str> = format!("HTTPRoute/default/r{index}").into();
@@ -195,8 +200,8 @@ pub(crate) fn listener(routes: Vec<Route>) -> Listener {
             headers: vec![],
             query: vec![],
             server_names: Arc::default(),
-            age: Age { created: None, route: name, rule: 0, index: 0 },
-            rule: Arc::new(Rule {
+            age: RouteAge { created: None, route: name, rule: 0, index: 0 },
+            rule: Arc::new(RouteRule {
                 id,
                 filters: route.filters,
                 plugins: route.plugins,
@@ -207,7 +212,7 @@ pub(crate) fn listener(routes: Vec<Route>) -> Listener {
         hosts.entry(HostPattern::parse(Some(route.host))).or_default().push(candidate);
     }
     let hosts = hosts.into_iter().map(|(host, candidates)| (host, Arc::new(HostRouter::build(candidates))));
-    Listener {
+    HttpListener {
         gateway: "default/gw".into(),
         name: "http".into(),
         port: 80,
@@ -215,18 +220,18 @@ pub(crate) fn listener(routes: Vec<Route>) -> Listener {
     }
 }
 
-/// An endpoint: a listener with a script for each connection.
+/// An endpoint: a TCP listener that runs a script for each connection.
 pub(crate) struct Endpoint {
     pub(crate) address: SocketAddr,
-    pub(crate) log: Arc<Log>,
+    pub(crate) log: Arc<EndpointLog>,
 }
 
-/// What an endpoint saw.
+/// What an endpoint received.
 #[derive(Default)]
-pub(crate) struct Log {
+pub(crate) struct EndpointLog {
     requests: Mutex<Vec<String>>,
     pub(crate) connections: AtomicUsize,
-    /// Connections that ended, however.
+    /// Connections that ended, in any way.
     pub(crate) ended: AtomicUsize,
     changed: Notify,
 }
@@ -234,27 +239,30 @@ pub(crate) struct Log {
 type Script = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Endpoint {
-    /// Runs the script for every connection; it is given the connection's number.
-    pub(crate) async fn scripted<F>(script: impl Fn(Stream, usize) -> F + Send + 'static) -> Endpoint
+    /// Runs the script for every connection, with the number of the connection.
+    pub(crate) async fn scripted<F>(script: impl Fn(EndpointStream, usize) -> F + Send + 'static) -> Endpoint
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        Endpoint::listening(TcpListener::bind("127.0.0.1:0").await.unwrap(), script)
+        Endpoint::on_listener(TcpListener::bind("127.0.0.1:0").await.unwrap(), script)
     }
 
-    /// The same, on a socket that is there already.
-    pub(crate) fn listening<F>(listener: TcpListener, script: impl Fn(Stream, usize) -> F + Send + 'static) -> Endpoint
+    /// The same on an existing socket.
+    pub(crate) fn on_listener<F>(
+        listener: TcpListener,
+        script: impl Fn(EndpointStream, usize) -> F + Send + 'static,
+    ) -> Endpoint
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let address = listener.local_addr().unwrap();
-        let log = Arc::new(Log::default());
+        let log = Arc::new(EndpointLog::default());
         let accepted = Arc::clone(&log);
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 let number = accepted.connections.fetch_add(1, Ordering::SeqCst);
                 accepted.changed.notify_waiters();
-                let stream = Stream { socket, buffer: Vec::new(), log: Arc::clone(&accepted) };
+                let stream = EndpointStream { socket, buffer: Vec::new(), log: Arc::clone(&accepted) };
                 let script: Script = Box::pin(script(stream, number));
                 let ended = Arc::clone(&accepted);
                 tokio::spawn(async move {
@@ -267,8 +275,8 @@ impl Endpoint {
         Endpoint { address, log }
     }
 
-    /// Answers every request with the same bytes and keeps the connection.
-    pub(crate) async fn answering(answer: impl Into<Vec<u8>>) -> Endpoint {
+    /// Sends the same response to every request and keeps the connection open.
+    pub(crate) async fn responding_with(answer: impl Into<Vec<u8>>) -> Endpoint {
         let answer = Arc::new(answer.into());
         Endpoint::scripted(move |mut stream, _| {
             let answer = Arc::clone(&answer);
@@ -282,12 +290,12 @@ impl Endpoint {
     }
 
     pub(crate) async fn ok() -> Endpoint {
-        Endpoint::answering("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await
+        Endpoint::responding_with("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await
     }
 }
 
-impl Log {
-    pub(crate) fn note(&self, request: &str) {
+impl EndpointLog {
+    pub(crate) fn record(&self, request: &str) {
         self.requests.lock().unwrap().push(request.to_owned());
         self.changed.notify_waiters();
     }
@@ -300,9 +308,9 @@ impl Log {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// Waits until what was seen satisfies the condition.
-    pub(crate) async fn until(&self, what: &str, condition: impl Fn(&Log) -> bool) {
-        within(what, async {
+    /// Waits until the log satisfies the condition.
+    pub(crate) async fn wait_for(&self, what: &str, condition: impl Fn(&EndpointLog) -> bool) {
+        with_timeout(what, async {
             loop {
                 let changed = self.changed.notified();
                 tokio::pin!(changed);
@@ -317,20 +325,20 @@ impl Log {
     }
 }
 
-/// A connection as an endpoint sees it.
-pub(crate) struct Stream {
+/// A connection from the endpoint's side.
+pub(crate) struct EndpointStream {
     pub(crate) socket: TcpStream,
     buffer: Vec<u8>,
-    log: Arc<Log>,
+    log: Arc<EndpointLog>,
 }
 
-impl Stream {
-    /// Reads a whole request and notes it; None at the end of the connection.
+impl EndpointStream {
+    /// Reads a complete request and records it; None at the end of the connection.
     pub(crate) async fn request(&mut self) -> Option<String> {
         let head = self.head().await?;
         let body = read_body(&mut self.socket, &mut self.buffer, &head, false).await?;
         let request = head + &String::from_utf8_lossy(&body);
-        self.note(&request);
+        self.record(&request);
         Some(request)
     }
 
@@ -338,66 +346,66 @@ impl Stream {
         read_head(&mut self.socket, &mut self.buffer).await
     }
 
-    pub(crate) fn note(&self, request: &str) {
-        self.log.note(request);
+    pub(crate) fn record(&self, request: &str) {
+        self.log.record(request);
     }
 
-    /// For scripts that take the connection apart.
-    pub(crate) fn log(&self) -> Arc<Log> {
+    /// For scripts that move out the socket.
+    pub(crate) fn log(&self) -> Arc<EndpointLog> {
         Arc::clone(&self.log)
     }
 
-    /// Some bytes as they come; None at the end of the connection.
-    pub(crate) async fn more(&mut self) -> Option<Vec<u8>> {
+    /// Returns the next bytes; None at the end of the connection.
+    pub(crate) async fn read_some(&mut self) -> Option<Vec<u8>> {
         if self.buffer.is_empty() {
-            // An empty buffer is read into in pieces of 64 bytes, and whoever looks at all that has come after each piece does
-            // so a thousand times for the largest head.
-            self.buffer.reserve(PIECE);
+            // Reading into an empty buffer takes 64 bytes at a time. Scripts that parse everything after each read
+            // would do so a thousand times for the largest head.
+            self.buffer.reserve(READ_SIZE);
             fill(&mut self.socket, &mut self.buffer).await?;
         }
-        Some(self.buffered())
+        Some(self.take_buffered())
     }
 
-    /// What was read beyond the last head.
-    pub(crate) fn buffered(&mut self) -> Vec<u8> {
+    /// Takes what was read after the last head.
+    pub(crate) fn take_buffered(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.buffer)
     }
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        // The peer may be gone, which is what some scripts are about.
+        // The peer may have closed the connection; some scripts are about that.
         drop(self.socket.write_all(bytes.as_ref()).await);
     }
 
-    /// Reads until the other side closes, and says how many bytes that were.
-    pub(crate) async fn rest(&mut self) -> usize {
+    /// Reads until the peer closes, and returns the number of bytes.
+    pub(crate) async fn read_to_end(&mut self) -> usize {
         let mut rest = Vec::new();
         drop(self.socket.read_to_end(&mut rest).await);
         rest.len() + std::mem::take(&mut self.buffer).len()
     }
 }
 
-/// A client that writes bytes and reads answers.
+/// A client that writes raw bytes and reads responses.
 pub(crate) struct Client<S = TcpStream> {
     pub(crate) socket: S,
     buffer: Vec<u8>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct TestResponse {
     pub(crate) status: u16,
-    /// With the status line, in lower case where that does not matter.
+    /// Status line and header fields as they were received.
     pub(crate) head: String,
     pub(crate) body: Vec<u8>,
 }
 
 impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Client {
-        Client::over(TcpStream::connect(address).await.unwrap())
+        Client::from_stream(TcpStream::connect(address).await.unwrap())
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
-    pub(crate) fn over(socket: S) -> Client<S> {
+    pub(crate) fn from_stream(socket: S) -> Client<S> {
         Client { socket, buffer: Vec::new() }
     }
 
@@ -405,36 +413,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.socket.write_all(bytes.as_ref()).await.unwrap();
     }
 
-    pub(crate) async fn answer(&mut self, head_only: bool) -> Answer {
-        self.try_answer(head_only).await.expect("a whole answer")
+    pub(crate) async fn response(&mut self, head_only: bool) -> TestResponse {
+        self.try_response(head_only).await.expect("a complete response")
     }
 
-    /// None if the connection ends before the answer does.
-    pub(crate) async fn try_answer(&mut self, head_only: bool) -> Option<Answer> {
-        within("an answer", async {
+    /// None if the connection ends before the response does.
+    pub(crate) async fn try_response(&mut self, head_only: bool) -> Option<TestResponse> {
+        with_timeout("a response", async {
             let head = read_head(&mut self.socket, &mut self.buffer).await?;
             let status = head.split(' ').nth(1)?.parse().ok()?;
             let no_body = head_only || matches!(status, 100..=199 | 204 | 304);
             let body =
                 if no_body { Vec::new() } else { read_body(&mut self.socket, &mut self.buffer, &head, true).await? };
-            Some(Answer { status, head, body })
+            Some(TestResponse { status, head, body })
         })
         .await
     }
 
-    /// What was read beyond the last answer.
-    pub(crate) fn buffered(&mut self) -> Vec<u8> {
+    /// Takes what was read after the last response.
+    pub(crate) fn take_buffered(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.buffer)
     }
 
-    pub(crate) async fn get(&mut self, path: &str) -> Answer {
+    pub(crate) async fn get(&mut self, path: &str) -> TestResponse {
         self.send(format!("GET {path} HTTP/1.1\r\nhost: a.example\r\n\r\n")).await;
-        self.answer(false).await
+        self.response(false).await
     }
 
-    /// Reads until the connection ends. An error means that it was reset.
-    pub(crate) async fn rest(&mut self) -> std::io::Result<Vec<u8>> {
-        within("the end of the connection", async {
+    /// Reads until the connection ends; an error means a reset.
+    pub(crate) async fn read_to_end(&mut self) -> std::io::Result<Vec<u8>> {
+        with_timeout("the end of the connection", async {
             let mut rest = std::mem::take(&mut self.buffer);
             self.socket.read_to_end(&mut rest).await?;
             Ok(rest)
@@ -443,7 +451,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 }
 
-impl Answer {
+impl TestResponse {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         header(&self.head, name)
     }
@@ -453,7 +461,7 @@ impl Answer {
     }
 }
 
-/// The value of the first field of this name.
+/// The value of the first field with this name.
 pub(crate) fn header<'h>(head: &'h str, name: &str) -> Option<&'h str> {
     head.lines().skip(1).find_map(|line| {
         let (field, value) = line.split_once(':')?;
@@ -461,8 +469,8 @@ pub(crate) fn header<'h>(head: &'h str, name: &str) -> Option<&'h str> {
     })
 }
 
-/// Of what an endpoint reads at a time.
-const PIECE: usize = 64 * 1024;
+/// How much an endpoint reads at a time.
+const READ_SIZE: usize = 64 * 1024;
 
 async fn fill(socket: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Option<()> {
     match socket.read_buf(buffer).await {
@@ -481,7 +489,7 @@ async fn read_head(socket: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) 
     }
 }
 
-/// Reads the body as the head frames it; chunks come back decoded, with the trailers behind the last.
+/// Reads the body as the head frames it; chunks are decoded and followed by the trailers.
 async fn read_body(
     socket: &mut (impl AsyncRead + Unpin),
     buffer: &mut Vec<u8>,

@@ -1,12 +1,12 @@
-//! Clients and endpoints that mean no good, or are just broken.
+//! Hostile and malformed messages from clients and endpoints.
 
-use portico::proxy::Limits;
+use portico::proxy::ProxyLimits;
 
-use crate::harness::{Endpoint, Gate, Options, to};
+use crate::harness::{Endpoint, Options, TestServer, routes_to};
 
-/// Every request is followed by one that must not be taken for part of it.
+/// Every request is followed by another one that must not become part of it.
 #[tokio::test]
-async fn shapes_that_can_be_read_two_ways() {
+async fn ambiguous_requests_are_rejected() {
     let cases = [
         "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
         "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n1\r\nx\r\n0\r\n\r\n",
@@ -32,63 +32,67 @@ async fn shapes_that_can_be_read_two_ways() {
         "GET / HTTP/1.1\r\nhost: a\r\nx: a\0b\r\n\r\n",
     ];
     for shape in cases {
-        // Alone, and behind a request that is in order and comes with it.
+        // On a new connection, and pipelined after a valid request.
         for before in ["", "POST /good HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"] {
             let endpoint = Endpoint::ok().await;
-            let gate = Gate::open(to(endpoint.address)).await;
-            let mut client = gate.client().await;
+            let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+            let mut client = server.connect().await;
             client.send(format!("{before}{shape}GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n")).await;
             if !before.is_empty() {
-                assert_eq!(client.answer(false).await.status, 200);
+                assert_eq!(client.response(false).await.status, 200);
             }
-            assert_eq!(client.answer(false).await.status, 400, "{before:?}{shape:?}");
-            assert_eq!(client.rest().await.unwrap_or_default(), b"", "{before:?}{shape:?}");
+            assert_eq!(client.response(false).await.status, 400, "{before:?}{shape:?}");
+            assert_eq!(client.read_to_end().await.unwrap_or_default(), b"", "{before:?}{shape:?}");
             assert_eq!(endpoint.log.requests().len(), usize::from(!before.is_empty()), "{before:?}{shape:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_length_that_is_said_twice_alike_is_said_once() {
+async fn equal_content_lengths_are_merged() {
     let endpoint = Endpoint::ok().await;
-    let gate = Gate::open(to(endpoint.address)).await;
-    let answer = gate.ask("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ncontent-length: 3\r\n\r\nabc").await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    let answer =
+        server.request("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ncontent-length: 3\r\n\r\nabc").await;
     assert_eq!(answer.status, 200);
     let request = &endpoint.log.requests()[0];
     assert!(request.ends_with("\r\n\r\nabc") && request.matches("content-length").count() == 1, "{request}");
 }
 
 #[tokio::test]
-async fn broken_chunks_end_the_request() {
+async fn invalid_chunks_end_the_request() {
     for body in
         ["z\r\n", "3\r\nabcd\r\n", "-1\r\n", "ffffffffffffffffff\r\n", "3\nabc\n0\n\n", "3\r\nabc\r\n0\r\nx y\r\n\r\n"]
     {
         let endpoint = Endpoint::ok().await;
-        let gate = Gate::open(to(endpoint.address)).await;
-        let mut client = gate.client().await;
+        let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+        let mut client = server.connect().await;
         client.send(format!("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n{body}")).await;
-        let answer = client.try_answer(false).await;
-        assert!(answer.is_none_or(|answer| answer.status == 400), "{body:?}: the endpoint is not to blame");
-        assert_eq!(endpoint.log.requests().len(), 0, "{body:?}: no whole request may reach the endpoint");
+        let answer = client.try_response(false).await;
+        assert!(
+            answer.is_none_or(|answer| answer.status == 400),
+            "{body:?}: the client is at fault, so the status must be 400"
+        );
+        assert_eq!(endpoint.log.requests().len(), 0, "{body:?}: no complete request may reach the endpoint");
     }
 }
 
 #[tokio::test]
-async fn heads_have_limits() {
+async fn request_heads_are_limited() {
     let endpoint = Endpoint::ok().await;
-    let limits = Limits { max_head: 8192, max_fields: 20, ..Limits::default() };
-    let gate = Gate::with(Options { limits, ..Options::default() }, to(endpoint.address)).await;
+    let limits = ProxyLimits { max_request_head: 8192, max_request_fields: 20, ..ProxyLimits::default() };
+    let server = TestServer::with_options(Options { limits, ..Options::default() }, routes_to(endpoint.address)).await;
     let field = |size| format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "x".repeat(size));
-    assert_eq!(gate.ask(&field(8000)).await.status, 200);
-    assert_eq!(gate.ask(&field(8200)).await.status, 431);
+    assert_eq!(server.request(&field(8000)).await.status, 200);
+    assert_eq!(server.request(&field(8200)).await.status, 431);
     let fields = |count| format!("GET / HTTP/1.1\r\nhost: a\r\n{}\r\n", "x: y\r\n".repeat(count));
-    assert_eq!(gate.ask(&fields(19)).await.status, 200);
-    assert_eq!(gate.ask(&fields(20)).await.status, 431);
+    assert_eq!(server.request(&fields(19)).await.status, 200);
+    assert_eq!(server.request(&fields(20)).await.status, 431);
     assert_eq!(endpoint.log.requests().len(), 2);
 }
 
 #[tokio::test]
-async fn answers_that_are_none() {
+async fn invalid_responses_get_502() {
     let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "x: y\r\n".repeat(200));
     let large = format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "x".repeat(100_000));
     let cases = [
@@ -119,51 +123,51 @@ async fn answers_that_are_none() {
             }
         })
         .await;
-        let gate = Gate::open(to(endpoint.address)).await;
-        let got = gate.ask("GET / HTTP/1.1\r\nhost: a\r\nupgrade: y\r\nconnection: upgrade\r\n\r\n").await;
+        let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+        let got = server.request("GET / HTTP/1.1\r\nhost: a\r\nupgrade: y\r\nconnection: upgrade\r\n\r\n").await;
         assert_eq!(got.status, 502, "{answer:.60?}");
         assert_eq!(endpoint.log.requests().len(), 1, "{answer:.60?}");
     }
 }
 
 #[tokio::test]
-async fn bytes_after_an_answer_spoil_the_connection_and_no_other_answer() {
+async fn bytes_after_a_response_do_not_affect_other_responses() {
     let endpoint = Endpoint::scripted(|mut stream, _| async move {
         stream.request().await;
         stream
             .send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil")
             .await;
-        stream.rest().await;
+        stream.read_to_end().await;
     })
     .await;
-    let gate = Gate::open(to(endpoint.address)).await;
-    let mut client = gate.client().await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    let mut client = server.connect().await;
     for _ in 0..5 {
         assert_eq!(client.get("/").await.text(), "ok");
     }
 }
 
 #[tokio::test]
-async fn a_flood_of_informational_answers_ends_with_the_patience_for_an_answer() {
+async fn informational_responses_end_at_the_response_timeout() {
     let endpoint = Endpoint::scripted(|mut stream, _| async move {
         stream.request().await;
         let flood = "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n".repeat(1000);
         while tokio::io::AsyncWriteExt::write_all(&mut stream.socket, flood.as_bytes()).await.is_ok() {}
     })
     .await;
-    let limits = Limits { answer_timeout: std::time::Duration::from_millis(200), ..Limits::default() };
-    let gate = Gate::with(Options { limits, ..Options::default() }, to(endpoint.address)).await;
-    assert_eq!(gate.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.status, 504);
+    let limits = ProxyLimits { response_timeout: std::time::Duration::from_millis(200), ..ProxyLimits::default() };
+    let server = TestServer::with_options(Options { limits, ..Options::default() }, routes_to(endpoint.address)).await;
+    assert_eq!(server.request("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.status, 504);
 }
 
 #[tokio::test]
-async fn noise_is_answered_or_closed_and_nobody_else_notices() {
+async fn random_bytes_do_not_affect_other_clients() {
     let endpoint = Endpoint::ok().await;
-    let gate = Gate::open(to(endpoint.address)).await;
-    let mut other = gate.client().await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    let mut other = server.connect().await;
     fastrand::seed(7);
     for _ in 0..200 {
-        let mut client = gate.client().await;
+        let mut client = server.connect().await;
         let mut noise = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n".to_vec();
         for _ in 0..fastrand::usize(1..8) {
             let at = fastrand::usize(..noise.len());

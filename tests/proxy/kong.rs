@@ -1,46 +1,51 @@
-//! Kong-class routes on the wire: what endpoints and clients see of them.
+//! Routes of Ingresses of Kong's class on the wire: what endpoints receive and clients get.
 
 use std::sync::Arc;
 
 use http::{HeaderValue, Request, StatusCode};
-use portico::plugin::Outcome;
-use portico::plugin::chain::Protocols;
-use portico::proxy::{KongHeaders, Product};
+use portico::plugin_api::AccessOutcome;
+use portico::plugin_api::chain::Protocols;
+use portico::proxy::{KongHeaderMode, ProductToken};
 use portico::snapshot::host::{HostMap, HostPattern};
-use portico::snapshot::kong::{self, Flavor, HttpsRedirect, Manner, Path, Router, Source, ToHost, UriTemplate};
-use portico::snapshot::router::Age;
-use portico::snapshot::rule::{Action, Failure, Filters, Rewrite, Rule, RuleId};
-use portico::snapshot::{Bind, Listener, Routes, Snapshot};
-use portico::upstream::Protocol;
+use portico::snapshot::kong::{
+    self, HttpsRedirect, KongBehavior, KongPath, RouteSource, Router, RouterFlavor, UpstreamHost, UriTemplate,
+};
+use portico::snapshot::router::RouteAge;
+use portico::snapshot::rule::{Action, Filters, Rewrite, RouteFailure, RouteRule, RuleId};
+use portico::snapshot::{Bind, HttpListener, Routes, Snapshot};
+use portico::upstream::UpstreamProtocol;
 
-use crate::books::scrape;
+use crate::accounting::scrape;
 use crate::h2;
-use crate::harness::{Answer, Endpoint, Gate, Options, Route, forward, header, reserve, route, upstream, upstream_of};
-use crate::plugins::{Script, chain};
-use crate::secure::{Caller, Secure, certificate, open};
+use crate::harness::{
+    Endpoint, Options, Route, TestResponse, TestServer, forward, header, reserve_address, route, upstream,
+    upstream_with_protocol,
+};
+use crate::plugins::{ScriptedPlugin, chain};
+use crate::tls_harness::{TlsCaller, TlsListener, certificate, start_tls_server};
 
-/// Of an Ingress of Kong's class, by one path.
-fn ingress(path: Path, manner: Manner, action: Action) -> kong::Route {
+/// A route of an Ingress of Kong's class with one path.
+fn ingress_route(path: KongPath, manner: KongBehavior, action: Action) -> kong::KongRoute {
     let name: Arc<str> = "Ingress/default/a".into();
     let id = RuleId { route: Arc::clone(&name), rule: path.to_string().into() };
-    let rule = Rule { id, filters: Filters::default(), plugins: None, action, kong: Some(Box::new(manner)) };
-    let age = Age { created: None, route: name, rule: 0, index: 0 };
-    kong::Route { paths: vec![path], ..kong::Route::new(Source::Ingress, age, Arc::new(rule)) }
+    let rule = RouteRule { id, filters: Filters::default(), plugins: None, action, kong: Some(Box::new(manner)) };
+    let age = RouteAge { created: None, route: name, rule: 0, index: 0 };
+    kong::KongRoute { paths: vec![path], ..kong::KongRoute::new(RouteSource::Ingress, age, Arc::new(rule)) }
 }
 
-/// The only listener takes every host and says its port is 80.
-async fn gate(options: Options, routes: Vec<kong::Route>) -> Gate {
-    let (address, reserved) = reserve();
-    let routes = Routes::Kong(Arc::new(Router::build(Flavor::default(), routes)));
-    let listener = Listener { gateway: "ingress".into(), name: "http".into(), port: 80, routes };
+/// A proxy with one listener for every host, with port 80.
+async fn server(options: Options, routes: Vec<kong::KongRoute>) -> TestServer {
+    let (address, reserved) = reserve_address();
+    let routes = Routes::Kong(Arc::new(Router::build(RouterFlavor::default(), routes)));
+    let listener = HttpListener { gateway: "ingress".into(), name: "http".into(), port: 80, routes };
     let bind = Bind { listeners: HostMap::new([(HostPattern::Any, Arc::new(listener))]), tls: None };
     let snapshot = Snapshot { binds: [(address, Arc::new(bind))].into(), ..Snapshot::default() };
-    let gate = Gate::start(options, address, reserved, snapshot);
-    gate.proxy.reconcile().await;
-    gate
+    let server = TestServer::start(options, address, reserved, snapshot);
+    server.proxy.reconcile().await;
+    server
 }
 
-fn web(endpoint: &Endpoint) -> Action {
+fn forward_to(endpoint: &Endpoint) -> Action {
     forward(vec![(1, upstream("web", &[endpoint.address]))])
 }
 
@@ -48,8 +53,8 @@ fn trusting() -> Options {
     Options { trusted: vec!["127.0.0.0/8"], ..Options::default() }
 }
 
-/// Lines of the last head that the endpoint saw, sorted and in lower case but for values, without those of this name.
-fn seen(endpoint: &Endpoint, without: &[&str]) -> String {
+/// Lines of the last head that the endpoint received, sorted after the first, without the headers in `without`.
+fn received_head(endpoint: &Endpoint, without: &[&str]) -> String {
     let request = endpoint.log.requests().pop().unwrap();
     let head = request.split("\r\n\r\n").next().unwrap();
     let lines = head.lines().filter(|line| {
@@ -67,10 +72,10 @@ const VIA: &str = concat!("via: 1.1 portico/", env!("CARGO_PKG_VERSION"));
 // kong-compat §3.6
 // kong-compat §7.23
 #[tokio::test]
-async fn what_the_endpoint_is_told() {
+async fn forwarding_headers_match_kong() {
     let endpoint = Endpoint::ok().await;
-    let strips = Manner { strip_path: true, ..Manner::default() };
-    // (trusted, request, what the endpoint sees)
+    let strips = KongBehavior { strip_path: true, ..KongBehavior::default() };
+    // (peer is trusted, request, what the endpoint receives)
     let cases = [
         (
             false,
@@ -78,7 +83,7 @@ async fn what_the_endpoint_is_told() {
             "GET /keep/~a?b HTTP/1.1\nhost: A.example:99\nVIA\nx-forwarded-for: 127.0.0.1\nx-forwarded-host: a.example\n\
              x-forwarded-path: /keep/%7Ea\nx-forwarded-port: 80\nx-forwarded-proto: http\nx-real-ip: 127.0.0.1",
         ),
-        // X-Forwarded-For grows, trusted or not. Of the others nobody is believed.
+        // X-Forwarded-For is always appended to. The other headers of an untrusted peer are replaced.
         (
             false,
             "GET /strip/a HTTP/1.1\r\nhost: a.example\r\nx-forwarded-for: 1.1.1.1\r\nx-forwarded-for: 2.2.2.2\r\n\
@@ -89,14 +94,14 @@ async fn what_the_endpoint_is_told() {
              x-forwarded-for: 1.1.1.1, 2.2.2.2, 127.0.0.1\nx-forwarded-host: a.example\nx-forwarded-path: /strip/a\n\
              x-forwarded-port: 80\nx-forwarded-prefix: /strip\nx-forwarded-proto: http\nx-real-ip: 127.0.0.1",
         ),
-        // Not stripped, so nobody says so.
+        // Without `strip_path`, X-Forwarded-Prefix is removed.
         (
             false,
             "GET /keep HTTP/1.1\r\nhost: a.example\r\nx-forwarded-prefix: /evil\r\n\r\n",
             "GET /keep HTTP/1.1\nhost: a.example\nVIA\nx-forwarded-for: 127.0.0.1\nx-forwarded-host: a.example\n\
              x-forwarded-path: /keep\nx-forwarded-port: 80\nx-forwarded-proto: http\nx-real-ip: 127.0.0.1",
         ),
-        // A trusted peer is believed.
+        // The headers of a trusted peer are kept.
         (
             true,
             "GET /strip/a HTTP/1.1\r\nhost: a.example\r\nx-forwarded-for: 1.1.1.1\r\nx-forwarded-proto: https\r\n\
@@ -106,14 +111,14 @@ async fn what_the_endpoint_is_told() {
              x-forwarded-host: b.example\nx-forwarded-path: /before\nx-forwarded-port: 444\n\
              x-forwarded-prefix: /prefix\nx-forwarded-proto: https\nx-real-ip: 1.1.1.1",
         ),
-        // Without a list, the list begins with whom it names.
+        // Without X-Forwarded-For, X-Real-IP of a trusted peer becomes its first entry.
         (
             true,
             "GET /keep HTTP/1.1\r\nhost: a.example\r\nx-real-ip: 3.3.3.3\r\n\r\n",
             "GET /keep HTTP/1.1\nhost: a.example\nVIA\nx-forwarded-for: 3.3.3.3\nx-forwarded-host: a.example\n\
              x-forwarded-path: /keep\nx-forwarded-port: 80\nx-forwarded-proto: http\nx-real-ip: 3.3.3.3",
         ),
-        // What belongs to one connection ends here, and the rest does not.
+        // Hop-by-hop headers are removed, and only those.
         (
             false,
             "GET /keep HTTP/1.1\r\nhost: a.example\r\nconnection: close, x-hop\r\nx-hop: 1\r\nclose: stays\r\n\
@@ -127,13 +132,13 @@ async fn what_the_endpoint_is_told() {
     for (trusted, request, expected) in cases {
         let options = if trusted { trusting() } else { Options::default() };
         let routes = vec![
-            ingress(Path::prefix("/keep"), Manner::default(), web(&endpoint)),
-            ingress(Path::prefix("/strip"), strips.clone(), web(&endpoint)),
+            ingress_route(KongPath::prefix("/keep"), KongBehavior::default(), forward_to(&endpoint)),
+            ingress_route(KongPath::prefix("/strip"), strips.clone(), forward_to(&endpoint)),
         ];
-        let gate = gate(options, routes).await;
-        assert_eq!(gate.ask(request).await.status, 200, "{request}");
+        let server = server(options, routes).await;
+        assert_eq!(server.request(request).await.status, 200, "{request}");
         let expected = expected.replace("VIA", VIA).replace("VALUE", &VIA["via: ".len()..]);
-        assert_eq!(seen(&endpoint, IDS), expected, "{request}");
+        assert_eq!(received_head(&endpoint, IDS), expected, "{request}");
         let head = endpoint.log.requests().pop().unwrap();
         let id = header(&head, "x-kong-request-id").unwrap();
         assert!(id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')), "{id}");
@@ -142,26 +147,30 @@ async fn what_the_endpoint_is_told() {
 
 // kong-compat §3.5
 #[tokio::test]
-async fn paths_and_hosts_on_their_way_to_the_endpoint() {
+async fn path_and_host_are_rewritten_as_kong_does() {
     let endpoint = Endpoint::ok().await;
-    let manner = |strip_path, path: &str, host: Option<&'static str>| Manner {
+    let manner = |strip_path, path: &str, host: Option<&'static str>| KongBehavior {
         strip_path,
         path: path.into(),
-        host: host.map_or(ToHost::Preserved, |host| ToHost::Named(HeaderValue::from_static(host))),
-        ..Manner::default()
+        host: host.map_or(UpstreamHost::Preserved, |host| UpstreamHost::Fixed(HeaderValue::from_static(host))),
+        ..KongBehavior::default()
     };
-    let gate = gate(
+    let server = server(
         Options::default(),
         vec![
-            ingress(Path::prefix("/plain"), manner(false, "/", None), web(&endpoint)),
-            ingress(Path::prefix("/named"), manner(false, "/", Some("web.default.80.svc:8080")), web(&endpoint)),
-            ingress(Path::prefix("/strip"), manner(true, "/service", None), web(&endpoint)),
-            ingress(Path::regex(r"/re/\d+").unwrap(), manner(true, "/", None), web(&endpoint)),
-            ingress(Path::exact("/whole"), manner(true, "/base/", None), web(&endpoint)),
+            ingress_route(KongPath::prefix("/plain"), manner(false, "/", None), forward_to(&endpoint)),
+            ingress_route(
+                KongPath::prefix("/named"),
+                manner(false, "/", Some("web.default.80.svc:8080")),
+                forward_to(&endpoint),
+            ),
+            ingress_route(KongPath::prefix("/strip"), manner(true, "/service", None), forward_to(&endpoint)),
+            ingress_route(KongPath::regex(r"/re/\d+").unwrap(), manner(true, "/", None), forward_to(&endpoint)),
+            ingress_route(KongPath::exact("/whole"), manner(true, "/base/", None), forward_to(&endpoint)),
         ],
     )
     .await;
-    // (target, Host of the request, target and Host that the endpoint sees)
+    // (target, Host of the request, target and Host that the endpoint receives)
     let cases = [
         ("/plain/x?y=1", "a.example:8", "/plain/x?y=1", "a.example:8"),
         ("/plain?", "a.example", "/plain?", "a.example"),
@@ -177,7 +186,7 @@ async fn paths_and_hosts_on_their_way_to_the_endpoint() {
         ("/whole", "a.example", "/base", "a.example"),
     ];
     for (target, host, expected, expected_host) in cases {
-        let answer = gate.ask(&format!("GET {target} HTTP/1.1\r\nhost: {host}\r\n\r\n")).await;
+        let answer = server.request(&format!("GET {target} HTTP/1.1\r\nhost: {host}\r\n\r\n")).await;
         assert_eq!(answer.status, 200, "{target}");
         let request = endpoint.log.requests().pop().unwrap();
         assert_eq!(request.split(' ').nth(1), Some(expected), "{target}");
@@ -187,26 +196,26 @@ async fn paths_and_hosts_on_their_way_to_the_endpoint() {
 
 // kong-compat §2.2
 #[tokio::test]
-async fn a_template_takes_the_place_of_the_path() {
+async fn rewrite_template_replaces_the_path() {
     let endpoint = Endpoint::ok().await;
-    let rewrites = |template: &str| Manner {
+    let rewrites = |template: &str| KongBehavior {
         strip_path: true,
-        // It takes the place of the service's path as well.
+        // The template replaces the path of the service, too.
         path: "/base".into(),
         rewrite: Some(UriTemplate::parse(template).unwrap()),
-        ..Manner::default()
+        ..KongBehavior::default()
     };
-    let regex = |pattern| Path::regex(pattern).unwrap();
-    let gate = gate(
+    let regex = |pattern| KongPath::regex(pattern).unwrap();
+    let server = server(
         Options::default(),
         vec![
-            ingress(regex("/users/([^/]+)/(.*)"), rewrites("/v2/$2/of/$1"), web(&endpoint)),
-            ingress(Path::prefix("/fixed"), rewrites("/there?from=here"), web(&endpoint)),
-            ingress(regex("/bad/(.*)"), rewrites("$1"), web(&endpoint)),
+            ingress_route(regex("/users/([^/]+)/(.*)"), rewrites("/v2/$2/of/$1"), forward_to(&endpoint)),
+            ingress_route(KongPath::prefix("/fixed"), rewrites("/there?from=here"), forward_to(&endpoint)),
+            ingress_route(regex("/bad/(.*)"), rewrites("$1"), forward_to(&endpoint)),
         ],
     )
     .await;
-    let ask = async |target: &str| gate.ask(&format!("GET {target} HTTP/1.1\r\nhost: a.example\r\n\r\n")).await;
+    let ask = async |target: &str| server.request(&format!("GET {target} HTTP/1.1\r\nhost: a.example\r\n\r\n")).await;
     for (target, expected) in [
         ("/users/ann/cart/1?a=%20b", "/v2/cart/1/of/ann?a=%20b"),
         ("/users/ann/?", "/v2//of/ann?"),
@@ -222,66 +231,66 @@ async fn a_template_takes_the_place_of_the_path() {
     let answer = ask("/bad/x").await;
     assert_eq!(answer.status, 500);
     assert!(answer.text().contains("An unexpected error occurred"), "{}", answer.text());
-    assert_eq!(endpoint.log.requests().len(), before, "nothing is sent");
+    assert_eq!(endpoint.log.requests().len(), before, "an invalid target was sent");
 }
 
-/// What a plugin writes is what counts; what it is told is what the client wrote.
+/// Plugins see the path as the client sent it; a target that a plugin writes is sent unchanged.
 #[tokio::test]
-async fn plugins_see_the_path_that_was_matched() {
+async fn plugins_see_the_matched_path() {
     let endpoint = Endpoint::ok().await;
     let script = |change: Option<&'static str>| {
-        Script::access(move |cx| {
-            let told = format!("{} {} {}", cx.path, cx.client.host, cx.head.uri);
-            cx.head.headers.insert("x-told", HeaderValue::try_from(told).unwrap());
+        ScriptedPlugin::access(move |cx| {
+            let view = format!("{} {} {}", cx.path, cx.client.host, cx.head.uri);
+            cx.head.headers.insert("x-plugin-view", HeaderValue::try_from(view).unwrap());
             if let Some(change) = change {
                 cx.head.uri = change.parse().unwrap();
             }
-            Outcome::Next
+            AccessOutcome::Continue
         })
     };
     let rule = |path, change| {
-        let host = ToHost::Named(HeaderValue::from_static("web"));
-        let manner = Manner { strip_path: true, path: "/base".into(), host, ..Manner::default() };
-        let mut route = ingress(Path::prefix(path), manner, web(&endpoint));
+        let host = UpstreamHost::Fixed(HeaderValue::from_static("web"));
+        let manner = KongBehavior { strip_path: true, path: "/base".into(), host, ..KongBehavior::default() };
+        let mut route = ingress_route(KongPath::prefix(path), manner, forward_to(&endpoint));
         let rule = Arc::get_mut(&mut route.rule).unwrap();
         rule.plugins = chain(vec![script(change)]);
         route
     };
     let routes =
         vec![rule("/a", None), rule("/query", Some("/base/x?less")), rule("/other", Some("/wholly//different"))];
-    let gate = gate(Options::default(), routes).await;
-    for (target, told, sent) in [
+    let server = server(Options::default(), routes).await;
+    for (target, view, sent) in [
         ("//a/x?q", "/a/x a.example:1 /base/x?q", "/base/x?q"),
         ("/query/x?more", "/query/x a.example:1 /base/x?more", "/base/x?less"),
         ("/other/x?q", "/other/x a.example:1 /base/x?q", "/wholly//different"),
     ] {
-        let answer = gate.ask(&format!("GET {target} HTTP/1.1\r\nhost: a.example:1\r\n\r\n")).await;
+        let answer = server.request(&format!("GET {target} HTTP/1.1\r\nhost: a.example:1\r\n\r\n")).await;
         assert_eq!(answer.status, 200);
         let request = endpoint.log.requests().pop().unwrap();
-        assert_eq!(header(&request, "x-told"), Some(told), "{target}");
+        assert_eq!(header(&request, "x-plugin-view"), Some(view), "{target}");
         assert_eq!(request.split(' ').nth(1), Some(sent), "{target}");
         assert_eq!(header(&request, "host"), Some("web"), "{target}");
     }
 }
 
-fn is_number(answer: &Answer, name: &str) -> bool {
+fn is_number(answer: &TestResponse, name: &str) -> bool {
     answer.header(name).is_some_and(|value| value.parse::<u64>().is_ok())
 }
 
 // kong-compat §3.6
 #[tokio::test]
-async fn what_the_client_is_told() {
-    let endpoint = Endpoint::answering(
+async fn response_headers_match_kong() {
+    let endpoint = Endpoint::responding_with(
         "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nserver: web/1\r\nvia: 1.1 inner\r\ntrailer: x\r\nconnection: x-hop\r\n\
          x-hop: 1\r\nkeep-alive: 5\r\nx-kong-proxy-latency: 99999999\r\n\r\nok",
     )
     .await;
     let routes = vec![
-        ingress(Path::prefix("/web"), Manner::default(), web(&endpoint)),
-        ingress(Path::prefix("/none"), Manner::default(), Action::Fail(Failure::NoService)),
+        ingress_route(KongPath::prefix("/web"), KongBehavior::default(), forward_to(&endpoint)),
+        ingress_route(KongPath::prefix("/none"), KongBehavior::default(), Action::Fail(RouteFailure::NoService)),
     ];
-    let gate = gate(Options::default(), routes).await;
-    let answer = gate.ask("GET /web HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
+    let server = server(Options::default(), routes).await;
+    let answer = server.request("GET /web HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
     assert_eq!(answer.header("server"), Some("web/1"));
     assert_eq!(answer.header("via"), Some(&*format!("1.1 inner, {}", &VIA["via: ".len()..])));
     assert!(is_number(&answer, "x-kong-upstream-latency") && is_number(&answer, "x-kong-proxy-latency"));
@@ -290,14 +299,14 @@ async fn what_the_client_is_told() {
     for absent in ["x-kong-response-latency", "trailer", "x-hop", "keep-alive"] {
         assert_eq!(answer.header(absent), None, "{absent}");
     }
-    let answer = gate.ask("GET /web HTTP/1.1\r\nhost: a.example\r\nte: trailers\r\n\r\n").await;
+    let answer = server.request("GET /web HTTP/1.1\r\nhost: a.example\r\nte: trailers\r\n\r\n").await;
     assert_eq!(answer.header("trailer"), Some("x"));
 
-    // Of our own, with and without a route.
+    // Generated errors, with and without a route.
     for (path, status, message) in
         [("/none", 503, "no Service found with those values"), ("/else", 404, "no Route matched with those values")]
     {
-        let answer = gate.ask(&format!("GET {path} HTTP/1.1\r\nhost: a.example\r\n\r\n")).await;
+        let answer = server.request(&format!("GET {path} HTTP/1.1\r\nhost: a.example\r\n\r\n")).await;
         assert_eq!(answer.status, status);
         assert_eq!(answer.header("server"), Some(&VIA["via: 1.1 ".len()..]));
         assert!(is_number(&answer, "x-kong-response-latency"));
@@ -311,57 +320,65 @@ async fn what_the_client_is_told() {
 
 // kong-compat §3.4
 #[tokio::test]
-async fn endpoints_that_are_not_there() {
-    let (refused, _reserved) = reserve();
+async fn unavailable_endpoints_get_kong_errors() {
+    let (refused, _reserved) = reserve_address();
     let actions = || {
         [
             ("/none", forward(vec![(1, upstream("none", &[]))])),
             ("/refused", forward(vec![(1, upstream("refused", &[refused]))])),
         ]
     };
-    let manner = Manner::default;
-    let ingress = actions().map(|(path, action)| ingress(Path::prefix(path), manner(), action));
+    let manner = KongBehavior::default;
+    let ingress = actions().map(|(path, action)| ingress_route(KongPath::prefix(path), manner(), action));
     let plain = actions().map(|(path, action)| Route { path, ..route(action) });
-    let gates = [gate(Options::default(), ingress.into()).await, Gate::open(plain.into()).await];
+    let servers = [server(Options::default(), ingress.into()).await, TestServer::with_routes(plain.into()).await];
     let cases = [
         (0, "/none", 503, "failure to get a peer from the ring-balancer"),
         (0, "/refused", 502, "An invalid response was received from the upstream server"),
         (1, "/none", 503, "The upstream server is currently unavailable"),
         (1, "/refused", 503, "The upstream server is currently unavailable"),
     ];
-    for (gate, path, status, message) in cases {
-        let answer = gates[gate].ask(&format!("GET {path} HTTP/1.1\r\nhost: a.example\r\n\r\n")).await;
-        assert_eq!(answer.status, status, "{gate} {path}");
-        assert!(answer.text().contains(message), "{gate} {path}: {}", answer.text());
+    for (server, path, status, message) in cases {
+        let answer = servers[server].request(&format!("GET {path} HTTP/1.1\r\nhost: a.example\r\n\r\n")).await;
+        assert_eq!(answer.status, status, "{server} {path}");
+        assert!(answer.text().contains(message), "{server} {path}: {}", answer.text());
     }
 }
 
-fn speaking(names: &[&str], redirect: HttpsRedirect) -> Manner {
-    Manner { protocols: Protocols::of(names.iter().copied()), https_redirect: redirect, ..Manner::default() }
+fn with_protocols(names: &[&str], redirect: HttpsRedirect) -> KongBehavior {
+    KongBehavior {
+        protocols: Protocols::from_names(names.iter().copied()),
+        https_redirect: redirect,
+        ..KongBehavior::default()
+    }
 }
 
 // kong-compat §3.4
 #[tokio::test]
-async fn plain_text_where_tls_is_asked_for() {
+async fn https_only_routes_redirect_or_get_426() {
     let endpoint = Endpoint::ok().await;
     let redirect = |status| HttpsRedirect { status, port: 443 };
     let mut routes: Vec<_> = [301, 302, 307, 308, 426]
         .into_iter()
         .map(|status: u16| {
             let redirect = redirect(StatusCode::from_u16(status).unwrap());
-            ingress(Path::prefix(&format!("/{status}")), speaking(&["https"], redirect), web(&endpoint))
+            ingress_route(
+                KongPath::prefix(&format!("/{status}")),
+                with_protocols(&["https"], redirect),
+                forward_to(&endpoint),
+            )
         })
         .collect();
     let elsewhere = HttpsRedirect { status: StatusCode::FOUND, port: 8443 };
-    routes.push(ingress(Path::prefix("/port"), speaking(&["https"], elsewhere), web(&endpoint)));
-    let both = speaking(&["http", "https"], HttpsRedirect::default());
-    routes.push(ingress(Path::prefix("/both"), both, web(&endpoint)));
-    let strip = Manner { strip_path: true, ..speaking(&["https"], redirect(StatusCode::FOUND)) };
-    routes.push(ingress(Path::prefix("/strip"), strip, web(&endpoint)));
-    let plain = gate(Options::default(), routes.clone()).await;
-    let trusting = gate(trusting(), routes).await;
+    routes.push(ingress_route(KongPath::prefix("/port"), with_protocols(&["https"], elsewhere), forward_to(&endpoint)));
+    let both = with_protocols(&["http", "https"], HttpsRedirect::default());
+    routes.push(ingress_route(KongPath::prefix("/both"), both, forward_to(&endpoint)));
+    let strip = KongBehavior { strip_path: true, ..with_protocols(&["https"], redirect(StatusCode::FOUND)) };
+    routes.push(ingress_route(KongPath::prefix("/strip"), strip, forward_to(&endpoint)));
+    let plain = server(Options::default(), routes.clone()).await;
+    let trusting = server(trusting(), routes).await;
 
-    // The target goes back as the client wrote it.
+    // The redirect keeps the target as the client wrote it.
     for (target, status, location) in [
         ("/301/a?b", 301, "https://a.example/301/a?b"),
         ("/302//a/%7E?", 302, "https://a.example/302//a/%7E?"),
@@ -370,61 +387,61 @@ async fn plain_text_where_tls_is_asked_for() {
         ("/port", 302, "https://a.example:8443/port"),
         ("/strip/x", 302, "https://a.example/strip/x"),
     ] {
-        let answer = plain.ask(&format!("GET {target} HTTP/1.1\r\nhost: A.example:8000\r\n\r\n")).await;
+        let answer = plain.request(&format!("GET {target} HTTP/1.1\r\nhost: A.example:8000\r\n\r\n")).await;
         assert_eq!((answer.status, answer.header("location")), (status, Some(location)));
         assert!(answer.body.is_empty() && is_number(&answer, "x-kong-response-latency"));
     }
-    let answer = plain.ask("GET /426 HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
+    let answer = plain.request("GET /426 HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
     assert_eq!(answer.status, 426);
     assert_eq!(answer.header("connection"), Some("Upgrade"));
     assert_eq!(answer.header("upgrade"), Some("TLS/1.2, HTTP/1.1"));
     assert!(answer.text().contains("Please use HTTPS protocol"));
-    assert_eq!(plain.ask("GET /both HTTP/1.1\r\nhost: a.example\r\n\r\n").await.status, 200);
+    assert_eq!(plain.request("GET /both HTTP/1.1\r\nhost: a.example\r\n\r\n").await.status, 200);
 
-    // Whom we trust may have spoken TLS for us, and nobody else.
+    // X-Forwarded-Proto is trusted only from trusted peers.
     let secure =
         "GET /302 HTTP/1.1\r\nhost: a.example\r\nx-forwarded-proto: https\r\nx-forwarded-host: b.example\r\n\r\n";
-    assert_eq!(plain.ask(secure).await.status, 302);
-    assert_eq!(trusting.ask(secure).await.status, 200);
-    let told = "GET /302 HTTP/1.1\r\nhost: a.example\r\nx-forwarded-host: b.example\r\n\r\n";
-    assert_eq!(trusting.ask(told).await.header("location"), Some("https://b.example/302"));
-    assert_eq!(plain.ask(told).await.header("location"), Some("https://a.example/302"));
+    assert_eq!(plain.request(secure).await.status, 302);
+    assert_eq!(trusting.request(secure).await.status, 200);
+    let without_proto = "GET /302 HTTP/1.1\r\nhost: a.example\r\nx-forwarded-host: b.example\r\n\r\n";
+    assert_eq!(trusting.request(without_proto).await.header("location"), Some("https://b.example/302"));
+    assert_eq!(plain.request(without_proto).await.header("location"), Some("https://a.example/302"));
 }
 
-/// A route of the Gateway API with annotations of Kong's, over TLS.
+/// A route of the Gateway API with Kong's annotations, over TLS.
 // kong-compat §3.4
 #[tokio::test]
-async fn tls_is_what_was_asked_for() {
+async fn https_only_route_accepts_tls() {
     let endpoint = Endpoint::ok().await;
-    let manner = speaking(&["https"], HttpsRedirect::default());
-    let routes = vec![Route { kong: Some(Box::new(manner)), ..route(web(&endpoint)) }];
-    let secure = Secure { hostname: "a.example", certificates: vec![certificate(&["a.example"])], routes };
-    let gate = open(Options::default(), vec![secure]).await;
-    let mut client = Caller::new().connect(&gate, "a.example").await.unwrap();
+    let manner = with_protocols(&["https"], HttpsRedirect::default());
+    let routes = vec![Route { kong: Some(Box::new(manner)), ..route(forward_to(&endpoint)) }];
+    let secure = TlsListener { hostname: "a.example", certificates: vec![certificate(&["a.example"])], routes };
+    let server = start_tls_server(Options::default(), vec![secure]).await;
+    let mut client = TlsCaller::new().connect(&server, "a.example").await.unwrap();
     client.send("GET / HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
-    assert_eq!(client.answer(false).await.status, 200);
-    assert!(seen(&endpoint, IDS).contains("x-forwarded-proto: https"));
+    assert_eq!(client.response(false).await.status, 200);
+    assert!(received_head(&endpoint, IDS).contains("x-forwarded-proto: https"));
 }
 
 // kong-compat §3.4
 #[tokio::test]
-async fn grpc_and_what_is_none() {
+async fn grpc_routes_accept_only_grpc() {
     let endpoint = Endpoint::ok().await;
     let usual = HttpsRedirect::default;
     let routes = vec![
-        ingress(Path::prefix("/grpc"), speaking(&["grpc", "grpcs"], usual()), web(&endpoint)),
-        ingress(Path::prefix("/grpcs"), speaking(&["grpcs"], usual()), web(&endpoint)),
+        ingress_route(KongPath::prefix("/grpc"), with_protocols(&["grpc", "grpcs"], usual()), forward_to(&endpoint)),
+        ingress_route(KongPath::prefix("/grpcs"), with_protocols(&["grpcs"], usual()), forward_to(&endpoint)),
     ];
-    let gate = gate(Options::default(), routes).await;
-    let answer = gate.ask("GET /grpc HTTP/1.1\r\nhost: a.example\r\ncontent-type: text/plain\r\n\r\n").await;
+    let server = server(Options::default(), routes).await;
+    let answer = server.request("GET /grpc HTTP/1.1\r\nhost: a.example\r\ncontent-type: text/plain\r\n\r\n").await;
     assert_eq!((answer.status, answer.header("upgrade")), (426, Some("HTTP/2")));
     assert_eq!(answer.header("connection"), Some("Upgrade"));
     assert!(answer.text().contains("Please use HTTP2 protocol"));
 
-    let client = h2::Client::connect(gate.address).await;
+    let client = h2::Http2Client::connect(server.address).await;
     let ask = |path: &str, content_type: &str| {
         let request = Request::post(format!("http://a.example{path}")).header("content-type", content_type);
-        client.ask(request.body(()).unwrap())
+        client.request(request.body(()).unwrap())
     };
     let answer = ask("/grpc", "application/json").await.unwrap();
     assert_eq!(answer.status, 415);
@@ -433,16 +450,20 @@ async fn grpc_and_what_is_none() {
     let answer = ask("/grpcs", "application/grpc").await.unwrap();
     assert_eq!((answer.status, &answer.headers["grpc-status"]), (200, &HeaderValue::from_static("1")));
     assert_eq!(answer.headers["grpc-message"], "gRPC request matched gRPCs route");
-    assert_eq!(scrape(&gate)["portico_faults_total{reason=\"grpcs_only\"}"], 1.0);
-    // Only one got through.
+    assert_eq!(scrape(&server)["portico_request_errors_total{reason=\"grpcs_only\"}"], 1.0);
+    // Only one request was forwarded.
     assert_eq!(endpoint.log.requests().len(), 1);
 }
 
 // kong-compat §3.8
 #[tokio::test]
-async fn only_websocket_is_upgraded_to() {
+async fn only_websocket_upgrades_are_forwarded() {
     let endpoint = Endpoint::ok().await;
-    let gate = gate(Options::default(), vec![ingress(Path::prefix("/"), Manner::default(), web(&endpoint))]).await;
+    let server = server(
+        Options::default(),
+        vec![ingress_route(KongPath::prefix("/"), KongBehavior::default(), forward_to(&endpoint))],
+    )
+    .await;
     for (connection, protocol, passed) in [
         ("keep-alive, upgrade", "websocket", true),
         ("Upgrade", "WebSocket", true),
@@ -450,38 +471,41 @@ async fn only_websocket_is_upgraded_to() {
         ("keep-alive", "websocket", false),
     ] {
         let fields = format!("connection: {connection}\r\nupgrade: {protocol}\r\n");
-        gate.ask(&format!("GET / HTTP/1.1\r\nhost: a.example\r\n{fields}\r\n")).await;
+        server.request(&format!("GET / HTTP/1.1\r\nhost: a.example\r\n{fields}\r\n")).await;
         let request = endpoint.log.requests().pop().unwrap();
         assert_eq!(header(&request, "upgrade"), passed.then_some(protocol), "{connection} {protocol}");
     }
 }
 
-/// Gateway API routes are as they always were, unless they have something of Kong's or headers are wanted of all.
+/// Routes of the Gateway API get Kong's headers only if they have Kong's annotations or the headers are enabled for
+/// all.
 // kong-compat §3.6
 #[tokio::test]
-async fn who_gets_the_headers() {
+async fn kong_headers_follow_class_and_flag() {
     let endpoint = Endpoint::ok().await;
     let request = "GET //a HTTP/1.1\r\nhost: a.example\r\nx-forwarded-for: 1.1.1.1\r\n\r\n";
     let with = |kong_headers| Options { kong_headers, ..Options::default() };
     for (when, plain, class) in
-        [(KongHeaders::Auto, false, true), (KongHeaders::On, true, true), (KongHeaders::Off, false, false)]
+        [(KongHeaderMode::Auto, false, true), (KongHeaderMode::On, true, true), (KongHeaderMode::Off, false, false)]
     {
-        for (manner, expected) in [(None, plain), (Some(Box::new(Manner::default())), class)] {
+        for (manner, expected) in [(None, plain), (Some(Box::new(KongBehavior::default())), class)] {
             let is_class = manner.is_some();
             let what = format!("{when:?} {is_class}");
-            let gate = Gate::with(with(when), vec![Route { kong: manner, ..route(web(&endpoint)) }]).await;
-            let answer = gate.ask(request).await;
+            let server =
+                TestServer::with_options(with(when), vec![Route { kong: manner, ..route(forward_to(&endpoint)) }])
+                    .await;
+            let answer = server.request(request).await;
             for name in ["via", "x-kong-request-id", "x-kong-upstream-latency", "x-kong-proxy-latency"] {
                 assert_eq!(answer.header(name).is_some(), expected, "{what} {name}");
             }
             let seen = endpoint.log.requests().pop().unwrap();
             assert_eq!(header(&seen, "via").is_some(), expected, "{what}");
             assert_eq!(header(&seen, "x-kong-request-id").is_some(), expected, "{what}");
-            // What the endpoint is told does not depend on that.
+            // Forwarding headers do not depend on the flag.
             let list = if is_class { "1.1.1.1, 127.0.0.1" } else { "127.0.0.1" };
             assert_eq!(header(&seen, "x-forwarded-for"), Some(list), "{what}");
             assert_eq!(header(&seen, "x-real-ip").is_some(), is_class, "{what}");
-            // Slashes are merged where all routes are Kong's, and here they are not.
+            // Slashes are merged only on listeners of Kong's class.
             assert_eq!(seen.split(' ').nth(1), Some("//a"), "{what}");
         }
     }
@@ -489,22 +513,24 @@ async fn who_gets_the_headers() {
 
 // kong-compat §3.6
 #[tokio::test]
-async fn the_product_can_be_another() {
+async fn product_name_can_be_changed() {
     let endpoint = Endpoint::ok().await;
-    let options = Options { product: Product::new("kong/3.9.1").unwrap(), ..Options::default() };
-    let gate = gate(options, vec![ingress(Path::prefix("/web"), Manner::default(), web(&endpoint))]).await;
-    assert_eq!(gate.ask("GET /web HTTP/1.1\r\nhost: a\r\n\r\n").await.header("via"), Some("1.1 kong/3.9.1"));
-    assert_eq!(gate.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.header("server"), Some("kong/3.9.1"));
-    let client = h2::Client::connect(gate.address).await;
+    let options = Options { product: ProductToken::new("kong/3.9.1").unwrap(), ..Options::default() };
+    let server =
+        server(options, vec![ingress_route(KongPath::prefix("/web"), KongBehavior::default(), forward_to(&endpoint))])
+            .await;
+    assert_eq!(server.request("GET /web HTTP/1.1\r\nhost: a\r\n\r\n").await.header("via"), Some("1.1 kong/3.9.1"));
+    assert_eq!(server.request("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.header("server"), Some("kong/3.9.1"));
+    let client = h2::Http2Client::connect(server.address).await;
     assert_eq!(client.get("/web").await.status, 200);
     assert_eq!(header(&endpoint.log.requests().pop().unwrap(), "via"), Some("2 kong/3.9.1"));
 }
 
 // kong-compat §3.3
 #[tokio::test]
-async fn annotations_on_routes_of_the_gateway_api() {
+async fn kong_annotations_apply_to_http_routes() {
     let endpoint = Endpoint::ok().await;
-    // (path of the rule, path of the Service, target, what the endpoint sees)
+    // (path of the rule, path of the Service, target, what the endpoint receives)
     let cases = [
         ("/a", "/", "/a/b?c", "/b?c"),
         ("/a", "/", "/a", "/"),
@@ -514,27 +540,31 @@ async fn annotations_on_routes_of_the_gateway_api() {
         ("/", "/base/", "/a/b", "/base/a/b"),
     ];
     for (path, base, target, expected) in cases {
-        let manner = Manner { strip_path: true, path: base.into(), ..Manner::default() };
-        let gate = Gate::open(vec![Route { path, kong: Some(Box::new(manner)), ..route(web(&endpoint)) }]).await;
-        assert_eq!(gate.ask(&format!("GET {target} HTTP/1.1\r\nhost: a.example\r\n\r\n")).await.status, 200);
+        let manner = KongBehavior { strip_path: true, path: base.into(), ..KongBehavior::default() };
+        let server =
+            TestServer::with_routes(vec![Route { path, kong: Some(Box::new(manner)), ..route(forward_to(&endpoint)) }])
+                .await;
+        assert_eq!(server.request(&format!("GET {target} HTTP/1.1\r\nhost: a.example\r\n\r\n")).await.status, 200);
         let request = endpoint.log.requests().pop().unwrap();
         assert_eq!(request.split(' ').nth(1), Some(expected), "{path} {base} {target}");
         assert_eq!(header(&request, "x-forwarded-prefix"), (path != "/").then_some(path), "{path} {base} {target}");
     }
 }
 
-/// A filter of the Gateway API speaks of the path that was matched, and has the last word.
+/// A filter of the Gateway API applies to the matched path and overrides annotations.
 #[tokio::test]
-async fn filters_have_the_last_word() {
+async fn filters_override_annotations() {
     let endpoint = Endpoint::ok().await;
     let path = portico::snapshot::path_edit::PathEdit::prefix("/a", "/z");
     let rewrite = Rewrite { host: Some(HeaderValue::from_static("filter")), path: Some(path) };
     let filters = Filters { rewrite: Some(rewrite), ..Filters::default() };
-    let host = ToHost::Named(HeaderValue::from_static("annotation"));
-    let manner = Manner { strip_path: true, path: "/base".into(), host, ..Manner::default() };
-    let action = forward(vec![(1, upstream_of(Protocol::Http1, "web", &[endpoint.address]))]);
-    let gate = Gate::open(vec![Route { path: "/a", filters, kong: Some(Box::new(manner)), ..route(action) }]).await;
-    assert_eq!(gate.ask("GET /a/b HTTP/1.1\r\nhost: a.example\r\n\r\n").await.status, 200);
+    let host = UpstreamHost::Fixed(HeaderValue::from_static("annotation"));
+    let manner = KongBehavior { strip_path: true, path: "/base".into(), host, ..KongBehavior::default() };
+    let action = forward(vec![(1, upstream_with_protocol(UpstreamProtocol::Http1, "web", &[endpoint.address]))]);
+    let server =
+        TestServer::with_routes(vec![Route { path: "/a", filters, kong: Some(Box::new(manner)), ..route(action) }])
+            .await;
+    assert_eq!(server.request("GET /a/b HTTP/1.1\r\nhost: a.example\r\n\r\n").await.status, 200);
     let request = endpoint.log.requests().pop().unwrap();
     assert_eq!((request.split(' ').nth(1), header(&request, "host")), (Some("/z/b"), Some("filter")));
 }

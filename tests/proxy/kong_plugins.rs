@@ -1,33 +1,36 @@
-//! What clients of Kong's plugins get on the wire, to the letter: status, headers and body.
+//! Exact responses of Kong's plugins on the wire: status, headers and body.
 
 use std::sync::Arc;
 
-use portico::plugin::testing::{chain, consumer};
-use portico::plugin::{AnyKind, Directory};
+use portico::plugin_api::testing::{chain, consumer};
+use portico::plugin_api::{AnyPluginKind, ConsumerDirectory};
 use portico::plugins::REGISTRY;
 use portico::snapshot::Snapshot;
-use portico::snapshot::kong::Manner;
+use portico::snapshot::kong::KongBehavior;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Endpoint, Gate, Options, Route, forward, reserve, route, snapshot, upstream};
+use crate::harness::{
+    Endpoint, Options, Route, TestResponse, TestServer, forward, reserve_address, route, snapshot, upstream,
+};
 
-/// Requests go through these plugins, and then to the endpoint. There is a consumer `guest` in the group `guests`.
-async fn gate(options: Options, plugins: &[(&str, Value)], endpoint: &Endpoint) -> Gate {
-    let plugins: Vec<(&dyn AnyKind, Value)> =
+/// A proxy whose route has these plugins and forwards to the endpoint. A consumer `guest` in the group `guests` exists.
+async fn server(options: Options, plugins: &[(&str, Value)], endpoint: &Endpoint) -> TestServer {
+    let plugins: Vec<(&dyn AnyPluginKind, Value)> =
         plugins.iter().map(|(name, config)| (REGISTRY.find(name).unwrap(), config.clone())).collect();
     let action = forward(vec![(1, upstream("web", &[endpoint.address]))]);
-    let route = Route { plugins: Some(chain(&plugins)), kong: Some(Box::new(Manner::default())), ..route(action) };
-    let (address, reserved) = reserve();
-    let mut consumers = Directory::default();
+    let route =
+        Route { plugins: Some(chain(&plugins)), kong: Some(Box::new(KongBehavior::default())), ..route(action) };
+    let (address, reserved) = reserve_address();
+    let mut consumers = ConsumerDirectory::default();
     consumers.add(&consumer("guest", &["guests"]));
     let snapshot = Snapshot { consumers: Arc::new(consumers), ..snapshot(address, vec![route]) };
-    let gate = Gate::start(options, address, reserved, snapshot);
-    gate.proxy.reconcile().await;
-    gate
+    let server = TestServer::start(options, address, reserved, snapshot);
+    server.proxy.reconcile().await;
+    server
 }
 
-/// Status and body, with the request's id in place of `ID`, and these headers, an absent one as `-`.
-fn said(answer: &Answer, headers: &[(&str, &str)]) -> (u16, String, Vec<(String, String)>) {
+/// Status, body with `ID` in place of the request ID, and these headers (`-` if absent).
+fn response_parts(answer: &TestResponse, headers: &[(&str, &str)]) -> (u16, String, Vec<(String, String)>) {
     let id = answer.header("x-kong-request-id").unwrap_or("none");
     let headers = headers.iter().map(|(name, _)| ((*name).to_owned(), answer.header(name).unwrap_or("-").to_owned()));
     (answer.status, answer.text().replace(id, "ID"), headers.collect())
@@ -35,7 +38,7 @@ fn said(answer: &Answer, headers: &[(&str, &str)]) -> (u16, String, Vec<(String,
 
 struct Case<'a> {
     plugins: &'a [(&'a str, Value)],
-    /// Behind `GET / HTTP/1.1` and a Host, unless it begins with a request line of its own.
+    /// Appended to `GET / HTTP/1.1` and a Host, unless it starts with its own request line.
     request: &'a str,
     status: u16,
     body: &'a str,
@@ -58,14 +61,14 @@ const JSON: (&str, &str) = ("content-type", "application/json; charset=utf-8");
 // kong-compat §4.28
 // kong-compat §7.18
 #[tokio::test]
-async fn what_plugins_answer() {
+async fn plugin_replies_match_kong() {
     let guest = || ("key-auth", json!({"anonymous": "guest"}));
     let keys = || [("key-auth", json!({}))];
     let tokens = || [("jwt", json!({}))];
     let small = || [("request-size-limiting", json!({"allowed_payload_size": 3, "size_unit": "bytes"}))];
     let preflight = "OPTIONS / HTTP/1.1\r\norigin: https://a.example\r\naccess-control-request-method: PUT\r\n";
     let cases = [
-        // Nobody is known, and then somebody who may not.
+        // Without a consumer, and with one that is not allowed.
         Case {
             plugins: &[("acl", json!({"allow": ["staff"]}))],
             request: "",
@@ -122,7 +125,7 @@ async fn what_plugins_answer() {
             body: r#"{"message":"anonymous consumer nobody is configured but doesn't exist","request_id":"ID"}"#,
             headers: &[JSON],
         },
-        // These have no id, and are JSON whatever is accepted.
+        // These bodies have no request ID and are JSON regardless of Accept.
         Case {
             plugins: &tokens(),
             request: "accept: text/plain\r\n",
@@ -165,7 +168,7 @@ async fn what_plugins_answer() {
             body: r#"{"message":"IP address not allowed: 127.0.0.1","request_id":"ID"}"#,
             headers: &[JSON],
         },
-        // A browser asks before it has any credentials to show. Everything else needs some, and can be read.
+        // A preflight needs no credentials. Other requests do, and their errors have CORS headers.
         Case {
             plugins: &[("key-auth", json!({})), ("cors", json!({}))],
             request: preflight,
@@ -239,24 +242,24 @@ async fn what_plugins_answer() {
     ];
     let endpoint = Endpoint::ok().await;
     for Case { plugins, request, status, body, headers } in cases {
-        let gate = gate(Options::default(), plugins, &endpoint).await;
+        let server = server(Options::default(), plugins, &endpoint).await;
         let (line, fields) = match request.split_once(" HTTP/1.1\r\n") {
             Some((line, fields)) => (line, fields),
             None => ("GET /", request),
         };
-        let answer = gate.ask(&format!("{line} HTTP/1.1\r\nhost: a.example\r\n{fields}\r\n")).await;
+        let answer = server.request(&format!("{line} HTTP/1.1\r\nhost: a.example\r\n{fields}\r\n")).await;
         let expected = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        assert_eq!(said(&answer, headers), (status, body.to_owned(), expected), "{plugins:?} {request}");
+        assert_eq!(response_parts(&answer, headers), (status, body.to_owned(), expected), "{plugins:?} {request}");
     }
     assert!(endpoint.log.requests().is_empty(), "{:?}", endpoint.log.requests());
 }
 
 // kong-compat §4.25
 #[tokio::test]
-async fn who_asks_too_often_is_told_when_to_come_back() {
+async fn rate_limited_response_has_retry_after() {
     let endpoint = Endpoint::ok().await;
-    let gate = gate(Options::default(), &[("rate-limiting", json!({"year": 1}))], &endpoint).await;
-    let ask = async || gate.ask("GET / HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
+    let server = server(Options::default(), &[("rate-limiting", json!({"year": 1}))], &endpoint).await;
+    let ask = async || server.request("GET / HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
     let limits = [
         ("x-ratelimit-limit-year", "1"),
         ("x-ratelimit-remaining-year", "0"),
@@ -265,48 +268,48 @@ async fn who_asks_too_often_is_told_when_to_come_back() {
     ];
     let expected = || limits.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
     let first = ask().await;
-    assert_eq!(said(&first, &limits), (200, "ok".to_owned(), expected()));
+    assert_eq!(response_parts(&first, &limits), (200, "ok".to_owned(), expected()));
     assert_eq!(first.header("retry-after"), None);
     let second = ask().await;
     let body = r#"{"message":"API rate limit exceeded","request_id":"ID"}"#;
-    assert_eq!(said(&second, &limits), (429, body.to_owned(), expected()));
+    assert_eq!(response_parts(&second, &limits), (429, body.to_owned(), expected()));
     assert!(second.header("retry-after").is_some_and(|seconds| seconds.parse::<u64>().unwrap() > 0));
     assert_eq!(second.header("retry-after"), second.header("ratelimit-reset"));
 }
 
-/// Addresses are the client's, as far as trusted peers tell them.
+/// Plugins use the client address that trusted peers report.
 // kong-compat §4.15
 // kong-compat §4.25
 #[tokio::test]
-async fn addresses_are_those_that_trusted_peers_tell() {
+async fn plugins_use_addresses_from_trusted_peers() {
     let endpoint = Endpoint::ok().await;
     let trusting = || Options { trusted: vec!["127.0.0.0/8"], ..Options::default() };
-    let ask = async |gate: &Gate, address: &str| {
-        gate.ask(&format!("GET / HTTP/1.1\r\nhost: a.example\r\nx-forwarded-for: {address}\r\n\r\n")).await
+    let ask = async |server: &TestServer, address: &str| {
+        server.request(&format!("GET / HTTP/1.1\r\nhost: a.example\r\nx-forwarded-for: {address}\r\n\r\n")).await
     };
-    let restricted = gate(trusting(), &[("ip-restriction", json!({"deny": ["192.0.2.7"]}))], &endpoint).await;
+    let restricted = server(trusting(), &[("ip-restriction", json!({"deny": ["192.0.2.7"]}))], &endpoint).await;
     let answer = ask(&restricted, "192.0.2.7").await;
     assert_eq!(answer.status, 403);
     assert!(answer.text().contains("IP address not allowed: 192.0.2.7"), "{}", answer.text());
     assert_eq!(ask(&restricted, "192.0.2.8").await.status, 200);
 
-    let limited = gate(trusting(), &[("rate-limiting", json!({"year": 1, "limit_by": "ip"}))], &endpoint).await;
+    let limited = server(trusting(), &[("rate-limiting", json!({"year": 1, "limit_by": "ip"}))], &endpoint).await;
     for (address, status) in [("192.0.2.7", 200), ("192.0.2.8", 200), ("192.0.2.7", 429)] {
         assert_eq!(ask(&limited, address).await.status, status, "{address}");
     }
 }
 
-/// What no length was said of is measured, and nothing of it is taken for the whole.
+/// A body of unknown length is measured, and no part of an oversized body is forwarded as a complete one.
 // kong-compat §4.27
 #[tokio::test]
-async fn bodies_without_a_length_are_measured() {
+async fn chunked_bodies_are_measured() {
     let endpoint = Endpoint::ok().await;
     let config = json!({"allowed_payload_size": 3, "size_unit": "bytes", "require_content_length": true});
-    let gate = gate(Options::default(), &[("request-size-limiting", config)], &endpoint).await;
+    let server = server(Options::default(), &[("request-size-limiting", config)], &endpoint).await;
     let post = "POST / HTTP/1.1\r\nhost: a.example\r\ntransfer-encoding: chunked\r\n\r\n";
-    assert_eq!(gate.ask(&format!("{post}3\r\nabc\r\n0\r\n\r\n")).await.status, 200);
-    let answer = gate.ask(&format!("{post}4\r\nabcd\r\n0\r\n\r\n")).await;
+    assert_eq!(server.request(&format!("{post}3\r\nabc\r\n0\r\n\r\n")).await.status, 200);
+    let answer = server.request(&format!("{post}4\r\nabcd\r\n0\r\n\r\n")).await;
     let body = r#"{"message":"Request size limit exceeded","request_id":"ID"}"#;
-    assert_eq!(said(&answer, &[]), (413, body.to_owned(), vec![]));
+    assert_eq!(response_parts(&answer, &[]), (413, body.to_owned(), vec![]));
     assert_eq!(endpoint.log.requests().len(), 1);
 }

@@ -1,43 +1,43 @@
-//! The whole data plane in process, on the wire: real sockets on loopback, hostile clients and endpoints.
+//! Integration tests of the data plane in process, over real sockets on loopback.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on is to panic, in what helps it too")]
+#![expect(clippy::unwrap_used, reason = "a failed precondition panics the test, in test helpers too")]
 
-mod answers;
-mod bad_answers;
-mod balance;
-mod binding;
+mod accounting;
 mod bodies;
-mod books;
 mod corpus;
 mod corpus_h2;
 mod cors;
 mod endpoints;
-mod every_fault;
-mod every_filter;
+mod error_responses;
+mod filters;
 mod frames;
 mod h2;
-mod h2_endings;
+mod h2_body_end;
 mod h2_filters;
 mod h2_hostile;
-mod h2_refused;
-mod h2_small;
+mod h2_refused_streams;
+mod h2_small_messages;
 mod h2_tls;
 mod h2_upstream;
 mod harness;
 mod hostile;
+mod invalid_responses;
 mod kong;
 mod kong_plugins;
+mod listening;
+mod load_balancing;
+mod malformed_requests;
 mod messages;
 mod mirror;
 mod misdirected;
 mod plugins;
 mod proxy_header;
+mod request_errors;
 mod retry;
-mod secure;
-mod strict;
+mod strict_parser;
 mod timeouts;
 mod tls;
-mod unreadable;
+mod tls_harness;
+mod transport;
 mod upgrade;
 mod upstream_tls;
-mod wire;

@@ -1,14 +1,14 @@
-//! What goes in, what the endpoint sees, what comes back: as data.
+//! Tables of requests and responses: what is sent, what the endpoint receives, what the client gets.
 
 use http::{HeaderName, HeaderValue};
 use portico::snapshot::path_edit::PathEdit;
-use portico::snapshot::redirect::{Redirect, Scheme};
-use portico::snapshot::rule::{Action, Backend, Failure, Filters, HeaderEdits, Rewrite, Split, Target};
+use portico::snapshot::redirect::{RedirectAction, Scheme};
+use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, HeaderEdits, Rewrite, RouteFailure, Split};
 
-use crate::harness::{Client, Endpoint, Gate, Options, Route, route, to, upstream};
+use crate::harness::{Client, Endpoint, Options, Route, TestServer, route, routes_to, upstream};
 
-/// The lines of a message without what differs each time, sorted but for the first.
-fn plain(message: &str) -> String {
+/// The lines of a message, sorted after the first, without the values that differ each time.
+fn normalized(message: &str) -> String {
     let (head, body) = message.split_once("\r\n\r\n").unwrap();
     let mut lines: Vec<String> = head
         .lines()
@@ -22,95 +22,95 @@ fn plain(message: &str) -> String {
 struct Case {
     name: &'static str,
     request: &'static str,
-    /// None if it must not get there.
-    sees: Option<&'static str>,
+    /// None if the request must not reach the endpoint.
+    received: Option<&'static str>,
     status: u16,
 }
 
 const FORWARDED: &str = "x-forwarded-for: 127.0.0.1\nx-forwarded-host: a.example\nx-forwarded-port: 80\nx-forwarded-proto: http\nx-request-id: ?";
 
 #[tokio::test]
-async fn requests_reach_the_endpoint_as_they_should() {
+async fn requests_are_forwarded_as_specified() {
     let cases = [
         Case {
             name: "plain",
             request: "GET /x?y=1&z HTTP/1.1\r\nHost: a.example\r\nA: b\r\n\r\n",
-            sees: Some("GET /x?y=1&z HTTP/1.1\na: b\nhost: a.example\nFORWARDED"),
+            received: Some("GET /x?y=1&z HTTP/1.1\na: b\nhost: a.example\nFORWARDED"),
             status: 200,
         },
         Case {
-            name: "bytes of the target are kept when nothing had to be normalized",
+            name: "a target that is normal already is forwarded unchanged",
             request: "GET /a%2Fb/%C3%A9//c;d=1?q=%41%2e../ HTTP/1.1\r\nHost: a.example\r\n\r\n",
-            sees: Some("GET /a%2Fb/%C3%A9//c;d=1?q=%41%2e../ HTTP/1.1\nhost: a.example\nFORWARDED"),
+            received: Some("GET /a%2Fb/%C3%A9//c;d=1?q=%41%2e../ HTTP/1.1\nhost: a.example\nFORWARDED"),
             status: 200,
         },
         Case {
-            name: "what was matched is what is sent",
+            name: "the normalized path is sent",
             request: "GET /a/%2e%2e/%62?c=%64 HTTP/1.1\r\nHost: a.example\r\n\r\n",
-            sees: Some("GET /b?c=%64 HTTP/1.1\nhost: a.example\nFORWARDED"),
+            received: Some("GET /b?c=%64 HTTP/1.1\nhost: a.example\nFORWARDED"),
             status: 200,
         },
         Case {
             name: "absolute form overrides Host",
             request: "GET http://a.example/x?y HTTP/1.1\r\nHost: b.example\r\n\r\n",
-            sees: Some("GET /x?y HTTP/1.1\nhost: a.example\nFORWARDED"),
+            received: Some("GET /x?y HTTP/1.1\nhost: a.example\nFORWARDED"),
             status: 200,
         },
         Case {
             name: "absolute form without path",
             request: "GET http://a.example HTTP/1.1\r\nHost: a.example\r\n\r\n",
-            sees: Some("GET / HTTP/1.1\nhost: a.example\nFORWARDED"),
+            received: Some("GET / HTTP/1.1\nhost: a.example\nFORWARDED"),
             status: 200,
         },
         Case {
-            name: "hop-by-hop fields stay behind",
+            name: "hop-by-hop headers are removed",
             request: "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: keep-alive, X-Hop, TE\r\nX-Hop: 1\r\nKeep-Alive: 5\r\n\
                       Proxy-Connection: x\r\nUpgrade: websocket\r\nTE: trailers, gzip\r\n\r\n",
-            sees: Some("GET / HTTP/1.1\nhost: a.example\nte: trailers\nFORWARDED"),
+            received: Some("GET / HTTP/1.1\nhost: a.example\nte: trailers\nFORWARDED"),
             status: 200,
         },
         Case {
-            name: "a stranger's word about the client does not count",
+            name: "forwarding headers of untrusted clients are replaced",
             request: "GET / HTTP/1.1\r\nHost: a.example\r\nX-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\n\
                       X-Forwarded-Host: evil\r\nX-Forwarded-Port: 6\r\nForwarded: for=6.6.6.6\r\nX-Request-Id: mine\r\n\r\n",
-            sees: Some("GET / HTTP/1.1\nhost: a.example\nFORWARDED"),
+            received: Some("GET / HTTP/1.1\nhost: a.example\nFORWARDED"),
             status: 200,
         },
         Case {
-            name: "nor can it be taken away through Connection",
+            name: "forwarding headers cannot be removed through Connection",
             request: "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: x-forwarded-for, x-request-id, host\r\n\r\n",
-            sees: Some("GET / HTTP/1.1\nhost: a.example\nFORWARDED"),
+            received: Some("GET / HTTP/1.1\nhost: a.example\nFORWARDED"),
             status: 200,
         },
         Case {
             name: "a body of known length",
             request: "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 3\r\n\r\nabc",
-            sees: Some("POST / HTTP/1.1\ncontent-length: 3\nhost: a.example\nFORWARDED\n\nabc"),
+            received: Some("POST / HTTP/1.1\ncontent-length: 3\nhost: a.example\nFORWARDED\n\nabc"),
             status: 200,
         },
         Case {
             name: "a body in chunks",
             request: "POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n3;ext=1\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
-            sees: Some("POST / HTTP/1.1\nhost: a.example\ntransfer-encoding: chunked\nFORWARDED\n\nabcde"),
+            received: Some("POST / HTTP/1.1\nhost: a.example\ntransfer-encoding: chunked\nFORWARDED\n\nabcde"),
             status: 200,
         },
         Case {
             name: "a GET with a body keeps it",
             request: "GET / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
-            sees: Some("GET / HTTP/1.1\nhost: a.example\ntransfer-encoding: chunked\nFORWARDED\n\nabc"),
+            received: Some("GET / HTTP/1.1\nhost: a.example\ntransfer-encoding: chunked\nFORWARDED\n\nabc"),
             status: 200,
         },
         Case {
-            name: "an empty body stays one",
+            name: "an empty body stays empty",
             request: "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 0\r\n\r\n",
-            sees: Some("POST / HTTP/1.1\ncontent-length: 0\nhost: a.example\nFORWARDED"),
+            received: Some("POST / HTTP/1.1\ncontent-length: 0\nhost: a.example\nFORWARDED"),
             status: 200,
         },
         Case {
-            name: "announced trailers",
+            name: "declared trailers",
             request: "POST / HTTP/1.1\r\nHost: a.example\r\nTrailer: x-sum\r\nTransfer-Encoding: chunked\r\n\r\n\
                       3\r\nabc\r\n0\r\nX-Sum: 6\r\n\r\n",
-            sees: Some(
+            received: Some(
                 "POST / HTTP/1.1\nhost: a.example\ntrailer: x-sum\ntransfer-encoding: chunked\nFORWARDED\n\nabcx-sum: 6",
             ),
             status: 200,
@@ -118,87 +118,102 @@ async fn requests_reach_the_endpoint_as_they_should() {
         Case {
             name: "HTTP/1.0 without Host",
             request: "GET /x HTTP/1.0\r\n\r\n",
-            sees: Some(
+            received: Some(
                 "GET /x HTTP/1.1\nhost: LOCAL\nx-forwarded-for: 127.0.0.1\nx-forwarded-host: LOCAL\n\
                  x-forwarded-port: 80\nx-forwarded-proto: http\nx-request-id: ?",
             ),
             status: 200,
         },
         Case {
-            name: "methods of others",
+            name: "an extension method",
             request: "PROPFIND /x HTTP/1.1\r\nHost: a.example\r\n\r\n",
-            sees: Some("PROPFIND /x HTTP/1.1\nhost: a.example\nFORWARDED"),
+            received: Some("PROPFIND /x HTTP/1.1\nhost: a.example\nFORWARDED"),
             status: 200,
         },
-        Case { name: "OPTIONS *", request: "OPTIONS * HTTP/1.1\r\nHost: a.example\r\n\r\n", sees: None, status: 204 },
+        Case {
+            name: "OPTIONS *",
+            request: "OPTIONS * HTTP/1.1\r\nHost: a.example\r\n\r\n",
+            received: None,
+            status: 204,
+        },
         Case {
             name: "CONNECT",
             request: "CONNECT a.example:443 HTTP/1.1\r\nHost: a.example\r\n\r\n",
-            sees: None,
+            received: None,
             status: 405,
         },
-        Case { name: "* with GET", request: "GET * HTTP/1.1\r\nHost: a.example\r\n\r\n", sees: None, status: 400 },
-        Case { name: "no Host", request: "GET / HTTP/1.1\r\n\r\n", sees: None, status: 400 },
-        Case { name: "two Hosts", request: "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", sees: None, status: 400 },
-        Case { name: "bad Host", request: "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", sees: None, status: 400 },
-        Case { name: "empty Host", request: "GET / HTTP/1.1\r\nHost:\r\n\r\n", sees: None, status: 400 },
+        Case { name: "* with GET", request: "GET * HTTP/1.1\r\nHost: a.example\r\n\r\n", received: None, status: 400 },
+        Case { name: "no Host", request: "GET / HTTP/1.1\r\n\r\n", received: None, status: 400 },
+        Case {
+            name: "two Hosts",
+            request: "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+            received: None,
+            status: 400,
+        },
+        Case { name: "bad Host", request: "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", received: None, status: 400 },
+        Case { name: "empty Host", request: "GET / HTTP/1.1\r\nHost:\r\n\r\n", received: None, status: 400 },
         Case {
             name: "a user in the target",
             request: "GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n",
-            sees: None,
+            received: None,
             status: 400,
         },
-        Case { name: "bad escape", request: "GET /%zz HTTP/1.1\r\nHost: a.example\r\n\r\n", sees: None, status: 400 },
-        Case { name: "NUL", request: "GET /%00 HTTP/1.1\r\nHost: a.example\r\n\r\n", sees: None, status: 400 },
+        Case {
+            name: "bad escape",
+            request: "GET /%zz HTTP/1.1\r\nHost: a.example\r\n\r\n",
+            received: None,
+            status: 400,
+        },
+        Case { name: "NUL", request: "GET /%00 HTTP/1.1\r\nHost: a.example\r\n\r\n", received: None, status: 400 },
         Case {
             name: "another expectation",
             request: "GET / HTTP/1.1\r\nHost: a.example\r\nExpect: tea\r\n\r\n",
-            sees: None,
+            received: None,
             status: 417,
         },
         Case {
             name: "another coding",
             request: "POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-            sees: None,
+            received: None,
             status: 400,
         },
     ];
     for case in cases {
         let endpoint = Endpoint::ok().await;
-        let gate = Gate::open(to(endpoint.address)).await;
-        let answer = gate.ask(case.request).await;
+        let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+        let answer = server.request(case.request).await;
         assert_eq!(answer.status, case.status, "{}: {answer:?}", case.name);
-        let local = gate.address.to_string();
+        let local = server.address.to_string();
         let seen: Vec<_> =
-            endpoint.log.requests().iter().map(|request| plain(request).replace(&local, "LOCAL")).collect();
-        let expected: Vec<_> = case.sees.iter().map(|text| text.replace("FORWARDED", FORWARDED)).collect();
+            endpoint.log.requests().iter().map(|request| normalized(request).replace(&local, "LOCAL")).collect();
+        let expected: Vec<_> = case.received.iter().map(|text| text.replace("FORWARDED", FORWARDED)).collect();
         assert_eq!(seen, expected, "{}", case.name);
         assert_eq!(answer.header("x-request-id").map(str::len), Some(32), "{}", case.name);
     }
 }
 
 #[tokio::test]
-async fn a_trusted_peer_is_believed() {
+async fn trusted_peer_headers_are_kept() {
     let endpoint = Endpoint::ok().await;
     let options = Options { trusted: vec!["127.0.0.0/8"], ..Options::default() };
-    let gate = Gate::with(options, to(endpoint.address)).await;
-    let answer = gate
-        .ask(
+    let server = TestServer::with_options(options, routes_to(endpoint.address)).await;
+    let answer = server
+        .request(
             "GET / HTTP/1.1\r\nhost: a.example\r\nx-forwarded-for: 1.1.1.1\r\nx-forwarded-proto: https\r\n\
              forwarded: for=1.1.1.1\r\nx-request-id: mine\r\n\r\n",
         )
         .await;
     assert_eq!(answer.header("x-request-id"), Some("mine"));
     assert_eq!(
-        plain(&endpoint.log.requests()[0].replace("x-request-id: mine", "y: mine")),
+        normalized(&endpoint.log.requests()[0].replace("x-request-id: mine", "y: mine")),
         "GET / HTTP/1.1\nforwarded: for=1.1.1.1\nhost: a.example\nx-forwarded-for: 1.1.1.1, 127.0.0.1\n\
          x-forwarded-host: a.example\nx-forwarded-port: 80\nx-forwarded-proto: https\ny: mine"
     );
 }
 
 #[tokio::test]
-async fn answers_reach_the_client_as_they_should() {
-    // (request, answer of the endpoint, what the client reads)
+async fn responses_are_forwarded_as_specified() {
+    // (request, response of the endpoint, what the client reads)
     let get = "GET / HTTP/1.1\r\nhost: a.example\r\n\r\n";
     let head = "HEAD / HTTP/1.1\r\nhost: a.example\r\n\r\n";
     let old = "GET / HTTP/1.0\r\nhost: a.example\r\n\r\n";
@@ -245,7 +260,7 @@ async fn answers_reach_the_client_as_they_should() {
             "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
             "HTTP/1.1 200 OK\ncontent-length: 0\nx-request-id: ?",
         ),
-        // Two lengths of the same message: one reading is left.
+        // Two framings of one message: only chunked is forwarded.
         (
             get,
             "HTTP/1.1 200 OK\r\ncontent-length: 9\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
@@ -258,26 +273,26 @@ async fn answers_reach_the_client_as_they_should() {
             stream.send(response).await;
         })
         .await;
-        let gate = Gate::open(to(endpoint.address)).await;
-        let answer = gate.ask(request).await;
-        assert_eq!(plain(&(answer.head.clone() + &answer.text())), expected, "{response}");
+        let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+        let answer = server.request(request).await;
+        assert_eq!(normalized(&(answer.head.clone() + &answer.text())), expected, "{response}");
     }
 }
 
 #[tokio::test]
-async fn trailers_of_an_answer_reach_a_client_that_wants_them() {
-    let endpoint = Endpoint::answering(
+async fn response_trailers_reach_a_client_that_accepts_them() {
+    let endpoint = Endpoint::responding_with(
         "HTTP/1.1 200 OK\r\ntrailer: x-sum\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-sum: 1\r\n\r\n",
     )
     .await;
-    let gate = Gate::open(to(endpoint.address)).await;
-    let answer = gate.ask("GET / HTTP/1.1\r\nhost: a.example\r\nconnection: te\r\nte: trailers\r\n\r\n").await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    let answer = server.request("GET / HTTP/1.1\r\nhost: a.example\r\nconnection: te\r\nte: trailers\r\n\r\n").await;
     assert_eq!(answer.text(), "okx-sum: 1\r\n");
 }
 
 #[tokio::test]
-async fn filters_edit_requests_and_answers() {
-    let endpoint = Endpoint::answering("HTTP/1.1 200 OK\r\ncontent-length: 0\r\nserver: x\r\n\r\n").await;
+async fn filters_edit_requests_and_responses() {
+    let endpoint = Endpoint::responding_with("HTTP/1.1 200 OK\r\ncontent-length: 0\r\nserver: x\r\n\r\n").await;
     let field =
         |name: &'static str, value: &'static str| (HeaderName::from_static(name), HeaderValue::from_static(value));
     let edits = |level: &'static str| HeaderEdits {
@@ -296,45 +311,49 @@ async fn filters_edit_requests_and_answers() {
     let backend = Backend {
         weight: 1,
         filters: filters("backend", None),
-        target: Target::Upstream(upstream("web", &[endpoint.address])),
+        target: BackendTarget::Upstream(upstream("web", &[endpoint.address])),
     };
     let action = Action::Forward(Split::new(vec![backend]).unwrap());
-    let gate = Gate::open(vec![Route { path: "/api", filters: filters("rule", Some(rewrite)), ..route(action) }]).await;
+    let server =
+        TestServer::with_routes(vec![Route { path: "/api", filters: filters("rule", Some(rewrite)), ..route(action) }])
+            .await;
     let answer =
-        gate.ask("GET /api/x?y=1 HTTP/1.1\r\nhost: a.example\r\nuser-agent: me\r\nx-set: client\r\n\r\n").await;
+        server.request("GET /api/x?y=1 HTTP/1.1\r\nhost: a.example\r\nuser-agent: me\r\nx-set: client\r\n\r\n").await;
     assert_eq!(
-        plain(&endpoint.log.requests()[0]),
+        normalized(&endpoint.log.requests()[0]),
         "GET /v2/x?y=1 HTTP/1.1\nhost: inner.example\nx-add: backend\nx-add: rule\nx-forwarded-for: 127.0.0.1\n\
          x-forwarded-host: a.example\nx-forwarded-port: 80\nx-forwarded-proto: http\nx-request-id: ?\nx-set: backend"
     );
     assert_eq!(
-        plain(&answer.head),
+        normalized(&answer.head),
         "HTTP/1.1 200 OK\ncontent-length: 0\nx-add: backend\nx-add: rule\nx-request-id: ?\nx-set: rule"
     );
 }
 
 #[tokio::test]
-async fn redirects() {
-    let redirect = Redirect {
+async fn redirect_has_the_configured_location() {
+    let redirect = RedirectAction {
         scheme: Some(Scheme::Https),
         host: None,
         path: Some(PathEdit::full("/new")),
         port: None,
         status: http::StatusCode::MOVED_PERMANENTLY,
     };
-    let gate = Gate::open(vec![route(Action::Redirect(redirect))]).await;
-    let answer = gate.ask("GET /old?q=1 HTTP/1.1\r\nhost: a.example:8080\r\n\r\n").await;
+    let server = TestServer::with_routes(vec![route(Action::Redirect(redirect))]).await;
+    let answer = server.request("GET /old?q=1 HTTP/1.1\r\nhost: a.example:8080\r\n\r\n").await;
     assert_eq!((answer.status, answer.header("location")), (301, Some("https://a.example/new?q=1")));
 }
 
 #[tokio::test]
-async fn a_rule_that_cannot_be_honored_answers_for_itself() {
-    for (failure, status) in [(Failure::NoBackends, 500), (Failure::InvalidBackend, 500), (Failure::Unsupported, 500)] {
+async fn failing_rule_does_not_affect_other_rules() {
+    for (failure, status) in
+        [(RouteFailure::NoBackends, 500), (RouteFailure::InvalidBackend, 500), (RouteFailure::Unsupported, 500)]
+    {
         let endpoint = Endpoint::ok().await;
-        let mut routes = to(endpoint.address);
+        let mut routes = routes_to(endpoint.address);
         routes.push(Route { path: "/broken", ..route(Action::Fail(failure)) });
-        let gate = Gate::open(routes).await;
-        let mut client: Client = gate.client().await;
+        let server = TestServer::with_routes(routes).await;
+        let mut client: Client = server.connect().await;
         assert_eq!(client.get("/broken/x").await.status, status);
         assert_eq!(client.get("/brokenx").await.status, 200, "on the same connection");
         assert_eq!(endpoint.log.requests().len(), 1);
@@ -342,8 +361,8 @@ async fn a_rule_that_cannot_be_honored_answers_for_itself() {
 }
 
 #[tokio::test]
-async fn whether_a_connection_stays_is_the_clients_choice() {
-    // (request; the answer's Connection; whether it stays)
+async fn client_decides_whether_the_connection_stays_open() {
+    // (request, Connection of the response, whether the connection stays open)
     let cases = [
         ("GET / HTTP/1.1\r\nhost: a\r\n\r\n", None, true),
         ("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", Some("close"), false),
@@ -352,30 +371,30 @@ async fn whether_a_connection_stays_is_the_clients_choice() {
     ];
     for (request, connection, stays) in cases {
         let endpoint = Endpoint::ok().await;
-        let gate = Gate::open(to(endpoint.address)).await;
-        let mut client = gate.client().await;
+        let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+        let mut client = server.connect().await;
         client.send(request).await;
-        assert_eq!(client.answer(false).await.header("connection"), connection, "{request}");
+        assert_eq!(client.response(false).await.header("connection"), connection, "{request}");
         if stays {
             assert_eq!(client.get("/").await.text(), "ok", "{request}");
         } else {
-            assert_eq!(client.rest().await.unwrap(), b"", "{request}");
+            assert_eq!(client.read_to_end().await.unwrap(), b"", "{request}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_request_to_upgrade_may_be_answered_as_a_plain_one() {
+async fn upgrade_request_may_get_a_plain_response() {
     let endpoint = Endpoint::ok().await;
-    let gate = Gate::open(to(endpoint.address)).await;
-    let mut client = gate.client().await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    let mut client = server.connect().await;
     for protocol in ["websocket", "h2c", "TLS/1.2"] {
         let request = format!("GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: {protocol}\r\n\r\n");
         client.send(request).await;
-        assert_eq!(client.answer(false).await.text(), "ok");
+        assert_eq!(client.response(false).await.text(), "ok");
     }
     assert_eq!(client.get("/").await.text(), "ok");
     let asked: Vec<_> = endpoint.log.requests().iter().map(|request| request.contains("upgrade")).collect();
-    assert_eq!(asked, [true, false, false, false], "only what may become a tunnel is passed on");
+    assert_eq!(asked, [true, false, false, false], "only WebSocket upgrades are forwarded");
     assert_eq!(endpoint.log.connections(), 1);
 }

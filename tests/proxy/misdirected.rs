@@ -1,35 +1,40 @@
-//! Requests that come over the connection of another listener (`gateway-api.md` §3.3).
+//! Requests for another listener than the one of the TLS connection get 421 (GEP-3567).
 
 use std::sync::Arc;
 
 use portico::snapshot::certs::Certificate;
 use portico::snapshot::{Bind, Snapshot};
 
-use crate::harness::{Client, Endpoint, Options, Route, listener, to};
-use crate::secure::{Caller, Secure, certificate, open, swap};
+use crate::harness::{Client, Endpoint, Options, Route, listener, routes_to};
+use crate::tls_harness::{TlsCaller, TlsListener, certificate, replace_listeners, start_tls_server};
 
-fn on(hostname: &'static str, own: &Arc<Certificate>, routes: Vec<Route>) -> Secure {
-    Secure { hostname, certificates: vec![Arc::clone(own)], routes }
+fn tls_listener(hostname: &'static str, own: &Arc<Certificate>, routes: Vec<Route>) -> TlsListener {
+    TlsListener { hostname, certificates: vec![Arc::clone(own)], routes }
 }
 
 #[tokio::test]
-async fn each_request_is_for_the_listener_of_its_connection() {
+async fn request_for_another_listener_is_misdirected() {
     let endpoint = Endpoint::ok().await;
     let own = certificate(&["*.example"]);
-    let served = || to(endpoint.address);
-    // A route for one host only, so that the others of its listener have none.
+    let served = || routes_to(endpoint.address);
+    // A route for one host only; other hosts of the listener match no route.
     let partly = || vec![Route { host: "known.wide.example", ..served().remove(0) }];
-    let apart =
-        || vec![on("a.example", &own, served()), on("b.example", &own, served()), on("*.wide.example", &own, partly())];
-    let gate = open(Options::default(), apart()).await;
-    let caller = Caller::new();
+    let apart = || {
+        vec![
+            tls_listener("a.example", &own, served()),
+            tls_listener("b.example", &own, served()),
+            tls_listener("*.wide.example", &own, partly()),
+        ]
+    };
+    let server = start_tls_server(Options::default(), apart()).await;
+    let caller = TlsCaller::new();
     let check = async |name: &'static str, requests: &[(&str, u16)]| {
-        // All over one connection: what is wrong with one request says nothing about the next.
-        let mut client = caller.connect(&gate, name).await.unwrap();
+        // All over one connection: an error of one request does not affect the next.
+        let mut client = caller.connect(&server, name).await.unwrap();
         for (host, expected) in requests {
             client.send(format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n")).await;
-            let answer = client.answer(false).await;
-            assert_eq!(answer.status, *expected, "{name} asks for {host}: {}", answer.text());
+            let answer = client.response(false).await;
+            assert_eq!(answer.status, *expected, "{host} over a connection to {name}: {}", answer.text());
         }
     };
     let requests = [
@@ -47,8 +52,8 @@ async fn each_request_is_for_the_listener_of_its_connection() {
     check("x.wide.example", &requests).await;
 
     let mut with_any = apart();
-    with_any.push(on("", &own, served()));
-    swap(&gate.snapshot, gate.address, with_any);
+    with_any.push(tls_listener("", &own, served()));
+    replace_listeners(&server.snapshot, server.address, with_any);
     let unknown = [("unknown.test", 200), ("other.test", 200), ("a.example", 421), ("x.wide.example", 421)];
     check("unknown.test", &unknown).await;
     check("", &unknown).await;
@@ -56,41 +61,47 @@ async fn each_request_is_for_the_listener_of_its_connection() {
 }
 
 #[tokio::test]
-async fn a_request_follows_the_present_listeners_and_not_those_of_the_handshake() {
+async fn request_is_checked_against_current_listeners() {
     let endpoint = Endpoint::ok().await;
     let own = certificate(&["*.example"]);
-    let gate = open(Options::default(), vec![on("*.example", &own, to(endpoint.address))]).await;
-    let mut client = Caller::new().connect(&gate, "a.example").await.unwrap();
+    let server =
+        start_tls_server(Options::default(), vec![tls_listener("*.example", &own, routes_to(endpoint.address))]).await;
+    let mut client = TlsCaller::new().connect(&server, "a.example").await.unwrap();
     let mut ask = async |host: &str| {
         client.send(format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n")).await;
-        client.answer(false).await.status
+        client.response(false).await.status
     };
     assert_eq!((ask("a.example").await, ask("b.example").await), (200, 200));
-    let both = vec![on("*.example", &own, to(endpoint.address)), on("b.example", &own, to(endpoint.address))];
-    swap(&gate.snapshot, gate.address, both);
+    let both = vec![
+        tls_listener("*.example", &own, routes_to(endpoint.address)),
+        tls_listener("b.example", &own, routes_to(endpoint.address)),
+    ];
+    replace_listeners(&server.snapshot, server.address, both);
     assert_eq!((ask("a.example").await, ask("b.example").await), (200, 421));
 }
 
-/// What is meant for HTTPS must not go over a connection in plain text that was there before, nor the other way.
+/// A connection that was accepted in plain text must not carry requests for HTTPS, nor vice versa.
 #[tokio::test]
-async fn a_port_that_turns_to_tls_answers_no_old_connection() {
+async fn old_connections_get_421_after_a_protocol_change() {
     let endpoint = Endpoint::ok().await;
     let own = certificate(&["a.example"]);
-    let secure = || vec![on("", &own, to(endpoint.address))];
-    let gate = open(Options::default(), secure()).await;
-    let mut over_tls = Caller::new().connect(&gate, "a.example").await.unwrap();
+    let secure = || vec![tls_listener("", &own, routes_to(endpoint.address))];
+    let server = start_tls_server(Options::default(), secure()).await;
+    let mut over_tls = TlsCaller::new().connect(&server, "a.example").await.unwrap();
     assert_eq!(over_tls.get("/").await.status, 200);
 
     let plain = portico::snapshot::host::HostMap::new([(
         portico::snapshot::host::HostPattern::Any,
-        Arc::new(listener(to(endpoint.address))),
+        Arc::new(listener(routes_to(endpoint.address))),
     )]);
     let bind = Bind { listeners: plain, tls: None };
-    gate.snapshot.store(Arc::new(Snapshot { binds: [(gate.address, Arc::new(bind))].into(), ..Snapshot::default() }));
-    let mut in_plain = Client::connect(gate.address).await;
+    server
+        .snapshot
+        .store(Arc::new(Snapshot { binds: [(server.address, Arc::new(bind))].into(), ..Snapshot::default() }));
+    let mut in_plain = Client::connect(server.address).await;
     assert_eq!(in_plain.get("/").await.status, 200);
     assert_eq!(over_tls.get("/").await.status, 421);
 
-    swap(&gate.snapshot, gate.address, secure());
+    replace_listeners(&server.snapshot, server.address, secure());
     assert_eq!(in_plain.get("/").await.status, 421);
 }

@@ -1,28 +1,30 @@
-//! Retries: how often which request is sent, and what the client gets in the end.
+//! Retries: how many times which request is sent, and what the client gets.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use portico::proxy::Limits;
-use portico::snapshot::tries::{Limit, Retry, Tries};
+use portico::proxy::ProxyLimits;
+use portico::snapshot::timeouts_and_retries::{RequestTimeout, RetryPolicy, TimeoutsAndRetries};
 
-use crate::books::scrape;
-use crate::harness::{Endpoint, Gate, Options, forward, reserve, route, trying, upstream};
+use crate::accounting::scrape;
+use crate::harness::{
+    Endpoint, Options, TestServer, forward, reserve_address, route, upstream, with_timeouts_and_retries,
+};
 
 const SHORT: Duration = Duration::from_millis(400);
 
-fn retry(attempts: u32, codes: &[u16]) -> Tries {
-    let retry = Retry { attempts, codes: codes.into(), backoff: Duration::from_millis(1) };
-    Tries { retry: Some(retry), ..Tries::default() }
+fn with_retry(attempts: u32, codes: &[u16]) -> TimeoutsAndRetries {
+    let retry = RetryPolicy { attempts, codes: codes.into(), backoff: Duration::from_millis(1) };
+    TimeoutsAndRetries { retry: Some(retry), ..TimeoutsAndRetries::default() }
 }
 
-fn within_each(limit: Duration, tries: Tries) -> Tries {
-    Tries { backend_request: Limit::After(limit), ..tries }
+fn with_attempt_timeout(limit: Duration, policy: TimeoutsAndRetries) -> TimeoutsAndRetries {
+    TimeoutsAndRetries { backend_request: RequestTimeout::After(limit), ..policy }
 }
 
-/// Does for each request what the list says next, and the last thing for all further ones.
-async fn following(list: &'static [&'static str]) -> Endpoint {
+/// An endpoint that performs the next step of the list for each request, and the last step for all further ones.
+async fn step_endpoint(list: &'static [&'static str]) -> Endpoint {
     let next = Arc::new(AtomicUsize::new(0));
     Endpoint::scripted(move |mut stream, _| {
         let next = Arc::clone(&next);
@@ -31,8 +33,8 @@ async fn following(list: &'static [&'static str]) -> Endpoint {
                 let step = next.fetch_add(1, Ordering::SeqCst);
                 match list[step.min(list.len() - 1)] {
                     "close" => return,
-                    "silence" => {
-                        stream.rest().await;
+                    "silent" => {
+                        stream.read_to_end().await;
                         return;
                     }
                     status => {
@@ -47,11 +49,11 @@ async fn following(list: &'static [&'static str]) -> Endpoint {
 
 struct Case {
     name: &'static str,
-    tries: Tries,
+    policy: TimeoutsAndRetries,
     request: &'static str,
     endpoint: &'static [&'static str],
     status: u16,
-    sees: usize,
+    attempts: usize,
 }
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -62,141 +64,141 @@ const POST: &str = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello
 
 // kong-compat §3.8
 #[tokio::test]
-async fn what_is_sent_how_often() {
+async fn requests_are_retried_as_configured() {
     let cases = [
         Case {
-            name: "until it is taken",
-            tries: retry(3, &[500, 503]),
+            name: "retried until it succeeds",
+            policy: with_retry(3, &[500, 503]),
             request: GET,
             endpoint: &["500", "503", "500", "200"],
             status: 200,
-            sees: 4,
+            attempts: 4,
         },
         Case {
-            name: "the last status is passed on",
-            tries: retry(2, &[500, 503]),
+            name: "the last status is returned",
+            policy: with_retry(2, &[500, 503]),
             request: GET,
             endpoint: &["500", "500", "503", "200"],
             status: 503,
-            sees: 3,
+            attempts: 3,
         },
         Case {
-            name: "other codes are answers",
-            tries: retry(3, &[500]),
+            name: "other codes are not retried",
+            policy: with_retry(3, &[500]),
             request: GET,
             endpoint: &["502", "200"],
             status: 502,
-            sees: 1,
+            attempts: 1,
         },
         Case {
-            name: "zero is never",
-            tries: retry(0, &[500]),
+            name: "zero attempts",
+            policy: with_retry(0, &[500]),
             request: GET,
             endpoint: &["500", "200"],
             status: 500,
-            sees: 1,
+            attempts: 1,
         },
         Case {
-            name: "bodies of idempotent methods are sent again",
-            tries: retry(1, &[500]),
+            name: "bodies of idempotent methods are replayed",
+            policy: with_retry(1, &[500]),
             request: PUT,
             endpoint: &["500", "200"],
             status: 200,
-            sees: 2,
+            attempts: 2,
         },
         Case {
-            name: "also of unknown length",
-            tries: retry(1, &[500]),
+            name: "bodies of unknown length are replayed",
+            policy: with_retry(1, &[500]),
             request: CHUNKED,
             endpoint: &["500", "200"],
             status: 200,
-            sees: 2,
+            attempts: 2,
         },
         Case {
-            name: "but not with trailers",
-            tries: retry(1, &[500]),
+            name: "requests with trailers are not retried",
+            policy: with_retry(1, &[500]),
             request: TRAILERS,
             endpoint: &["500", "200"],
             status: 500,
-            sees: 1,
+            attempts: 1,
         },
         Case {
-            name: "other methods are sent once",
-            tries: retry(3, &[500]),
+            name: "other methods are not retried",
+            policy: with_retry(3, &[500]),
             request: POST,
             endpoint: &["500", "200"],
             status: 500,
-            sees: 1,
+            attempts: 1,
         },
         Case {
-            name: "who closes without an answer may have done it",
-            tries: retry(3, &[500]),
+            name: "a closed connection without a response is not retried",
+            policy: with_retry(3, &[500]),
             request: GET,
             endpoint: &["close", "200"],
             status: 502,
-            sees: 1,
+            attempts: 1,
         },
         Case {
-            name: "a try that takes too long is followed by another",
-            tries: within_each(SHORT, retry(1, &[])),
+            name: "a timed-out attempt is retried",
+            policy: with_attempt_timeout(SHORT, with_retry(1, &[])),
             request: PUT,
-            endpoint: &["silence", "200"],
+            endpoint: &["silent", "200"],
             status: 200,
-            sees: 2,
+            attempts: 2,
         },
         Case {
-            name: "but not of a method that may do it twice",
-            tries: within_each(SHORT, retry(1, &[])),
+            name: "a timed-out attempt is not retried if it is not idempotent",
+            policy: with_attempt_timeout(SHORT, with_retry(1, &[])),
             request: POST,
-            endpoint: &["silence", "200"],
+            endpoint: &["silent", "200"],
             status: 504,
-            sees: 1,
+            attempts: 1,
         },
         Case {
-            name: "nor without retries",
-            tries: within_each(SHORT, Tries::default()),
+            name: "a timed-out attempt is not retried without retries",
+            policy: with_attempt_timeout(SHORT, TimeoutsAndRetries::default()),
             request: GET,
-            endpoint: &["silence", "200"],
+            endpoint: &["silent", "200"],
             status: 504,
-            sees: 1,
+            attempts: 1,
         },
         Case {
-            name: "nor more often than the rule says",
-            tries: within_each(SHORT, retry(1, &[])),
+            name: "timed-out attempts are limited",
+            policy: with_attempt_timeout(SHORT, with_retry(1, &[])),
             request: GET,
-            endpoint: &["silence"],
+            endpoint: &["silent"],
             status: 504,
-            sees: 2,
+            attempts: 2,
         },
         Case {
-            name: "the time for all tries ends them",
-            tries: Tries { request: Limit::After(SHORT), ..retry(u32::MAX, &[500]) },
+            name: "the request timeout ends all attempts",
+            policy: TimeoutsAndRetries { request: RequestTimeout::After(SHORT), ..with_retry(u32::MAX, &[500]) },
             request: GET,
-            endpoint: &["500", "silence"],
+            endpoint: &["500", "silent"],
             status: 504,
-            sees: 2,
+            attempts: 2,
         },
         Case {
-            name: "also between two",
-            tries: Tries {
-                request: Limit::After(SHORT),
-                retry: Some(Retry { attempts: 1, codes: [500].into(), backoff: Duration::from_secs(60) }),
-                ..Tries::default()
+            name: "the request timeout ends the back-off",
+            policy: TimeoutsAndRetries {
+                request: RequestTimeout::After(SHORT),
+                retry: Some(RetryPolicy { attempts: 1, codes: [500].into(), backoff: Duration::from_secs(60) }),
+                ..TimeoutsAndRetries::default()
             },
             request: GET,
             endpoint: &["500"],
             status: 504,
-            sees: 1,
+            attempts: 1,
         },
     ];
     for case in cases {
-        let endpoint = following(case.endpoint).await;
-        let action = trying(forward(vec![(1, upstream("web", &[endpoint.address]))]), case.tries);
-        let gate = Gate::open(vec![route(action)]).await;
-        let answer = gate.ask(case.request).await;
+        let endpoint = step_endpoint(case.endpoint).await;
+        let action = with_timeouts_and_retries(forward(vec![(1, upstream("web", &[endpoint.address]))]), case.policy);
+        let server = TestServer::with_routes(vec![route(action)]).await;
+        let answer = server.request(case.request).await;
         assert_eq!(answer.status, case.status, "{}", case.name);
         let seen = endpoint.log.requests();
-        assert_eq!(seen.len(), case.sees, "{}", case.name);
+        assert_eq!(seen.len(), case.attempts, "{}", case.name);
         let body = if case.request.contains("hello") { "hello" } else { "" };
         for request in seen {
             let sent = request.split_once("\r\n\r\n").unwrap().1;
@@ -206,12 +208,13 @@ async fn what_is_sent_how_often() {
 }
 
 #[tokio::test]
-async fn a_large_body_is_sent_once_and_whole() {
-    let endpoint = following(&["500", "200"]).await;
-    let action = trying(forward(vec![(1, upstream("web", &[endpoint.address]))]), retry(3, &[500]));
-    let limits = Limits { replay_body: 10, ..Limits::default() };
-    let gate = Gate::with(Options { limits, ..Options::default() }, vec![route(action)]).await;
-    // Known to be too large, and found to be.
+async fn large_body_is_sent_once_and_complete() {
+    let endpoint = step_endpoint(&["500", "200"]).await;
+    let action =
+        with_timeouts_and_retries(forward(vec![(1, upstream("web", &[endpoint.address]))]), with_retry(3, &[500]));
+    let limits = ProxyLimits { max_replay_body: 10, ..ProxyLimits::default() };
+    let server = TestServer::with_options(Options { limits, ..Options::default() }, vec![route(action)]).await;
+    // Too large by its Content-Length, and too large once received.
     for (index, request) in [
         "PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 11\r\n\r\nhello world",
         "PUT / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n",
@@ -219,7 +222,7 @@ async fn a_large_body_is_sent_once_and_whole() {
     .into_iter()
     .enumerate()
     {
-        assert_eq!(gate.ask(request).await.status, [500, 200][index]);
+        assert_eq!(server.request(request).await.status, [500, 200][index]);
         let seen = endpoint.log.requests();
         assert_eq!(seen.len(), index + 1);
         assert!(seen[index].ends_with("\r\n\r\nhello world"), "{}", seen[index]);
@@ -227,64 +230,74 @@ async fn a_large_body_is_sent_once_and_whole() {
 }
 
 #[tokio::test]
-async fn who_refuses_the_connection_is_passed_over_at_once() {
+async fn refused_connection_moves_on_without_backoff() {
     let endpoint = Endpoint::ok().await;
-    let reserved: Vec<_> = (0..5).map(|_| reserve()).collect();
+    let reserved: Vec<_> = (0..5).map(|_| reserve_address()).collect();
     let mut addresses: Vec<_> = reserved.iter().map(|(address, _)| *address).collect();
     let slow = |attempts| {
-        let retry = Retry { attempts, codes: [].into(), backoff: Duration::from_secs(60) };
-        Tries { retry: Some(retry), ..Tries::default() }
+        let retry = RetryPolicy { attempts, codes: [].into(), backoff: Duration::from_secs(60) };
+        TimeoutsAndRetries { retry: Some(retry), ..TimeoutsAndRetries::default() }
     };
-    let action = |addresses: &[_], tries| trying(forward(vec![(1, upstream("web", addresses))]), tries);
-    // Nobody there, and no tries: not even the connection is tried again.
-    let gate = Gate::open(vec![route(action(&addresses, slow(0)))]).await;
-    assert_eq!(gate.ask(POST).await.status, 503);
-    assert_eq!(scrape(&gate)["portico_upstream_connects_total{outcome=\"refused\"}"], 1.0);
-    // Of six one answers; it is found without waiting, whatever the method.
+    let action =
+        |addresses: &[_], policy| with_timeouts_and_retries(forward(vec![(1, upstream("web", addresses))]), policy);
+    // All endpoints refuse and the rule allows no attempts: connecting is not retried either.
+    let server = TestServer::with_routes(vec![route(action(&addresses, slow(0)))]).await;
+    assert_eq!(server.request(POST).await.status, 503);
+    assert_eq!(scrape(&server)["portico_upstream_connects_total{outcome=\"refused\"}"], 1.0);
+    // One of six responds; it is found without back-off, for any method.
     addresses.push(endpoint.address);
     for request in [GET, POST] {
-        let gate = Gate::open(vec![route(action(&addresses, slow(5)))]).await;
-        assert_eq!(gate.ask(request).await.text(), "ok");
+        let server = TestServer::with_routes(vec![route(action(&addresses, slow(5)))]).await;
+        assert_eq!(server.request(request).await.text(), "ok");
     }
-    // Without a retry of the rule three are tried, as ever.
-    let tries = Tries { request: Limit::After(Duration::from_secs(60)), ..Tries::default() };
-    let gate = Gate::open(vec![route(action(&addresses[..5], tries))]).await;
-    assert_eq!(gate.ask(GET).await.status, 503);
-    assert_eq!(scrape(&gate)["portico_upstream_connects_total{outcome=\"refused\"}"], 3.0);
+    // Without retries in the rule, connecting is attempted three times.
+    let policy =
+        TimeoutsAndRetries { request: RequestTimeout::After(Duration::from_secs(60)), ..TimeoutsAndRetries::default() };
+    let server = TestServer::with_routes(vec![route(action(&addresses[..5], policy))]).await;
+    assert_eq!(server.request(GET).await.status, 503);
+    assert_eq!(scrape(&server)["portico_upstream_connects_total{outcome=\"refused\"}"], 3.0);
 }
 
 // kong-compat §3.8
 #[tokio::test]
-async fn another_endpoint_on_each_try() {
-    let (bad, good) = (following(&["503"]).await, Endpoint::ok().await);
+async fn each_attempt_uses_another_endpoint() {
+    let (bad, good) = (step_endpoint(&["503"]).await, Endpoint::ok().await);
     let both = upstream("web", &[bad.address, good.address]);
-    let gate = Gate::open(vec![route(trying(forward(vec![(1, both)]), retry(1, &[503])))]).await;
-    let mut client = gate.client().await;
+    let server = TestServer::with_routes(vec![route(with_timeouts_and_retries(
+        forward(vec![(1, both)]),
+        with_retry(1, &[503]),
+    ))])
+    .await;
+    let mut client = server.connect().await;
     for _ in 0..10 {
         assert_eq!(client.get("/").await.text(), "ok");
     }
     assert_eq!(good.log.requests().len(), 10);
-    assert_eq!(bad.log.requests().len(), 5, "each is the first for every other request");
-    assert_eq!(scrape(&gate)["portico_upstream_retries_total"], 5.0);
+    assert_eq!(bad.log.requests().len(), 5, "every other request tries the bad endpoint first");
+    assert_eq!(scrape(&server)["portico_upstream_retries_total"], 5.0);
 }
 
 #[tokio::test]
-async fn a_connection_that_takes_too_long_leaves_the_time_of_the_try_to_another() {
+async fn slow_connect_is_retried_at_another_endpoint() {
     let endpoint = Endpoint::ok().await;
-    let (deaf, _queue, _listener) = crate::endpoints::deaf().await;
+    let (deaf, _queue, _listener) = crate::endpoints::unresponsive_address().await;
     let both = upstream("web", &[deaf, endpoint.address]);
-    let gate = Gate::open(vec![route(trying(forward(vec![(1, both)]), within_each(SHORT, retry(1, &[]))))]).await;
-    // Nothing was sent to the first, so the method does not matter.
+    let server = TestServer::with_routes(vec![route(with_timeouts_and_retries(
+        forward(vec![(1, both)]),
+        with_attempt_timeout(SHORT, with_retry(1, &[])),
+    ))])
+    .await;
+    // Nothing was sent to the first endpoint, so the method does not matter.
     for _ in 0..4 {
-        assert_eq!(gate.ask(POST).await.text(), "ok");
+        assert_eq!(server.request(POST).await.text(), "ok");
     }
-    // In turn: that a rule has little time says nothing about the endpoint, which is passed over by nobody.
-    assert_eq!(scrape(&gate)["portico_upstream_retries_total"], 2.0);
+    // Round robin: a short timeout of the rule does not eject the endpoint.
+    assert_eq!(scrape(&server)["portico_upstream_retries_total"], 2.0);
 }
 
 // kong-compat §3.8
 #[tokio::test]
-async fn what_an_endpoint_has_begun_to_answer_is_not_sent_again() {
+async fn started_response_is_not_retried() {
     for (begun, status, requests) in
         [("", 200, 3), ("H", 502, 2), ("HTTP/1.1 20", 502, 2), ("HTTP/1.1 100 Continue\r\n\r\n", 502, 2)]
     {
@@ -297,8 +310,9 @@ async fn what_an_endpoint_has_begun_to_answer_is_not_sent_again() {
             }
         })
         .await;
-        let gate = Gate::open(vec![route(forward(vec![(1, upstream("web", &[endpoint.address]))]))]).await;
-        let mut client = gate.client().await;
+        let server =
+            TestServer::with_routes(vec![route(forward(vec![(1, upstream("web", &[endpoint.address]))]))]).await;
+        let mut client = server.connect().await;
         assert_eq!(client.get("/").await.status, 200);
         assert_eq!(client.get("/").await.status, status, "{begun:?}");
         assert_eq!(endpoint.log.requests().len(), requests, "{begun:?}");

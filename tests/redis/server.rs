@@ -1,4 +1,4 @@
-//! A `redis-server` of a test's own, and the certificates of one that speaks TLS.
+//! Starts a `redis-server` for a test, optionally with TLS.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
@@ -8,21 +8,26 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-/// Ends with this.
-pub(crate) struct Server {
+/// A running server, which is stopped on drop.
+pub(crate) struct RedisProcess {
     pub(crate) port: u16,
     arguments: Vec<String>,
     folder: TempDir,
     process: Child,
 }
 
-impl Server {
-    pub(crate) async fn start(arguments: &[&str]) -> Server {
-        Server::started(arguments.iter().map(|argument| (*argument).to_owned()).collect(), false, folder()).await
+impl RedisProcess {
+    pub(crate) async fn start(arguments: &[&str]) -> RedisProcess {
+        RedisProcess::spawn_until_listening(
+            arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            false,
+            folder(),
+        )
+        .await
     }
 
-    /// With a certificate for this name, and without plain text.
-    pub(crate) async fn start_with_tls(authority: &Authority, name: &str) -> Server {
+    /// Starts a server with TLS only and a certificate for this name.
+    pub(crate) async fn start_with_tls(authority: &Authority, name: &str) -> RedisProcess {
         let folder = folder();
         let key = KeyPair::generate().unwrap();
         let certificate = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &authority.0).unwrap();
@@ -34,11 +39,11 @@ impl Server {
             [("--tls-cert-file", path("cert")), ("--tls-key-file", path("key")), ("--tls-ca-cert-file", path("ca"))];
         let arguments = arguments.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
         let clients = ["--tls-auth-clients", "no"].map(str::to_owned);
-        Server::started(arguments.chain(clients).collect(), true, folder).await
+        RedisProcess::spawn_until_listening(arguments.chain(clients).collect(), true, folder).await
     }
 
-    /// The port was free a moment ago. If somebody else took it, another is tried.
-    async fn started(arguments: Vec<String>, is_tls: bool, folder: TempDir) -> Server {
+    /// Retries with another port if the free port was taken by another process in the meantime.
+    async fn spawn_until_listening(arguments: Vec<String>, is_tls: bool, folder: TempDir) -> RedisProcess {
         for _ in 0..10 {
             let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
             let mut all = arguments.clone();
@@ -47,10 +52,10 @@ impl Server {
             all.extend(ports.into_iter().flat_map(|(name, port)| [name.to_owned(), port.to_string()]));
             let mut process = spawn(&all, &folder);
             if is_listening(port, &mut process).await {
-                return Server { port, arguments: all, folder, process };
+                return RedisProcess { port, arguments: all, folder, process };
             }
         }
-        panic!("redis-server does not start; see what it says with --loglevel debug");
+        panic!("redis-server does not start; run it with --loglevel debug to see why");
     }
 
     pub(crate) fn stop(&mut self) {
@@ -58,22 +63,22 @@ impl Server {
         self.process.wait().unwrap();
     }
 
-    /// At the same port, empty.
+    /// Starts the server again on the same port, without data.
     pub(crate) async fn start_again(&mut self) {
         self.process = spawn(&self.arguments, &self.folder);
         assert!(is_listening(self.port, &mut self.process).await, "redis-server does not start again");
     }
 
-    /// What `redis-cli` prints.
-    pub(crate) fn ask(&self, arguments: &[&str]) -> String {
+    /// Runs `redis-cli` and returns its output.
+    pub(crate) fn redis_cli(&self, arguments: &[&str]) -> String {
         let output = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(arguments).output();
         String::from_utf8(output.unwrap().stdout).unwrap()
     }
 }
 
-impl Drop for Server {
+impl Drop for RedisProcess {
     fn drop(&mut self) {
-        // It may have been stopped before.
+        // The server may already be stopped.
         let _stopped = self.process.kill().and_then(|()| self.process.wait());
     }
 }
@@ -89,7 +94,7 @@ fn spawn(arguments: &[String], folder: &TempDir) -> Child {
     command.spawn().unwrap_or_else(|error| panic!("cannot start redis-server: {error}; scripts/setup.sh installs it"))
 }
 
-/// Whether it came up before it ended.
+/// Waits until the server accepts connections. False if it exits or does not start in time.
 async fn is_listening(port: u16, process: &mut Child) -> bool {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     while tokio::time::Instant::now() < deadline {
@@ -104,7 +109,7 @@ async fn is_listening(port: u16, process: &mut Child) -> bool {
     false
 }
 
-/// Signs certificates.
+/// A certificate authority.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {

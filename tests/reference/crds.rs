@@ -1,4 +1,4 @@
-//! Every field of Kong's kinds, from the schema that `portico crds` prints.
+//! All fields of Kong's kinds, from the schemas printed by `portico crds`.
 
 use std::fmt::Write;
 
@@ -9,15 +9,16 @@ use crate::cell;
 
 const INTRODUCTION: &str = "# Custom resources
 
-The kinds that `portico crds` defines, with every field that people write. What they mean together is told in [kinds.md](../kinds.md), what goes into `config` of a plugin on the page of the
-[plugin](../plugins/README.md). The kinds of the Gateway API are its own; which fields of them are served is told in [routing.md](../routing.md) and [listening.md](../listening.md). This page is made
-of the code.
+The kinds defined by `portico crds`, with all fields of their specs. [kinds.md](../kinds.md) explains how they work
+together, and the page of each [plugin](../plugins/README.md) describes its `config`. The Gateway API defines its
+own kinds; [routing.md](../routing.md) and [listening.md](../listening.md) describe the supported fields. This page
+is generated from the code.
 ";
 
 pub(crate) fn page() -> String {
     let mut page = INTRODUCTION.to_owned();
     for kind in crd::kinds() {
-        let definition = crd::definition(kind).expect("it is one of Kong's");
+        let definition = crd::definition(kind).expect("the kind is one of Kong's");
         let (spec, version) = (&definition["spec"], &definition["spec"]["versions"][0]);
         let schema = &version["schema"]["openAPIV3Schema"];
         writeln!(page, "\n## {kind}\n\n{}\n", text(&schema["description"])).unwrap();
@@ -31,7 +32,7 @@ pub(crate) fn page() -> String {
             write!(page, " {warning}.").unwrap();
         }
         page += "\n\n| field | type | default | |\n| --- | --- | --- | --- |\n";
-        for (name, field) in schema["properties"].as_object().expect("it is an object") {
+        for (name, field) in schema["properties"].as_object().expect("the schema is an object") {
             if !["apiVersion", "kind", "metadata", "status"].contains(&name.as_str()) {
                 let required = is_required(schema, name);
                 rows(&mut page, name, field, required);
@@ -48,7 +49,7 @@ fn rows(page: &mut String, path: &str, field: &Value, required: bool) {
         default => format!("`{}`", cell(&default.to_string())),
     };
     let about = cell(&text(&field["description"]));
-    writeln!(page, "| `{path}` | {} | {default} | {about} |", of(field)).unwrap();
+    writeln!(page, "| `{path}` | {} | {default} | {about} |", type_name(field)).unwrap();
     let (below, path) = match field["type"].as_str() {
         Some("array") => (&field["items"], format!("{path}[]")),
         _ => (field, path.to_owned()),
@@ -62,11 +63,11 @@ fn is_required(schema: &Value, name: &str) -> bool {
     schema["required"].as_array().is_some_and(|required| required.iter().any(|known| known == name))
 }
 
-fn of(field: &Value) -> String {
+fn type_name(field: &Value) -> String {
     let choices: Vec<String> =
         field["enum"].as_array().into_iter().flatten().map(|choice| format!("`{}`", text(choice))).collect();
     let name = match field["type"].as_str() {
-        Some("array") => format!("list of {}", of(&field["items"])),
+        Some("array") => format!("list of {}", type_name(&field["items"])),
         Some(name) => name.to_owned(),
         None if field["x-kubernetes-int-or-string"] == true => "integer or string".to_owned(),
         None => "anything".to_owned(),

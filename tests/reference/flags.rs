@@ -1,4 +1,4 @@
-//! Every flag of every command, by the headings of its help.
+//! All flags of all commands, grouped by the headings of the help.
 
 use std::fmt::Write;
 
@@ -8,8 +8,9 @@ use crate::cell;
 
 const INTRODUCTION: &str = "# Flags
 
-What `--help` says, with the environment variable of each flag. A flag goes before its variable. Lists are separated by commas in variables; durations are written like `10s`, `500ms` or
-`1m30s`, sizes like `64KiB`. This page is made of the code.
+The output of `--help`, with the environment variable of each flag. A flag takes precedence over its variable. Lists in
+variables are comma-separated; durations are written like `10s`, `500ms` or `1m30s`, sizes like `64KiB`. This page is
+generated from the code.
 ";
 
 pub(crate) fn page() -> String {
@@ -28,14 +29,14 @@ pub(crate) fn page() -> String {
             }
         }
     }
-    page += "\n## Everywhere\n\n| flag | variable | default | |\n| --- | --- | --- | --- |\n";
+    page += "\n## Global flags\n\n| flag | variable | default | |\n| --- | --- | --- | --- |\n";
     for argument in program.get_arguments().filter(|argument| argument.is_global_set()) {
         page += &row(argument);
     }
     page
 }
 
-/// Without what every command has. In the order of the help.
+/// Flags of a command without the global ones, in the order of the help.
 fn by_heading(command: &Command) -> Vec<(Option<&str>, Vec<&Arg>)> {
     let mut groups: Vec<(Option<&str>, Vec<&Arg>)> = Vec::new();
     for argument in command.get_arguments().filter(|argument| argument.get_id() != "help" && !argument.is_global_set())

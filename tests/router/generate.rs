@@ -1,36 +1,36 @@
-//! Tables of matches and requests for them, made from few words so that everything collides with everything.
+//! Generates tables of matches and requests for them, from few words so that matches overlap often.
 
 use fastrand::Rng;
 
-use super::oracle::{Match, Path, Pattern, Piece, Request, Times, Value};
+use super::oracle::{OracleMatch, OraclePath, OracleRequest, OracleValue, Pattern, Piece, Repetition};
 
 /// The matches of a few routes on one listener, in no particular order.
-pub(crate) fn table(rng: &mut Rng) -> Vec<Match> {
+pub(crate) fn table(rng: &mut Rng) -> Vec<OracleMatch> {
     let mut names: Vec<&str> = ROUTES.to_vec();
     rng.shuffle(&mut names);
-    let mut table: Vec<Match> = Vec::new();
+    let mut table: Vec<OracleMatch> = Vec::new();
     for route in &names[..rng.usize(2..=5)] {
         let created = choose(rng, &[None, Some(-5), Some(1_000), Some(1_000), Some(2_000)]);
         let hosts: Vec<&str> = (0..rng.usize(1..=2)).map(|_| choose(rng, &HOST_PATTERNS)).collect();
         for rule in 0..rng.u16(1..=3) {
             for index in 0..rng.u16(1..=3) {
-                let mut new = Match {
+                let mut new = OracleMatch {
                     host: String::new(),
                     path: path(rng),
                     method: chance(rng, 40).then(|| choose(rng, &METHODS).to_owned()),
-                    headers: some(rng, 3, header),
-                    query: some(rng, 3, parameter),
+                    headers: random_items(rng, 3, header),
+                    query: random_items(rng, 3, parameter),
                     created,
                     route: (*route).to_owned(),
                     rule,
                     index,
                 };
-                // Alike but for one thing, or for nothing: what the later steps of precedence are for.
+                // Differs from an earlier match in one part, or in none, to exercise the later steps of precedence.
                 if !table.is_empty() && chance(rng, 60) {
                     let like = table[rng.usize(..table.len())].clone();
-                    new = alike(rng, new, like);
+                    new = variation_of(rng, new, like);
                 }
-                table.extend(hosts.iter().map(|host| Match { host: (*host).to_owned(), ..new.clone() }));
+                table.extend(hosts.iter().map(|host| OracleMatch { host: (*host).to_owned(), ..new.clone() }));
             }
         }
     }
@@ -38,8 +38,8 @@ pub(crate) fn table(rng: &mut Rng) -> Vec<Match> {
     table
 }
 
-/// The old match with a part of the new one, or with more of what it already has.
-fn alike(rng: &mut Rng, new: Match, mut old: Match) -> Match {
+/// The old match with one part of the new one, or with duplicates of its own conditions.
+fn variation_of(rng: &mut Rng, new: OracleMatch, mut old: OracleMatch) -> OracleMatch {
     match rng.u8(0..10) {
         0 => old.path = new.path,
         1 => old.method = new.method,
@@ -55,18 +55,18 @@ fn alike(rng: &mut Rng, new: Match, mut old: Match) -> Match {
             old.query.extend(again);
         }
         7 => {
-            if let Path::Regex(pattern) = &mut old.path {
+            if let OraclePath::Regex(pattern) = &mut old.path {
                 let piece = choose(rng, &[Piece::Char('a'), Piece::Char('é')]);
-                pattern.alternatives.iter_mut().for_each(|pieces| pieces.push((piece, Times::Maybe)));
+                pattern.alternatives.iter_mut().for_each(|pieces| pieces.push((piece, Repetition::Maybe)));
             }
         }
         _ => {}
     }
-    Match { path: old.path, method: old.method, headers: old.headers, query: old.query, ..new }
+    OracleMatch { path: old.path, method: old.method, headers: old.headers, query: old.query, ..new }
 }
 
-/// A request that is meant for one match of the table, give or take a detail.
-pub(crate) fn request(rng: &mut Rng, table: &[Match]) -> Request {
+/// A request for one match of the table, sometimes with a deviation.
+pub(crate) fn request(rng: &mut Rng, table: &[OracleMatch]) -> OracleRequest {
     let meant = &table[rng.usize(..table.len())];
     let rival = Some(&table[rng.usize(..table.len())]).filter(|_| chance(rng, 40));
     let mut headers = Vec::new();
@@ -75,7 +75,7 @@ pub(crate) fn request(rng: &mut Rng, table: &[Match]) -> Request {
             send_header(rng, name, value, &mut headers);
         }
     }
-    for (name, value) in some(rng, 1, header) {
+    for (name, value) in random_items(rng, 1, header) {
         send_header(rng, &name, &value, &mut headers);
     }
     let mut query = Vec::new();
@@ -84,11 +84,11 @@ pub(crate) fn request(rng: &mut Rng, table: &[Match]) -> Request {
             send_parameter(rng, name, value, &mut query);
         }
     }
-    for (name, value) in some(rng, 1, parameter) {
+    for (name, value) in random_items(rng, 1, parameter) {
         send_parameter(rng, &name, &value, &mut query);
     }
     let method = meant.method.clone().filter(|_| !chance(rng, 10));
-    Request {
+    OracleRequest {
         host: request_host(rng, &meant.host, table),
         path: request_path(rng, &meant.path),
         query: (!query.is_empty() || chance(rng, 10)).then(|| query.join("&")),
@@ -97,18 +97,18 @@ pub(crate) fn request(rng: &mut Rng, table: &[Match]) -> Request {
     }
 }
 
-fn path(rng: &mut Rng) -> Path {
+fn path(rng: &mut Rng) -> OraclePath {
     match rng.u8(0..10) {
-        0..2 => Path::Exact(segments(rng, 1)),
+        0..2 => OraclePath::Exact(segments(rng, 1)),
         2..7 => {
             let least = usize::from(!chance(rng, 30));
-            Path::Prefix(segments(rng, least))
+            OraclePath::Prefix(segments(rng, least))
         }
-        _ => Path::Regex(pattern(rng, true)),
+        _ => OraclePath::Regex(pattern(rng, true)),
     }
 }
 
-/// Sometimes with a trailing slash; `/` when there is none.
+/// Sometimes with a trailing slash; `/` if there are no segments.
 fn segments(rng: &mut Rng, least: usize) -> String {
     let mut path: String = (0..rng.usize(least..=3)).map(|_| format!("/{}", choose(rng, &SEGMENTS))).collect();
     if path.is_empty() || chance(rng, 25) {
@@ -122,37 +122,47 @@ fn pattern(rng: &mut Rng, of_path: bool) -> Pattern {
     let alternative = |rng: &mut Rng| {
         let mut pieces = Vec::new();
         if of_path {
-            pieces.push((Piece::Char('/'), Times::Once));
+            pieces.push((Piece::Char('/'), Repetition::Once));
         }
         for _ in 0..rng.usize(1..=3) {
             let piece = if of_path { choose(rng, &PATH_PIECES) } else { choose(rng, &VALUE_PIECES) };
-            pieces.push((piece, choose(rng, &[Times::Once, Times::Once, Times::Maybe, Times::Many, Times::Some])));
+            pieces.push((
+                piece,
+                choose(
+                    rng,
+                    &[Repetition::Once, Repetition::Once, Repetition::Maybe, Repetition::Many, Repetition::Some],
+                ),
+            ));
         }
         if chance(rng, 40) {
-            pieces.push((Piece::Any, Times::Many));
+            pieces.push((Piece::Any, Repetition::Many));
         }
         pieces
     };
     Pattern { alternatives: (0..alternatives).map(|_| alternative(rng)).collect() }
 }
 
-fn header(rng: &mut Rng) -> (String, Value) {
+fn header(rng: &mut Rng) -> (String, OracleValue) {
     (choose(rng, &HEADERS).to_owned(), value(rng, &HEADER_VALUES))
 }
 
-fn parameter(rng: &mut Rng) -> (String, Value) {
+fn parameter(rng: &mut Rng) -> (String, OracleValue) {
     (choose(rng, &PARAMETERS).to_owned(), value(rng, &PARAMETER_VALUES))
 }
 
-fn value(rng: &mut Rng, values: &[&str]) -> Value {
-    if chance(rng, 15) { Value::Regex(pattern(rng, false)) } else { Value::Exact(choose(rng, values).to_owned()) }
+fn value(rng: &mut Rng, values: &[&str]) -> OracleValue {
+    if chance(rng, 15) {
+        OracleValue::Regex(pattern(rng, false))
+    } else {
+        OracleValue::Exact(choose(rng, values).to_owned())
+    }
 }
 
-fn request_host(rng: &mut Rng, pattern: &str, table: &[Match]) -> String {
+fn request_host(rng: &mut Rng, pattern: &str, table: &[OracleMatch]) -> String {
     let domain = pattern.trim_start_matches("*.").to_lowercase();
     match rng.u8(0..20) {
         0..15 if pattern.is_empty() || pattern.starts_with('*') => {
-            // A name that another match has for itself, below this one: the request may have to fall through.
+            // A more specific name from another match: the request may have to fall through.
             let names = table.iter().map(|other| other.host.to_lowercase().replace('*', "c"));
             let below: Vec<String> = names.filter(|name| name.ends_with(&domain) && *name != domain).collect();
             if below.is_empty() || chance(rng, 10) {
@@ -166,11 +176,11 @@ fn request_host(rng: &mut Rng, pattern: &str, table: &[Match]) -> String {
     }
 }
 
-fn request_path(rng: &mut Rng, rule: &Path) -> String {
+fn request_path(rng: &mut Rng, rule: &OraclePath) -> String {
     let mut path = match rule {
-        Path::Exact(text) => text.clone(),
-        Path::Prefix(text) => text.trim_end_matches('/').to_owned(),
-        Path::Regex(pattern) => sample(rng, pattern),
+        OraclePath::Exact(text) => text.clone(),
+        OraclePath::Prefix(text) => text.trim_end_matches('/').to_owned(),
+        OraclePath::Regex(pattern) => sample(rng, pattern),
     };
     match (rng.u8(0..20), rule) {
         (0, _) => path.push_str(choose(rng, &SEGMENTS)),
@@ -178,7 +188,7 @@ fn request_path(rng: &mut Rng, rule: &Path) -> String {
         (2, _) => path = path.trim_end_matches('/').to_owned(),
         (3, _) => path = path.to_uppercase(),
         (4, _) => path.insert_str(0, choose(rng, &["/", "/a", "/x"])),
-        (5..14, Path::Prefix(_)) => path.push_str(&segments(rng, 0)),
+        (5..14, OraclePath::Prefix(_)) => path.push_str(&segments(rng, 0)),
         _ => {}
     }
     if !path.starts_with('/') {
@@ -192,10 +202,10 @@ fn sample(rng: &mut Rng, pattern: &Pattern) -> String {
     let mut text = String::new();
     for (piece, times) in &pattern.alternatives[rng.usize(..pattern.alternatives.len())] {
         let times = match times {
-            Times::Once => 1,
-            Times::Maybe => rng.usize(0..=1),
-            Times::Many => rng.usize(0..=2),
-            Times::Some => rng.usize(1..=2),
+            Repetition::Once => 1,
+            Repetition::Maybe => rng.usize(0..=1),
+            Repetition::Many => rng.usize(0..=2),
+            Repetition::Some => rng.usize(1..=2),
         };
         for _ in 0..times {
             text.push(match piece {
@@ -211,15 +221,15 @@ fn sample(rng: &mut Rng, pattern: &Pattern) -> String {
     text
 }
 
-fn text_for(rng: &mut Rng, value: &Value) -> String {
+fn text_for(rng: &mut Rng, value: &OracleValue) -> String {
     match value {
-        Value::Exact(text) => text.clone(),
-        Value::Regex(pattern) => sample(rng, pattern),
+        OracleValue::Exact(text) => text.clone(),
+        OracleValue::Regex(pattern) => sample(rng, pattern),
     }
 }
 
-/// One line or several; the name in any case.
-fn send_header(rng: &mut Rng, name: &str, value: &Value, headers: &mut Vec<(String, String)>) {
+/// Adds one line or several, with the name in any case.
+fn send_header(rng: &mut Rng, name: &str, value: &OracleValue, headers: &mut Vec<(String, String)>) {
     let mut text = text_for(rng, value);
     if chance(rng, 5) {
         text = text.to_uppercase();
@@ -234,8 +244,8 @@ fn send_header(rng: &mut Rng, name: &str, value: &Value, headers: &mut Vec<(Stri
     }
 }
 
-/// Encoded one way or another.
-fn send_parameter(rng: &mut Rng, name: &str, value: &Value, query: &mut Vec<String>) {
+/// Adds a parameter with varying encodings.
+fn send_parameter(rng: &mut Rng, name: &str, value: &OracleValue, query: &mut Vec<String>) {
     let text = text_for(rng, value);
     let name = if chance(rng, 5) { name.to_uppercase() } else { name.to_owned() };
     if text.is_empty() && chance(rng, 50) {
@@ -257,7 +267,7 @@ fn encoded(rng: &mut Rng, text: &str) -> String {
     encoded
 }
 
-fn some<T>(rng: &mut Rng, most: usize, one: impl Fn(&mut Rng) -> T) -> Vec<T> {
+fn random_items<T>(rng: &mut Rng, most: usize, one: impl Fn(&mut Rng) -> T) -> Vec<T> {
     let count = if chance(rng, 55) { 0 } else { rng.usize(1..=most) };
     (0..count).map(|_| one(rng)).collect()
 }

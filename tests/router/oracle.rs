@@ -1,18 +1,18 @@
-//! The precedence rules once more, slow and plain: look at all matches, sort what fits, take the first.
+//! A slow, simple implementation of the precedence rules: filter all matches, sort them, take the first.
 //!
 //! It shares no code with the router, not even a regular expression engine, and can be given one bug at a time.
 
 use std::cmp::Reverse;
 
-/// One match of one rule on one of its route's hosts, as an operator would write it.
+/// One match of one rule on one of its route's hosts, as configured.
 #[derive(Clone, Debug)]
-pub(crate) struct Match {
-    /// `a.example`, `*.a.example`, or nothing for any.
+pub(crate) struct OracleMatch {
+    /// `a.example`, `*.a.example`, or empty for any host.
     pub host: String,
-    pub path: Path,
+    pub path: OraclePath,
     pub method: Option<String>,
-    pub headers: Vec<(String, Value)>,
-    pub query: Vec<(String, Value)>,
+    pub headers: Vec<(String, OracleValue)>,
+    pub query: Vec<(String, OracleValue)>,
     pub created: Option<i64>,
     pub route: String,
     pub rule: u16,
@@ -20,22 +20,22 @@ pub(crate) struct Match {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) enum Path {
+pub(crate) enum OraclePath {
     Exact(String),
     Prefix(String),
     Regex(Pattern),
 }
 
 #[derive(Clone, Debug)]
-pub(crate) enum Value {
+pub(crate) enum OracleValue {
     Exact(String),
     Regex(Pattern),
 }
 
-/// A regular expression as a tree, so that nobody has to parse it here.
+/// A regular expression as a tree, so that the oracle needs no parser.
 #[derive(Clone, Debug)]
 pub(crate) struct Pattern {
-    pub alternatives: Vec<Vec<(Piece, Times)>>,
+    pub alternatives: Vec<Vec<(Piece, Repetition)>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +46,7 @@ pub(crate) enum Piece {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Times {
+pub(crate) enum Repetition {
     Once,
     Maybe,
     Many,
@@ -54,7 +54,7 @@ pub(crate) enum Times {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Request {
+pub(crate) struct OracleRequest {
     /// In lower case.
     pub host: String,
     pub path: String,
@@ -63,7 +63,7 @@ pub(crate) struct Request {
     pub headers: Vec<(String, String)>,
 }
 
-/// One wrong step each. The router differs from every one of them, or the questions asked are too tame.
+/// One wrong step each. If the router never differs from one of them, the generated requests are not diverse enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bug {
     // Hosts.
@@ -89,7 +89,7 @@ pub(crate) enum Bug {
     PathCaseIgnored,
     RegexStartsAnywhere,
     RegexEndsAnywhere,
-    // What else makes a match specific.
+    // Other conditions.
     MethodNotCompared,
     MethodRankIgnored,
     HeaderCountIgnored,
@@ -188,41 +188,41 @@ impl Bug {
     };
 }
 
-/// The slow matcher, right or with one bug.
+/// The reference matcher, optionally with one bug.
 #[derive(Clone, Copy)]
 pub(crate) struct Oracle {
     pub bug: Option<Bug>,
 }
 
-/// What came out, and what made it interesting.
+/// The result, and which special cases were involved.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Verdict {
+pub(crate) struct OracleResult {
     /// Position in the table.
     pub winner: Option<usize>,
-    /// A more specific host of the table had no match for the request.
+    /// A more specific host in the table had no match for the request.
     pub fell_through: bool,
-    /// More than one wildcard of the table covers the host.
+    /// More than one wildcard in the table covers the host.
     pub overlapping_wildcards: bool,
-    /// Age, name or order had to decide.
+    /// Creation time, name or order decided.
     pub tie: bool,
-    /// A regular expression is part of a match that fits.
+    /// A matching entry has a regular expression.
     pub regex: bool,
 }
 
 impl Oracle {
-    pub(crate) fn winner(self, table: &[Match], request: &Request) -> Option<usize> {
-        self.fitting(table, request).first().copied()
+    pub(crate) fn winner(self, table: &[OracleMatch], request: &OracleRequest) -> Option<usize> {
+        self.matching(table, request).first().copied()
     }
 
-    pub(crate) fn judge(self, table: &[Match], request: &Request) -> Verdict {
-        let fitting = self.fitting(table, request);
+    pub(crate) fn evaluate(self, table: &[OracleMatch], request: &OracleRequest) -> OracleResult {
+        let fitting = self.matching(table, request);
         let winner = fitting.first().copied();
-        let hosts = || table.iter().filter(|entry| self.host_fits(&entry.host, &request.host));
+        let hosts = || table.iter().filter(|entry| self.host_matches(&entry.host, &request.host));
         let mut wildcards: Vec<&str> = hosts().map(|entry| &*entry.host).filter(|host| host.starts_with('*')).collect();
         wildcards.sort_unstable();
         wildcards.dedup();
         let rank = |at: usize| self.specificity(&table[at]);
-        Verdict {
+        OracleResult {
             winner,
             fell_through: winner
                 .is_some_and(|at| hosts().any(|entry| self.host_rank(&entry.host) < self.host_rank(&table[at].host))),
@@ -232,24 +232,24 @@ impl Oracle {
         }
     }
 
-    /// Positions of all matches that fit, the winner first.
-    fn fitting(self, table: &[Match], request: &Request) -> Vec<usize> {
+    /// The indexes of all matching entries, the winner first.
+    fn matching(self, table: &[OracleMatch], request: &OracleRequest) -> Vec<usize> {
         let mut fitting: Vec<usize> =
-            (0..table.len()).filter(|at| self.host_fits(&table[*at].host, &request.host)).collect();
+            (0..table.len()).filter(|at| self.host_matches(&table[*at].host, &request.host)).collect();
         if self.has(Bug::NoFallThrough) {
             let best = fitting.iter().map(|at| self.host_rank(&table[*at].host)).min();
             fitting.retain(|at| Some(self.host_rank(&table[*at].host)) == best);
         }
-        fitting.retain(|at| self.fits(&table[*at], request));
-        fitting.sort_by_cached_key(|at| (self.specificity(&table[*at]), self.age(&table[*at]), *at));
+        fitting.retain(|at| self.matches(&table[*at], request));
+        fitting.sort_by_cached_key(|at| (self.specificity(&table[*at]), self.tie_breakers(&table[*at]), *at));
         fitting
     }
 
-    fn fits(self, entry: &Match, request: &Request) -> bool {
-        self.path_fits(&entry.path, &request.path)
+    fn matches(self, entry: &OracleMatch, request: &OracleRequest) -> bool {
+        self.path_matches(&entry.path, &request.path)
             && (self.has(Bug::MethodNotCompared) || entry.method.iter().all(|method| *method == request.method))
-            && self.headers_compared(entry).iter().all(|(name, value)| self.header_fits(name, value, request))
-            && self.query_compared(entry).iter().all(|(name, value)| self.parameter_fits(name, value, request))
+            && self.headers_compared(entry).iter().all(|(name, value)| self.header_matches(name, value, request))
+            && self.query_compared(entry).iter().all(|(name, value)| self.parameter_matches(name, value, request))
     }
 
     fn has(self, bug: Bug) -> bool {
@@ -257,21 +257,21 @@ impl Oracle {
     }
 }
 
-/// Order: smaller wins.
+/// Smaller values win.
 type Specificity = ((u8, Reverse<usize>), u8, Reverse<usize>, [Reverse<usize>; 3]);
 
 impl Oracle {
-    fn specificity(self, entry: &Match) -> Specificity {
+    fn specificity(self, entry: &OracleMatch) -> Specificity {
         let host = if self.has(Bug::HostRankIgnored) { (0, Reverse(0)) } else { self.host_rank(&entry.host) };
         let (kind, length) = match &entry.path {
-            Path::Exact(_) => (if self.has(Bug::PrefixBeforeExact) { 9 } else { 1 }, 0),
-            Path::Regex(pattern) => {
+            OraclePath::Exact(_) => (if self.has(Bug::PrefixBeforeExact) { 9 } else { 1 }, 0),
+            OraclePath::Regex(pattern) => {
                 let text = pattern.text();
                 let length = if self.has(Bug::RegexLengthInBytes) { text.len() } else { text.chars().count() };
                 let length = if self.has(Bug::ShorterRegexFirst) { usize::MAX - length } else { length };
                 (if self.has(Bug::RegexBeforeExact) { 0 } else { 2 }, length)
             }
-            Path::Prefix(text) => {
+            OraclePath::Prefix(text) => {
                 let length = text.trim_end_matches('/').chars().count();
                 let length = if self.has(Bug::ShorterPrefixFirst) { usize::MAX - length } else { length };
                 let second = if self.has(Bug::PrefixBeforeRegex) { 1 } else { 3 };
@@ -295,8 +295,8 @@ impl Oracle {
         (host, kind, Reverse(length), counts.map(Reverse))
     }
 
-    /// The steps that break a tie, in order.
-    fn age(self, entry: &Match) -> [(Option<i64>, String); 4] {
+    /// The tie-breakers, in order.
+    fn tie_breakers(self, entry: &OracleMatch) -> [(Option<i64>, String); 4] {
         let number = |number: Option<i64>| (number, String::new());
         let created = number(match self.bug {
             Some(Bug::CreatedIgnored) => None,
@@ -326,7 +326,7 @@ impl Oracle {
         }
     }
 
-    fn host_fits(self, pattern: &str, host: &str) -> bool {
+    fn host_matches(self, pattern: &str, host: &str) -> bool {
         let pattern = if self.has(Bug::HostPatternCaseKept) { pattern.to_owned() } else { pattern.to_lowercase() };
         if pattern.is_empty() {
             return true;
@@ -338,7 +338,7 @@ impl Oracle {
         if self.has(Bug::WildcardTakesPartOfLabel) && host.len() > domain.len() && host.ends_with(domain) {
             return true;
         }
-        // Labels from the right: all of the domain's, and at least one more, which is not empty.
+        // Labels from the right: all labels of the domain, and at least one more, which is not empty.
         let mut labels = host.rsplit('.');
         if !domain.rsplit('.').all(|label| labels.next() == Some(label)) {
             return false;
@@ -348,14 +348,14 @@ impl Oracle {
         enough && !more[0].is_empty()
     }
 
-    fn path_fits(self, rule: &Path, path: &str) -> bool {
+    fn path_matches(self, rule: &OraclePath, path: &str) -> bool {
         let cased = |text: &str| if self.has(Bug::PathCaseIgnored) { text.to_lowercase() } else { text.to_owned() };
         match rule {
-            Path::Exact(text) if self.has(Bug::ExactIgnoresTrailingSlash) => {
+            OraclePath::Exact(text) if self.has(Bug::ExactIgnoresTrailingSlash) => {
                 text.trim_end_matches('/') == path.trim_end_matches('/')
             }
-            Path::Exact(text) => cased(text) == cased(path),
-            Path::Prefix(text) => {
+            OraclePath::Exact(text) => cased(text) == cased(path),
+            OraclePath::Prefix(text) => {
                 let (text, path) = (cased(text), cased(path));
                 if self.has(Bug::PrefixKeepsTrailingSlash) && text.ends_with('/') {
                     return path.starts_with(&text);
@@ -370,28 +370,28 @@ impl Oracle {
                 let given: Vec<&str> = path.split('/').collect();
                 given.len() >= wanted.len() && given[..wanted.len()] == wanted[..]
             }
-            Path::Regex(pattern) => self.pattern_fits(pattern, path),
+            OraclePath::Regex(pattern) => self.pattern_matches(pattern, path),
         }
     }
 
-    fn pattern_fits(self, pattern: &Pattern, text: &str) -> bool {
+    fn pattern_matches(self, pattern: &Pattern, text: &str) -> bool {
         let text: Vec<char> = text.chars().collect();
         let starts = if self.has(Bug::RegexStartsAnywhere) { text.len() } else { 0 };
         let anywhere = self.has(Bug::RegexEndsAnywhere);
         let from =
-            |start: usize| pattern.alternatives.iter().any(|pieces| pieces_fit(pieces, &text[start..], anywhere));
+            |start: usize| pattern.alternatives.iter().any(|pieces| pieces_match(pieces, &text[start..], anywhere));
         (0..=starts).any(from)
     }
 
-    fn value_fits(self, wanted: &Value, given: &str, case_ignored: bool) -> bool {
+    fn value_matches(self, wanted: &OracleValue, given: &str, case_ignored: bool) -> bool {
         match wanted {
-            Value::Exact(text) if case_ignored => text.to_lowercase() == given.to_lowercase(),
-            Value::Exact(text) => text == given,
-            Value::Regex(pattern) => self.pattern_fits(pattern, given),
+            OracleValue::Exact(text) if case_ignored => text.to_lowercase() == given.to_lowercase(),
+            OracleValue::Exact(text) => text == given,
+            OracleValue::Regex(pattern) => self.pattern_matches(pattern, given),
         }
     }
 
-    fn header_fits(self, name: &str, value: &Value, request: &Request) -> bool {
+    fn header_matches(self, name: &str, value: &OracleValue, request: &OracleRequest) -> bool {
         let same = |given: &str| {
             if self.has(Bug::HeaderNameCaseMatters) { given == name } else { given.eq_ignore_ascii_case(name) }
         };
@@ -402,10 +402,10 @@ impl Oracle {
             Some(Bug::RepeatedHeaderCommaOnly) => lines.join(","),
             _ => lines.join(", "),
         };
-        !lines.is_empty() && self.value_fits(value, &given, self.has(Bug::HeaderValueCaseIgnored))
+        !lines.is_empty() && self.value_matches(value, &given, self.has(Bug::HeaderValueCaseIgnored))
     }
 
-    fn parameter_fits(self, name: &str, value: &Value, request: &Request) -> bool {
+    fn parameter_matches(self, name: &str, value: &OracleValue, request: &OracleRequest) -> bool {
         let Some(query) = &request.query else { return false };
         let mut given: Vec<(String, String)> = Vec::new();
         for parameter in query.split('&') {
@@ -421,10 +421,10 @@ impl Oracle {
             given.reverse();
         }
         let same = |key: &str| key == name || (self.has(Bug::QueryNameCaseIgnored) && key.eq_ignore_ascii_case(name));
-        given.iter().find(|(key, _)| same(key)).is_some_and(|(_, given)| self.value_fits(value, given, false))
+        given.iter().find(|(key, _)| same(key)).is_some_and(|(_, given)| self.value_matches(value, given, false))
     }
 
-    /// The generator writes only escapes of whole characters.
+    /// Decodes a name or value; the generator escapes only whole characters.
     fn decoded(self, text: &str) -> String {
         let mut bytes = Vec::new();
         let mut rest = text.as_bytes();
@@ -443,7 +443,7 @@ impl Oracle {
         String::from_utf8(bytes).unwrap()
     }
 
-    fn headers_compared(self, entry: &Match) -> Vec<(String, Value)> {
+    fn headers_compared(self, entry: &OracleMatch) -> Vec<(String, OracleValue)> {
         if self.has(Bug::DuplicateHeadersCompared) {
             return entry.headers.clone();
         }
@@ -453,7 +453,7 @@ impl Oracle {
         one_per_name(&entry.headers, key, self.has(Bug::LastDuplicateHeader))
     }
 
-    fn query_compared(self, entry: &Match) -> Vec<(String, Value)> {
+    fn query_compared(self, entry: &OracleMatch) -> Vec<(String, OracleValue)> {
         if self.has(Bug::DuplicateQueryCompared) {
             return entry.query.clone();
         }
@@ -463,17 +463,21 @@ impl Oracle {
         one_per_name(&entry.query, key, self.has(Bug::LastDuplicateQuery))
     }
 
-    fn distinct_headers(self, entry: &Match) -> usize {
+    fn distinct_headers(self, entry: &OracleMatch) -> usize {
         one_per_name(&entry.headers, str::to_lowercase, false).len()
     }
 
-    fn distinct_query(self, entry: &Match) -> usize {
+    fn distinct_query(self, entry: &OracleMatch) -> usize {
         one_per_name(&entry.query, str::to_owned, false).len()
     }
 }
 
-fn one_per_name(items: &[(String, Value)], key: impl Fn(&str) -> String, last: bool) -> Vec<(String, Value)> {
-    let mut kept: Vec<(String, Value)> = Vec::new();
+fn one_per_name(
+    items: &[(String, OracleValue)],
+    key: impl Fn(&str) -> String,
+    last: bool,
+) -> Vec<(String, OracleValue)> {
+    let mut kept: Vec<(String, OracleValue)> = Vec::new();
     for (name, value) in items {
         match kept.iter_mut().find(|(earlier, _)| key(earlier) == key(name)) {
             Some(earlier) if last => earlier.1 = value.clone(),
@@ -484,17 +488,17 @@ fn one_per_name(items: &[(String, Value)], key: impl Fn(&str) -> String, last: b
     kept
 }
 
-/// Backtracking: every way to read the first piece, then the rest.
-fn pieces_fit(pieces: &[(Piece, Times)], text: &[char], end_anywhere: bool) -> bool {
+/// Backtracking: tries every length for the first piece, then matches the rest.
+fn pieces_match(pieces: &[(Piece, Repetition)], text: &[char], end_anywhere: bool) -> bool {
     let Some(((piece, times), more)) = pieces.split_first() else { return text.is_empty() || end_anywhere };
-    let least = usize::from(matches!(times, Times::Once | Times::Some));
-    let most = if matches!(times, Times::Once | Times::Maybe) { 1 } else { text.len() };
-    let run = text.iter().take_while(|given| piece.fits(**given)).count().min(most);
-    (least..=run).any(|taken| pieces_fit(more, &text[taken..], end_anywhere))
+    let least = usize::from(matches!(times, Repetition::Once | Repetition::Some));
+    let most = if matches!(times, Repetition::Once | Repetition::Maybe) { 1 } else { text.len() };
+    let run = text.iter().take_while(|given| piece.matches(**given)).count().min(most);
+    (least..=run).any(|taken| pieces_match(more, &text[taken..], end_anywhere))
 }
 
 impl Piece {
-    fn fits(self, given: char) -> bool {
+    fn matches(self, given: char) -> bool {
         match self {
             Piece::Char(wanted) => given == wanted,
             Piece::OneOf(wanted) => wanted.contains(given),
@@ -515,10 +519,10 @@ impl Pattern {
                     Piece::Any => text.push('.'),
                 }
                 text.push_str(match times {
-                    Times::Once => "",
-                    Times::Maybe => "?",
-                    Times::Many => "*",
-                    Times::Some => "+",
+                    Repetition::Once => "",
+                    Repetition::Maybe => "?",
+                    Repetition::Many => "*",
+                    Repetition::Some => "+",
                 });
             }
         }
@@ -526,9 +530,9 @@ impl Pattern {
     }
 }
 
-impl Match {
+impl OracleMatch {
     fn has_regex(&self) -> bool {
-        let value = |(_, value): &(String, Value)| matches!(value, Value::Regex(_));
-        matches!(self.path, Path::Regex(_)) || self.headers.iter().any(value) || self.query.iter().any(value)
+        let value = |(_, value): &(String, OracleValue)| matches!(value, OracleValue::Regex(_));
+        matches!(self.path, OraclePath::Regex(_)) || self.headers.iter().any(value) || self.query.iter().any(value)
     }
 }

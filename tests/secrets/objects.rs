@@ -1,4 +1,4 @@
-//! Manifests with a secret in every place that can hold one, and the words that these secrets are.
+//! Manifests with a secret in every place that can hold one, and the secrets.
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::json;
@@ -6,14 +6,14 @@ use serde_json::json;
 use crate::harness::objects::GATEWAY;
 use crate::harness::site::Site;
 
-/// The secrets. Each says where it is.
-pub(crate) struct Words {
-    /// Lines of the private key in use. All of it, since none may be shown.
+/// The secrets; each names its place.
+pub(crate) struct TestSecrets {
+    /// Lines of the private key in use, none of which may be shown.
     key_lines: Vec<String>,
     jwt: String,
 }
 
-impl Words {
+impl TestSecrets {
     pub(crate) const KEY: &str = "zq-key-of-alice-5c1d";
     pub(crate) const PASSWORD: &str = "zq-password-of-alice-5c1d";
     pub(crate) const SIGNING: &str = "zq-signing-secret-of-alice-5c1d-that-is-long-enough";
@@ -22,23 +22,23 @@ impl Words {
     pub(crate) const BODY: &str = "zq-body-of-a-request-5c1d";
     pub(crate) const WRONG: &str = "zq-authorization-that-is-wrong-5c1d";
 
-    pub(crate) fn new(site: &Site) -> Words {
-        let pem = String::from_utf8(base64(&site.filled("@key@"))).expect("PEM is text");
+    pub(crate) fn new(site: &Site) -> TestSecrets {
+        let pem = String::from_utf8(base64(&site.filled("@key@"))).expect("PEM is UTF-8");
         let key_lines =
             pem.lines().filter(|line| !line.starts_with('-') && line.len() > 20).map(str::to_owned).collect();
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("it is after 1970");
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("the time is after 1970");
         let claims = json!({"iss": "alice-tokens", "exp": now.as_secs() + 600});
-        let key = EncodingKey::from_secret(Words::SIGNING.as_bytes());
-        let jwt = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).expect("it can be signed");
-        Words { key_lines, jwt }
+        let key = EncodingKey::from_secret(TestSecrets::SIGNING.as_bytes());
+        let jwt = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).expect("signing succeeds");
+        TestSecrets { key_lines, jwt }
     }
 
-    /// A token of alice.
+    /// A token of the consumer alice.
     pub(crate) fn jwt(&self) -> &str {
         &self.jwt
     }
 
-    /// Where a secret is, and the secret.
+    /// All secrets with their places.
     pub(crate) fn all(&self) -> impl Iterator<Item = (&'static str, String)> {
         let signature = self.jwt.rsplit('.').next().expect("a token has three parts").to_owned();
         let lines = self.key_lines.iter().map(|line| ("a line of the private key", line.clone()));
@@ -48,29 +48,29 @@ impl Words {
 }
 
 const IN_REQUESTS: &[(&str, &str)] = &[
-    ("a cookie in a request", Words::COOKIE),
-    ("the body in a request", Words::BODY),
-    ("a wrong token in a request", Words::WRONG),
-    ("a token in a kubeconfig", Words::TOKEN),
+    ("a cookie in a request", TestSecrets::COOKIE),
+    ("the body in a request", TestSecrets::BODY),
+    ("a wrong token in a request", TestSecrets::WRONG),
+    ("a token in a kubeconfig", TestSecrets::TOKEN),
 ];
 
 const IN_MANIFESTS: &[(&str, &str)] = &[
-    ("a credential of key-auth", Words::KEY),
-    ("a credential of basic-auth", Words::PASSWORD),
-    ("a credential of jwt", Words::SIGNING),
-    ("a credential with a field that is misspelt", "zq-misspelt-credential-5c1d"),
-    ("a credential that lacks its type", "zq-untyped-credential-5c1d"),
-    ("a key for jwt that is none", "zq-no-public-key-5c1d"),
+    ("a credential of key-auth", TestSecrets::KEY),
+    ("a credential of basic-auth", TestSecrets::PASSWORD),
+    ("a credential of jwt", TestSecrets::SIGNING),
+    ("a credential with a misspelled field", "zq-misspelt-credential-5c1d"),
+    ("a credential without a type", "zq-untyped-credential-5c1d"),
+    ("an invalid public key for jwt", "zq-no-public-key-5c1d"),
     ("a Secret that nothing refers to", "zq-unused-secret-5c1d"),
-    ("a private key that is none", "zq-no-private-key-5c1d"),
+    ("an invalid private key", "zq-no-private-key-5c1d"),
     ("a password of Redis in a plugin", "zq-redis-password-5c1d"),
     ("a password of Redis in a KongClusterPlugin", "zq-global-redis-password-5c1d"),
     ("the Secret of configFrom", "zq-config-from-5c1d"),
-    ("the Secret of configFrom that cannot be read", "zq-broken-config-from-5c1d"),
+    ("the malformed Secret of configFrom", "zq-broken-config-from-5c1d"),
     ("the Secret of a configPatch", "zq-config-patch-5c1d"),
-    ("a field of a plugin that does not exist", "zq-unknown-field-5c1d"),
-    ("a field of a plugin that is of another type", "zq-wrong-type-5c1d"),
-    ("a secret where a plugin wants a choice", "zq-wrong-choice-5c1d"),
+    ("an unknown field of a plugin", "zq-unknown-field-5c1d"),
+    ("a field of a plugin with a wrong type", "zq-wrong-type-5c1d"),
+    ("a secret instead of an enum value of a plugin", "zq-wrong-choice-5c1d"),
     ("a token of a vault", "zq-vault-token-5c1d"),
     ("a field of a custom entity", "zq-custom-entity-5c1d"),
     ("a license", "zq-license-5c1d"),
@@ -78,10 +78,10 @@ const IN_MANIFESTS: &[(&str, &str)] = &[
 
 fn base64(text: &str) -> Vec<u8> {
     use base64::Engine;
-    base64::prelude::BASE64_STANDARD.decode(text).expect("the site encodes it")
+    base64::prelude::BASE64_STANDARD.decode(text).expect("the site encodes base64")
 }
 
-/// Files by name, with the placeholders of a site.
+/// Files by name, with placeholders.
 pub(crate) fn manifests(site: &Site, redis: u16) -> Vec<(&'static str, String)> {
     let https = "    - name: https
       protocol: HTTPS
@@ -104,7 +104,7 @@ apiVersion: v1";
     ]
 }
 
-/// A path with the plugins of its name.
+/// A route for the path of its name, with the plugins of its name.
 fn route(name: &str) -> String {
     let plugins = match name {
         "typo" => "typo,keys,wrong-type,wrong-choice,broken-from".to_owned(),

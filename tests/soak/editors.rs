@@ -1,4 +1,4 @@
-//! Who changes the configuration meanwhile, and what is right at any time.
+//! Editors that change the configuration during the load, and the check for correct responses.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -7,27 +7,27 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use portico_load::backend::Backend;
-use portico_load::{Answer, Sent};
+use portico_load::{CompletedRequest, LoadResponse};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::gateway::Gateway;
 use crate::history::History;
 
-/// What was configured when.
-pub(crate) struct World {
-    /// The backend of each version of the route.
+/// History of the configuration.
+pub(crate) struct ConfigurationHistory {
+    /// The backend in each version of the route.
     routes: History<&'static str>,
-    /// The backends of each version that have a weight.
+    /// The backends with a weight in each version.
     weights: History<&'static [&'static str]>,
     endpoints: History<Vec<String>>,
     certificates: History<Vec<u8>>,
     restarts: AtomicUsize,
 }
 
-impl World {
+impl ConfigurationHistory {
     pub(crate) fn new() -> Self {
-        World {
+        ConfigurationHistory {
             routes: History::new(),
             weights: History::new(),
             endpoints: History::new(),
@@ -36,44 +36,44 @@ impl World {
         }
     }
 
-    /// Whether this certificate was to be shown at some time meanwhile.
-    pub(crate) fn inspect(&self, begin: Instant, end: Instant, certificate: &[u8]) -> Result<(), String> {
-        if self.certificates.suits(begin, end, |_, shown| shown == certificate) {
+    /// Whether this certificate was valid at some time between two instants.
+    pub(crate) fn check_certificate(&self, begin: Instant, end: Instant, certificate: &[u8]) -> Result<(), String> {
+        if self.certificates.any_during(begin, end, |_, shown| shown == certificate) {
             return Ok(());
         }
-        Err("this certificate is not in force".to_owned())
+        Err("the certificate is not one of the configured ones".to_owned())
     }
 
-    /// Whether the answer came from a backend, through a rule, that was in force meanwhile.
-    pub(crate) fn judge(&self, sent: &Sent<'_>, answer: &Answer) -> Result<(), String> {
+    /// Whether the response came from a backend and rule that were configured at some time during the request.
+    pub(crate) fn check_response(&self, sent: &CompletedRequest<'_>, answer: &LoadResponse) -> Result<(), String> {
         let (begin, end) = (sent.begin, sent.end);
         let number = answer.rule.parse::<usize>().ok();
         let is_right = match sent.shape.path.split('/').nth(1).unwrap_or_default() {
-            "routes" => {
-                self.routes.suits(begin, end, |version, backend| Some(version) == number && answer.backend == *backend)
-            }
-            "weights" => self.weights.suits(begin, end, |version, backends| {
+            "routes" => self
+                .routes
+                .any_during(begin, end, |version, backend| Some(version) == number && answer.backend == *backend),
+            "weights" => self.weights.any_during(begin, end, |version, backends| {
                 Some(version) == number && backends.contains(&answer.backend.as_str())
             }),
-            "endpoints" => self.endpoints.suits(begin, end, |_, backends| backends.contains(&answer.backend)),
+            "endpoints" => self.endpoints.any_during(begin, end, |_, backends| backends.contains(&answer.backend)),
             _ => answer.backend == "hasty",
         };
-        if is_right { Ok(()) } else { Err("no configuration in force meanwhile leads there".to_owned()) }
+        if is_right { Ok(()) } else { Err("no configuration during the request leads to this backend".to_owned()) }
     }
 }
 
 pub(crate) struct Editors {
     tasks: JoinSet<(&'static str, usize)>,
-    world: Arc<World>,
+    world: Arc<ConfigurationHistory>,
 }
 
-/// What was done.
-pub(crate) struct Done {
+/// Number of performed changes.
+pub(crate) struct EditCounts {
     pub(crate) edits: BTreeMap<&'static str, usize>,
     restarts: usize,
 }
 
-impl fmt::Display for Done {
+impl fmt::Display for EditCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (what, count) in &self.edits {
             writeln!(f, "{what:<12} {count:>6} edits")?;
@@ -83,15 +83,15 @@ impl fmt::Display for Done {
 }
 
 impl Editors {
-    /// Starts them all, and returns when the first version of everything is in force.
+    /// Starts all editors and returns once the first version of each configuration is served.
     pub(crate) async fn start(
         gateway: &Arc<Gateway>,
-        world: &Arc<World>,
+        world: &Arc<ConfigurationHistory>,
         hasty: Backend,
         stop: &Arc<AtomicBool>,
     ) -> Editors {
         gateway.write("hasty.yaml", &route("hasty", 0, &[("hasty", 1)]));
-        gateway.until_seen("/probe-hasty", 0).await;
+        gateway.wait_for_revision("/probe-hasty", 0).await;
         let mut tasks = JoinSet::new();
         let begun = Arc::new(AtomicUsize::new(0));
         let own = || Editor {
@@ -111,24 +111,24 @@ impl Editors {
         Editors { tasks, world: Arc::clone(world) }
     }
 
-    pub(crate) async fn finish(mut self) -> Done {
+    pub(crate) async fn finish(mut self) -> EditCounts {
         let mut edits = BTreeMap::new();
         while let Some(done) = self.tasks.join_next().await {
             edits.extend([done.unwrap()]);
         }
-        Done { edits, restarts: self.world.restarts.load(Ordering::SeqCst) }
+        EditCounts { edits, restarts: self.world.restarts.load(Ordering::SeqCst) }
     }
 }
 
 struct Editor {
     gateway: Arc<Gateway>,
-    world: Arc<World>,
+    world: Arc<ConfigurationHistory>,
     stop: Arc<AtomicBool>,
     begun: Arc<AtomicUsize>,
 }
 
 impl Editor {
-    /// The route leads to one backend and then to the other.
+    /// Alternates the backend of the route.
     async fn routes(self) -> (&'static str, usize) {
         let history = &self.world.routes;
         for turn in 0.. {
@@ -136,13 +136,13 @@ impl Editor {
             let backend = ["a", "b"][turn % 2];
             let number = history.begin(backend);
             self.gateway.write("routes.yaml", &route("routes", number, &[(backend, 1)]));
-            self.gateway.until_seen("/probe-routes", number).await;
-            history.seen(number);
+            self.gateway.wait_for_revision("/probe-routes", number).await;
+            history.observed(number);
             if self.is_over(turn, pause).await {
                 return ("routes", turn);
             }
         }
-        unreachable!("counting ends with the load")
+        unreachable!("the loop ends with the load")
     }
 
     async fn weights(self) -> (&'static str, usize) {
@@ -154,16 +154,17 @@ impl Editor {
             let (backends, a, b) = versions[turn % versions.len()];
             let number = history.begin(backends);
             self.gateway.write("weights.yaml", &route("weights", number, &[("a", a), ("b", b)]));
-            self.gateway.until_seen("/probe-weights", number).await;
-            history.seen(number);
+            self.gateway.wait_for_revision("/probe-weights", number).await;
+            history.observed(number);
             if self.is_over(turn, pause).await {
                 return ("weights", turn);
             }
         }
-        unreachable!("counting ends with the load")
+        unreachable!("the loop ends with the load")
     }
 
-    /// Backends come up, serve for a while, and go as Pods do: out of the list, deaf, and after a moment gone.
+    /// Backends start, serve for a while, and stop like Pods: removed from the slices, not accepting, and finally
+    /// closed.
     async fn endpoints(self) -> (&'static str, usize) {
         let history = &self.world.endpoints;
         let mut serving: VecDeque<(String, Backend)> = VecDeque::new();
@@ -173,7 +174,7 @@ impl Editor {
             let name = format!("pod-{turn}");
             let backend = Backend::start(([127, 0, 0, 1], 0).into(), &name).await.unwrap();
             serving.push_back((name, backend));
-            // Between one and three.
+            // Between one and three endpoints.
             let mut gone = Vec::new();
             while serving.len() > 1 + turn % 3 {
                 gone.extend(serving.pop_front());
@@ -181,8 +182,8 @@ impl Editor {
             let number = history.begin(serving.iter().map(|(name, _)| name.clone()).collect());
             let ports: Vec<u16> = serving.iter().map(|(_, backend)| backend.address.port()).collect();
             self.gateway.write("endpoints.yaml", &endpoints(number, &ports));
-            self.gateway.until_seen("/probe-endpoints", number).await;
-            history.seen(number);
+            self.gateway.wait_for_revision("/probe-endpoints", number).await;
+            history.observed(number);
             self.world.restarts.fetch_add(gone.len(), Ordering::SeqCst);
             for (_, backend) in gone {
                 backend.stop_accepting();
@@ -196,7 +197,7 @@ impl Editor {
                 return ("endpoints", turn);
             }
         }
-        unreachable!("counting ends with the load")
+        unreachable!("the loop ends with the load")
     }
 
     async fn certificates(self) -> (&'static str, usize) {
@@ -208,25 +209,25 @@ impl Editor {
             let text = secret(&made.cert.pem(), &made.signing_key.serialize_pem());
             let text = route("certificates", number, &[("a", 1)]) + &text;
             self.gateway.write("certificates.yaml", &text);
-            self.gateway.until_seen("/probe-certificates", number).await;
-            history.seen(number);
+            self.gateway.wait_for_revision("/probe-certificates", number).await;
+            history.observed(number);
             if self.is_over(turn, pause).await {
                 return ("certificates", turn);
             }
         }
-        unreachable!("counting ends with the load")
+        unreachable!("the loop ends with the load")
     }
 
-    /// A backend that closes kept connections whenever it likes.
+    /// A backend that closes keep-alive connections at any time.
     async fn hang_up(self, hasty: Backend) -> (&'static str, usize) {
         for turn in 0.. {
             let pause = Instant::now() + PAUSE;
-            hasty.hang_up();
+            hasty.close_idle();
             if self.is_over(turn, pause).await {
                 return ("hang-ups", turn);
             }
         }
-        unreachable!("counting ends with the load")
+        unreachable!("the loop ends with the load")
     }
 
     async fn is_over(&self, turn: usize, pause: Instant) -> bool {
@@ -238,7 +239,7 @@ impl Editor {
     }
 }
 
-/// A route for `/NAME` that tells its backend the version, and a redirect that tells everybody.
+/// A route for `/NAME` that sends its version to the backend, and a redirect that shows it to clients.
 fn route(name: &str, version: usize, backends: &[(&str, u32)]) -> String {
     let backends: String = backends
         .iter()
@@ -290,7 +291,7 @@ stringData:
     )
 }
 
-/// One file, so that it is taken over as a whole: who sees the redirect knows that the endpoints are in force.
+/// One file, so that it is applied atomically: a visible redirect means that the endpoints are configured.
 fn endpoints(version: usize, ports: &[u16]) -> String {
     let mut text = route("endpoints", version, &[("pods", 1)]);
     text += "---
@@ -302,7 +303,7 @@ spec:
   ports:
     - port: 80
 ";
-    // A slice has one list of ports for all its endpoints, and ours differ in nothing else.
+    // All endpoints of a slice share its ports, and these endpoints differ in their ports only.
     for (place, port) in ports.iter().enumerate() {
         text += &format!(
             "---
@@ -325,7 +326,7 @@ endpoints:
     text
 }
 
-/// Between the edits of one kind.
+/// Pause between edits of one kind.
 const PAUSE: Duration = Duration::from_millis(60);
-/// From the end of the accepting to the end of the connections, as a Pod has it that stops in order.
+/// Time between the end of accepting and the end of connections, as in a Pod that shuts down gracefully.
 const GRACE: Duration = Duration::from_secs(1);

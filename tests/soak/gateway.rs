@@ -1,4 +1,4 @@
-//! The program under test, with a folder of manifests that can be edited.
+//! The program under test with an editable manifests folder.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -13,16 +13,16 @@ use tokio::time::{Instant, sleep};
 
 pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
-    /// The same with TLS.
+    /// The address with TLS.
     pub(crate) secure: SocketAddr,
     folder: TempDir,
     child: Child,
-    // Bound but not listening, so that nobody else gets the port.
+    // Bound but not listening, so that no other process gets the port.
     _reserved: [Socket; 2],
 }
 
 impl Gateway {
-    /// Starts it with a Service for each of these backends.
+    /// Starts the program with a Service for each of these backends.
     pub(crate) fn start(services: &[(&str, SocketAddr)]) -> Gateway {
         let ((address, plain), (secure, tls)) = (reserve(), reserve());
         let folder = tempfile::tempdir().unwrap();
@@ -30,7 +30,7 @@ impl Gateway {
         fs::write(folder.path().join("manifests/gateway.yaml"), manifest(address.port(), secure.port(), services))
             .unwrap();
         let output = File::create(folder.path().join("output")).unwrap();
-        // A release build, if one is to be soaked.
+        // SOAK_PORTICO selects another binary, such as a release build.
         let binary = std::env::var_os("SOAK_PORTICO").unwrap_or_else(|| env!("CARGO_BIN_EXE_portico").into());
         let child = Command::new(binary)
             .args(["run", "--workers", "2", "--admin-listen", "off", "--status-listen", "127.0.0.1:0"])
@@ -46,7 +46,7 @@ impl Gateway {
         Gateway { address, secure, folder, child, _reserved: [plain, tls] }
     }
 
-    /// Replaces a file at once, as tools do that care.
+    /// Replaces a file atomically.
     pub(crate) fn write(&self, file: &str, text: &str) {
         let folder = self.folder.path().join("manifests");
         let temporary = folder.join(format!(".{file}.new"));
@@ -55,11 +55,15 @@ impl Gateway {
     }
 
     /// Waits until a request for `path` is redirected to `/revision-N`.
-    pub(crate) async fn until_seen(&self, path: &str, revision: usize) {
+    pub(crate) async fn wait_for_revision(&self, path: &str, revision: usize) {
         let begin = Instant::now();
         let wanted = format!("/revision-{revision}\r\n");
         while !self.ask(path).await.is_some_and(|answer| answer.contains(&wanted)) {
-            assert!(begin.elapsed() < PATIENCE, "{path} never led to revision {revision}:\n{}", self.said());
+            assert!(
+                begin.elapsed() < OBSERVE_TIMEOUT,
+                "{path} was never redirected to revision {revision}:\n{}",
+                self.output()
+            );
             sleep(Duration::from_millis(1)).await;
         }
     }
@@ -73,7 +77,7 @@ impl Gateway {
         Some(answer)
     }
 
-    fn said(&self) -> String {
+    fn output(&self) -> String {
         fs::read_to_string(self.folder.path().join("output")).unwrap()
     }
 }
@@ -139,4 +143,4 @@ spec:
     text
 }
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const OBSERVE_TIMEOUT: Duration = Duration::from_secs(60);

@@ -1,9 +1,9 @@
-//! Requests at a fixed rate while routes, weights, endpoints and certificates are edited and backends come and go: every answer comes
-//! from a backend that was right at some time between the request and the answer, and none fails.
+//! Load at a fixed rate while routes, weights, endpoints and certificates are edited and backends start and stop: every
+//! response comes from a backend that was configured at some time during the request, and no request fails.
 //!
-//! `make test` runs a few seconds of it; `make soak` a minute at 2,000 requests per second.
+//! `make test` runs a few seconds; `make soak` a minute at 2,000 requests per second.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on is to panic, in what helps it too")]
+#![expect(clippy::unwrap_used, reason = "a panic fails the test, in helpers too")]
 
 mod editors;
 mod gateway;
@@ -15,19 +15,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use portico_load::backend::Backend;
-use portico_load::{Answer, Plan, Protocol, Report, Sent, Shape, Tls, run};
+use portico_load::{CompletedRequest, LoadResponse, Plan, Protocol, Report, RequestShape, Tls, run};
 use tokio::time::Instant;
 
-use crate::editors::{Editors, World};
+use crate::editors::{ConfigurationHistory, Editors};
 use crate::gateway::Gateway;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_answer_is_right_while_everything_changes() {
+async fn responses_are_correct_during_changes() {
     let seconds: u64 = setting("SOAK_SECONDS", 3);
     let rate: u32 = setting("SOAK_RATE", 300);
     let edits: usize = setting("SOAK_EDITS", 3);
 
-    let world = Arc::new(World::new());
+    let world = Arc::new(ConfigurationHistory::new());
     let loopback = ([127, 0, 0, 1], 0).into();
     let a = Backend::start(loopback, "a").await.unwrap();
     let b = Backend::start(loopback, "b").await.unwrap();
@@ -38,25 +38,25 @@ async fn every_answer_is_right_while_everything_changes() {
 
     let judge = {
         let world = Arc::clone(&world);
-        move |sent: &Sent<'_>, answer: &Answer| world.judge(sent, answer)
+        move |sent: &CompletedRequest<'_>, answer: &LoadResponse| world.check_response(sent, answer)
     };
     let inspect = {
         let world = Arc::clone(&world);
-        move |begin: Instant, end: Instant, certificate: &[u8]| world.inspect(begin, end, certificate)
+        move |begin: Instant, end: Instant, certificate: &[u8]| world.check_certificate(begin, end, certificate)
     };
     let plain = Plan {
         rate: Some(rate / 2),
-        fresh: 16,
-        judge: Some(Arc::new(judge)),
-        inspect: Some(Arc::new(inspect)),
+        single_use: 16,
+        response_check: Some(Arc::new(judge)),
+        certificate_check: Some(Arc::new(inspect)),
         ..Plan::new(gateway.address, shapes(), Duration::from_secs(seconds), 16)
     };
-    // A handshake costs as much as many requests, so few of these have one of their own.
+    // A handshake costs as much as many requests, so few connections are new.
     let secure = |protocol| Plan {
         target: gateway.secure,
         rate: Some(rate / 4),
-        fresh: 2,
-        tls: Some(Tls::to("soak.example", protocol).unwrap()),
+        single_use: 2,
+        tls: Some(Tls::new("soak.example", protocol).unwrap()),
         protocol,
         ..plain.clone()
     };
@@ -69,23 +69,23 @@ async fn every_answer_is_right_while_everything_changes() {
     let text: String = reports.iter().map(ToString::to_string).collect();
     println!("{text}{done}");
     assert!(reports.iter().all(Report::is_clean), "{text}");
-    assert_eq!(reports.iter().map(|report| report.good).sum::<u64>(), wanted, "every request was sent and answered");
+    assert_eq!(reports.iter().map(|report| report.good).sum::<u64>(), wanted, "every request was sent and completed");
     for (what, count) in done.edits {
         assert!(count >= edits, "only {count} edits of {what}");
     }
 }
 
-/// Each kind of request to each thing that is edited.
-fn shapes() -> Vec<Shape> {
+/// Each kind of request to each edited item.
+fn shapes() -> Vec<RequestShape> {
     let mut shapes = Vec::new();
     for path in ["/routes", "/weights", "/endpoints"] {
-        shapes.push(Shape::get("soak.example", path));
-        shapes.push(Shape::get("soak.example", &format!("{path}/bytes/50000")));
-        shapes.push(Shape::post("soak.example", path, 700, false));
-        shapes.push(Shape::post("soak.example", path, 30_000, true));
+        shapes.push(RequestShape::get("soak.example", path));
+        shapes.push(RequestShape::get("soak.example", &format!("{path}/bytes/50000")));
+        shapes.push(RequestShape::post("soak.example", path, 700, false));
+        shapes.push(RequestShape::post("soak.example", path, 30_000, true));
     }
-    // Nothing but GET: a POST that meets a connection as it closes is not sent twice, so it must fail.
-    shapes.push(Shape::get("soak.example", "/hasty"));
+    // Only GET: a POST on a connection that is being closed is not retried and would fail.
+    shapes.push(RequestShape::get("soak.example", "/hasty"));
     shapes
 }
 

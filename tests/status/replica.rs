@@ -1,4 +1,4 @@
-//! A replica of Portico, as far as it writes: fed by the watch of a played API server.
+//! The part of a Portico replica that writes, fed by the watch of a fake API server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,58 +6,58 @@ use std::time::Duration;
 use portico::api::gateway::ParentReference;
 use portico::api::{Kind, ObjectId, ObjectKey};
 use portico::compile::verdict::{Code, Condition, ListenerVerdict, ParentVerdict, Verdict};
-use portico::k8s::{Pen, Seat, Statuses, campaign};
-use portico::status::{Desk, Writer, Writes};
+use portico::k8s::{LeaderCandidate, LeaderWriteGuard, StatusClient, run_leader_election};
+use portico::status::{StatusQueue, StatusWriteMetrics, StatusWriter};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 
-use super::played::Played;
+use super::fake_api::FakeStatusApi;
 
-pub(crate) const US: &str = "portico.dev/gateway-controller";
+pub(crate) const CONTROLLER: &str = "portico.dev/gateway-controller";
 
-pub(crate) struct Replica {
-    pub(crate) desk: Desk,
+pub(crate) struct StatusReplica {
+    pub(crate) queue: StatusQueue,
     pub(crate) leading: watch::Receiver<bool>,
     stop: Option<oneshot::Sender<()>>,
     tasks: JoinSet<()>,
     election: AbortHandle,
 }
 
-impl Replica {
-    /// One that takes part in the election.
-    pub(crate) fn start(played: &Played, name: &str) -> Replica {
+impl StatusReplica {
+    /// Takes part in the election.
+    pub(crate) fn start(api: &FakeStatusApi, name: &str) -> StatusReplica {
         let (leads, leading) = watch::channel(false);
         let (stop, stopped) = oneshot::channel();
         let mut tasks = JoinSet::new();
-        let pen = Pen::default();
-        let seat = Seat::new("portico-system".to_owned(), name);
-        let client = played.client();
-        let held = pen.clone();
+        let write_guard = LeaderWriteGuard::default();
+        let candidate = LeaderCandidate::new("portico-system".to_owned(), name);
+        let client = api.client();
+        let election_guard = write_guard.clone();
         let election = tasks.spawn(async move {
-            campaign(client, seat, leads, held, async { stopped.await.unwrap() }).await;
+            run_leader_election(client, candidate, leads, election_guard, async { stopped.await.unwrap() }).await;
         });
-        Self::with(played, leading, pen, Some(stop), tasks, election)
+        Self::with(api, leading, write_guard, Some(stop), tasks, election)
     }
 
-    /// One that is told whether it leads.
-    pub(crate) fn led(played: &Played, leading: watch::Receiver<bool>) -> Replica {
+    /// Leads while the test sends true.
+    pub(crate) fn with_leadership(api: &FakeStatusApi, leading: watch::Receiver<bool>) -> StatusReplica {
         let mut tasks = JoinSet::new();
         let election = tasks.spawn(async {});
-        Self::with(played, leading, Pen::default(), None, tasks, election)
+        Self::with(api, leading, LeaderWriteGuard::default(), None, tasks, election)
     }
 
     fn with(
-        played: &Played,
+        api: &FakeStatusApi,
         leading: watch::Receiver<bool>,
-        pen: Pen,
+        write_guard: LeaderWriteGuard,
         stop: Option<oneshot::Sender<()>>,
         mut tasks: JoinSet<()>,
         election: AbortHandle,
-    ) -> Replica {
-        let desk = Desk::new();
-        let mut changes = played.watch();
-        let watching = desk.clone();
+    ) -> StatusReplica {
+        let queue = StatusQueue::new();
+        let mut changes = api.watch();
+        let watching = queue.clone();
         tasks.spawn(async move {
             while let Ok((path, observed)) = changes.recv().await {
                 sleep(Duration::from_millis(1)).await;
@@ -66,12 +66,17 @@ impl Replica {
                 }
             }
         });
-        let writer = Writer::new(desk.clone(), Statuses::new(played.client()), vec![US.to_owned()], Writes::default());
-        tasks.spawn(writer.run(leading.clone(), pen));
-        Replica { desk, leading, stop, tasks, election }
+        let writer = StatusWriter::new(
+            queue.clone(),
+            StatusClient::new(api.client()),
+            vec![CONTROLLER.to_owned()],
+            StatusWriteMetrics::default(),
+        );
+        tasks.spawn(writer.run(leading.clone(), write_guard));
+        StatusReplica { queue, leading, stop, tasks, election }
     }
 
-    /// As SIGTERM does; returns when the election is over for it.
+    /// Like SIGTERM; returns when its election has ended.
     pub(crate) async fn stop(mut self) {
         self.stop.take().unwrap().send(()).unwrap();
         while !self.election.is_finished() {
@@ -79,14 +84,14 @@ impl Replica {
         }
     }
 
-    /// As SIGKILL does.
+    /// Like SIGKILL.
     pub(crate) fn kill(mut self) {
         self.tasks.abort_all();
     }
 }
 
-/// Lets time pass until it is so, but not longer than that; gives how long it took.
-pub(crate) async fn until(limit: Duration, what: &str, so: impl Fn() -> bool) -> Duration {
+/// Lets time pass until the condition holds, within the limit; returns how long it took.
+pub(crate) async fn wait_until(limit: Duration, what: &str, so: impl Fn() -> bool) -> Duration {
     let begin = Instant::now();
     while !so() {
         assert!(begin.elapsed() <= limit, "{what}: not within {limit:?}");
@@ -112,14 +117,17 @@ pub(crate) fn id(path: &str) -> Option<ObjectId> {
 }
 
 pub(crate) fn gateway_verdict(generation: i64, attached_routes: u32) -> Arc<Verdict> {
-    let conditions = vec![Condition::plain(Code::GatewayAccepted), Condition::plain(Code::GatewayProgrammed)];
+    let conditions = vec![
+        Condition::without_diagnostics(Code::GatewayAccepted),
+        Condition::without_diagnostics(Code::GatewayProgrammed),
+    ];
     let listener = ListenerVerdict {
         name: "http".to_owned(),
         port: 80,
         attached_routes,
         supported_kinds: vec![],
         sockets: vec![],
-        conditions: vec![Condition::plain(Code::ListenerAccepted)],
+        conditions: vec![Condition::without_diagnostics(Code::ListenerAccepted)],
     };
     let addresses = vec!["192.0.2.1".to_owned()];
     Arc::new(Verdict { generation, conditions, addresses, listeners: vec![listener], ..Verdict::default() })
@@ -134,7 +142,8 @@ pub(crate) fn route_verdict(generation: i64, code: Code) -> Arc<Verdict> {
         section_name: None,
         port: None,
     };
-    let conditions = vec![Condition::plain(code), Condition::plain(Code::RouteResolvedRefs)];
-    let parent = ParentVerdict { controller: US.into(), index: 0, parent, conditions };
+    let conditions =
+        vec![Condition::without_diagnostics(code), Condition::without_diagnostics(Code::RouteResolvedRefs)];
+    let parent = ParentVerdict { controller: CONTROLLER.into(), index: 0, parent, conditions };
     Arc::new(Verdict { generation, parents: vec![parent], ..Verdict::default() })
 }

@@ -1,4 +1,4 @@
-//! A small API server that plays one scenario: it keeps objects, lists and watches them, and fails as it is told.
+//! A small fake API server: keeps objects, lists and watches them, and injects failures.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
@@ -17,44 +17,44 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
-/// More than any request of ours, in bytes.
+/// More than any request of Portico, in bytes.
 const MOST: usize = 1 << 20;
 
-/// What a scenario holds; requests hold the other end.
+/// The handle of a test; requests share the state.
 #[derive(Clone)]
-pub(crate) struct Api {
+pub(crate) struct FakeApiServer {
     pub(crate) address: SocketAddr,
-    state: Arc<Mutex<State>>,
-    /// Changed with every change of `state`, so that watches look again.
-    moved: watch::Sender<u64>,
-    /// Changed with every request.
-    asked: watch::Sender<u64>,
+    state: Arc<Mutex<FakeApiState>>,
+    /// Incremented with every change of `state`, which wakes the watches.
+    state_changes: watch::Sender<u64>,
+    /// Incremented with every request.
+    request_count: watch::Sender<u64>,
 }
 
 #[derive(Default)]
-struct State {
+struct FakeApiState {
     version: u64,
-    /// By API version, such as `v1` or `gateway.networking.k8s.io/v1`: plural and whether it has namespaces.
+    /// By API version, such as `v1` or `gateway.networking.k8s.io/v1`: plural and whether it is namespaced.
     served: BTreeMap<String, BTreeMap<String, bool>>,
     /// By plural, namespace and name.
     objects: BTreeMap<(String, String, String), Value>,
-    /// What happened, by version.
+    /// Past events, by version.
     events: Vec<(u64, String, &'static str, Value)>,
-    /// By plural: what the next requests for it get instead of an answer.
-    faults: BTreeMap<String, VecDeque<Fault>>,
+    /// By plural: failures of the next requests.
+    failures: BTreeMap<String, VecDeque<InjectedFailure>>,
     token: Option<String>,
-    /// Whoever writes is answered as if he read.
+    /// Writes are handled like reads.
     is_read_only: bool,
-    /// Connections are dropped as they come.
+    /// New connections are dropped.
     down: bool,
-    /// So many were.
-    knocks: usize,
-    requests: Vec<Seen>,
+    /// The number of dropped connections.
+    dropped_connections: usize,
+    requests: Vec<RecordedRequest>,
 }
 
-/// What a request asked for.
+/// A recorded request.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
+pub(crate) struct RecordedRequest {
     pub(crate) path: String,
     pub(crate) query: String,
     pub(crate) accept: String,
@@ -62,35 +62,40 @@ pub(crate) struct Seen {
     pub(crate) body: String,
 }
 
-/// How a request goes wrong.
+/// How a request fails.
 #[derive(Clone, Debug)]
-pub(crate) enum Fault {
-    /// A status, as API servers answer it.
+pub(crate) enum InjectedFailure {
+    /// An error status.
     Status(u16, &'static str),
-    /// For a watch: so many events, then the connection breaks.
+    /// For a watch: this many events, then the connection breaks.
     Cut(usize),
-    /// For a watch: one event of these words, then the end.
+    /// For a watch: this event, then the end.
     Event(Value),
-    /// It is never answered.
-    Silence,
+    /// No response.
+    NoResponse,
 }
 
-impl State {
-    fn turns_away(&mut self) -> bool {
-        self.knocks += usize::from(self.down);
+impl FakeApiState {
+    fn drops_connection(&mut self) -> bool {
+        self.dropped_connections += usize::from(self.down);
         self.down
     }
 }
 
-type Answer = Response<BoxBody<Bytes, std::io::Error>>;
+type ApiResponse = Response<BoxBody<Bytes, std::io::Error>>;
 
-impl Api {
+impl FakeApiServer {
     /// With the kinds that every cluster has.
-    pub(crate) async fn start() -> Api {
+    pub(crate) async fn start() -> FakeApiServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let state = Arc::new(Mutex::new(State { is_read_only: true, ..State::default() }));
-        let api = Api { address, state, moved: watch::Sender::new(0), asked: watch::Sender::new(0) };
+        let state = Arc::new(Mutex::new(FakeApiState { is_read_only: true, ..FakeApiState::default() }));
+        let api = FakeApiServer {
+            address,
+            state,
+            state_changes: watch::Sender::new(0),
+            request_count: watch::Sender::new(0),
+        };
         for (plural, namespaced) in [("services", true), ("secrets", true), ("configmaps", true), ("namespaces", false)]
         {
             api.serve("v1", plural, namespaced);
@@ -102,13 +107,13 @@ impl Api {
             async move {
                 loop {
                     let Ok((stream, _)) = listener.accept().await else { continue };
-                    if api.state.lock().turns_away() {
-                        api.asked.send_modify(|asked| *asked += 1);
+                    if api.state.lock().drops_connection() {
+                        api.request_count.send_modify(|asked| *asked += 1);
                         continue;
                     }
                     let api = api.clone();
                     tokio::spawn(async move {
-                        let mut moved = api.moved.subscribe();
+                        let mut moved = api.state_changes.subscribe();
                         let state = api.state.clone();
                         let service = service_fn(move |request: Request<Incoming>| {
                             let api = api.clone();
@@ -117,7 +122,7 @@ impl Api {
                                 #[expect(clippy::disallowed_methods, reason = "it is limited")]
                                 let body = Limited::new(body, MOST).collect().await;
                                 let Ok(body) = body else { std::future::pending().await };
-                                match api.carry_out(Request::from_parts(head, body.to_bytes())) {
+                                match api.handle(Request::from_parts(head, body.to_bytes())) {
                                     Some(answer) => Ok::<_, Infallible>(answer),
                                     None => std::future::pending().await,
                                 }
@@ -136,11 +141,11 @@ impl Api {
         api
     }
 
-    /// A kubeconfig that leads here, with these credentials.
+    /// A kubeconfig for this server, with these credentials.
     pub(crate) fn kubeconfig(&self, user: &Value) -> String {
         let kubeconfig = json!({
-            "current-context": "played",
-            "contexts": [{"name": "played", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "fake",
+            "contexts": [{"name": "fake", "context": {"cluster": "c", "user": "u"}}],
             "clusters": [{"name": "c", "cluster": {"server": format!("http://{}", self.address)}}],
             "users": [{"name": "u", "user": user}],
         });
@@ -153,7 +158,7 @@ impl Api {
         });
     }
 
-    pub(crate) fn serve_no_more(&self, version: &str, plural: &str) {
+    pub(crate) fn stop_serving(&self, version: &str, plural: &str) {
         self.change(|state| {
             state.served.entry(version.to_owned()).or_default().remove(plural);
         });
@@ -182,25 +187,25 @@ impl Api {
         });
     }
 
-    /// Deletes an object, and nobody who watches is told.
-    pub(crate) fn lose(&self, plural: &str, namespace: &str, name: &str) {
+    /// Deletes an object without an event.
+    pub(crate) fn delete_without_event(&self, plural: &str, namespace: &str, name: &str) {
         let key = (plural.to_owned(), namespace.to_owned(), name.to_owned());
         self.state.lock().objects.remove(&key).unwrap();
     }
 
-    pub(crate) fn fail(&self, plural: &str, faults: impl IntoIterator<Item = Fault>) {
-        self.change(|state| state.faults.entry(plural.to_owned()).or_default().extend(faults));
+    pub(crate) fn fail(&self, plural: &str, faults: impl IntoIterator<Item = InjectedFailure>) {
+        self.change(|state| state.failures.entry(plural.to_owned()).or_default().extend(faults));
     }
 
-    /// Answers requests for it again.
-    pub(crate) fn mend(&self, plural: &str) {
+    /// Removes the injected failures.
+    pub(crate) fn clear_failures(&self, plural: &str) {
         self.change(|state| {
-            state.faults.remove(plural);
+            state.failures.remove(plural);
         });
     }
 
-    /// Only this token is accepted from now on, and every connection ends.
-    pub(crate) fn demand_token(&self, token: &str) {
+    /// Accepts only this token from now on, and closes every connection.
+    pub(crate) fn require_token(&self, token: &str) {
         self.state.lock().token = Some(token.to_owned());
         self.go_down();
         self.come_up();
@@ -214,29 +219,29 @@ impl Api {
         self.change(|state| state.down = false);
     }
 
-    /// Requests for a path that begins so, in the order in which they came.
-    pub(crate) fn requests(&self, path: &str) -> Vec<Seen> {
+    /// Requests with this path prefix, in order.
+    pub(crate) fn requests(&self, path: &str) -> Vec<RecordedRequest> {
         self.state.lock().requests.iter().filter(|seen| seen.path.starts_with(path)).cloned().collect()
     }
 
-    /// Waits until so many connections were dropped.
-    pub(crate) async fn until_knocked(&self, times: usize) {
-        let mut asked = self.asked.subscribe();
-        while self.state.lock().knocks < times {
+    /// Waits until this many connections were dropped.
+    pub(crate) async fn wait_for_dropped_connections(&self, times: usize) {
+        let mut asked = self.request_count.subscribe();
+        while self.state.lock().dropped_connections < times {
             asked.changed().await.unwrap();
         }
     }
 
-    /// Waits until there were so many requests for exactly this path.
-    pub(crate) async fn until_asked(&self, path: &str, times: usize) {
-        let mut asked = self.asked.subscribe();
+    /// Waits until there were this many requests for exactly this path.
+    pub(crate) async fn wait_for_requests(&self, path: &str, times: usize) {
+        let mut asked = self.request_count.subscribe();
         let exactly = || self.requests(path).iter().filter(|seen| seen.path == path).count();
         while exactly() < times {
             asked.changed().await.unwrap();
         }
     }
 
-    /// Sends every watch of a kind a bookmark, and then breaks it off.
+    /// Sends a bookmark to every watch of a kind, and then breaks it off.
     pub(crate) fn bookmark_and_cut(&self, plural: &str, version: u64) {
         let bookmark = json!({"type": "BOOKMARK", "object": bookmark(version)});
         self.change(|state| {
@@ -245,17 +250,17 @@ impl Api {
         });
     }
 
-    fn change(&self, change: impl FnOnce(&mut State)) {
+    fn change(&self, change: impl FnOnce(&mut FakeApiState)) {
         change(&mut self.state.lock());
-        self.moved.send_modify(|moved| *moved += 1);
+        self.state_changes.send_modify(|moved| *moved += 1);
     }
 
-    /// Writes of kinds that are served, as far as anybody needs them; everything else is read.
-    fn carry_out(&self, request: Request<Bytes>) -> Option<Answer> {
+    /// Handles writes of served kinds, as far as tests need them; everything else is read.
+    fn handle(&self, request: Request<Bytes>) -> Option<ApiResponse> {
         if request.method() == Method::GET || self.state.lock().is_read_only {
-            return self.answer(request);
+            return self.read(request);
         }
-        self.state.lock().requests.push(seen(&request));
+        self.state.lock().requests.push(record_request(&request));
         let sent: Value = serde_json::from_slice(request.body()).ok()?;
         let parts: Vec<&str> = request.uri().path().split('/').collect();
         let (namespace, rest) = match parts.iter().position(|part| *part == "namespaces") {
@@ -267,24 +272,24 @@ impl Api {
         let key = (plural.to_owned(), namespace.to_owned(), name.to_owned());
         let known = self.state.lock().objects.get(&key).cloned();
         let mut object = known.unwrap_or_else(|| json!({"metadata": {"namespace": namespace, "name": name}}));
-        merge(&mut object, &sent);
+        merge_patch(&mut object, &sent);
         self.put(plural, object);
         Some(body(StatusCode::OK, &self.state.lock().objects[&key]))
     }
 
-    /// Takes whatever is written, from now on.
-    #[allow(dead_code, reason = "not every test has somebody who writes")]
-    pub(crate) fn let_write(&self) {
+    /// Accepts writes from now on.
+    #[allow(dead_code, reason = "not every test writes")]
+    pub(crate) fn allow_writes(&self) {
         self.change(|state| state.is_read_only = false);
     }
 
-    /// None for no answer at all.
-    fn answer(&self, request: Request<Bytes>) -> Option<Answer> {
+    /// None for no response.
+    fn read(&self, request: Request<Bytes>) -> Option<ApiResponse> {
         let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let seen = seen(&request);
+        let seen = record_request(&request);
         let mut state = self.state.lock();
         state.requests.push(seen.clone());
-        self.asked.send_modify(|asked| *asked += 1);
+        self.request_count.send_modify(|asked| *asked += 1);
         if state.token.as_ref().is_some_and(|token| text(header::AUTHORIZATION) != format!("Bearer {token}")) {
             return Some(status(401, "Unauthorized"));
         }
@@ -305,10 +310,10 @@ impl Api {
         if !served.contains_key(plural) {
             return Some(status(404, "no such resource"));
         }
-        let fault = state.faults.get_mut(plural).and_then(VecDeque::pop_front);
+        let fault = state.failures.get_mut(plural).and_then(VecDeque::pop_front);
         match fault {
-            Some(Fault::Status(code, message)) => return Some(status(code, message)),
-            Some(Fault::Silence) => return None,
+            Some(InjectedFailure::Status(code, message)) => return Some(status(code, message)),
+            Some(InjectedFailure::NoResponse) => return None,
             _ => {}
         }
         Some(match name {
@@ -319,7 +324,7 @@ impl Api {
                     None => status(404, "no such object"),
                 }
             }
-            // Kept without an event, since nobody watches what we write.
+            // Kept without an event: Portico does not watch the objects that it creates here.
             None if seen.method == Method::POST => {
                 let mut created: Value = serde_json::from_str(&seen.body).unwrap();
                 created["metadata"]["resourceVersion"] = json!("1");
@@ -336,17 +341,23 @@ impl Api {
         })
     }
 
-    fn watch(&self, plural: String, namespace: Option<String>, seen: &Seen, fault: Option<Fault>) -> Answer {
+    fn watch(
+        &self,
+        plural: String,
+        namespace: Option<String>,
+        seen: &RecordedRequest,
+        fault: Option<InjectedFailure>,
+    ) -> ApiResponse {
         let initial = seen.query.contains("sendInitialEvents=true");
         let mut from: u64 = parameter(&seen.query, "resourceVersion").parse().unwrap_or_default();
         let field = parameter(&seen.query, "fieldSelector").replace("%3D", "=");
-        let mut left = if let Some(Fault::Cut(events)) = fault { events } else { usize::MAX };
+        let mut left = if let Some(InjectedFailure::Cut(events)) = fault { events } else { usize::MAX };
         let state = self.state.clone();
-        let mut moved = self.moved.subscribe();
+        let mut moved = self.state_changes.subscribe();
         let (send, mut received) = mpsc::channel::<Result<Frame<Bytes>, std::io::Error>>(1);
         tokio::spawn(async move {
             let mut lines: Vec<Value> = Vec::new();
-            if let Some(Fault::Event(event)) = fault {
+            if let Some(InjectedFailure::Event(event)) = fault {
                 lines.push(event);
                 left = 1;
             } else if initial {
@@ -401,8 +412,8 @@ impl Api {
     }
 }
 
-/// What null is merged with goes (RFC 7396).
-fn merge(target: &mut Value, patch: &Value) {
+/// Null removes a field (RFC 7396).
+fn merge_patch(target: &mut Value, patch: &Value) {
     let Value::Object(fields) = patch else {
         *target = patch.clone();
         return;
@@ -413,13 +424,13 @@ fn merge(target: &mut Value, patch: &Value) {
     for (name, value) in fields {
         match value {
             Value::Null => drop(target.as_object_mut().unwrap().remove(name)),
-            value => merge(&mut target[name], value),
+            value => merge_patch(&mut target[name], value),
         }
     }
 }
 
-fn list(state: &State, plural: &str, namespace: Option<&str>, seen: &Seen) -> Answer {
-    // Pages of one, so that whoever reads only the first is found out.
+fn list(state: &FakeApiState, plural: &str, namespace: Option<&str>, seen: &RecordedRequest) -> ApiResponse {
+    // Pages of one object, to catch clients that read only the first page.
     let start: usize = parameter(&seen.query, "continue").parse().unwrap_or_default();
     let all: Vec<_> = matching(state, plural, namespace, "").cloned().collect();
     let mut meta = json!({"resourceVersion": state.version.to_string()});
@@ -431,7 +442,7 @@ fn list(state: &State, plural: &str, namespace: Option<&str>, seen: &Seen) -> An
 }
 
 fn matching<'a>(
-    state: &'a State,
+    state: &'a FakeApiState,
     plural: &'a str,
     namespace: Option<&'a str>,
     field: &'a str,
@@ -444,7 +455,7 @@ fn matching<'a>(
     state.objects.iter().filter(move |(key, _)| wanted(key)).map(|(_, object)| object)
 }
 
-fn resources(version: &str, served: &BTreeMap<String, bool>) -> Answer {
+fn resources(version: &str, served: &BTreeMap<String, bool>) -> ApiResponse {
     let resources: Vec<_> = served
         .iter()
         .map(|(plural, namespaced)| {
@@ -470,21 +481,21 @@ fn parameter(query: &str, name: &str) -> String {
     value.unwrap_or_default().to_owned()
 }
 
-fn status(code: u16, message: &str) -> Answer {
+fn status(code: u16, message: &str) -> ApiResponse {
     let value = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "code": code});
     body(StatusCode::from_u16(code).unwrap(), &value)
 }
 
-fn body(status: StatusCode, value: &Value) -> Answer {
+fn body(status: StatusCode, value: &Value) -> ApiResponse {
     let body = Full::new(Bytes::from(value.to_string())).map_err(|never| match never {});
     let response = Response::builder().status(status).header(header::CONTENT_TYPE, "application/json");
     response.body(body.boxed()).unwrap()
 }
 
-/// What a request says, for tests that ask what was sent.
-fn seen(request: &Request<Bytes>) -> Seen {
+/// The recorded parts of a request.
+fn record_request(request: &Request<Bytes>) -> RecordedRequest {
     let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    Seen {
+    RecordedRequest {
         path: request.uri().path().to_owned(),
         query: request.uri().query().unwrap_or_default().to_owned(),
         accept: accept.unwrap_or_default().to_owned(),

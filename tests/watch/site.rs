@@ -1,4 +1,4 @@
-//! A source that reads from the played API server, and a store that it fills.
+//! A source connected to the fake API server, and the store that it fills.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -6,32 +6,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portico::api::{Kind, ObjectId};
-use portico::k8s::{Access, Installed, Observed, Refused, Source};
+use portico::k8s::{Access, ApiServerSource, InstalledApis, Observed, RejectedObject};
 use portico::store::Store;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-use crate::api::Api;
+use crate::api::FakeApiServer;
 
-pub(crate) struct Site {
-    pub(crate) source: Source,
+pub(crate) struct WatchSite {
+    pub(crate) source: ApiServerSource,
     pub(crate) store: Store,
     pub(crate) complete: bool,
-    pub(crate) installed: Arc<Installed>,
+    pub(crate) installed: Arc<InstalledApis>,
     pub(crate) observed: BTreeMap<ObjectId, Option<Observed>>,
-    pub(crate) refused: BTreeMap<ObjectId, Option<Refused>>,
-    /// Leave what is wanted as it is, instead of what the store refers to.
-    pub(crate) keep_wanted: bool,
+    pub(crate) rejected: BTreeMap<ObjectId, Option<RejectedObject>>,
+    /// Keep the wanted objects, instead of what the store refers to.
+    pub(crate) keep_referenced: bool,
     folder: TempDir,
 }
 
-impl Site {
-    pub(crate) async fn start(api: &Api) -> Site {
-        Site::start_in(api, &[]).await
+impl WatchSite {
+    pub(crate) async fn start(api: &FakeApiServer) -> WatchSite {
+        WatchSite::start_in(api, &[]).await
     }
 
-    pub(crate) async fn start_in(api: &Api, namespaces: &[&str]) -> Site {
+    pub(crate) async fn start_in(api: &FakeApiServer, namespaces: &[&str]) -> WatchSite {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("token"), "first").unwrap();
         let kubeconfig = api.kubeconfig(&json!({"tokenFile": folder.path().join("token")}));
@@ -40,45 +40,45 @@ impl Site {
         let access = Access::Kubeconfig { file: Some(file), context: None };
         let connection = access.connect().await.unwrap();
         let namespaces = namespaces.iter().map(|name| (*name).to_owned()).collect();
-        let source = Source::start(access, connection, namespaces);
-        Site {
+        let source = ApiServerSource::start(access, connection, namespaces);
+        WatchSite {
             source,
             store: Store::default(),
             complete: false,
             installed: Arc::default(),
             observed: BTreeMap::new(),
-            refused: BTreeMap::new(),
-            keep_wanted: false,
+            rejected: BTreeMap::new(),
+            keep_referenced: false,
             folder,
         }
     }
 
     pub(crate) fn write_token(&self, token: &str) {
-        // In one step: half a token is none.
+        // Atomically: a partial token is invalid.
         let (new, file) = (self.folder.path().join("new"), self.folder.path().join("token"));
         std::fs::write(&new, token).unwrap();
         std::fs::rename(new, file).unwrap();
     }
 
-    /// Takes one delivery to the store, as the control loop does.
+    /// Applies one delivery to the store, as the control loop does.
     pub(crate) async fn next(&mut self) {
         let delivery = self.source.next().await;
         self.store.apply(delivery.batch);
         self.complete |= delivery.complete;
         self.observed.extend(delivery.observed);
-        self.refused.extend(delivery.refused);
+        self.rejected.extend(delivery.rejected);
         if let Some(installed) = delivery.installed {
             self.installed = installed;
         }
-        if !self.keep_wanted {
-            let refs = self.store.refs();
+        if !self.keep_referenced {
+            let refs = self.store.dependency_index();
             let wanted: BTreeSet<_> =
-                refs.mentioned(Kind::Secret).chain(refs.mentioned(Kind::ConfigMap)).cloned().collect();
-            self.source.want(wanted);
+                refs.referenced(Kind::Secret).chain(refs.referenced(Kind::ConfigMap)).cloned().collect();
+            self.source.set_referenced(wanted);
         }
     }
 
-    pub(crate) async fn until(&mut self, what: &str, is: impl Fn(&Site) -> bool) {
+    pub(crate) async fn wait_until(&mut self, what: &str, is: impl Fn(&WatchSite) -> bool) {
         let waiting = async {
             while !is(self) {
                 self.next().await;
@@ -89,14 +89,14 @@ impl Site {
         }
     }
 
-    /// Waits until what is being waited for mentions this.
-    pub(crate) async fn until_waiting(&self, word: &str) {
+    /// Waits until the missing preconditions mention this.
+    pub(crate) async fn wait_until_missing(&self, word: &str) {
         let mut waiting = self.source.waiting_for();
-        let said = waiting.wait_for(|waiting| waiting.join(", ").contains(word));
-        timeout(DEADLINE, said).await.expect("in time").unwrap();
+        let mentioned = waiting.wait_for(|waiting| waiting.join(", ").contains(word));
+        timeout(DEADLINE, mentioned).await.expect("in time").unwrap();
     }
 
-    pub(crate) fn waiting_for(&self) -> String {
+    pub(crate) fn missing(&self) -> String {
         self.source.waiting_for().borrow().join(", ")
     }
 
@@ -120,7 +120,7 @@ impl Site {
     }
 }
 
-/// A Service in TLS, with the authority that is to be trusted for it.
+/// A Service with TLS, and the ConfigMap of the authority to trust.
 pub(crate) fn service(name: &str, authority: &str) -> Value {
     let annotations = json!({
         "konghq.com/protocol": "https", "konghq.com/tls-verify": "true",
@@ -170,5 +170,5 @@ pub(crate) fn namespace(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 }
 
-/// Long: what is waited for takes a moment, unless both cores are busy.
+/// Long, for machines whose cores are busy.
 const DEADLINE: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! What stands behind the proxy: it answers at once, says who it is, and checks what it got.
+//! The backend behind the proxy: responds immediately, identifies itself, and verifies request bodies.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::pattern::{self, Follow};
+use crate::pattern::{self, BodyChecker};
 
-/// A backend that runs on the present runtime until it is dropped or retired.
+/// A backend on the current runtime. It runs until it is dropped or finished.
 pub struct Backend {
     pub address: SocketAddr,
     stage: watch::Sender<Stage>,
@@ -18,31 +18,31 @@ pub struct Backend {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// The number changes when connections without a request are closed.
+    /// Serving; a change of the number closes idle connections.
     Serving(u64),
-    /// No new connections.
-    Deaf,
-    /// Connections end with their present request.
+    /// Accepts no new connections.
+    NotAccepting,
+    /// Connections end after their current request.
     Leaving,
 }
 
-/// How long the answer to a path is: `/bytes/1000` gets 1000, every other path a few.
-pub(crate) fn answer_bytes(path: &str) -> usize {
+/// Length of the response body for a path: `/bytes/1000` returns 1000 bytes, every other path a few.
+pub(crate) fn response_bytes(path: &str) -> usize {
     let wish = path.split_once("/bytes/").and_then(|(_, rest)| rest.split(['/', '?']).next());
-    wish.and_then(|wish| wish.parse().ok()).map_or(SMALL, |wish: usize| wish.min(pattern::LONGEST))
+    wish.and_then(|wish| wish.parse().ok()).map_or(SMALL, |wish: usize| wish.min(pattern::MAX_BODY))
 }
 
 const SMALL: usize = 64;
-/// What is answered with the head of the request as it came.
+/// Path whose response body is the received request head.
 pub(crate) const HEAD: &str = "/head";
 
 impl Backend {
     pub async fn start(listen: SocketAddr, name: &str) -> Result<Backend> {
-        Backend::adding(listen, name, "").await
+        Backend::start_with_fields(listen, name, "").await
     }
 
-    /// One whose answers have further lines in their heads, each with its end.
-    pub(crate) async fn adding(listen: SocketAddr, name: &str, fields: &str) -> Result<Backend> {
+    /// A backend that adds header lines to its responses, each with CRLF.
+    pub(crate) async fn start_with_fields(listen: SocketAddr, name: &str, fields: &str) -> Result<Backend> {
         let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
         let address = listener.local_addr()?;
         let (stage, stages) = watch::channel(Stage::Serving(0));
@@ -55,10 +55,10 @@ impl Backend {
                     accepted = listener.accept() => {
                         let Ok((stream, _)) = accepted else { continue };
                         let (name, fields, stages) = (Arc::clone(&name), Arc::clone(&fields), stages.clone());
-                        // A connection that breaks is the load's to notice: it is behind the same proxy.
+                        // A broken connection is reported by the load generator, which uses the same proxy.
                         tokio::spawn(async move { serve(stream, &name, &fields, stages).await.ok() });
                     }
-                    // The backend was dropped, or retires.
+                    // The backend was dropped or finished.
                     _ = changed.wait_for(|stage| !matches!(stage, Stage::Serving(_))) => return,
                 }
             }
@@ -66,9 +66,10 @@ impl Backend {
         Ok(Backend { address, stage })
     }
 
-    /// Closes the connections that have no request now, and the others after their answer, as servers do with connections
-    /// that were idle for long. New ones are welcome.
-    pub fn hang_up(&self) {
+    /// Closes idle connections, and busy ones after their response, like a server whose idle timeout expires. New
+    /// connections
+    /// are still accepted.
+    pub fn close_idle(&self) {
         self.stage.send_modify(|stage| {
             if let Stage::Serving(times) = stage {
                 *times += 1;
@@ -76,12 +77,12 @@ impl Backend {
         });
     }
 
-    /// Takes no new connections. Those that are open are served on.
+    /// Accepts no new connections but continues to serve the open ones.
     pub fn stop_accepting(&self) {
-        self.stage.send_replace(Stage::Deaf);
+        self.stage.send_replace(Stage::NotAccepting);
     }
 
-    /// Closes the connections, those in use after their answer, and waits until all are closed.
+    /// Closes all connections, busy ones after their response, and waits for that.
     pub async fn finish(self) {
         self.stage.send_replace(Stage::Leaving);
         self.stage.closed().await;
@@ -90,7 +91,7 @@ impl Backend {
 
 async fn serve(mut stream: TcpStream, name: &str, fields: &str, mut stages: watch::Receiver<Stage>) -> Result<()> {
     stream.set_nodelay(true)?;
-    // What was said before this connection came does not concern it, but for the end.
+    // Stages before this connection do not apply to it, except for the last.
     if *stages.borrow_and_update() == Stage::Leaving {
         return Ok(());
     }
@@ -103,12 +104,12 @@ async fn serve(mut stream: TcpStream, name: &str, fields: &str, mut stages: watc
                 read = stream.read_buf(&mut buffer) => if read? == 0 { return Ok(()) },
                 changed = stages.changed() => {
                     match *stages.borrow() {
-                        // The backend was dropped instead of retired.
+                        // The backend was dropped instead of finished.
                         _ if changed.is_err() => return Ok(()),
                         Stage::Leaving => return Ok(()),
-                        // No server closes a connection as idle that is new.
+                        // Servers do not close new connections as idle.
                         Stage::Serving(_) if served => return Ok(()),
-                        Stage::Serving(_) | Stage::Deaf => {}
+                        Stage::Serving(_) | Stage::NotAccepting => {}
                     }
                 }
             }
@@ -119,7 +120,7 @@ async fn serve(mut stream: TcpStream, name: &str, fields: &str, mut stages: watc
             }
             ensure!(stream.read_buf(&mut buffer).await? > 0, "the request ends early");
         };
-        let mut follow = Follow::default();
+        let mut follow = BodyChecker::default();
         if field(&head, "transfer-encoding").is_some() {
             loop {
                 let size = usize::from_str_radix(&line(&mut stream, &mut buffer).await?, 16)?;
@@ -138,11 +139,11 @@ async fn serve(mut stream: TcpStream, name: &str, fields: &str, mut stages: watc
     }
 }
 
-fn write(answer: &mut Vec<u8>, (name, fields): (&str, &str), head: &str, follow: &Follow) {
+fn write(answer: &mut Vec<u8>, (name, fields): (&str, &str), head: &str, follow: &BodyChecker) {
     use std::io::Write as _;
     answer.clear();
     let path = head.split(' ').nth(1).unwrap_or_default();
-    let body = if path == HEAD { head.as_bytes() } else { pattern::body(answer_bytes(path)) };
+    let body = if path == HEAD { head.as_bytes() } else { pattern::body(response_bytes(path)) };
     let number = field(head, "x-number").unwrap_or_default();
     let rule = field(head, "x-rule").unwrap_or_default();
     let received = if follow.differs { "broken".to_owned() } else { follow.length.to_string() };
@@ -152,7 +153,7 @@ fn write(answer: &mut Vec<u8>, (name, fields): (&str, &str), head: &str, follow:
          x-received: {received}\r\n{fields}\r\n",
         body.len()
     )
-    .expect("memory takes everything");
+    .expect("writing to a Vec succeeds");
     answer.extend_from_slice(body);
 }
 
@@ -174,7 +175,7 @@ async fn line(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<String> {
     }
 }
 
-async fn body(stream: &mut TcpStream, buffer: &mut Vec<u8>, length: usize, follow: &mut Follow) -> Result<()> {
+async fn body(stream: &mut TcpStream, buffer: &mut Vec<u8>, length: usize, follow: &mut BodyChecker) -> Result<()> {
     let mut left = length;
     loop {
         let part = buffer.len().min(left);

@@ -1,28 +1,28 @@
-//! A client of HTTP/1.1 that reads strictly: whatever an answer may not look like is an error.
+//! A strict HTTP/1.1 client: every malformed response is an error.
 
 use anyhow::{Context, Result, bail, ensure};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::pattern::{self, Follow};
-use crate::plan::Shape;
+use crate::pattern::{self, BodyChecker};
+use crate::plan::RequestShape;
 
-/// What is checked of an answer.
+/// The verified parts of a response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Answer {
+pub struct LoadResponse {
     pub status: u16,
-    /// Which backend says that it answered.
+    /// Name of the backend in the response.
     pub backend: String,
-    /// What a filter of the rule added to the request, as the backend saw it.
+    /// Header value added by a filter of the rule, as received by the backend.
     pub rule: String,
-    /// The number of the request that the backend answered.
+    /// Number of the request, as received by the backend.
     pub number: Option<u64>,
-    /// How many bytes of the request's body came to the backend, all of them right.
+    /// Number of body bytes that the backend received correctly.
     pub received: Option<usize>,
     pub length: usize,
-    /// A byte of the body is another one than was sent.
+    /// The body differs from the expected one.
     pub differs: bool,
-    /// The connection serves no further request.
-    pub last: bool,
+    /// The connection is closed after this response.
+    pub closes: bool,
 }
 
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {}
@@ -40,19 +40,19 @@ impl Connection {
         Connection { stream, request: Vec::new(), buffer: Vec::with_capacity(BUFFER), used: 0 }
     }
 
-    pub(crate) async fn exchange(&mut self, shape: &Shape, number: u64, last: bool) -> Result<Answer> {
+    pub(crate) async fn exchange(&mut self, shape: &RequestShape, number: u64, last: bool) -> Result<LoadResponse> {
         write(&mut self.request, shape, number, last);
         self.stream.write_all(&self.request).await.context("cannot send the request")?;
         self.answer().await
     }
 
-    async fn answer(&mut self) -> Result<Answer> {
+    async fn answer(&mut self) -> Result<LoadResponse> {
         let head = self.head().await?;
         let text = std::str::from_utf8(&self.buffer[self.used..head]).context("the head is not text")?;
         let (answer, length) = read_head(text)?;
         self.used = head;
         let mut answer = answer;
-        let mut follow = Follow::default();
+        let mut follow = BodyChecker::default();
         match length {
             Some(length) => self.body(length, &mut follow).await?,
             None => loop {
@@ -67,14 +67,14 @@ impl Connection {
             },
         }
         (answer.length, answer.differs) = (follow.length, follow.differs);
-        // Nothing was asked for, so whatever else is there belongs to nobody.
-        ensure!(self.used == self.buffer.len(), "{} bytes behind the answer", self.buffer.len() - self.used);
+        // No further request was sent, so there must be no more bytes.
+        ensure!(self.used == self.buffer.len(), "{} bytes after the response", self.buffer.len() - self.used);
         self.buffer.clear();
         self.used = 0;
         Ok(answer)
     }
 
-    /// Where the head ends.
+    /// Waits for the complete head and returns its end.
     async fn head(&mut self) -> Result<usize> {
         loop {
             let unread = &self.buffer[self.used..];
@@ -83,7 +83,7 @@ impl Connection {
             }
             let inside = unread.len();
             if self.fill().await? == 0 {
-                bail!("the connection closed {inside} bytes into the head of an answer");
+                bail!("the connection closed {inside} bytes into the head of a response");
             }
         }
     }
@@ -100,7 +100,7 @@ impl Connection {
         }
     }
 
-    async fn body(&mut self, length: usize, follow: &mut Follow) -> Result<()> {
+    async fn body(&mut self, length: usize, follow: &mut BodyChecker) -> Result<()> {
         let mut left = length;
         loop {
             let unread = &self.buffer[self.used..];
@@ -120,15 +120,15 @@ impl Connection {
             self.buffer.clear();
             self.used = 0;
         }
-        self.stream.read_buf(&mut self.buffer).await.context("cannot read the answer")
+        self.stream.read_buf(&mut self.buffer).await.context("cannot read the response")
     }
 }
 
-pub(crate) fn write(request: &mut Vec<u8>, shape: &Shape, number: u64, last: bool) {
+pub(crate) fn write(request: &mut Vec<u8>, shape: &RequestShape, number: u64, last: bool) {
     use std::io::Write as _;
     request.clear();
-    let Shape { method, host, path, fields, .. } = shape;
-    let into_memory = "memory takes everything";
+    let RequestShape { method, host, path, fields, .. } = shape;
+    let into_memory = "writing to a Vec succeeds";
     write!(request, "{method} {path} HTTP/1.1\r\nhost: {host}\r\nx-number: {number}\r\n{fields}").expect(into_memory);
     if last {
         request.extend_from_slice(b"connection: close\r\n");
@@ -151,23 +151,25 @@ pub(crate) fn write(request: &mut Vec<u8>, shape: &Shape, number: u64, last: boo
     request.extend_from_slice(body);
 }
 
-/// The answer as far as its head goes, and the length of its body; None if that comes in chunks.
-fn read_head(text: &str) -> Result<(Answer, Option<usize>)> {
+/// Parses the head. Returns the length of the body, `None` if it is chunked.
+fn read_head(text: &str) -> Result<(LoadResponse, Option<usize>)> {
     let mut lines = text.split("\r\n");
     let first = lines.next().unwrap_or_default();
     let status = first.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).and_then(|code| code.parse().ok());
-    let mut answer =
-        Answer { status: status.with_context(|| format!("no status line: {first:?}"))?, ..Answer::default() };
+    let mut answer = LoadResponse {
+        status: status.with_context(|| format!("no status line: {first:?}"))?,
+        ..LoadResponse::default()
+    };
     let (mut length, mut chunked) = (None, false);
     for line in lines.filter(|line| !line.is_empty()) {
-        let (name, value) = line.split_once(':').with_context(|| format!("no header field: {line:?}"))?;
+        let (name, value) = line.split_once(':').with_context(|| format!("invalid header field: {line:?}"))?;
         let value = value.trim();
         match name.to_ascii_lowercase().as_str() {
             "x-backend" => value.clone_into(&mut answer.backend),
             "x-rule" => value.clone_into(&mut answer.rule),
             "x-number" => answer.number = value.parse().ok(),
             "x-received" => answer.received = value.parse().ok(),
-            "connection" => answer.last |= value.eq_ignore_ascii_case("close"),
+            "connection" => answer.closes |= value.eq_ignore_ascii_case("close"),
             "content-length" => {
                 ensure!(length.is_none(), "two lengths");
                 length = Some(value.parse().with_context(|| format!("a length of {value:?}"))?);
@@ -179,10 +181,10 @@ fn read_head(text: &str) -> Result<(Answer, Option<usize>)> {
             _ => {}
         }
     }
-    ensure!(length.is_some() != chunked, "the answer needs a length or chunks, and not both");
+    ensure!(length.is_some() != chunked, "the response needs either a length or chunks");
     Ok((answer, length))
 }
 
-/// Of our own chunks: no power of two, so that they straddle buffers.
+/// Size of request chunks: not a power of two, so that chunks straddle buffers.
 const CHUNK: usize = 3000;
 const BUFFER: usize = 128 * 1024;

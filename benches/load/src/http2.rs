@@ -1,4 +1,4 @@
-//! A client of HTTP/2. The frames are hyper's; what comes in them is checked as for HTTP/1.1.
+//! An HTTP/2 client. hyper handles the frames; responses are verified as for HTTP/1.1.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -13,11 +13,11 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 
-use crate::http1::{Answer, Stream};
-use crate::pattern::{self, Follow};
-use crate::plan::Shape;
+use crate::http1::{LoadResponse, Stream};
+use crate::pattern::{self, BodyChecker};
+use crate::plan::RequestShape;
 
-/// One connection for many requests at a time.
+/// One connection for many concurrent requests.
 #[derive(Clone)]
 pub(crate) struct Connection {
     sender: SendRequest<Parts>,
@@ -29,7 +29,7 @@ impl Connection {
         let mut http = http2::Builder::new(OnThisThread);
         http.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW);
         let (sender, connection) = http.handshake(TokioIo::new(stream)).await?;
-        // It ends with its senders; what goes wrong reaches whoever waits for an answer.
+        // The task ends with its senders; errors are reported through the pending responses.
         tokio::task::spawn_local(async move { connection.await.ok() });
         Ok(Connection { sender, scheme })
     }
@@ -38,29 +38,33 @@ impl Connection {
         !self.sender.is_closed()
     }
 
-    pub(crate) async fn exchange(&mut self, shape: &Shape, number: u64) -> Result<Answer> {
-        let Shape { method, host, path, body, chunked, .. } = shape;
-        ensure!(shape.fields.is_empty(), "further fields are for HTTP/1.1");
+    pub(crate) async fn exchange(&mut self, shape: &RequestShape, number: u64) -> Result<LoadResponse> {
+        let RequestShape { method, host, path, body, chunked, .. } = shape;
+        ensure!(shape.fields.is_empty(), "additional fields are supported for HTTP/1.1 only");
         let uri: Uri = format!("{}://{host}{path}", self.scheme).parse()?;
         let mut request = Request::new(Parts::new(body.unwrap_or_default(), *chunked));
         *request.method_mut() = method.parse()?;
         *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_2;
         request.headers_mut().insert("x-number", number.into());
-        self.sender.ready().await.context("the connection takes no request")?;
-        let response = self.sender.send_request(request).await.context("no answer")?;
+        self.sender.ready().await.context("the connection accepts no request")?;
+        let response = self.sender.send_request(request).await.context("no response")?;
         let (head, mut incoming) = response.into_parts();
         let text =
             |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-        let mut follow = Follow::default();
+        let mut follow = BodyChecker::default();
         while let Some(frame) = poll_fn(|cx| Pin::new(&mut incoming).poll_frame(cx)).await {
             if let Some(data) = frame.context("the body ends early")?.data_ref() {
                 follow.read(data);
             }
         }
         let length = text("content-length");
-        ensure!(length.is_empty() || length == follow.length.to_string(), "a body of {length} has {}", follow.length);
-        Ok(Answer {
+        ensure!(
+            length.is_empty() || length == follow.length.to_string(),
+            "content-length {length} but {} bytes",
+            follow.length
+        );
+        Ok(LoadResponse {
             status: head.status.as_u16(),
             backend: text("x-backend"),
             rule: text("x-rule"),
@@ -68,12 +72,12 @@ impl Connection {
             received: text("x-received").parse().ok(),
             length: follow.length,
             differs: follow.differs,
-            last: false,
+            closes: false,
         })
     }
 }
 
-/// The body of a request, in parts, with or without saying its length.
+/// A request body in parts, with or without a known length.
 pub(crate) struct Parts {
     parts: VecDeque<&'static [u8]>,
     length: Option<usize>,
@@ -115,5 +119,5 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for OnThisThread {
 }
 
 const PART: usize = 3000;
-/// Enough that the load is not what a body waits for.
+/// Large enough that flow control of the client never limits a body.
 const WINDOW: u32 = 1 << 20;

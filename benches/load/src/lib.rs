@@ -1,14 +1,14 @@
-//! Load with a fixed rate, of which every answer is checked.
+//! A load generator with a fixed rate that verifies every response.
 //!
 //! ```text
 //!   pace ──tickets──▶ connections ──▶ the proxy ──▶ backend
-//!                          └── judge ──▶ report
+//!                          └── check ──▶ report
 //! ```
 //!
-//! The rate is kept by a clock that does not wait for answers (an open model): when the proxy stalls, requests pile up and
-//! the time they wait counts as theirs, as it would for users.
+//! The rate is independent of responses (an open model): when the proxy stalls, requests queue up and their waiting
+//! time counts as latency, as it would for users.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is run by people, and the table is the result")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "an interactive program that prints its result")]
 
 pub mod backend;
 pub mod compare;
@@ -25,8 +25,8 @@ mod run;
 mod server;
 mod tls;
 
-pub use http1::Answer;
-pub use plan::{Inspect, Judge, Plan, Protocol, Sent, Shape};
+pub use http1::LoadResponse;
+pub use plan::{CertificateCheck, CompletedRequest, Plan, Protocol, RequestShape, ResponseCheck};
 pub use report::Report;
 pub use run::run;
 pub use tls::Tls;

@@ -1,4 +1,4 @@
-//! The clock that says when requests are due, on a thread of its own, since the timers of tokio know milliseconds only.
+//! Clock for due requests, in a separate thread because timers of tokio have a resolution of milliseconds.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ pub(crate) struct Tickets {
 }
 
 impl Tickets {
-    /// Issues `rate` tickets per second for this long, whether or not anybody takes them.
+    /// Issues `rate` tickets per second for `duration`, independent of their use.
     pub(crate) fn issue(rate: u32, duration: Duration) -> Arc<Tickets> {
         let tickets = Arc::new(Tickets { due: Mutex::default(), count: Semaphore::new(0) });
         let issuer = Arc::clone(&tickets);
@@ -30,7 +30,7 @@ impl Tickets {
                     #[expect(clippy::disallowed_methods, reason = "this thread does nothing but sleep")]
                     thread::sleep(due - now);
                 }
-                // Waking late is our own slowness and not the proxy's. Waiting for a connection is the proxy's.
+                // A late wake-up is a delay of this program and not counted; waiting for a connection is counted.
                 issuer.due.lock().push_back((number, Instant::now().max(due)));
                 issuer.count.add_permits(1);
             }
@@ -39,7 +39,7 @@ impl Tickets {
         tickets
     }
 
-    /// The next request and when it was due. None when all were issued; whoever is late by then takes what is left.
+    /// The next request and its due time. `None` after all tickets were issued and taken.
     pub(crate) async fn take(&self) -> Option<(u64, Instant)> {
         if let Ok(permit) = self.count.acquire().await {
             permit.forget();

@@ -1,15 +1,15 @@
-//! What bodies are made of: one sequence known to both sides, so that a byte that is lost, doubled or swapped is seen.
+//! Content of bodies: a sequence known to both sides, so that lost, duplicated or swapped bytes are detected.
 
 use std::sync::LazyLock;
 
-/// The longest body.
-pub(crate) const LONGEST: usize = 1 << 20;
+/// Maximum length of a body.
+pub(crate) const MAX_BODY: usize = 1 << 20;
 
 static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    let mut bytes = Vec::with_capacity(LONGEST);
-    while bytes.len() < LONGEST {
-        // xorshift64 (Marsaglia, 2003): no period that a chunk or a buffer could have.
+    let mut bytes = Vec::with_capacity(MAX_BODY);
+    while bytes.len() < MAX_BODY {
+        // xorshift64 (Marsaglia, 2003): its period never aligns with chunks or buffers.
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
@@ -18,19 +18,19 @@ static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
     bytes
 });
 
-/// The body of this length.
+/// The body with a given length.
 pub(crate) fn body(length: usize) -> &'static [u8] {
-    &BYTES[..length.min(LONGEST)]
+    &BYTES[..length.min(MAX_BODY)]
 }
 
-/// Follows a body as it comes in.
+/// Verifies a body incrementally.
 #[derive(Default)]
-pub(crate) struct Follow {
+pub(crate) struct BodyChecker {
     pub(crate) length: usize,
     pub(crate) differs: bool,
 }
 
-impl Follow {
+impl BodyChecker {
     pub(crate) fn read(&mut self, bytes: &[u8]) {
         let end = self.length + bytes.len();
         self.differs |= BYTES.get(self.length..end) != Some(bytes);

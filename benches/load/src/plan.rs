@@ -1,4 +1,4 @@
-//! What is to be sent, how often, and what is right.
+//! What to send, at which rate, and which responses are correct.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,20 +6,20 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::http1::Answer;
+use crate::http1::LoadResponse;
 use crate::tls::Tls;
 
-/// Says what is wrong with an answer, if anything is.
-pub type Judge = Arc<dyn Fn(&Sent, &Answer) -> Result<(), String> + Send + Sync>;
+/// Returns the error in a response, if any.
+pub type ResponseCheck = Arc<dyn Fn(&CompletedRequest, &LoadResponse) -> Result<(), String> + Send + Sync>;
 
-/// Says what is wrong with a certificate that was shown between two moments.
-pub type Inspect = Arc<dyn Fn(Instant, Instant, &[u8]) -> Result<(), String> + Send + Sync>;
+/// Returns the error in a certificate that was received between two instants, if any.
+pub type CertificateCheck = Arc<dyn Fn(Instant, Instant, &[u8]) -> Result<(), String> + Send + Sync>;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
     #[default]
     Http1,
-    /// Several places for requests share a connection that is kept.
+    /// Several request slots share a keep-alive connection.
     Http2,
 }
 
@@ -27,83 +27,83 @@ pub enum Protocol {
 #[derive(Clone)]
 pub struct Plan {
     pub target: SocketAddr,
-    /// Requests per second. None: each connection sends as soon as it has its answer.
+    /// Requests per second. `None`: each connection sends its next request after the response.
     pub rate: Option<u32>,
     pub duration: Duration,
-    /// Connections that are kept.
-    pub kept: usize,
-    /// Places for connections that serve one request each.
-    pub fresh: usize,
-    /// Sent in turn.
-    pub shapes: Vec<Shape>,
-    /// None: without TLS.
+    /// Number of keep-alive connections.
+    pub keep_alive: usize,
+    /// Number of concurrent connections with one request each.
+    pub single_use: usize,
+    /// Sent in rotation.
+    pub shapes: Vec<RequestShape>,
+    /// `None`: without TLS.
     pub tls: Option<Tls>,
     pub protocol: Protocol,
-    /// Beyond what is checked of every answer.
-    pub judge: Option<Judge>,
-    /// Says what is wrong with the certificate that was shown, if anything is.
-    pub inspect: Option<Inspect>,
+    /// Additional check of responses.
+    pub response_check: Option<ResponseCheck>,
+    /// Check of the server certificate.
+    pub certificate_check: Option<CertificateCheck>,
 }
 
 impl Plan {
-    /// Kept connections of HTTP/1.1, as fast as it goes.
-    pub fn new(target: SocketAddr, shapes: Vec<Shape>, duration: Duration, kept: usize) -> Plan {
+    /// Keep-alive HTTP/1.1 connections at full speed.
+    pub fn new(target: SocketAddr, shapes: Vec<RequestShape>, duration: Duration, keep_alive: usize) -> Plan {
         Plan {
             target,
             rate: None,
             duration,
-            kept,
-            fresh: 0,
+            keep_alive,
+            single_use: 0,
             shapes,
             tls: None,
             protocol: Protocol::Http1,
-            judge: None,
-            inspect: None,
+            response_check: None,
+            certificate_check: None,
         }
     }
 }
 
 /// One kind of request.
 #[derive(Clone, Debug)]
-pub struct Shape {
+pub struct RequestShape {
     pub method: &'static str,
     pub host: String,
     pub path: String,
-    /// Bytes of the body; None if there is none.
+    /// Bytes of the body; `None` without a body.
     pub body: Option<usize>,
     /// Send the body in chunks.
     pub chunked: bool,
-    /// Bytes of the answer's body.
+    /// Expected length of the response body.
     pub answer: usize,
-    /// Further lines of the head, each with its end. Of HTTP/1.1 only.
+    /// Additional header lines with CRLF; HTTP/1.1 only.
     pub fields: Arc<str>,
 }
 
-impl Shape {
+impl RequestShape {
     pub fn get(host: &str, path: &str) -> Self {
-        Shape {
+        RequestShape {
             method: "GET",
             host: host.to_owned(),
             path: path.to_owned(),
             body: None,
             chunked: false,
-            answer: crate::backend::answer_bytes(path),
+            answer: crate::backend::response_bytes(path),
             fields: "".into(),
         }
     }
 
     pub fn post(host: &str, path: &str, body: usize, chunked: bool) -> Self {
-        Shape { method: "POST", body: Some(body), chunked, ..Shape::get(host, path) }
+        RequestShape { method: "POST", body: Some(body), chunked, ..RequestShape::get(host, path) }
     }
 }
 
-/// A request that was sent and has its answer.
+/// A completed request.
 #[derive(Clone, Copy, Debug)]
-pub struct Sent<'p> {
-    pub shape: &'p Shape,
+pub struct CompletedRequest<'p> {
+    pub shape: &'p RequestShape,
     pub number: u64,
-    /// Before the first byte of it, and of the connection if that is its own.
+    /// Before its first byte, or before connecting if the connection is new.
     pub begin: Instant,
-    /// After the last byte of the answer.
+    /// After the last byte of the response.
     pub end: Instant,
 }

@@ -1,4 +1,4 @@
-//! What a process has used, from `/proc`.
+//! Resource usage of a process, from `/proc`.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -7,27 +7,26 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-/// One process. nginx serves in a child of the process that was started.
+/// One process. nginx serves requests in a child of the started process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Process(pub(crate) u32);
 
 impl Process {
-    /// The first child, if there is one by now, else the process itself.
+    /// The first child if one exists, otherwise the process itself.
     pub(crate) fn serving(self) -> Process {
         let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.0)).unwrap_or_default();
         children.split_whitespace().next().and_then(|child| child.parse().ok()).map_or(self, Process)
     }
 
-    /// User and system time so far, of the threads there are. A thread that has ended takes its time with it; those that do
-    /// the work stay.
+    /// User and system time of the existing threads. The time of ended threads is lost, but worker threads do not end.
     pub(crate) fn cpu(self) -> Result<Duration> {
         Ok(Duration::from_nanos(self.threads()?.values().sum()))
     }
 
-    /// What each thread has used so far, in nanoseconds, by its name in `/proc`.
+    /// CPU time of each thread in nanoseconds, by its name in `/proc`.
     pub(crate) fn threads(self) -> Result<HashMap<OsString, u64>> {
         let threads = fs::read_dir(format!("/proc/{}/task", self.0)).context("the process is gone")?;
-        // What `stat` says is in hundredths of a second, too coarse for a few thousand requests.
+        // `stat` has a resolution of 10 ms, too coarse for a few thousand requests.
         let time = |thread: fs::DirEntry| -> Option<(OsString, u64)> {
             let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
             Some((thread.file_name(), text.split_whitespace().next()?.parse().ok()?))
@@ -35,7 +34,7 @@ impl Process {
         Ok(threads.flatten().filter_map(time).collect())
     }
 
-    /// User and system time since then, of the threads that are still there.
+    /// User and system time since `before` of the threads that still exist.
     pub(crate) fn cpu_since(self, before: &HashMap<OsString, u64>) -> Result<Duration> {
         let since = |(thread, now): (&OsString, &u64)| now - before.get(thread).copied().unwrap_or_default().min(*now);
         Ok(Duration::from_nanos(self.threads()?.iter().map(since).sum()))

@@ -1,4 +1,4 @@
-//! How a run went, for people and for programs.
+//! Results of a run, as text and as JSON.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,20 +9,20 @@ use serde_json::{Value, json};
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     pub good: u64,
-    /// No answer, or none that is whole.
+    /// No response, or an incomplete one.
     pub failed: u64,
-    /// An answer that is whole, and not the right one.
+    /// A complete but wrong response.
     pub wrong: u64,
-    /// Bytes of good answers' bodies.
+    /// Body bytes of correct responses.
     pub bytes: u64,
     pub elapsed: Duration,
-    /// TLS handshakes of the connections, and those of them that went on with an earlier session.
+    /// TLS handshakes, and those that resumed a session.
     pub handshakes: u64,
     pub resumed: u64,
-    /// Of good answers, from when the request was due to the last byte.
+    /// Latencies of correct responses, from the due time to the last byte.
     latencies: Vec<Duration>,
-    /// How often each kind of trouble was seen; the first few kinds.
-    troubles: BTreeMap<String, u64>,
+    /// Counts of the first distinct errors.
+    errors: BTreeMap<String, u64>,
 }
 
 impl Report {
@@ -34,22 +34,22 @@ impl Report {
 
     pub(crate) fn failed(&mut self, what: String) {
         self.failed += 1;
-        self.note(what);
+        self.record_error(what);
     }
 
     pub(crate) fn wrong(&mut self, what: String) {
         self.wrong += 1;
-        self.note(what);
+        self.record_error(what);
     }
 
-    pub(crate) fn shook_hands(&mut self, resumed: bool) {
+    pub(crate) fn record_handshake(&mut self, resumed: bool) {
         self.handshakes += 1;
         self.resumed += u64::from(resumed);
     }
 
-    fn note(&mut self, what: String) {
-        if self.troubles.len() < TROUBLES || self.troubles.contains_key(&what) {
-            *self.troubles.entry(what).or_default() += 1;
+    fn record_error(&mut self, what: String) {
+        if self.errors.len() < MAX_DISTINCT_ERRORS || self.errors.contains_key(&what) {
+            *self.errors.entry(what).or_default() += 1;
         }
     }
 
@@ -65,7 +65,7 @@ impl Report {
         self.good as f64 / self.elapsed.as_secs_f64()
     }
 
-    /// The latency that this share of the good answers did not exceed.
+    /// The latency that this share of the correct responses did not exceed.
     pub fn percentile(&self, share: f64) -> Duration {
         let last = self.latencies.len().saturating_sub(1);
         self.latencies.get((last as f64 * share).round() as usize).copied().unwrap_or_default()
@@ -82,8 +82,10 @@ impl Report {
             "body_bytes": self.bytes,
             "tls_handshakes": self.handshakes,
             "tls_resumed": self.resumed,
-            "latency_us": { "p50": micros(0.5), "p90": micros(0.9), "p99": micros(0.99), "p999": micros(0.999), "max": micros(1.0) },
-            "troubles": self.troubles,
+            "latency_us": {
+                "p50": micros(0.5), "p90": micros(0.9), "p99": micros(0.99), "p999": micros(0.999), "max": micros(1.0),
+            },
+            "troubles": self.errors,
         })
     }
 }
@@ -112,12 +114,12 @@ impl fmt::Display for Report {
         if self.handshakes > 0 {
             writeln!(f, "TLS       {:>10} handshakes, {} of them resumed", self.handshakes, self.resumed)?;
         }
-        for (trouble, times) in &self.troubles {
+        for (trouble, times) in &self.errors {
             writeln!(f, "{times:>8} × {trouble}")?;
         }
         Ok(())
     }
 }
 
-/// Kinds of trouble that are told apart; most are alike, and the first ones say most.
-const TROUBLES: usize = 20;
+/// Maximum number of distinct errors; most errors are alike, and the first ones matter most.
+const MAX_DISTINCT_ERRORS: usize = 20;

@@ -1,4 +1,4 @@
-//! Runs a plan: connections that take tickets, send, check and note.
+//! Runs a plan: connections that take tickets, send requests, verify responses and record results.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -11,16 +11,16 @@ use tokio::sync::Mutex;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, timeout};
 
-use crate::http1::{Answer, Connection, Stream};
+use crate::http1::{Connection, LoadResponse, Stream};
 use crate::http2;
 use crate::pace::Tickets;
-use crate::plan::{Plan, Protocol, Sent, Shape};
+use crate::plan::{CompletedRequest, Plan, Protocol, RequestShape};
 use crate::report::Report;
 
-/// Sends what the plan says and reports how it went. Runs on the thread that calls it.
+/// Runs the plan on the current thread and returns the results.
 pub async fn run(plan: Plan) -> Report {
     let begin = Instant::now();
-    let shared = Rc::new(Shared {
+    let shared = Rc::new(RunState {
         tickets: plan.rate.map(|rate| Tickets::issue(rate, plan.duration)),
         end: begin + plan.duration,
         next: Cell::new(0),
@@ -29,14 +29,14 @@ pub async fn run(plan: Plan) -> Report {
     });
     let tasks = LocalSet::new();
     let mut slot = Slot::default();
-    for place in 0..shared.plan.kept + shared.plan.fresh {
-        let kept = place < shared.plan.kept;
+    for place in 0..shared.plan.keep_alive + shared.plan.single_use {
+        let kept = place < shared.plan.keep_alive;
         if !kept || place % STREAMS == 0 {
             slot = Slot::default();
         }
         tasks.spawn_local(connection(Rc::clone(&shared), Rc::clone(&slot), kept));
     }
-    // It would keep the last connection of HTTP/2 open.
+    // It would keep the last HTTP/2 connection open.
     drop(slot);
     tasks.await;
     let mut report = shared.report.take();
@@ -45,7 +45,7 @@ pub async fn run(plan: Plan) -> Report {
     report
 }
 
-struct Shared {
+struct RunState {
     plan: Plan,
     tickets: Option<Arc<Tickets>>,
     end: Instant,
@@ -53,7 +53,7 @@ struct Shared {
     report: RefCell<Report>,
 }
 
-impl Shared {
+impl RunState {
     /// Waits until the next request is due.
     async fn next(&self) -> Option<(u64, Instant)> {
         if let Some(tickets) = &self.tickets {
@@ -66,16 +66,16 @@ impl Shared {
     }
 }
 
-/// The connection of HTTP/2 that several places share.
+/// An HTTP/2 connection shared by several request slots.
 type Slot = Rc<Mutex<Option<http2::Connection>>>;
 
-async fn connection(all: Rc<Shared>, slot: Slot, kept: bool) {
+async fn connection(all: Rc<RunState>, slot: Slot, kept: bool) {
     let plan = &all.plan;
     let mut open: Option<Connection> = None;
     while let Some((number, due)) = all.next().await {
         let number_of_shapes = plan.shapes.len() as u64;
         let shape = &plan.shapes[(number % number_of_shapes) as usize];
-        // Of the connections for one request, half are closed by the proxy and half by us.
+        // Half of the connections with one request are closed by the proxy, the other half by the client.
         let last = !kept && (number / number_of_shapes).is_multiple_of(2);
         let begin = Instant::now();
         let exchange = async {
@@ -85,7 +85,7 @@ async fn connection(all: Rc<Shared>, slot: Slot, kept: bool) {
                     let (stream, scheme) = connect(plan, &all.report).await?;
                     *shared = Some(http2::Connection::new(stream, scheme).await?);
                 }
-                let mut connection = shared.clone().context("a connection was just made")?;
+                let mut connection = shared.clone().context("the connection was just opened")?;
                 drop(shared);
                 return connection.exchange(shape, number).await;
             }
@@ -94,21 +94,21 @@ async fn connection(all: Rc<Shared>, slot: Slot, kept: bool) {
                 None => Connection::new(connect(plan, &all.report).await?.0),
             };
             let answer = connection.exchange(shape, number, last).await?;
-            ensure!(last || !answer.last, "the proxy closes a connection that was to be kept");
+            ensure!(last || !answer.closes, "the proxy closed a keep-alive connection");
             if kept {
                 open = Some(connection);
             }
             anyhow::Ok(answer)
         };
-        let outcome = timeout(PATIENCE, exchange).await.context("no answer in time").flatten();
+        let outcome = timeout(RESPONSE_TIMEOUT, exchange).await.context("response timeout").flatten();
         let end = Instant::now();
         let mut report = all.report.borrow_mut();
         match outcome {
             Err(error) => report.failed(format!("{} {}: {error:#}", shape.method, shape.path)),
             Ok(answer) => {
-                let sent = Sent { shape, number, begin, end };
+                let sent = CompletedRequest { shape, number, begin, end };
                 let verdict = check(&sent, &answer)
-                    .and_then(|()| plan.judge.as_ref().map_or(Ok(()), |judge| judge(&sent, &answer)));
+                    .and_then(|()| plan.response_check.as_ref().map_or(Ok(()), |judge| judge(&sent, &answer)));
                 match verdict {
                     Ok(()) => report.good(end - due, answer.length),
                     Err(message) => report.wrong(format!("{} {}: {message}: {answer:?}", shape.method, shape.path)),
@@ -118,38 +118,38 @@ async fn connection(all: Rc<Shared>, slot: Slot, kept: bool) {
     }
 }
 
-/// What goes over it, and the scheme that it is for.
+/// Connects to the target. Returns the stream and the URL scheme.
 pub(crate) async fn connect(plan: &Plan, report: &RefCell<Report>) -> Result<(Box<dyn Stream>, &'static str)> {
     let begin = Instant::now();
     let stream = TcpStream::connect(plan.target).await.context("cannot connect")?;
     stream.set_nodelay(true)?;
     let Some(tls) = &plan.tls else { return Ok((Box::new(stream), "http")) };
     let (stream, certificate, resumed) = tls.connect(stream).await?;
-    report.borrow_mut().shook_hands(resumed);
-    if let Some(inspect) = &plan.inspect {
+    report.borrow_mut().record_handshake(resumed);
+    if let Some(inspect) = &plan.certificate_check {
         inspect(begin, Instant::now(), &certificate).map_err(|message| anyhow::anyhow!(message))?;
     }
     Ok((Box::new(stream), "https"))
 }
 
-/// What holds for every answer.
-fn check(sent: &Sent<'_>, answer: &Answer) -> Result<(), String> {
-    let Shape { body, answer: length, .. } = sent.shape;
+/// Checks that apply to every response.
+fn check(sent: &CompletedRequest<'_>, answer: &LoadResponse) -> Result<(), String> {
+    let RequestShape { body, answer: length, .. } = sent.shape;
     if answer.status != 200 {
         return Err(format!("status {}", answer.status));
     }
     if answer.number != Some(sent.number) {
-        return Err(format!("this is the answer to request {:?}, not {}", answer.number, sent.number));
+        return Err(format!("this is the response to request {:?}, not {}", answer.number, sent.number));
     }
     if answer.received != Some(body.unwrap_or_default()) {
-        return Err("the backend got another body".to_owned());
+        return Err("the backend received a different body".to_owned());
     }
     if answer.length != *length || answer.differs {
-        return Err("the body is another one".to_owned());
+        return Err("the body differs from the expected one".to_owned());
     }
     Ok(())
 }
 
-/// Requests that share a kept connection of HTTP/2 at a time.
+/// Concurrent requests on a keep-alive HTTP/2 connection.
 const STREAMS: usize = 8;
-const PATIENCE: Duration = Duration::from_secs(20);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);

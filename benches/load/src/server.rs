@@ -1,5 +1,5 @@
-//! The servers that are compared, with the same work to do: one worker, a pinned core, kept connections to the backend, the
-//! same fields added to a request, a log line for each, on disk.
+//! The compared servers with the same work: one worker, a pinned core, keep-alive connections to the backend, the same
+//! added request headers, and an access log on disk.
 
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
@@ -16,7 +16,7 @@ pub(crate) const HOST: &str = "bench.example";
 pub(crate) struct Server {
     pub(crate) name: &'static str,
     pub(crate) address: SocketAddr,
-    /// The same with TLS.
+    /// The address with TLS.
     pub(crate) secure: SocketAddr,
     child: Child,
     output: PathBuf,
@@ -27,15 +27,15 @@ impl Server {
         Process(self.child.id())
     }
 
-    /// What it has to say, for whoever finds that it does not run.
-    pub(crate) fn said(&self) -> String {
+    /// Output of the server, for error messages.
+    pub(crate) fn output(&self) -> String {
         fs::read_to_string(&self.output).unwrap_or_default()
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // nginx passes SIGTERM on to its workers, and would leave them behind on SIGKILL.
+        // nginx forwards SIGTERM to its workers; SIGKILL would leave them running.
         let told = Command::new("kill").arg(self.child.id().to_string()).status();
         if !told.is_ok_and(|status| status.success()) {
             self.child.kill().ok();
@@ -44,20 +44,20 @@ impl Drop for Server {
     }
 }
 
-/// What Portico is started with.
+/// Settings for starting Portico.
 #[derive(Clone, Copy)]
 pub(crate) struct Setup<'a> {
     pub(crate) binary: &'a Path,
     pub(crate) folder: &'a Path,
     pub(crate) backend: SocketAddr,
     pub(crate) key: &'a KeyPair,
-    /// Beyond those that every measurement has.
+    /// Flags in addition to those of every measurement.
     pub(crate) flags: &'a [&'a str],
-    /// Beyond the route to the backend, in YAML.
+    /// Objects in addition to the route to the backend, as YAML.
     pub(crate) objects: &'a str,
-    /// Where Ingresses are served, if there are any.
+    /// Listener for Ingresses, if any.
     pub(crate) ingress: Option<SocketAddr>,
-    /// Whether each request is a line in a file.
+    /// Whether requests are logged to a file.
     pub(crate) access_log: bool,
 }
 
@@ -65,7 +65,7 @@ pub(crate) fn portico(core: usize, setup: &Setup<'_>) -> Result<Server> {
     start_portico(pinned(core, setup.binary), setup)
 }
 
-/// The same as what valgrind runs; it writes what it counted to `counts` at the end.
+/// Portico under valgrind, which writes its counts to `counts` at the end.
 pub(crate) fn counted_portico(counts: &Path, setup: &Setup<'_>) -> Result<Server> {
     start_portico(counted(counts, setup.binary), setup)
 }
@@ -77,7 +77,7 @@ fn counted(counts: &Path, binary: &Path) -> Command {
 }
 
 fn start_portico(mut command: Command, setup: &Setup<'_>) -> Result<Server> {
-    let (address, secure) = (free()?, free()?);
+    let (address, secure) = (free_address()?, free_address()?);
     let folder = setup.folder.join("portico");
     let manifests = folder.join("manifests");
     fs::create_dir_all(&manifests)?;
@@ -96,7 +96,7 @@ pub(crate) fn nginx(binary: &Path, core: usize, folder: &Path, backend: SocketAd
     start_nginx(pinned(core, binary), folder, backend, key)
 }
 
-/// In one process, since valgrind counts by process.
+/// nginx as a single process, since valgrind counts per process.
 pub(crate) fn counted_nginx(
     binary: &Path,
     counts: &Path,
@@ -110,7 +110,7 @@ pub(crate) fn counted_nginx(
 }
 
 fn start_nginx(mut command: Command, folder: &Path, backend: SocketAddr, key: &KeyPair) -> Result<Server> {
-    let (address, secure) = (free()?, free()?);
+    let (address, secure) = (free_address()?, free_address()?);
     let folder = folder.join("nginx");
     fs::create_dir_all(&folder)?;
     let configuration = folder.join("nginx.conf");
@@ -137,11 +137,11 @@ fn start(
     Ok(Server { name, address, secure, child, output })
 }
 
-pub(crate) fn free() -> Result<SocketAddr> {
+pub(crate) fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-/// A certificate and its key, as files in PEM.
+/// PEM files of a certificate and its key.
 pub(crate) struct KeyPair {
     certificate: PathBuf,
     key: PathBuf,
@@ -222,8 +222,10 @@ stringData:
     ))
 }
 
-/// Buffers its log, as Portico does, and has memory for the longest body, which it would otherwise write to disk. Adds the fields that Portico adds. Its usual 1,000 requests per connection would have
-/// it close connections that the load keeps.
+/// Configures nginx like Portico: a buffered access log, memory for the longest body, which nginx would otherwise write
+/// to
+/// disk, and the same added headers. `keepalive_requests` must exceed its default of 1,000, at which nginx would close
+/// keep-alive connections of the load.
 fn nginx_conf(folder: &Path, address: SocketAddr, secure: SocketAddr, backend: SocketAddr, key: &KeyPair) -> String {
     let (folder, certificate, key) = (folder.display(), key.certificate.display(), key.key.display());
     format!(

@@ -1,4 +1,4 @@
-//! A TLS client that takes every certificate, and tells which one it was shown.
+//! A TLS client that accepts every certificate and returns it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::plan::Protocol;
 
-/// How to greet a server.
+/// TLS client settings.
 #[derive(Clone, Debug)]
 pub struct Tls {
     config: Arc<ClientConfig>,
@@ -24,29 +24,30 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Asks for the certificate of `host`, every time: a resumed session shows none.
-    pub fn to(host: &str, protocol: Protocol) -> Result<Tls> {
+    /// Full handshakes with `host`, since a resumed session contains no certificate.
+    pub fn new(host: &str, protocol: Protocol) -> Result<Tls> {
         let mut provider = aws_lc_rs::default_provider();
-        // What every server has, so that all do the same work.
+        // A group that all servers support, so that all do the same work.
         provider.kx_groups = vec![aws_lc_rs::kx_group::X25519];
         let provider = Arc::new(provider);
         let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Any(provider)))
+            .with_custom_certificate_verifier(Arc::new(AnyCertificateVerifier(provider)))
             .with_no_client_auth();
         config.resumption = Resumption::disabled();
         config.alpn_protocols = vec![match protocol {
             Protocol::Http1 => b"http/1.1".to_vec(),
             Protocol::Http2 => b"h2".to_vec(),
         }];
-        let name = ServerName::try_from(host.to_owned()).with_context(|| format!("{host} is no name"))?;
+        let name =
+            ServerName::try_from(host.to_owned()).with_context(|| format!("{host} is not a valid server name"))?;
         Ok(Tls { config: Arc::new(config), name })
     }
 
-    /// Goes on with an earlier session where it can.
+    /// Resumes sessions where possible.
     pub fn resuming(mut self) -> Tls {
-        Arc::make_mut(&mut self.config).resumption = Resumption::store(Arc::new(Session::default()));
+        Arc::make_mut(&mut self.config).resumption = Resumption::store(Arc::new(TicketStore::default()));
         self
     }
 
@@ -54,7 +55,7 @@ impl Tls {
         (self.config, self.name)
     }
 
-    /// The connection, the certificate, and whether an earlier session goes on.
+    /// Returns the stream, the certificate, and whether a session was resumed.
     pub(crate) async fn connect(&self, stream: TcpStream) -> Result<(TlsStream<TcpStream>, Vec<u8>, bool)> {
         let stream = TlsConnector::from(Arc::clone(&self.config))
             .connect(self.name.clone(), stream)
@@ -67,15 +68,14 @@ impl Tls {
     }
 }
 
-/// Tickets, each for one connection. rustls would keep eight of them, so that of many connections that begin at once a good
-/// part would not resume.
+/// Single-use session tickets. The store of rustls keeps only eight, too few for many connections opened at once.
 #[derive(Debug, Default)]
-struct Session {
+struct TicketStore {
     tickets: Mutex<VecDeque<Tls13ClientSessionValue>>,
     group: Mutex<Option<NamedGroup>>,
 }
 
-impl ClientSessionStore for Session {
+impl ClientSessionStore for TicketStore {
     fn set_kx_hint(&self, _name: ServerName<'static>, group: NamedGroup) {
         *self.group.lock() = Some(group);
     }
@@ -84,7 +84,7 @@ impl ClientSessionStore for Session {
         *self.group.lock()
     }
 
-    // What is measured speaks TLS 1.3.
+    // Measured handshakes use TLS 1.3.
     fn set_tls12_session(&self, _name: ServerName<'static>, _session: Tls12ClientSessionValue) {}
 
     fn tls12_session(&self, _name: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
@@ -108,11 +108,11 @@ impl ClientSessionStore for Session {
 
 const TICKETS: usize = 4096;
 
-/// Whoever has the key of the certificate it shows will do.
+/// Accepts any certificate whose key the server owns.
 #[derive(Debug)]
-struct Any(Arc<CryptoProvider>);
+struct AnyCertificateVerifier(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Any {
+impl ServerCertVerifier for AnyCertificateVerifier {
     fn verify_server_cert(
         &self,
         _certificate: &CertificateDer<'_>,

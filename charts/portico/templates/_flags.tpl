@@ -1,11 +1,12 @@
-{{/* From values to the arguments of `portico run`. */}}
+{{/* Converts values to the arguments of `portico run`. */}}
 
-{{/* A number as the program reads it: never 1e+06. */}}
+{{/* Formats a number for the program: never as 1e+06. */}}
 {{- define "portico.text" -}}
 {{- if and (kindIs "float64" .) (eq (floor .) .) }}{{ int64 . }}{{ else }}{{ . }}{{ end }}
 {{- end }}
 
-{{/* What is set of .Values.config (an empty text, as tools write what is not set, is not), and what follows from other values, as YAML. */}}
+{{/* The set entries of .Values.config and the flags that other values imply, as YAML. An empty string counts as not set, because
+tools write it for missing values. */}}
 {{- define "portico.config" -}}
 {{- $config := dict }}
 {{- if eq (include "portico.ipv6" .) "true" }}
@@ -28,7 +29,7 @@
 {{- toYaml $config }}
 {{- end }}
 
-{{/* The arguments, as a list in YAML. In order of their names, so that nothing is rolled out for another order. */}}
+{{/* The arguments as a YAML list, sorted by name, so that another order does not cause a rollout. */}}
 {{- define "portico.args" -}}
 {{- $switches := list "allow-loopback-backends" "allow-port-sharing" "kong-compat-fail-open" "kong-metrics" "kubernetes" }}
 {{- $args := list "run" }}
@@ -38,7 +39,7 @@
 {{- if has $name $switches }}
 {{- if $value }}{{ $args = append $args (printf "--%s" $name) }}{{ end }}
 {{- else if kindIs "bool" $value }}
-{{- /* YAML reads a bare `off` as false. */}}
+{{- /* YAML parses a bare `off` as false. */}}
 {{- $args = append $args (printf "--%s=%s" $name (ternary "on" "off" $value)) }}
 {{- else if kindIs "slice" $value }}
 {{- range $value }}{{ $args = append $args (printf "--%s=%s" $name (include "portico.text" .)) }}{{ end }}
@@ -49,12 +50,12 @@
 {{- toYaml (concat $args (.Values.extraArgs | default list)) }}
 {{- end }}
 
-{{/* Where the Lease is. */}}
+{{/* The namespace of the Lease. */}}
 {{- define "portico.electionNamespace" -}}
 {{- index .Values.config "leader-election-namespace" | default .Release.Namespace }}
 {{- end }}
 
-{{/* The namespaces that are watched, as a list in YAML; empty for all. */}}
+{{/* The watched namespaces as a YAML list; empty for all. */}}
 {{- define "portico.namespaces" -}}
 {{- $names := list }}
 {{- range index .Values.config "watch-namespaces" | default list | join "," | splitList "," }}
@@ -63,17 +64,17 @@
 {{- toYaml (without $names "" | uniq) }}
 {{- end }}
 
-{{/* Whether the status of Ingresses says the address of the Service of this release, which has to be among what is watched. */}}
+{{/* Whether the status of Ingresses contains the address of the Service of this release. Portico has to watch that namespace. */}}
 {{- define "portico.publishes" -}}
 {{- $namespaces := include "portico.namespaces" . | fromYamlArray }}
 {{- $config := .Values.config }}
 {{- $watched := or (empty $namespaces) (has .Release.Namespace $namespaces) }}
-{{- $told := or (index $config "publish-service") (index $config "publish-status-address") }}
-{{- and .Values.service.enabled $watched (not $told) }}
+{{- $configured := or (index $config "publish-service") (index $config "publish-status-address") }}
+{{- and .Values.service.enabled $watched (not $configured) }}
 {{- end }}
 
-{{/* The ports of HTTP and HTTPS that clients of Ingresses see: the Service's, or on the host's network without one those that are
-listened on. What is off redirects to nobody, so any number will do. */}}
+{{/* The HTTP and HTTPS ports that clients of Ingresses use: those of the Service, or, on the host's network without a Service, the
+listen ports. A listener that is off gets no redirects, so any number is valid. */}}
 {{- define "portico.publicPorts" -}}
 {{- if .Values.service.enabled }}
 {{- .Values.service.ports.http }},{{ .Values.service.ports.https }}
@@ -90,7 +91,7 @@ listened on. What is off redirects to nobody, so any number will do. */}}
 {{- eq (first (.Values.service.ipFamilies | default list) | default "IPv4") "IPv6" }}
 {{- end }}
 
-{{/* Flags that other objects follow. As an argument or a variable of the container one of them would pass the chart by. */}}
+{{/* Flags that other objects depend on. In extraArgs or extraEnv, the chart could not read them. */}}
 {{- define "portico.followed" -}}
 - admin-listen
 - drain-delay
@@ -109,7 +110,7 @@ listened on. What is off redirects to nobody, so any number will do. */}}
 - watch-namespaces
 {{- end }}
 
-{{/* What is listened on, by flag, and the port that it is without the flag. */}}
+{{/* Listeners by flag, with their default ports. */}}
 {{- define "portico.listens" -}}
 admin-listen: "8101"
 echo: "0"
@@ -142,7 +143,7 @@ status-listen: "8100"
 {{- div (add $milliseconds 999) 1000 }}
 {{- end }}
 
-{{/* How long a Pod may take to end at the least: the time to drain, and a little for the last words. */}}
+{{/* Minimum termination grace period: the time to drain, and a margin. */}}
 {{- define "portico.ending" -}}
 {{- $delay := index .Values.config "drain-delay" | default "5s" }}
 {{- $timeout := index .Values.config "drain-timeout" | default "60s" }}

@@ -4,7 +4,7 @@
 {{- .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{/* As a Service may be called: a letter first, and no dots, which a release's name may have. Room is left for "-status". */}}
+{{/* A valid Service name: it begins with a letter and has no dots, which a release name may have. There is room for "-status". */}}
 {{- define "portico.fullname" -}}
 {{- $name := include "portico.name" . }}
 {{- $whole := .Values.fullnameOverride }}
@@ -15,7 +15,7 @@
 {{- $whole | replace "." "-" | trunc 56 | trimAll "-" }}
 {{- end }}
 
-{{/* Objects of the whole cluster: two releases of one name, in two namespaces, do not get into each other's way. */}}
+{{/* Name of cluster-scoped objects: releases of the same name in two namespaces do not conflict. */}}
 {{- define "portico.clusterName" -}}
 {{- $name := include "portico.fullname" . }}
 {{- if or (eq .Release.Namespace "portico-system") .Values.fullnameOverride }}
@@ -38,25 +38,25 @@ app.kubernetes.io/name: {{ include "portico.name" . | quote }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
-{{/* Those that nobody can set otherwise: the selector's, and by which Portico finds its own. */}}
+{{/* Labels that cannot be overridden: those of the selector, and the one by which Portico finds its own objects. */}}
 {{- define "portico.identity" -}}
 {{- include "portico.selector" . }}
 app.kubernetes.io/part-of: portico
 {{- end }}
 
-{{/* Labels as YAML, each once: (dict "root" $ "own" MAP "labels" MAP). What is said of one object wins over commonLabels, and
-what is the chart's own over both. */}}
+{{/* Labels as YAML, each once: (dict "root" $ "own" MAP "labels" MAP). The labels of one object take precedence over commonLabels,
+and those of the chart over both. */}}
 {{- define "portico.merged" -}}
 {{- $own := mergeOverwrite (include "portico.identity" .root | fromYaml) .own }}
 {{- toYaml (mergeOverwrite dict (.root.Values.commonLabels | default dict) (.labels | default dict) $own) }}
 {{- end }}
 
-{{/* Of Pods: nothing in them changes with the chart alone, which would replace them all. */}}
+{{/* Labels of Pods. They contain no chart version, so that a new chart alone does not replace all Pods. */}}
 {{- define "portico.podLabels" -}}
 {{- include "portico.merged" (dict "root" . "own" (include "portico.version" . | fromYaml) "labels" .Values.podLabels) }}
 {{- end }}
 
-{{/* What the workload and its Pods have more: a release is rolled out by it. */}}
+{{/* Additional label of the workload and its Pods; a new release changes it. */}}
 {{- define "portico.version" -}}
 app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | replace "+" "_" | trunc 63 | trimAll "-._" | quote }}
 {{- end }}
@@ -77,7 +77,7 @@ metadata:
   {{- end }}
 {{- end }}
 
-{{/* Of every object but Pods: (dict "root" $ "version" BOOL "labels" MAP) */}}
+{{/* Labels of every object except Pods: (dict "root" $ "version" BOOL "labels" MAP) */}}
 {{- define "portico.labels" -}}
 {{- $root := .root }}
 {{- $own := dict "app.kubernetes.io/managed-by" $root.Release.Service }}

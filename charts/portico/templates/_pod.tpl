@@ -1,4 +1,4 @@
-{{/* The Pod of the Deployment and of the DaemonSet. */}}
+{{/* The Pod template of the Deployment and the DaemonSet. */}}
 {{- define "portico.pod" -}}
 {{- $status := include "portico.port" (dict "root" . "flag" "status-listen") }}
 {{- $http := include "portico.port" (dict "root" . "flag" "ingress-http-listen") }}

@@ -1,4 +1,4 @@
-//! A backend in this process, so that what is measured is not how a Pod answers.
+//! A backend in this process, so that measurements do not depend on a Pod.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use crate::cluster::ADDRESS;
 
-/// A server whose every answer is an empty 200. It ends with this value.
+/// A server that responds to every request with an empty 200. It stops when dropped.
 pub(super) struct Backend {
     pub(super) address: SocketAddr,
     _server: JoinSet<()>,
@@ -33,13 +33,13 @@ impl Backend {
 
 async fn serve(listener: TcpListener) {
     let mut connections = JoinSet::new();
-    // Should it fail, for want of descriptors, then the bench does not get the answers it waits for.
+    // If accept fails, for example without free file descriptors, the benchmark fails for lack of responses.
     while let Ok((stream, _)) = listener.accept().await {
         while connections.try_join_next().is_some() {}
         connections.spawn(async move {
             let answer =
                 service_fn(|_: Request<Incoming>| async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) });
-            // How a connection ends is its client's business.
+            // Errors are reported by the client.
             drop(http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await);
         });
     }

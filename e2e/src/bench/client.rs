@@ -1,4 +1,4 @@
-//! A client of one Gateway: a kept connection, on which a request is sent once and never again.
+//! A client of one Gateway: a keep-alive connection on which requests are never retried.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,12 +14,12 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// Longer than anybody waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// More than any answer here.
-const MOST: usize = 64 << 10;
+/// Longer than any response takes.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Larger than any response body.
+const MAX_BODY: usize = 64 << 10;
 
-/// What is asked for.
+/// A request target.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
     pub(super) address: SocketAddr,
@@ -34,39 +34,39 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) async fn open(address: SocketAddr) -> Result<Connection> {
-        let stream = timeout(PATIENCE, TcpStream::connect(address)).await.context("no connection in time")?;
+        let stream = timeout(REQUEST_TIMEOUT, TcpStream::connect(address)).await.context("connection timed out")?;
         let stream = stream.with_context(|| format!("cannot connect to {address}"))?;
         stream.set_nodelay(true)?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await.context("no connection")?;
         let mut driver = JoinSet::new();
-        // What goes wrong there is told to whoever asks.
+        // Errors are reported to the caller of the request.
         driver.spawn(async { drop(connection.await) });
         Ok(Connection { sender, _driver: driver })
     }
 
-    /// False once the server has said that it closes it.
+    /// False once the server closes the connection.
     pub(super) async fn is_open(&mut self) -> bool {
         self.sender.ready().await.is_ok()
     }
 
-    /// The status of the answer, once all of it is here.
-    pub(super) async fn ask(&mut self, target: &Target) -> Result<u16> {
-        self.read(target).await.map(|(status, _)| status)
+    /// The status of the complete response.
+    pub(super) async fn request_status(&mut self, target: &Target) -> Result<u16> {
+        self.request(target).await.map(|(status, _)| status)
     }
 
-    /// The same, with what was answered.
-    pub(super) async fn read(&mut self, target: &Target) -> Result<(u16, String)> {
-        timeout(PATIENCE, self.read_now(target)).await.context("no answer in time")?
+    /// The status and body of the response.
+    pub(super) async fn request(&mut self, target: &Target) -> Result<(u16, String)> {
+        timeout(REQUEST_TIMEOUT, self.request_without_timeout(target)).await.context("response timed out")?
     }
 
-    async fn read_now(&mut self, target: &Target) -> Result<(u16, String)> {
+    async fn request_without_timeout(&mut self, target: &Target) -> Result<(u16, String)> {
         self.sender.ready().await.context("the connection is closed")?;
         let request = Request::get(&target.path).header(HOST, &target.host).body(Empty::new())?;
-        let answer = self.sender.send_request(request).await.context("no answer")?;
+        let answer = self.sender.send_request(request).await.context("no response")?;
         let status = answer.status().as_u16();
-        #[expect(clippy::disallowed_methods, reason = "it is limited")]
-        let body = Limited::new(answer.into_body(), MOST).collect();
-        let body = body.await.map_err(|error| anyhow::anyhow!("half an answer: {error}"))?;
+        #[expect(clippy::disallowed_methods, reason = "the body is limited")]
+        let body = Limited::new(answer.into_body(), MAX_BODY).collect();
+        let body = body.await.map_err(|error| anyhow::anyhow!("incomplete response: {error}"))?;
         Ok((status, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
     }
 }

@@ -1,4 +1,4 @@
-//! Two Pods, one of which is deleted while requests flow, and nothing is tried twice: neither by the client nor by a rule.
+//! Deletes one of two Pods while requests flow, without retries in the client or the route.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,27 +15,27 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::client::{Connection, Target};
-use super::figures::{Spread, load};
-use super::objects::{GATEWAY_API, PATIENCE, create, gateway, kind, programmed};
+use super::objects::{GATEWAY_API, OBJECT_TIMEOUT, create, gateway, kind, wait_until_programmed};
+use super::statistics::{DurationStats, load};
 use crate::cluster::Cluster;
-use crate::patience::until;
+use crate::wait::until;
 
 const NAME: &str = "failover";
-/// Connections that the client keeps.
-const KEPT: usize = 16;
+/// Idle connections that the client keeps.
+const MAX_IDLE: usize = 16;
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Failover {
     pub rate: u32,
     pub ok: usize,
     pub failed: usize,
-    /// Milliseconds from the API server's answer to the deletion until the Pod was gone.
+    /// Milliseconds from the response to the deletion until the Pod was gone.
     pub gone: f64,
-    /// And to the last request that failed.
+    /// Milliseconds from the response to the deletion until the last failed request.
     pub last_failure: f64,
-    /// Milliseconds from when a request was due to its answer.
-    pub answers: Option<Spread>,
-    /// What failed requests got, with their number.
+    /// Milliseconds from the scheduled time of a request to its response.
+    pub answers: Option<DurationStats>,
+    /// Errors of failed requests and their counts.
     pub failures: Vec<(String, usize)>,
     pub load: f64,
 }
@@ -55,7 +55,7 @@ impl Failover {
     ];
 
     pub(super) fn row(&self) -> Vec<String> {
-        let [_, mean, _, p95, max] = self.answers.as_ref().map(Spread::cells).unwrap_or_default();
+        let [_, mean, _, p95, max] = self.answers.as_ref().map(DurationStats::cells).unwrap_or_default();
         let failures: Vec<String> = self.failures.iter().map(|(what, number)| format!("{number}x {what}")).collect();
         vec![
             self.rate.to_string(),
@@ -72,7 +72,7 @@ impl Failover {
     }
 }
 
-/// Needs a node.
+/// Requires a node.
 pub(super) async fn measure(cluster: &Cluster, rate: u32, time: Duration) -> Result<Failover> {
     let gateways = kind(cluster, GATEWAY_API, "v1", "Gateway");
     let routes = kind(cluster, GATEWAY_API, "v1", "HTTPRoute");
@@ -83,21 +83,24 @@ pub(super) async fn measure(cluster: &Cluster, rate: u32, time: Duration) -> Res
     {
         create(api, &object).await?;
     }
-    let target =
-        Target { address: programmed(&gateways, NAME).await?, host: "failover.example".into(), path: "/".into() };
-    both_answer(cluster, &target).await?;
+    let target = Target {
+        address: wait_until_programmed(&gateways, NAME).await?,
+        host: "failover.example".into(),
+        path: "/".into(),
+    };
+    wait_for_both_pods(cluster, &target).await?;
 
     let pods: Api<Pod> = Api::default_namespaced(cluster.client());
     let listed = pods.list(&ListParams::default().labels(&format!("app={NAME}"))).await?;
-    let victim = listed.items.into_iter().find_map(|pod| pod.metadata.name).context("there is no Pod")?;
+    let victim = listed.items.into_iter().find_map(|pod| pod.metadata.name).context("there is no Pod to delete")?;
     let begin = Instant::now();
-    let requests = ask(&target, rate, time, begin);
+    let requests = send_requests(&target, rate, time, begin);
     let deletion = async {
         sleep_until(begin + time / 2).await;
-        pods.delete(&victim, &DeleteParams::default()).await.context("the Pod cannot be deleted")?;
+        pods.delete(&victim, &DeleteParams::default()).await.context("cannot delete the Pod")?;
         let deleted = Instant::now();
-        until("the Pod is gone", PATIENCE, async || {
-            ensure!(pods.get_opt(&victim).await?.is_none(), "{victim} is there");
+        until("the Pod is gone", OBJECT_TIMEOUT, async || {
+            ensure!(pods.get_opt(&victim).await?.is_none(), "{victim} still exists");
             Ok(())
         })
         .await?;
@@ -108,35 +111,35 @@ pub(super) async fn measure(cluster: &Cluster, rate: u32, time: Duration) -> Res
         let api: &Api<DynamicObject> = api;
         api.delete(name, &DeleteParams::foreground()).await?;
     }
-    seen.judge(rate, deleted?)
+    seen.into_failover(rate, deleted?)
 }
 
-/// Waits until both Pods are endpoints and are known to Portico.
-async fn both_answer(cluster: &Cluster, target: &Target) -> Result<()> {
+/// Waits until Portico forwards requests to both Pods.
+async fn wait_for_both_pods(cluster: &Cluster, target: &Target) -> Result<()> {
     cluster.kubectl(&["rollout", "status", "deployment/failover", "--timeout=60s"]).await?;
     let mut connection = Connection::open(target.address).await?;
-    until("both Pods answer", PATIENCE, async || {
+    until("both Pods respond", OBJECT_TIMEOUT, async || {
         let mut pods = BTreeSet::new();
         for _ in 0..8 {
-            let (status, body) = connection.read(target).await?;
+            let (status, body) = connection.request(target).await?;
             ensure!(status == 200, "{status}");
-            let answer: Value = serde_json::from_str(&body).context("echo-basic answers JSON")?;
+            let answer: Value = serde_json::from_str(&body).context("the response of echo-basic is not JSON")?;
             pods.extend(answer["pod"].as_str().map(str::to_owned));
         }
-        ensure!(pods.len() == 2, "{pods:?} did");
+        ensure!(pods.len() == 2, "only {pods:?} responded");
         Ok(())
     })
     .await
 }
 
 #[derive(Default)]
-struct Seen {
+struct RequestResults {
     answers: Vec<Duration>,
     failures: Vec<(Instant, String)>,
 }
 
-impl Seen {
-    fn judge(self, rate: u32, [deleted, gone]: [Instant; 2]) -> Result<Failover> {
+impl RequestResults {
+    fn into_failover(self, rate: u32, [deleted, gone]: [Instant; 2]) -> Result<Failover> {
         let last = self.failures.iter().map(|(at, _)| at.saturating_duration_since(deleted)).max();
         let mut failures = BTreeMap::<String, usize>::new();
         for (_, what) in &self.failures {
@@ -148,15 +151,15 @@ impl Seen {
             failed: self.failures.len(),
             gone: (gone - deleted).as_secs_f64() * 1000.0,
             last_failure: last.unwrap_or_default().as_secs_f64() * 1000.0,
-            answers: Spread::of(&self.answers),
+            answers: DurationStats::from_durations(&self.answers),
             failures: failures.into_iter().collect(),
             load: load()?,
         })
     }
 }
 
-/// Requests at moments that do not depend on answers, as many clients ask.
-async fn ask(target: &Target, rate: u32, time: Duration, begin: Instant) -> Seen {
+/// Sends requests at a fixed rate, independent of responses, like many clients.
+async fn send_requests(target: &Target, rate: u32, time: Duration, begin: Instant) -> RequestResults {
     let kept = Arc::new(Mutex::new(Vec::<Connection>::new()));
     let mut asking = JoinSet::new();
     let number = (time.as_secs_f64() * f64::from(rate)) as u32;
@@ -165,11 +168,11 @@ async fn ask(target: &Target, rate: u32, time: Duration, begin: Instant) -> Seen
         sleep_until(due).await;
         let (target, kept) = (target.clone(), kept.clone());
         asking.spawn(async move {
-            let answer = ask_once(&target, &kept).await;
+            let answer = send_request(&target, &kept).await;
             (Instant::now(), due, answer)
         });
     }
-    let mut seen = Seen::default();
+    let mut seen = RequestResults::default();
     while let Some(asked) = asking.join_next().await {
         match asked {
             Ok((at, due, Ok(()))) => seen.answers.push(at - due),
@@ -180,7 +183,7 @@ async fn ask(target: &Target, rate: u32, time: Duration, begin: Instant) -> Seen
     seen
 }
 
-async fn ask_once(target: &Target, kept: &Mutex<Vec<Connection>>) -> Result<()> {
+async fn send_request(target: &Target, kept: &Mutex<Vec<Connection>>) -> Result<()> {
     let mut idle = kept.lock().pop();
     let open = match &mut idle {
         Some(connection) => connection.is_open().await,
@@ -190,10 +193,10 @@ async fn ask_once(target: &Target, kept: &Mutex<Vec<Connection>>) -> Result<()> 
         Some(connection) if open => connection,
         _ => Connection::open(target.address).await?,
     };
-    let status = connection.ask(target).await?;
+    let status = connection.request_status(target).await?;
     {
         let mut kept = kept.lock();
-        if kept.len() < KEPT {
+        if kept.len() < MAX_IDLE {
             kept.push(connection);
         }
     }

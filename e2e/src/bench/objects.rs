@@ -1,4 +1,4 @@
-//! The objects that are measured with: a Gateway, Services that lead to this process, and any number of routes.
+//! Objects of the benchmarks: a Gateway, Services that point to this process, and any number of routes.
 
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
@@ -13,29 +13,29 @@ use serde_json::{Value, json};
 use super::backend::Backend;
 use super::client::{Connection, Target};
 use crate::cluster::Cluster;
-use crate::patience::until;
+use crate::wait::until;
 
-/// For what takes a machine a while, such as thousands of statuses.
-pub(super) const PATIENCE: Duration = Duration::from_secs(180);
-/// As many requests as `kubectl` and controllers have under way.
+/// For slow operations, such as thousands of status writes.
+pub(super) const OBJECT_TIMEOUT: Duration = Duration::from_secs(180);
+/// Concurrent requests, as many as `kubectl` and controllers have.
 const AT_A_TIME: usize = 16;
-/// Routes to one Service.
+/// Routes per Service.
 const PER_SERVICE: usize = 50;
-/// What is deleted with the Gateway.
+/// Label of the objects that are deleted with the Gateway.
 const LABEL: &str = "bench";
 pub(super) const GATEWAY_API: &str = "gateway.networking.k8s.io";
 
-/// By what routes differ.
+/// How routes differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(super) enum RouteShape {
     HostEach,
     OneHost,
 }
 
-/// A Gateway with routes to a backend of this process.
-pub(super) struct Stock {
+/// A Gateway with routes to a backend in this process.
+pub(super) struct RouteSet {
     name: &'static str,
-    shape: Shape,
+    shape: RouteShape,
     pub(super) routes: Api<DynamicObject>,
     pub(super) gateways: Api<DynamicObject>,
     services: Api<DynamicObject>,
@@ -43,14 +43,14 @@ pub(super) struct Stock {
     number: usize,
     address: SocketAddr,
     backend: Backend,
-    /// Of the next edit, so that each of them changes something.
+    /// Counter of edits, so that each edit changes something.
     revision: Cell<usize>,
 }
 
-impl Stock {
-    /// Without routes, and programmed.
-    pub(super) async fn start(cluster: &Cluster, name: &'static str, shape: Shape) -> Result<Stock> {
-        let mut stock = Stock {
+impl RouteSet {
+    /// Creates the Gateway without routes and waits until it is programmed.
+    pub(super) async fn start(cluster: &Cluster, name: &'static str, shape: RouteShape) -> Result<RouteSet> {
+        let mut stock = RouteSet {
             name,
             shape,
             routes: kind(cluster, GATEWAY_API, "v1", "HTTPRoute"),
@@ -63,7 +63,7 @@ impl Stock {
             revision: Cell::new(1),
         };
         create(&stock.gateways, &gateway(name)).await?;
-        stock.address = programmed(&stock.gateways, name).await?;
+        stock.address = wait_until_programmed(&stock.gateways, name).await?;
         Ok(stock)
     }
 
@@ -75,24 +75,24 @@ impl Stock {
         self.number
     }
 
-    /// Makes routes until there are so many, and waits until they answer and their statuses are written.
+    /// Creates routes up to this number, and waits until they are served and have a status.
     pub(super) async fn grow(&mut self, number: usize) -> Result<()> {
         self.add(number).await?;
-        self.counted().await?;
+        self.wait_until_counted().await?;
         if let Some(last) = self.number.checked_sub(1) {
             let target = self.target(last);
             let mut connection = Connection::open(self.address).await?;
-            until("the last route answers", PATIENCE, async || {
-                let status = connection.ask(&target).await?;
+            until("the last route is served", OBJECT_TIMEOUT, async || {
+                let status = connection.request_status(&target).await?;
                 ensure!(status == 200, "{status}");
                 Ok(())
             })
             .await?;
         }
-        self.told().await
+        self.wait_for_statuses().await
     }
 
-    /// Makes routes until there are so many, several at a time, and waits for nothing but the API server.
+    /// Creates routes up to this number, several at a time, and waits only for the API server.
     pub(super) async fn add(&mut self, number: usize) -> Result<()> {
         let first = self.number;
         for service in first.div_ceil(PER_SERVICE)..number.div_ceil(PER_SERVICE) {
@@ -109,28 +109,28 @@ impl Stock {
     }
 
     /// Waits until the Gateway's status counts all routes.
-    pub(super) async fn counted(&self) -> Result<()> {
-        until("all routes are counted", PATIENCE, async || {
+    pub(super) async fn wait_until_counted(&self) -> Result<()> {
+        until("all routes are counted", OBJECT_TIMEOUT, async || {
             let gateway = self.gateways.get(self.name).await?;
             let counted = &gateway.data["status"]["listeners"][0]["attachedRoutes"];
-            ensure!(*counted == self.number, "{counted} of {} are", self.number);
+            ensure!(*counted == self.number, "{counted} of {} are counted", self.number);
             Ok(())
         })
         .await
     }
 
     /// Waits until every route has a status.
-    async fn told(&self) -> Result<()> {
-        until("every route has a status", PATIENCE, async || {
-            let routes = self.routes.list(&self.ours()).await?;
-            let silent = routes.items.iter().filter(|route| route.data["status"]["parents"][0].is_null()).count();
-            ensure!(silent == 0, "{silent} have none");
+    async fn wait_for_statuses(&self) -> Result<()> {
+        until("every route has a status", OBJECT_TIMEOUT, async || {
+            let routes = self.routes.list(&self.list_params()).await?;
+            let missing = routes.items.iter().filter(|route| route.data["status"]["parents"][0].is_null()).count();
+            ensure!(missing == 0, "{missing} have no status");
             Ok(())
         })
         .await
     }
 
-    /// Edits a route so that it still answers: what it adds to requests becomes another value.
+    /// Edits a header value of a route, which stays valid.
     pub(super) async fn edit(&self, number: usize) -> Result<()> {
         let revision = self.revision.replace(self.revision.get() + 1);
         let patch = json!([{
@@ -139,60 +139,60 @@ impl Stock {
             "value": format!("revision-{revision}"),
         }]);
         let patch = Patch::<DynamicObject>::Json(serde_json::from_value(patch)?);
-        let name = self.numbered(number);
-        self.routes.patch(&name, &PatchParams::default(), &patch).await.context("an edit is refused")?;
+        let name = self.object_name(number);
+        self.routes.patch(&name, &PatchParams::default(), &patch).await.context("the edit was rejected")?;
         Ok(())
     }
 
-    /// Makes a route beyond the others, to the first Service.
+    /// Creates a route with a number beyond the others, to the first Service.
     pub(super) async fn create(&self, number: usize) -> Result<()> {
         create(&self.routes, &self.route(number, 0)).await
     }
 
     pub(super) async fn delete(&self, number: usize) -> Result<()> {
-        let name = self.numbered(number);
-        self.routes.delete(&name, &DeleteParams::default()).await.context("a route cannot be deleted")?;
+        let name = self.object_name(number);
+        self.routes.delete(&name, &DeleteParams::default()).await.context("cannot delete the route")?;
         Ok(())
     }
 
-    /// What a route answers to.
+    /// The request target of a route.
     pub(super) fn target(&self, number: usize) -> Target {
-        let (host, path) = self.way(number);
+        let (host, path) = self.host_and_path(number);
         Target { address: self.address, host, path }
     }
 
-    /// Deletes everything, and waits until it is gone.
+    /// Deletes all objects and waits until nothing listens any more.
     pub(super) async fn remove(self) -> Result<()> {
         for api in [&self.routes, &self.services, &self.slices] {
-            let objects = api.list_metadata(&self.ours()).await?.items;
+            let objects = api.list_metadata(&self.list_params()).await?.items;
             let names = objects.into_iter().filter_map(|object| object.metadata.name);
             let deleted = stream::iter(names)
                 .map(|name| async move { api.delete(&name, &DeleteParams::default()).await.map(drop) });
             deleted.buffer_unordered(AT_A_TIME).try_collect::<Vec<()>>().await?;
         }
         self.gateways.delete(self.name, &DeleteParams::default()).await?;
-        until("nothing of it answers", PATIENCE, async || {
+        until("the Gateway's address is closed", OBJECT_TIMEOUT, async || {
             let open = Connection::open(self.address).await;
-            ensure!(open.is_err(), "{} takes connections", self.address);
+            ensure!(open.is_err(), "{} accepts connections", self.address);
             Ok(())
         })
         .await
     }
 
-    pub(super) fn ours(&self) -> ListParams {
+    pub(super) fn list_params(&self) -> ListParams {
         ListParams::default().labels(&format!("{LABEL}={}", self.name))
     }
 
-    /// By which host and path a route is reached.
-    fn way(&self, number: usize) -> (String, String) {
+    /// Host and path of a route.
+    fn host_and_path(&self, number: usize) -> (String, String) {
         match self.shape {
-            Shape::HostEach => (format!("{}-{number}.bench.example", self.name), "/".to_owned()),
-            Shape::OneHost => ("bench.example".to_owned(), format!("/{}-{number}", self.name)),
+            RouteShape::HostEach => (format!("{}-{number}.bench.example", self.name), "/".to_owned()),
+            RouteShape::OneHost => ("bench.example".to_owned(), format!("/{}-{number}", self.name)),
         }
     }
 
     fn route(&self, number: usize, service: usize) -> Value {
-        let (host, path) = self.way(number);
+        let (host, path) = self.host_and_path(number);
         let filter = json!({
             "type": "RequestHeaderModifier",
             "requestHeaderModifier": { "set": [{ "name": "x-bench", "value": "revision-0" }] },
@@ -200,18 +200,18 @@ impl Stock {
         let rule = json!({
             "matches": [{ "path": { "type": "PathPrefix", "value": path } }],
             "filters": [filter],
-            "backendRefs": [{ "name": self.numbered(service), "port": 80 }],
+            "backendRefs": [{ "name": self.object_name(service), "port": 80 }],
         });
         let spec = json!({ "parentRefs": [{ "name": self.name }], "hostnames": [host], "rules": [rule] });
         json!({
             "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "spec": spec,
-            "metadata": { "name": self.numbered(number), "labels": { LABEL: self.name } },
+            "metadata": { "name": self.object_name(number), "labels": { LABEL: self.name } },
         })
     }
 
-    /// A Service without a selector, and its endpoints.
+    /// A Service without a selector, and its EndpointSlice.
     fn service(&self, number: usize) -> [Value; 2] {
-        let name = self.numbered(number);
+        let name = self.object_name(number);
         let port = json!({ "name": "http", "port": 80 });
         let service = json!({
             "apiVersion": "v1", "kind": "Service", "spec": { "ports": [port] },
@@ -227,17 +227,17 @@ impl Stock {
         [service, slice]
     }
 
-    fn numbered(&self, number: usize) -> String {
+    fn object_name(&self, number: usize) -> String {
         format!("{}-{number}", self.name)
     }
 }
 
 pub(super) async fn create(api: &Api<DynamicObject>, object: &Value) -> Result<()> {
     let object: DynamicObject = serde_json::from_value(object.clone())?;
-    api.create(&PostParams::default(), &object).await.map(drop).context("an object is refused")
+    api.create(&PostParams::default(), &object).await.map(drop).context("the object was rejected")
 }
 
-/// A Gateway of Portico with a listener for HTTP.
+/// A Gateway of Portico with an HTTP listener.
 pub(super) fn gateway(name: &str) -> Value {
     let listener = json!({ "name": "http", "port": 80, "protocol": "HTTP" });
     let spec = json!({ "gatewayClassName": "portico", "listeners": [listener] });
@@ -246,14 +246,14 @@ pub(super) fn gateway(name: &str) -> Value {
     })
 }
 
-/// Waits until a Gateway is programmed, and gives its first address with port 80.
-pub(super) async fn programmed(gateways: &Api<DynamicObject>, name: &str) -> Result<SocketAddr> {
-    until(&format!("Gateway {name} is programmed"), PATIENCE, async || {
+/// Waits until a Gateway is programmed, and returns its first address with port 80.
+pub(super) async fn wait_until_programmed(gateways: &Api<DynamicObject>, name: &str) -> Result<SocketAddr> {
+    until(&format!("Gateway {name} is programmed"), OBJECT_TIMEOUT, async || {
         let status = &gateways.get(name).await?.data["status"];
         let conditions = status["conditions"].as_array().map_or(&[][..], |conditions| conditions);
         let is_true = |condition: &Value| condition["type"] == "Programmed" && condition["status"] == "True";
         ensure!(conditions.iter().any(is_true), "{status}");
-        let address = status["addresses"][0]["value"].as_str().context("it has no address")?;
+        let address = status["addresses"][0]["value"].as_str().context("the Gateway has no address")?;
         Ok(SocketAddr::new(address.parse::<IpAddr>()?, 80))
     })
     .await

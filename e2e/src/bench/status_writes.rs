@@ -1,4 +1,4 @@
-//! Many routes at once: how long until all are counted, and how often statuses are written meanwhile.
+//! Applies many routes at once and measures how long until all are counted, and how many status writes that takes.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -12,27 +12,27 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use super::figures::load;
-use super::objects::{PATIENCE, Stock};
+use super::objects::{OBJECT_TIMEOUT, RouteSet};
+use super::statistics::load;
 use crate::portico::Portico;
 
-/// Nothing more is written when nothing came for so long: longer than writes of one object are ever apart.
-const SILENCE: Duration = Duration::from_secs(6);
-/// Events that may wait to be looked at.
+/// Without writes for this long, all are finished: longer than the interval between writes of one object.
+const QUIET_PERIOD: Duration = Duration::from_secs(6);
+/// Events that may be queued.
 const QUEUE: usize = 1024;
 
 #[derive(Clone, Debug, Serialize)]
 pub struct StatusWrites {
     pub routes: usize,
-    /// Seconds from the first route to the API server's last answer.
+    /// Seconds from the first route to the API server's last response.
     pub applied: f64,
-    /// Seconds from then until the Gateway's status counts all of them.
+    /// Seconds from then until the Gateway's status counts all routes.
     pub counted: f64,
-    /// And until every route has a status.
+    /// Seconds from then until every route has a status.
     pub told: f64,
     pub gateway_writes: usize,
     pub route_writes: usize,
-    /// Writes that Portico counts and that did not succeed, of both.
+    /// Failed status writes of all kinds, from Portico's metrics.
     pub failed_writes: f64,
     pub load: f64,
 }
@@ -42,7 +42,7 @@ impl StatusWrites {
         "routes",
         "applied in s",
         "all counted s later",
-        "all told s later",
+        "all with status s later",
         "Gateway writes",
         "route writes",
         "failed writes",
@@ -63,39 +63,53 @@ impl StatusWrites {
     }
 }
 
-pub(super) async fn measure(portico: &Portico, stock: &mut Stock, number: usize) -> Result<StatusWrites> {
-    let failed = failures(portico).await?;
+pub(super) async fn measure(portico: &Portico, stock: &mut RouteSet, number: usize) -> Result<StatusWrites> {
+    let failed = failed_writes(portico).await?;
     let (sender, mut writes) = mpsc::channel(QUEUE);
     let mut watches = JoinSet::new();
     let named = WatchParams::default().fields(&format!("metadata.name={}", stock.name()));
-    let version = stock.gateways.get(stock.name()).await?.metadata.resource_version.context("it has no version")?;
+    let version = stock
+        .gateways
+        .get(stock.name())
+        .await?
+        .metadata
+        .resource_version
+        .context("the Gateway has no resourceVersion")?;
     watches.spawn(follow(stock.gateways.clone(), named, version, sender.clone()));
-    let labels = stock.ours();
-    let version = stock.routes.list_metadata(&labels).await?.metadata.resource_version.context("no version")?;
+    let labels = stock.list_params();
+    let version = stock
+        .routes
+        .list_metadata(&labels)
+        .await?
+        .metadata
+        .resource_version
+        .context("the list has no resourceVersion")?;
     let labelled = WatchParams::default().labels(&labels.label_selector.unwrap_or_default());
     watches.spawn(follow(stock.routes.clone(), labelled, version, sender));
 
     let begin = Instant::now();
-    // Watched while they are applied: what is seen late would be counted late.
-    let mut seen = Seen::default();
+    // Events are received while the routes are applied, so that their times are exact.
+    let mut seen = ObservedWrites::default();
     {
         let adding = stock.add(number);
         tokio::pin!(adding);
         loop {
             tokio::select! {
                 added = &mut adding => break added?,
-                Some(write) = writes.recv() => seen.take(write),
+                Some(write) = writes.recv() => seen.record(write),
             }
         }
     }
     let applied = Instant::now();
     loop {
-        let patience = if seen.counted(number) && seen.told(number) { SILENCE } else { PATIENCE };
-        match timeout(patience, writes.recv()).await {
-            Ok(Some(write)) => seen.take(write),
+        let limit = if seen.counted(number) && seen.all_have_status(number) { QUIET_PERIOD } else { OBJECT_TIMEOUT };
+        match timeout(limit, writes.recv()).await {
+            Ok(Some(write)) => seen.record(write),
             Ok(None) => bail!("a watch of the bench ended"),
-            Err(_) if patience == SILENCE => break,
-            Err(_) => bail!("{} routes are told and {:?} counted, of {number}", seen.told.len(), seen.count),
+            Err(_) if limit == QUIET_PERIOD => break,
+            Err(_) => {
+                bail!("of {number} routes, {} have a status and {:?} are counted", seen.with_status.len(), seen.count)
+            }
         }
     }
     let after = |at: Option<Instant>| at.map_or(0.0, |at| at.saturating_duration_since(applied).as_secs_f64());
@@ -103,31 +117,31 @@ pub(super) async fn measure(portico: &Portico, stock: &mut Stock, number: usize)
         routes: number,
         applied: (applied - begin).as_secs_f64(),
         counted: after(seen.counted_at),
-        told: after(seen.told_at),
+        told: after(seen.with_status_at),
         gateway_writes: seen.gateway_writes,
         route_writes: seen.route_writes,
-        failed_writes: failures(portico).await? - failed,
+        failed_writes: failed_writes(portico).await? - failed,
         load: load()?,
     })
 }
 
-/// An object that was written, and when that was seen.
+/// A written object, and when the event was received.
 struct Write(Instant, DynamicObject);
 
 #[derive(Default)]
-struct Seen {
+struct ObservedWrites {
     gateway_writes: usize,
     route_writes: usize,
-    /// The count in the Gateway's status.
+    /// The number of routes in the Gateway's status.
     count: Option<u64>,
     counted_at: Option<Instant>,
     /// Routes with a status.
-    told: HashSet<String>,
-    told_at: Option<Instant>,
+    with_status: HashSet<String>,
+    with_status_at: Option<Instant>,
 }
 
-impl Seen {
-    fn take(&mut self, Write(at, object): Write) {
+impl ObservedWrites {
+    fn record(&mut self, Write(at, object): Write) {
         if let Some(count) = object.data["status"]["listeners"][0]["attachedRoutes"].as_u64() {
             self.gateway_writes += 1;
             if self.count != Some(count) {
@@ -135,8 +149,8 @@ impl Seen {
             }
         } else {
             self.route_writes += 1;
-            if self.told.insert(object.metadata.name.unwrap_or_default()) {
-                self.told_at = Some(at);
+            if self.with_status.insert(object.metadata.name.unwrap_or_default()) {
+                self.with_status_at = Some(at);
             }
         }
     }
@@ -145,13 +159,13 @@ impl Seen {
         self.count == u64::try_from(number).ok()
     }
 
-    fn told(&self, number: usize) -> bool {
-        self.told.len() == number
+    fn all_have_status(&self, number: usize) -> bool {
+        self.with_status.len() == number
     }
 }
 
-/// Tells every write of objects after this version, until the other end is gone. A watch that falls behind is closed by
-/// the API server, and goes on where it was.
+/// Sends every write of these objects after this version until the receiver is gone. When the API server closes a watch
+/// that falls behind, it resumes at the last version.
 async fn follow(api: Api<DynamicObject>, which: WatchParams, mut version: String, writes: mpsc::Sender<Write>) {
     while let Ok(events) = api.watch(&which, &version).await {
         let mut events = events.boxed();
@@ -160,7 +174,7 @@ async fn follow(api: Api<DynamicObject>, which: WatchParams, mut version: String
                 WatchEvent::Modified(object) => (object, true),
                 WatchEvent::Added(object) => (object, false),
                 WatchEvent::Deleted(_) | WatchEvent::Bookmark(_) => continue,
-                // What was missed meanwhile is known to nobody; without its end of the queue the bench fails.
+                // Missed events cannot be recovered; the closed channel fails the benchmark.
                 WatchEvent::Error(_) => return,
             };
             if let Some(seen) = &object.metadata.resource_version {
@@ -173,7 +187,7 @@ async fn follow(api: Api<DynamicObject>, which: WatchParams, mut version: String
     }
 }
 
-async fn failures(portico: &Portico) -> Result<f64> {
+async fn failed_writes(portico: &Portico) -> Result<f64> {
     let page = portico.get("/metrics").await?;
     let lines = page.lines().filter(|line| line.starts_with("portico_status_writes_total{"));
     let values = lines.filter(|line| !line.contains("result=\"written\"")).filter_map(|line| line.rsplit_once(' '));

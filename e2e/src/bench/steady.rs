@@ -1,4 +1,4 @@
-//! Memory and CPU of Portico with many routes, while little happens.
+//! Measures memory and CPU of Portico with many routes and few changes.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -7,42 +7,42 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
-use super::figures::load;
-use super::objects::Stock;
+use super::objects::RouteSet;
+use super::process_usage;
 use super::propagation::edit;
-use super::used;
+use super::statistics::load;
 use crate::portico::Portico;
 
-/// What has to be written is written, and memory that nobody needs is given back.
+/// Long enough to finish status writes and to return unused memory.
 const PAUSE: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Steady {
     pub routes: usize,
-    /// Portico began with all of them, instead of having seen them come.
+    /// Portico started with all routes, instead of receiving them one by one.
     pub started_again: bool,
-    /// Edits per second, as it turned out.
+    /// Actual edits per second.
     pub changes: f64,
     pub seconds: f64,
     /// Resident memory at the end, in MiB.
     pub memory: f64,
-    /// The most that it ever was.
+    /// Peak resident memory, in MiB.
     pub most_memory: f64,
-    /// Cores in use, on average.
+    /// Average cores in use.
     pub cores: f64,
-    /// CPU time for one edit, in milliseconds.
+    /// CPU time per edit, in milliseconds.
     pub cpu: Option<f64>,
     pub load: f64,
 }
 
 impl Steady {
     pub(super) const HEAD: [&str; 9] =
-        ["routes", "Portico", "edits/s", "seconds", "MiB", "most MiB", "cores", "ms/edit", "load"];
+        ["routes", "Portico", "edits/s", "seconds", "MiB", "peak MiB", "cores", "ms/edit", "load"];
 
     pub(super) fn row(&self) -> Vec<String> {
         vec![
             self.routes.to_string(),
-            if self.started_again { "started again" } else { "saw them come" }.to_owned(),
+            if self.started_again { "restarted" } else { "running" }.to_owned(),
             format!("{:.2}", self.changes),
             format!("{:.0}", self.seconds),
             format!("{:.1}", self.memory),
@@ -54,17 +54,17 @@ impl Steady {
     }
 }
 
-pub(super) async fn measure(portico: &Portico, stock: &Stock, changes: f64, time: Duration) -> Result<Steady> {
-    let process = portico.id().context("Portico does not run")?;
+pub(super) async fn measure(portico: &Portico, stock: &RouteSet, changes: f64, time: Duration) -> Result<Steady> {
+    let process = portico.id().context("Portico is not running")?;
     sleep(PAUSE.min(time)).await;
-    let (cpu, begin) = (used::cpu(process)?, Instant::now());
+    let (cpu, begin) = (process_usage::cpu(process)?, Instant::now());
     let edits = Cell::new(0);
     tokio::select! {
         () = sleep(time) => {}
         error = edit(stock, changes, &edits) => return Err(error),
     }
-    let (cpu, seconds) = ((used::cpu(process)? - cpu).as_secs_f64(), begin.elapsed().as_secs_f64());
-    let [memory, most_memory] = used::memory(process)?;
+    let (cpu, seconds) = ((process_usage::cpu(process)? - cpu).as_secs_f64(), begin.elapsed().as_secs_f64());
+    let [memory, most_memory] = process_usage::memory(process)?;
     let edits = f64::from(edits.get());
     Ok(Steady {
         routes: stock.len(),

@@ -1,5 +1,5 @@
-//! The Gateway API's conformance suite, unmodified, against a cluster: which tests run follows from the features that
-//! the GatewayClass claims in its status.
+//! Runs the unmodified Gateway API conformance suite against a cluster. The features that the GatewayClass claims in
+//! its status select the tests.
 
 mod report;
 
@@ -18,51 +18,51 @@ use tokio::time::timeout;
 pub use self::report::Report;
 use crate::netns::Netns;
 use crate::programs;
-use crate::progress::say;
+use crate::progress::report;
 
-/// A run takes minutes; this long only if it hangs.
-const PATIENCE: Duration = Duration::from_secs(60 * 60);
+/// Longer than any run that does not hang.
+const SUITE_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
-/// What to run.
+/// Parameters of a run.
 #[derive(Clone, Debug)]
 pub struct Suite {
     pub gateway_class: String,
-    /// One test instead of all. What the GatewayClass claims does not count then, only `features`.
+    /// A single test. The claims of the GatewayClass are ignored then; only `features` count.
     pub only: Option<String>,
     /// Features to test instead of those that the GatewayClass claims.
     pub features: Vec<String>,
-    /// An address that a Gateway can ask for and get, and one that it cannot get.
+    /// An address that a Gateway can request and get, and one that it cannot get.
     pub addresses: [IpAddr; 2],
-    /// The version of Portico, for the report.
+    /// The version of Portico in the report.
     pub version: String,
-    /// The folder for the report and the log, which are called after `name`.
+    /// The folder for the report and the log, whose file names start with `name`.
     pub folder: PathBuf,
     pub name: String,
 }
 
-/// How it went. The suite's own verdict is what counts; the report says how it came about.
+/// The result of a run. The exit status of the suite decides; the report has the details.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct SuiteResult {
     pub passed: bool,
     /// None if the suite ended before it could write one.
     pub report: Option<Report>,
-    /// What the suite said.
+    /// The output of the suite.
     pub log: PathBuf,
 }
 
-/// Where reports go: target/conformance of the checkout.
-pub fn folder() -> PathBuf {
+/// The folder of reports: target/conformance of the checkout.
+pub fn report_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target").join("conformance")
 }
 
-/// Runs the suite in the cluster's network, with the rights of the kubeconfig. Says each test as it ends.
-pub async fn run(netns: &Netns, kubeconfig: &Path, suite: &Suite) -> Result<Outcome> {
-    // Takes minutes the first time, in which other tasks go on.
+/// Runs the suite in the cluster's network namespace with this kubeconfig, and prints the result of each test.
+pub async fn run(netns: &Netns, kubeconfig: &Path, suite: &Suite) -> Result<SuiteResult> {
+    // Building takes minutes the first time; other tasks continue meanwhile.
     let program = tokio::task::spawn_blocking(programs::conformance_suite).await.context("building the suite")??;
     fs::create_dir_all(&suite.folder).with_context(|| format!("cannot make {}", suite.folder.display()))?;
     let report_path = suite.folder.join(format!("{}-report.yaml", suite.name));
     let log_path = suite.folder.join(format!("{}.log", suite.name));
-    // That of the last run would pass for ours.
+    // Otherwise, a failed run would return the previous report.
     match fs::remove_file(&report_path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(error).with_context(|| format!("cannot remove {}", report_path.display()));
@@ -78,23 +78,23 @@ pub async fn run(netns: &Netns, kubeconfig: &Path, suite: &Suite) -> Result<Outc
     let mut command = Command::from(command);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors).kill_on_drop(true);
     let mut child = command.spawn().context("cannot start the conformance suite")?;
-    let output = child.stdout.take().context("its output is a pipe")?;
+    let output = child.stdout.take().context("stdout of the suite is not a pipe")?;
     let whole = async {
         let mut lines = BufReader::new(output).lines();
-        while let Some(line) = lines.next_line().await.context("the suite's output")? {
+        while let Some(line) = lines.next_line().await.context("cannot read the output of the suite")? {
             writeln!(log, "{line}").with_context(|| format!("cannot write {}", log_path.display()))?;
             if let Some(result) = result_of_test(&line) {
-                say(format_args!("  {result}"));
+                report(format_args!("  {result}"));
             }
         }
         child.wait().await.context("cannot wait for the suite")
     };
-    let Ok(status) = timeout(PATIENCE, whole).await else {
-        bail!("the suite has not ended after {} minutes; see {}", PATIENCE.as_secs() / 60, log_path.display());
+    let Ok(status) = timeout(SUITE_TIMEOUT, whole).await else {
+        bail!("the suite is still running after {} minutes; see {}", SUITE_TIMEOUT.as_secs() / 60, log_path.display());
     };
     let passed = status?.success();
     let report = if report_path.exists() { Some(Report::read(&report_path)?) } else { None };
-    Ok(Outcome { passed, report, log: log_path })
+    Ok(SuiteResult { passed, report, log: log_path })
 }
 
 impl Suite {
@@ -102,7 +102,7 @@ impl Suite {
         let [usable, unusable] = self.addresses;
         let mut flags = vec![
             "-test.v".to_owned(),
-            // Ours comes first and says more.
+            // The timeout of this harness applies, and its message says more.
             "-test.timeout=0".to_owned(),
             format!("--gateway-class={}", self.gateway_class),
             "--conformance-profiles=GATEWAY-HTTP".to_owned(),
@@ -122,8 +122,8 @@ impl Suite {
     }
 }
 
-/// `PASS: HTTPRouteSimpleSameNamespace (0.31s)`, of lines that say how a whole test of the suite went. Those of features
-/// that are not claimed are left to the log.
+/// `PASS: HTTPRouteSimpleSameNamespace (0.31s)` for lines with the result of a top-level test. Skipped tests of
+/// unclaimed features are only in the log.
 fn result_of_test(line: &str) -> Option<String> {
     let (result, rest) = line.trim_start().strip_prefix("--- ")?.split_once(": TestConformance/")?;
     let name = rest.split_once(' ')?.0;
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whole_tests_that_ran_are_said() {
+    fn results_of_top_level_tests_are_printed() {
         for (line, expected) in [
             ("    --- PASS: TestConformance/HTTPRouteCORS (0.31s)", Some("PASS: HTTPRouteCORS (0.31s)")),
             ("    --- FAIL: TestConformance/HTTPRouteCORS (30.00s)", Some("FAIL: HTTPRouteCORS (30.00s)")),

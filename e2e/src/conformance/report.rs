@@ -1,4 +1,4 @@
-//! The report that the suite writes, as a table.
+//! Reads the report of the conformance suite and prints it as a table.
 
 use std::fmt;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-/// What we read of a report; the file has more.
+/// The fields of a report that are used.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
@@ -56,10 +56,11 @@ pub struct Statistics {
 impl Report {
     pub fn read(path: &Path) -> Result<Report> {
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        serde_saphyr::from_str(&text).with_context(|| format!("{} is not a report as we know them", path.display()))
+        serde_saphyr::from_str(&text)
+            .with_context(|| format!("{} is not a conformance report in a known format", path.display()))
     }
 
-    /// Whether every test of every profile passed, and none was skipped.
+    /// Whether all tests of all profiles passed and none was skipped.
     pub fn is_complete(&self) -> bool {
         let clean =
             |tests: &Tests| tests.result == "success" && tests.statistics.failed == 0 && tests.statistics.skipped == 0;
@@ -124,7 +125,7 @@ profiles:
 ";
 
     #[test]
-    fn a_report_becomes_a_table_that_names_features_and_what_failed() {
+    fn table_lists_features_and_failed_tests() {
         let report: Report = serde_saphyr::from_str(REPORT).unwrap();
         let expected = "\
 Gateway API v1.7.0, experimental channel
@@ -138,7 +139,7 @@ GATEWAY-HTTP     extended       32       1        0         2
     }
 
     #[test]
-    fn complete_is_a_report_without_failed_or_skipped_tests() {
+    fn report_is_complete_without_failed_or_skipped_tests() {
         let report: Report = serde_saphyr::from_str(REPORT).unwrap();
         assert!(!report.is_complete());
         let mut good = report.clone();

@@ -1,4 +1,4 @@
-//! A Pod's container: started, watched, and started again with growing pauses when it crashes.
+//! The container of a Pod: starts it, watches it, and restarts it with back-off.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,75 +11,76 @@ use tokio::time::{Instant, sleep};
 
 use super::environment::{Environment, environment, expand};
 use super::health;
-use super::log::Key;
-use super::plan::{Plan, Restart};
-use super::program::{Launch, Running, wind_down};
+use super::log::ContainerKey;
+use super::plan::{PodPlan, RestartPolicy};
+use super::program::{Launch, RunningProcess, terminate};
 use super::sandbox::Sandbox;
-use super::status::{Seen, State};
-use super::volume::Content;
-use super::{Host, RETRY};
+use super::status::{ContainerPhase, PodState};
+use super::volume::VolumeContent;
+use super::{NodeContext, RETRY_DELAY};
 
-/// The first pause before a crashed container starts again; each is twice the last.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// The longest: tests wait for it.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// A container that has run for so long had not crashed because of how it was started.
-const RAN_WELL: Duration = Duration::from_secs(60);
+/// The first back-off of a crashed container; it doubles with each restart.
+const INITIAL_BACKOFF: Duration = Duration::from_millis(200);
+/// The maximum back-off; short, because tests wait for it.
+const MAX_BACKOFF: Duration = Duration::from_secs(10);
+/// A container that ran for this long resets the back-off.
+const BACKOFF_RESET: Duration = Duration::from_secs(60);
 
 pub(crate) struct Container<'a> {
-    pub(crate) host: &'a Host,
+    pub(crate) host: &'a NodeContext,
     pub(crate) pod: &'a Arc<Pod>,
-    pub(crate) plan: &'a Plan,
+    pub(crate) plan: &'a PodPlan,
     pub(crate) sandbox: &'a Sandbox,
-    pub(crate) seen: &'a watch::Sender<Seen>,
-    pub(crate) key: Key,
+    pub(crate) state: &'a watch::Sender<PodState>,
+    pub(crate) key: ContainerKey,
 }
 
 impl Container<'_> {
-    /// Runs it until it has ended for good. Its process is in `running`, to be ended by whoever gives this up.
-    pub(crate) async fn run(&self, running: &mut Option<Running>) {
-        let mut pause = FIRST_PAUSE;
+    /// Runs the container until it has ended and will not be restarted. `running` has its process, which the caller
+    /// must kill when it drops this future.
+    pub(crate) async fn run(&self, running: &mut Option<RunningProcess>) {
+        let mut pause = INITIAL_BACKOFF;
         loop {
             let started = Instant::now();
             let process = running.insert(self.start().await);
             let id = process.identity.id;
-            self.seen.send_modify(|seen| seen.state = State::Running { since: process.since });
+            self.state.send_modify(|seen| seen.state = ContainerPhase::Running { since: process.since });
             tokio::select! {
-                () = process.until_ended() => {}
-                error = health::watch(&self.plan.probes, self.sandbox, id, self.seen) => {
-                    crate::progress::say(format_args!("{} is started anew: {error}", self.name()));
-                    wind_down(process, self.plan.ending).await;
+                () = process.wait() => {}
+                error = health::watch(&self.plan.probes, self.sandbox, id, self.state) => {
+                    crate::progress::report(format_args!("Restarting {}: {error}", self.name()));
+                    terminate(process, self.plan.termination).await;
                 }
             }
-            // Also after its end, for how it ended.
+            // Also after it has ended, to get its exit status.
             let Ok(ended) = process.kill().await else { return };
             self.host.logs.close(&self.key);
             *running = None;
             let again = match self.plan.restart {
-                Restart::Always => true,
-                Restart::OnFailure => !ended.exit.good(),
-                Restart::Never => false,
+                RestartPolicy::Always => true,
+                RestartPolicy::OnFailure => !ended.exit.is_success(),
+                RestartPolicy::Never => false,
             };
             if !again {
-                self.seen.send_modify(|seen| seen.end(State::Ended(ended)));
+                self.state.send_modify(|seen| seen.end(ContainerPhase::Terminated(ended)));
                 return;
             }
-            if started.elapsed() >= RAN_WELL {
-                pause = FIRST_PAUSE;
+            if started.elapsed() >= BACKOFF_RESET {
+                pause = INITIAL_BACKOFF;
             }
-            let message = format!("it ended with {}; the next start is in {} ms", ended.exit.code, pause.as_millis());
-            self.seen.send_if_modified(|seen| {
+            let message = format!("exited with code {}; restarting in {} ms", ended.exit.code, pause.as_millis());
+            self.state.send_if_modified(|seen| {
                 seen.last = Some(ended);
                 seen.wait("CrashLoopBackOff", message)
             });
             sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-            self.seen.send_modify(|seen| seen.restarts += 1);
+            pause = (pause * 2).min(MAX_BACKOFF);
+            self.state.send_modify(|seen| seen.restarts += 1);
         }
     }
 
-    /// Starts its process, as soon as everything is there.
-    async fn start(&self) -> Running {
+    /// Starts the process once everything it needs exists.
+    async fn start(&self) -> RunningProcess {
         loop {
             let environment = environment(&self.host.client, self.pod, self.plan, self.sandbox.address).await;
             let (reason, error) = match environment {
@@ -89,14 +90,14 @@ impl Container<'_> {
                 },
                 Err(error) => ("CreateContainerConfigError", error),
             };
-            self.seen.send_if_modified(|seen| seen.wait(reason, error));
-            sleep(RETRY).await;
+            self.state.send_if_modified(|seen| seen.wait(reason, error));
+            sleep(RETRY_DELAY).await;
         }
     }
 
-    fn launch(&self, environment: &Environment) -> Result<Running> {
+    fn launch(&self, environment: &Environment) -> Result<RunningProcess> {
         let command: Vec<String> = self.plan.command.iter().map(|text| expand(text, environment)).collect();
-        let empty = |content: &Content| matches!(content, Content::Empty);
+        let empty = |content: &VolumeContent| matches!(content, VolumeContent::Empty);
         let writable: Vec<_> = self.plan.mounts.iter().filter(|mount| empty(&mount.content)).collect();
         let uid = self.pod.metadata.uid.as_deref().unwrap_or_default();
         let launch = Launch {
@@ -106,12 +107,12 @@ impl Container<'_> {
             environment,
             privileges: &self.plan.privileges,
             writable: &writable.into_iter().map(|mount| mount.path.clone()).collect::<Vec<_>>(),
-            log: self.host.logs.open(&self.key, uid, self.seen.borrow().restarts)?,
+            log: self.host.logs.open(&self.key, uid, self.state.borrow().restarts)?,
         };
-        launch.start(&self.host.state, Timestamp::now())
+        launch.start(&self.host.journal, Timestamp::now())
     }
 
     fn name(&self) -> String {
-        format!("Container {} of Pod {}/{}", self.key.container, self.key.namespace, self.key.pod)
+        format!("container {} of Pod {}/{}", self.key.container, self.key.namespace, self.key.pod)
     }
 }

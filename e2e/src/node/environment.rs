@@ -1,4 +1,4 @@
-//! The variables of a container, and how they stand in its command line.
+//! The environment variables of a container, and their expansion in its command line.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,21 +12,21 @@ use kube::api::ListParams;
 use kube::{Api, Client};
 
 use super::NODE;
-use super::links::links;
-use super::plan::Plan;
+use super::plan::PodPlan;
+use super::service_links::service_variables;
 use crate::cluster::{ADDRESS, API_SERVER};
 
-/// Names and values, as a program finds them.
+/// Names and values of variables.
 pub(crate) type Environment = BTreeMap<String, String>;
 
-/// Where programs are looked for by those that look, as container runtimes set it.
+/// The default PATH of container runtimes.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// All variables of a Pod's container. The error says what is not there yet, or what this node cannot do.
+/// All variables of a Pod's container. The error names what is missing, or what this node does not support.
 pub(crate) async fn environment(
     client: &Client,
     pod: &Pod,
-    plan: &Plan,
+    plan: &PodPlan,
     address: Ipv4Addr,
 ) -> Result<Environment, String> {
     let name = pod.metadata.name.clone().unwrap_or_default();
@@ -34,7 +34,7 @@ pub(crate) async fn environment(
         ("PATH", PATH.to_owned()),
         ("HOSTNAME", name),
         ("HOME", "/".to_owned()),
-        // There is no balancer for Services of type ClusterIP, so Pods are led to the API server itself.
+        // ClusterIPs are not served, so Pods connect to the API server directly.
         ("KUBERNETES_SERVICE_HOST", ADDRESS.to_string()),
         ("KUBERNETES_SERVICE_PORT", API_SERVER.port().to_string()),
         ("KUBERNETES_SERVICE_PORT_HTTPS", API_SERVER.port().to_string()),
@@ -46,7 +46,8 @@ pub(crate) async fn environment(
     if pod.spec.as_ref().is_some_and(|spec| spec.enable_service_links != Some(false)) {
         let services: Api<Service> = Api::namespaced(client.clone(), &namespace);
         let services = services.list(&ListParams::default()).await;
-        environment.extend(links(&services.map_err(|error| format!("Services of {namespace}: {error}"))?.items));
+        environment
+            .extend(service_variables(&services.map_err(|error| format!("Services of {namespace}: {error}"))?.items));
     }
     for source in &plan.variables_from {
         let prefix = source.prefix.as_deref().unwrap_or_default();
@@ -71,9 +72,9 @@ pub(crate) async fn environment(
     Ok(environment)
 }
 
-/// Writes what a Pod finds in `/etc` about names: its own, and where to ask for others. Nothing answers there, and a
-/// program that gives up at once without these files would tell nothing about clusters.
-pub(crate) fn names(root: &Path, pod: &Pod, address: Ipv4Addr) -> Result<()> {
+/// Writes a Pod's files in `/etc` for names: its own, and a name server. No DNS server runs there, but programs that
+/// exit without these files could not be tested.
+pub(crate) fn write_name_files(root: &Path, pod: &Pod, address: Ipv4Addr) -> Result<()> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let folder = root.join("etc");
@@ -85,7 +86,7 @@ pub(crate) fn names(root: &Path, pod: &Pod, address: Ipv4Addr) -> Result<()> {
         ("resolv.conf", format!("search {search}\nnameserver {ADDRESS}\noptions ndots:5\n")),
     ] {
         let path = folder.join(file);
-        // Never into the image, to which files are linked.
+        // Removed first, because files of the image are hard links.
         match fs::remove_file(&path) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 return Err(error).with_context(|| format!("cannot replace {}", path.display()));
@@ -96,7 +97,7 @@ pub(crate) fn names(root: &Path, pod: &Pod, address: Ipv4Addr) -> Result<()> {
     Ok(())
 }
 
-/// Replaces `$(NAME)` by what NAME is. An unknown name stays as it is, and `$$` stands for one `$`.
+/// Replaces `$(NAME)` with the value of NAME. Unknown names are kept, and `$$` is an escaped `$`.
 pub(crate) fn expand(text: &str, environment: &Environment) -> String {
     let mut expanded = String::new();
     let mut rest = text;
@@ -122,7 +123,7 @@ pub(crate) fn expand(text: &str, environment: &Environment) -> String {
     expanded
 }
 
-/// What a field of the Pod says: of those that the downward API has, the ones this node knows.
+/// The value of a Pod field of the downward API; only some are supported.
 pub(crate) fn field(pod: &Pod, path: &str, address: Ipv4Addr) -> Result<String, String> {
     let metadata = &pod.metadata;
     let spec = pod.spec.clone().unwrap_or_default();
@@ -131,7 +132,7 @@ pub(crate) fn field(pod: &Pod, path: &str, address: Ipv4Addr) -> Result<String, 
         let map = match map {
             "metadata.labels" => &metadata.labels,
             "metadata.annotations" => &metadata.annotations,
-            _ => return Err(format!("fieldRef: there is no map `{map}`")),
+            _ => return Err(format!("fieldRef: `{map}` is not a map of the downward API")),
         };
         return Ok(map.as_ref().and_then(|map| map.get(key)).cloned().unwrap_or_default());
     }
@@ -143,11 +144,11 @@ pub(crate) fn field(pod: &Pod, path: &str, address: Ipv4Addr) -> Result<String, 
         "spec.serviceAccountName" => text(&spec.service_account_name),
         "status.podIP" | "status.podIPs" => address.to_string(),
         "status.hostIP" | "status.hostIPs" => ADDRESS.to_string(),
-        _ => return Err(format!("fieldRef: this node does not know the field `{path}`")),
+        _ => return Err(format!("fieldRef: this node does not support the field `{path}`")),
     })
 }
 
-/// Secrets and ConfigMaps of one namespace.
+/// Looks up Secrets and ConfigMaps of one namespace.
 struct Lookup<'a> {
     client: &'a Client,
     namespace: &'a str,
@@ -166,7 +167,10 @@ impl Lookup<'_> {
                     let found = self.secret(&reference.name, reference.optional).await?;
                     ("Secret", &reference.name, &reference.key, reference.optional, found)
                 }
-                _ => return Err("this node knows fieldRef, configMapKeyRef and secretKeyRef".to_owned()),
+                _ => {
+                    let supported = "fieldRef, configMapKeyRef and secretKeyRef";
+                    return Err(format!("valueFrom: this node supports only {supported}"));
+                }
             };
         match found.remove(key) {
             None if optional != Some(true) => Err(format!("{kind} {}/{name} has no key `{key}`", self.namespace)),
@@ -203,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn variables_stand_in_other_texts() {
+    fn variables_are_expanded() {
         let environment = Environment::from([("NAME".to_owned(), "value".to_owned())]);
         for (text, expected) in [
             ("plain", "plain"),
@@ -218,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_the_pod_are_known_by_their_paths() {
+    fn downward_api_fields_are_read() {
         let pod = json!({
             "metadata": { "name": "pod", "namespace": "space", "labels": { "a.b/c": "d" } },
             "spec": { "containers": [], "serviceAccountName": "account" },

@@ -1,83 +1,83 @@
-//! Whether a running container is well: what its probes say, or, if it has none, whether it listens.
+//! The health of a running container: from its probes, or from its listening sockets if it has none.
 
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::probe::{Probe, Probes, Told};
+use super::probe::{Probe, ProbeControl, Probes};
 use super::sandbox::Sandbox;
-use super::sockets::listening;
-use super::status::Seen;
+use super::sockets::is_listening;
+use super::status::PodState;
 
-/// Keeps what is seen of a container up to date. Ends, with the reason, when it has to be started anew.
-pub(crate) async fn watch(probes: &Probes, sandbox: &Sandbox, process: u32, seen: &watch::Sender<Seen>) -> String {
+/// Keeps the observed state of a container up to date. Ends with the reason when it must be restarted.
+pub(crate) async fn watch(probes: &Probes, sandbox: &Sandbox, process: u32, seen: &watch::Sender<PodState>) -> String {
     if let Some(startup) = &probes.startup
-        && let Err(error) = started(startup, sandbox).await
+        && let Err(error) = wait_for_startup(startup, sandbox).await
     {
         return format!("startup probe: {error}");
     }
     seen.send_modify(|seen| seen.started = true);
     tokio::select! {
-        error = alive(probes, sandbox) => format!("liveness probe: {error}"),
-        () = ready(probes, sandbox, process, seen) => unreachable_end().await,
+        error = wait_for_liveness_failure(probes, sandbox) => format!("liveness probe: {error}"),
+        () = track_readiness(probes, sandbox, process, seen) => never().await,
     }
 }
 
-/// Keeps it up to date whether the container is ready. Does not end.
-pub(crate) async fn ready(probes: &Probes, sandbox: &Sandbox, process: u32, seen: &watch::Sender<Seen>) {
-    let tell = |ready: bool| {
+/// Keeps the readiness of the container up to date, forever.
+pub(crate) async fn track_readiness(probes: &Probes, sandbox: &Sandbox, process: u32, seen: &watch::Sender<PodState>) {
+    let set_ready = |ready: bool| {
         seen.send_if_modified(|seen| std::mem::replace(&mut seen.ready, ready) != ready);
     };
     match &probes.readiness {
         Some(probe) => {
             let first = seen.borrow().ready;
-            let told = |answer: Result<(), String>| {
-                tell(answer.is_ok());
-                Told::GoOn
+            let on_change = |answer: Result<(), String>| {
+                set_ready(answer.is_ok());
+                ProbeControl::Continue
             };
-            probe.ask(sandbox.address, first, told).await;
+            probe.run(sandbox.address, first, on_change).await;
         }
         None => {
-            // The kubelet would call it ready as soon as it runs; then its first requests fail. Any socket counts,
-            // because what is declared as a port binds nobody.
+            // The kubelet would report it as ready as soon as it runs, and the first requests would fail. Any socket
+            // counts, because declared ports are only informational.
             let mut pause = Duration::from_millis(5);
-            while !listening(&sandbox.netns, process) {
+            while !is_listening(&sandbox.netns, process) {
                 sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_millis(100));
             }
-            tell(true);
+            set_ready(true);
         }
     }
-    unreachable_end().await
+    never().await
 }
 
-async fn started(probe: &Probe, sandbox: &Sandbox) -> Result<(), String> {
+async fn wait_for_startup(probe: &Probe, sandbox: &Sandbox) -> Result<(), String> {
     let mut outcome = Ok(());
-    let told = |answer| {
+    let on_change = |answer| {
         outcome = answer;
-        Told::Enough
+        ProbeControl::Stop
     };
-    probe.ask(sandbox.address, false, told).await;
+    probe.run(sandbox.address, false, on_change).await;
     outcome
 }
 
-/// Ends with the reason when the container does not answer any more.
-async fn alive(probes: &Probes, sandbox: &Sandbox) -> String {
-    let Some(probe) = &probes.liveness else { return unreachable_end().await };
+/// Ends with the reason when the liveness probe fails.
+async fn wait_for_liveness_failure(probes: &Probes, sandbox: &Sandbox) -> String {
+    let Some(probe) = &probes.liveness else { return never().await };
     let mut reason = String::new();
-    let told = |answer: Result<(), String>| match answer {
-        Ok(()) => Told::GoOn,
+    let on_change = |answer: Result<(), String>| match answer {
+        Ok(()) => ProbeControl::Continue,
         Err(error) => {
             reason = error;
-            Told::Enough
+            ProbeControl::Stop
         }
     };
-    probe.ask(sandbox.address, true, told).await;
+    probe.run(sandbox.address, true, on_change).await;
     reason
 }
 
-/// For what goes on until it is given up.
-async fn unreachable_end<Output>() -> Output {
+/// For tasks that run until they are dropped.
+async fn never<Output>() -> Output {
     std::future::pending().await
 }

@@ -1,4 +1,4 @@
-//! Images are folders and programs on this machine: which, and how a Pod's root is filled from them.
+//! Images of the node, which are folders and programs on this machine, and filling a Pod's root from them.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -6,45 +6,45 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// Where the programs of the images are.
+/// Paths of the images.
 #[derive(Clone, Debug)]
 pub(crate) struct Images {
-    /// The echo server of the conformance suite, for each of its tags.
+    /// The echo server of the conformance suite, for all of its tags.
     pub(crate) echo_basic: PathBuf,
-    /// What `make image-root` builds, for each tag too, so that manifests can be tried as they are.
+    /// The output of `make image-root`, for all tags, so that manifests can be tested unchanged.
     pub(crate) portico: PathBuf,
 }
 
-/// An image, as a Pod names it.
+/// An image of a Pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Image {
-    content: Content,
+    content: ImageContent,
     pub(crate) entrypoint: &'static str,
-    /// Who its program runs as, if the Pod does not say.
+    /// The user of its program, unless the Pod sets one.
     pub(crate) user: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Content {
-    /// One static program, to be put where the entry point is.
+enum ImageContent {
+    /// A static program, which becomes the entry point.
     Program(PathBuf),
     Folder(PathBuf),
 }
 
-/// The number that images without a distribution use for "nonroot".
-const NOBODY: u32 = 65532;
+/// The user ID of "nonroot" in distroless images.
+const NONROOT_UID: u32 = 65532;
 
 impl Images {
-    /// The image of this name, or why there is none.
+    /// The image of this name, or why it is missing.
     pub(crate) fn find(&self, name: &str) -> Result<Image, String> {
         let last = name.rsplit('/').next().unwrap_or(name);
         match last.split([':', '@']).next() {
             Some("echo-basic") => {
-                let content = Content::Program(self.echo_basic.clone());
-                Ok(Image { content, entrypoint: "/echo-basic", user: NOBODY })
+                let content = ImageContent::Program(self.echo_basic.clone());
+                Ok(Image { content, entrypoint: "/echo-basic", user: NONROOT_UID })
             }
             Some("portico") => self.portico(),
-            _ => Err(format!("there is no image `{name}` on this node: it has echo-basic and portico, with any tag")),
+            _ => Err(format!("there is no image `{name}` on this node, only echo-basic and portico with any tag")),
         }
     }
 
@@ -53,21 +53,21 @@ impl Images {
         if !self.portico.join(&entrypoint[1..]).exists() {
             return Err(format!("{} is not built yet; run `make image-root`", self.portico.display()));
         }
-        Ok(Image { content: Content::Folder(self.portico.clone()), entrypoint, user: NOBODY })
+        Ok(Image { content: ImageContent::Folder(self.portico.clone()), entrypoint, user: NONROOT_UID })
     }
 }
 
 impl Image {
-    /// Puts the image's files into the root of a Pod.
+    /// Adds the image's files to the root of a Pod.
     pub(crate) fn fill(&self, root: &Path) -> Result<()> {
         match &self.content {
-            Content::Program(program) => share(program, &root.join(&self.entrypoint[1..])),
-            Content::Folder(folder) => fill(folder, root),
+            ImageContent::Program(program) => link_or_copy(program, &root.join(&self.entrypoint[1..])),
+            ImageContent::Folder(folder) => copy_tree(folder, root),
         }
     }
 }
 
-fn fill(from: &Path, to: &Path) -> Result<()> {
+fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     let cannot = || format!("cannot copy {} to {}", from.display(), to.display());
     for entry in fs::read_dir(from).with_context(cannot)? {
         let entry = entry.with_context(cannot)?;
@@ -76,18 +76,18 @@ fn fill(from: &Path, to: &Path) -> Result<()> {
             fs::create_dir_all(&target).with_context(cannot)?;
             let mode = entry.metadata().with_context(cannot)?.permissions().mode();
             fs::set_permissions(&target, Permissions::from_mode(mode)).with_context(cannot)?;
-            fill(&entry.path(), &target)?;
+            copy_tree(&entry.path(), &target)?;
         } else if kind.is_symlink() {
             symlink(fs::read_link(entry.path()).with_context(cannot)?, &target).with_context(cannot)?;
         } else {
-            share(&entry.path(), &target)?;
+            link_or_copy(&entry.path(), &target)?;
         }
     }
     Ok(())
 }
 
-/// Links a file, or copies it where the file systems differ: programs are large and Pods are many.
-fn share(from: &Path, to: &Path) -> Result<()> {
+/// Hard-links a file, or copies it across file systems: programs are large, and Pods are many.
+fn link_or_copy(from: &Path, to: &Path) -> Result<()> {
     let linked = fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop));
     linked.with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
 }
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_tag_of_the_echo_server_is_the_one_program() {
+    fn all_tags_of_an_image_are_the_same() {
         let folder = tempfile::tempdir().unwrap();
         let images = Images { echo_basic: PathBuf::from("/cache/echo"), portico: folder.path().to_owned() };
         for name in [
@@ -106,21 +106,25 @@ mod tests {
             "echo-basic",
             "a/echo-basic@sha256:0123",
         ] {
-            assert_eq!(images.find(name).unwrap().content, Content::Program(PathBuf::from("/cache/echo")), "{name}");
+            assert_eq!(
+                images.find(name).unwrap().content,
+                ImageContent::Program(PathBuf::from("/cache/echo")),
+                "{name}"
+            );
         }
-        for (name, said) in [
+        for (name, expected) in [
             ("echo-basic/nginx:1", "there is no image `echo-basic/nginx:1`"),
             ("echo-advanced:v1", "there is no image"),
             ("portico:e2e", "run `make image-root`"),
             ("registry.example/portico:0.1.0", "run `make image-root`"),
         ] {
-            let refusal = images.find(name).unwrap_err();
-            assert!(refusal.contains(said), "{name}: {refusal}");
+            let error = images.find(name).unwrap_err();
+            assert!(error.contains(expected), "{name}: {error}");
         }
     }
 
     #[test]
-    fn a_root_has_the_files_and_modes_of_the_image() {
+    fn root_has_the_files_and_modes_of_the_image() {
         let folder = tempfile::tempdir().unwrap();
         let (image, root) = (folder.path().join("image"), folder.path().join("root"));
         fs::create_dir_all(image.join("usr/bin")).unwrap();

@@ -1,4 +1,4 @@
-//! A node without containers: Pods are processes, each in a network namespace and a root folder of its own.
+//! A node without containers: Pods are processes, each with its own network namespace and root folder.
 //!
 //! ```text
 //!               binds             one task each
@@ -9,26 +9,26 @@
 //!      └─ logs ── kubelet ◀── log ◀── output ────────────────┘ health ◀── probe, sockets
 //! ```
 //!
-//! The balancer of LoadBalancer Services runs beside it. What the node leaves out, a Pod that asks for it is told by
-//! name: see `plan`.
+//! The load balancer for LoadBalancer Services runs with the node. A Pod that needs an unsupported feature gets an
+//! error that names its field: see `plan`.
 
 mod container;
 mod environment;
-mod files;
 mod health;
 mod image;
 mod kubelet;
-mod life;
-mod links;
+mod lifecycle;
 mod log;
-mod mounted;
+mod mounted_volumes;
 mod plan;
 mod pods;
 mod privileges;
 mod probe;
 mod program;
+mod published_folder;
 mod registration;
 mod sandbox;
+mod service_links;
 mod sockets;
 mod status;
 mod token;
@@ -44,58 +44,63 @@ use anyhow::{Result, ensure};
 use kube::Client;
 use tokio::task::{JoinSet, spawn_blocking};
 
-use crate::balancer::Balancer;
-use crate::borrowed;
 use crate::cluster::Cluster;
-use crate::identity::Identity;
+use crate::existing_cluster;
+use crate::identity::ProcessIdentity;
+use crate::journal::Journal;
+use crate::load_balancer::LoadBalancer;
 use crate::netns::Netns;
-use crate::progress::say;
-use crate::state::State;
+use crate::progress::report;
 use image::Images;
 use kubelet::Kubelet;
 use log::Logs;
-use sandbox::{Addresses, forward_packets, netns_of};
+use sandbox::{PodAddresses, forward_packets, netns_of};
 
 /// The name of the only node.
 pub const NODE: &str = "e2e-node";
 
-/// How long to wait until something that failed is tried again.
-const RETRY: Duration = Duration::from_millis(200);
+/// Delay before a failed operation is retried.
+const RETRY_DELAY: Duration = Duration::from_millis(200);
 
-/// How long Pods may take to be removed when the node ends.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the removal of Pods may take when the node stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A running node. Dropping it ends its Pods, too, but stops a thread until they have ended.
+/// A running node. Dropping it ends its Pods, too, but blocks the thread until they have ended.
 pub struct Node {
     tasks: JoinSet<()>,
     netns: Netns,
-    addresses: Arc<Addresses>,
+    addresses: Arc<PodAddresses>,
 }
 
-/// What the parts of the node share.
-struct Host {
+/// Shared state of the node.
+struct NodeContext {
     client: Client,
-    /// The cluster's network, to which those of Pods are connected.
+    /// The cluster's network namespace, which connects those of Pods.
     netns: Netns,
-    state: Arc<State>,
-    /// Where the folders of Pods are.
+    journal: Arc<Journal>,
+    /// The folder of the Pods' folders.
     folder: PathBuf,
     images: Images,
-    addresses: Arc<Addresses>,
+    addresses: Arc<PodAddresses>,
     logs: Arc<Logs>,
 }
 
 impl Node {
-    /// Registers the node and runs, from now on, every Pod of the cluster. Has to be called in the cluster's network.
+    /// Registers the node and runs all Pods of the cluster from now on. Must be called in the cluster's network
+    /// namespace.
     pub async fn start(cluster: &Cluster) -> Result<Node> {
-        ensure!(!cluster.is_borrowed(), "a node takes a cluster of our own: {} is set", borrowed::VARIABLE);
+        ensure!(
+            !cluster.is_existing(),
+            "a node needs a new cluster, but {} is set",
+            existing_cluster::KUBECONFIG_VARIABLE
+        );
         forward_packets()?;
-        let addresses = Arc::new(Addresses::new());
+        let addresses = Arc::new(PodAddresses::new());
         let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("");
-        let host = Arc::new(Host {
+        let host = Arc::new(NodeContext {
             client: cluster.client(),
             netns: cluster.netns().clone(),
-            state: cluster.state().clone(),
+            journal: cluster.journal().clone(),
             folder: cluster.folder().join("pods"),
             images: Images {
                 echo_basic: cluster.programs().echo_basic(),
@@ -107,40 +112,40 @@ impl Node {
         let kubelet = Kubelet::bind(host.logs.clone()).await?;
         registration::register(&host.client).await?;
         let mut tasks = JoinSet::new();
-        tasks.spawn(registration::stay_alive(host.client.clone()));
+        tasks.spawn(registration::renew_lease(host.client.clone()));
         tasks.spawn(kubelet.serve());
-        tasks.spawn(Balancer::new(host.client.clone(), host.netns.clone())?.run());
+        tasks.spawn(LoadBalancer::new(host.client.clone(), host.netns.clone())?.run());
         tasks.spawn(pods::run(host));
         Ok(Node { tasks, netns: cluster.netns().clone(), addresses })
     }
 
-    /// The network of the Pod that has this address, for who wants to be a client there.
+    /// The network namespace of the Pod with this address, for clients inside it.
     pub fn network_of(&self, pod: Ipv4Addr) -> Netns {
         netns_of(&self.netns, pod)
     }
 
-    /// Ends the processes of the Pod that has this address, as a crash does. The node starts them anew.
+    /// Kills the processes of the Pod with this address, like a crash. The node restarts them.
     pub fn crash(&self, pod: Ipv4Addr) -> Result<()> {
-        for process in self.network_of(pod).processes()?.into_iter().filter_map(Identity::of) {
+        for process in self.network_of(pod).processes()?.into_iter().filter_map(ProcessIdentity::lookup) {
             process.kill()?;
         }
         Ok(())
     }
 
-    /// Ends every Pod at once and removes what belongs to it. The objects stay as they are.
+    /// Kills all Pods and removes their resources. Their objects are kept.
     pub async fn stop(mut self) -> Result<()> {
         self.tasks.shutdown().await;
         let addresses = self.addresses.clone();
-        spawn_blocking(move || addresses.end(PATIENCE)).await?
+        spawn_blocking(move || addresses.end(STOP_TIMEOUT)).await?
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
         self.tasks.abort_all();
-        // Waited for, because whoever drops the cluster next removes the same things.
-        if let Err(error) = self.addresses.end(PATIENCE) {
-            say(format_args!("{error:#}"));
+        // Blocks, because dropping the cluster next removes the same resources.
+        if let Err(error) = self.addresses.end(STOP_TIMEOUT) {
+            report(format_args!("{error:#}"));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a Pod asks for, checked: either this node can do all of it, or it says what it cannot and runs nothing.
+//! Validates a Pod: it runs only if this node supports everything that its spec requests.
 
 use std::time::Duration;
 
@@ -9,54 +9,55 @@ use super::privileges::Privileges;
 use super::probe::Probes;
 use super::volume::{Mount, mounts};
 
-/// A Pod's only container and what surrounds it.
+/// A Pod's only container and its environment.
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub(crate) struct PodPlan {
     pub(crate) image: Image,
-    /// The program and its arguments, in which `$(NAME)` still stands for variables.
+    /// The program and its arguments, before the expansion of `$(NAME)`.
     pub(crate) command: Vec<String>,
     pub(crate) variables: Vec<EnvVar>,
     pub(crate) variables_from: Vec<EnvFromSource>,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) privileges: Privileges,
-    /// Settings of the kernel for the Pod's network: files below /proc/sys and their content.
-    pub(crate) settings: Vec<(String, String)>,
+    /// Sysctls of the Pod's network: files below /proc/sys and their content.
+    pub(crate) sysctls: Vec<(String, String)>,
     pub(crate) probes: Probes,
-    pub(crate) restart: Restart,
-    pub(crate) ending: Ending,
+    pub(crate) restart: RestartPolicy,
+    pub(crate) termination: TerminationMode,
 }
 
-/// When a container that has ended starts again.
+/// The restart policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Restart {
+pub(crate) enum RestartPolicy {
     Always,
     OnFailure,
     Never,
 }
 
-/// How a Pod that is deleted ends.
+/// How a deleted Pod is terminated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
-    /// As Pods of the conformance suite: awaiting them would only cost time, and its deletion of namespaces is timed.
-    AtOnce,
-    /// As Pods of Portico, whose last seconds are what is tested: a pause, a signal, and time to finish.
-    InOrder { pause: Duration, grace: Duration },
+pub(crate) enum TerminationMode {
+    /// For Pods of the conformance suite: waiting for them would only cost time, and the suite limits the deletion of
+    /// namespaces.
+    Immediate,
+    /// For Pods of Portico, whose shutdown is tested: a pause, SIGTERM, and a grace period.
+    Graceful { pause: Duration, grace: Duration },
 }
 
-/// The label of Pods that end in order.
-const OURS: (&str, &str) = ("app.kubernetes.io/name", "portico");
+/// The label of Pods with graceful termination.
+const GRACEFUL_LABEL: (&str, &str) = ("app.kubernetes.io/name", "portico");
 
-impl Plan {
-    /// The error names the field that this node cannot follow.
-    pub(crate) fn of(pod: &Pod, images: &Images) -> Result<Plan, String> {
+impl PodPlan {
+    /// The error names the unsupported field.
+    pub(crate) fn from_pod(pod: &Pod, images: &Images) -> Result<PodPlan, String> {
         let spec = pod.spec.as_ref().ok_or("spec: missing")?;
         let [container] = spec.containers.as_slice() else {
             return Err(format!(
-                "spec.containers: this node runs one per Pod, and there are {}",
+                "spec.containers: this node supports one container per Pod, but there are {}",
                 spec.containers.len()
             ));
         };
-        refuse_what_is_not_built(spec, container)?;
+        reject_unsupported(spec, container)?;
         let image = images.find(container.image.as_deref().unwrap_or_default())?;
         let mut command = container.command.clone().unwrap_or_default();
         if command.is_empty() {
@@ -64,17 +65,19 @@ impl Plan {
         }
         command.extend(container.args.clone().unwrap_or_default());
         let restart = match spec.restart_policy.as_deref() {
-            None | Some("Always") => Restart::Always,
-            Some("OnFailure") => Restart::OnFailure,
-            Some("Never") => Restart::Never,
-            Some(other) => return Err(format!("spec.restartPolicy: `{other}` is none of Always, OnFailure and Never")),
+            None | Some("Always") => RestartPolicy::Always,
+            Some("OnFailure") => RestartPolicy::OnFailure,
+            Some("Never") => RestartPolicy::Never,
+            Some(other) => {
+                return Err(format!("spec.restartPolicy: `{other}` is not one of Always, OnFailure and Never"));
+            }
         };
-        Ok(Plan {
-            privileges: Privileges::of(spec, container, image.user)?,
+        Ok(PodPlan {
+            privileges: Privileges::from_spec(spec, container, image.user)?,
             mounts: mounts(spec, container)?,
-            settings: settings(spec)?,
-            probes: Probes::of(container)?,
-            ending: ending(pod, spec, container)?,
+            sysctls: sysctls(spec)?,
+            probes: Probes::from_container(container)?,
+            termination: termination_mode(pod, spec, container)?,
             variables: container.env.clone().unwrap_or_default(),
             variables_from: container.env_from.clone().unwrap_or_default(),
             image,
@@ -84,7 +87,7 @@ impl Plan {
     }
 }
 
-fn refuse_what_is_not_built(spec: &PodSpec, container: &Container) -> Result<(), String> {
+fn reject_unsupported(spec: &PodSpec, container: &Container) -> Result<(), String> {
     let lifecycle = container.lifecycle.as_ref();
     let missing = [
         ("spec.initContainers", spec.init_containers.as_ref().is_some_and(|containers| !containers.is_empty())),
@@ -96,39 +99,39 @@ fn refuse_what_is_not_built(spec: &PodSpec, container: &Container) -> Result<(),
         ("spec.containers[0].lifecycle.stopSignal", lifecycle.is_some_and(|lifecycle| lifecycle.stop_signal.is_some())),
     ];
     match missing.iter().find(|(_, there)| *there) {
-        Some((field, _)) => Err(format!("{field}: this node cannot do that")),
+        Some((field, _)) => Err(format!("{field}: not supported by this node")),
         None => Ok(()),
     }
 }
 
-/// Only those of the network: each Pod has one of its own, and everything else would be the machine's.
-fn settings(spec: &PodSpec) -> Result<Vec<(String, String)>, String> {
+/// Only sysctls of the network: other sysctls are not namespaced per Pod.
+fn sysctls(spec: &PodSpec) -> Result<Vec<(String, String)>, String> {
     let sysctls = spec.security_context.iter().flat_map(|context| context.sysctls.iter().flatten());
     let settings = sysctls.map(|sysctl| {
         let plain = sysctl.name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
         if !sysctl.name.starts_with("net.") || sysctl.name.contains("..") || !plain {
-            return Err(format!("spec.securityContext.sysctls: this node can only set net.…, not `{}`", sysctl.name));
+            return Err(format!("spec.securityContext.sysctls: this node supports only net.*, not `{}`", sysctl.name));
         }
         Ok((sysctl.name.replace('.', "/"), sysctl.value.clone()))
     });
     settings.collect()
 }
 
-fn ending(pod: &Pod, spec: &PodSpec, container: &Container) -> Result<Ending, String> {
-    let label = pod.metadata.labels.as_ref().and_then(|labels| labels.get(OURS.0));
-    if label.map(String::as_str) != Some(OURS.1) {
-        return Ok(Ending::AtOnce);
+fn termination_mode(pod: &Pod, spec: &PodSpec, container: &Container) -> Result<TerminationMode, String> {
+    let label = pod.metadata.labels.as_ref().and_then(|labels| labels.get(GRACEFUL_LABEL.0));
+    if label.map(String::as_str) != Some(GRACEFUL_LABEL.1) {
+        return Ok(TerminationMode::Immediate);
     }
-    let pause = pause(container.lifecycle.as_ref())?;
+    let pause = pre_stop_pause(container.lifecycle.as_ref())?;
     let grace = u64::try_from(spec.termination_grace_period_seconds.unwrap_or(30)).unwrap_or_default();
-    Ok(Ending::InOrder { pause, grace: Duration::from_secs(grace) })
+    Ok(TerminationMode::Graceful { pause, grace: Duration::from_secs(grace) })
 }
 
-fn pause(lifecycle: Option<&Lifecycle>) -> Result<Duration, String> {
+fn pre_stop_pause(lifecycle: Option<&Lifecycle>) -> Result<Duration, String> {
     let Some(action) = lifecycle.and_then(|lifecycle| lifecycle.pre_stop.as_ref()) else { return Ok(Duration::ZERO) };
     match &action.sleep {
         Some(sleep) => Ok(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or_default())),
-        None => Err("spec.containers[0].lifecycle.preStop: this node can only `sleep`".to_owned()),
+        None => Err("spec.containers[0].lifecycle.preStop: this node supports only `sleep`".to_owned()),
     }
 }
 
@@ -140,14 +143,14 @@ mod tests {
 
     use super::*;
 
-    fn plan(spec: &Value, labels: &Value) -> Result<Plan, String> {
+    fn plan(spec: &Value, labels: &Value) -> Result<PodPlan, String> {
         let pod = json!({ "metadata": { "name": "pod", "labels": labels }, "spec": spec });
         let images = Images { echo_basic: PathBuf::from("/echo"), portico: PathBuf::from("/portico") };
-        Plan::of(&serde_json::from_value(pod).unwrap(), &images)
+        PodPlan::from_pod(&serde_json::from_value(pod).unwrap(), &images)
     }
 
     #[test]
-    fn the_command_replaces_the_entry_point_and_arguments_follow() {
+    fn command_replaces_the_entry_point() {
         for (container, expected) in [
             (json!({}), vec!["/echo-basic"]),
             (json!({ "args": ["-v"] }), vec!["/echo-basic", "-v"]),
@@ -161,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn only_our_own_pods_end_in_order() {
+    fn only_portico_pods_terminate_gracefully() {
         let container = json!({
             "name": "main",
             "image": "echo-basic:v1",
@@ -169,16 +172,16 @@ mod tests {
         });
         let spec = json!({ "terminationGracePeriodSeconds": 40, "containers": [container] });
         let suite = plan(&spec, &json!({ "app": "infra-backend-v1" })).unwrap();
-        assert_eq!(suite.ending, Ending::AtOnce);
+        assert_eq!(suite.termination, TerminationMode::Immediate);
         let ours = plan(&spec, &json!({ "app.kubernetes.io/name": "portico" })).unwrap();
-        let expected = Ending::InOrder { pause: Duration::from_secs(3), grace: Duration::from_secs(40) };
-        assert_eq!(ours.ending, expected);
+        let expected = TerminationMode::Graceful { pause: Duration::from_secs(3), grace: Duration::from_secs(40) };
+        assert_eq!(ours.termination, expected);
     }
 
     #[test]
-    fn what_is_not_built_is_refused_by_the_name_of_its_field() {
+    fn unsupported_fields_are_rejected_by_name() {
         let echo = json!({ "name": "main", "image": "echo-basic:v1" });
-        for (spec, said) in [
+        for (spec, expected) in [
             (json!({ "containers": [echo, echo] }), "spec.containers"),
             (json!({ "containers": [echo], "hostNetwork": true }), "spec.hostNetwork"),
             (json!({ "containers": [echo], "initContainers": [echo] }), "spec.initContainers"),
@@ -189,8 +192,8 @@ mod tests {
             ),
             (json!({ "containers": [{ "name": "main", "image": "echo-basic", "workingDir": "/a" }] }), "workingDir"),
         ] {
-            let refusal = plan(&spec, &json!({})).unwrap_err();
-            assert!(refusal.contains(said), "{said}: {refusal}");
+            let error = plan(&spec, &json!({})).unwrap_err();
+            assert!(error.contains(expected), "{expected}: {error}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! All Pods of the cluster: each is bound to this node, and each has a task that is its life.
+//! All Pods of the cluster: binds each one to this node and runs a task for its lifecycle.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,21 +13,21 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::life::live;
+use super::lifecycle::run_pod;
 use super::watching::events;
-use super::{Host, NODE, RETRY};
-use crate::progress::say;
+use super::{NODE, NodeContext, RETRY_DELAY};
+use crate::progress::report;
 
-/// Follows the API server until it is given up. Dropping it ends all Pods.
-pub(crate) async fn run(host: Arc<Host>) {
-    let mut pods = Pods { host, lives: BTreeMap::new(), tasks: JoinSet::new(), listed: None };
+/// Watches the API server until dropped. Dropping it ends all Pods.
+pub(crate) async fn run(host: Arc<NodeContext>) {
+    let mut pods = Pods { host, lifecycles: BTreeMap::new(), tasks: JoinSet::new(), listed: None };
     let mut events = events(Api::<Pod>::all(pods.host.client.clone()));
     loop {
         tokio::select! {
             Some(event) = events.next() => pods.handle(event),
             Some(ended) = pods.tasks.join_next() => {
                 if let Err(error) = ended {
-                    say(format_args!("A task of a Pod ended in disorder: {error}"));
+                    report(format_args!("The task of a Pod panicked: {error}"));
                 }
             }
         }
@@ -35,11 +35,11 @@ pub(crate) async fn run(host: Arc<Host>) {
 }
 
 struct Pods {
-    host: Arc<Host>,
-    /// By uid, because a name can be used again before the last Pod that had it has ended.
-    lives: BTreeMap<String, watch::Sender<Arc<Pod>>>,
+    host: Arc<NodeContext>,
+    /// By UID, because a name can be reused before the previous Pod has ended.
+    lifecycles: BTreeMap<String, watch::Sender<Arc<Pod>>>,
     tasks: JoinSet<()>,
-    /// What a list has named so far, while one comes in.
+    /// UIDs in the list that is being received.
     listed: Option<BTreeSet<String>>,
 }
 
@@ -55,19 +55,19 @@ impl Pods {
             }
             Event::InitDone => {
                 let listed = self.listed.take().unwrap_or_default();
-                self.lives.retain(|uid, _| listed.contains(uid));
+                self.lifecycles.retain(|uid, _| listed.contains(uid));
             }
             Event::Apply(pod) => self.apply(pod),
             Event::Delete(pod) => {
-                self.lives.remove(pod.metadata.uid.as_deref().unwrap_or_default());
+                self.lifecycles.remove(pod.metadata.uid.as_deref().unwrap_or_default());
             }
         }
     }
 
     fn apply(&mut self, pod: Pod) {
         let Some(uid) = pod.metadata.uid.clone() else { return };
-        if let Some(life) = self.lives.get(&uid) {
-            // It fails for one that has ended, which needs no news.
+        if let Some(life) = self.lifecycles.get(&uid) {
+            // It fails for a Pod that has ended, which needs no updates.
             drop(life.send(Arc::new(pod)));
             return;
         }
@@ -80,8 +80,8 @@ impl Pods {
                     return;
                 }
                 let (sender, receiver) = watch::channel(Arc::new(pod));
-                self.lives.insert(uid, sender);
-                self.tasks.spawn(live(self.host.clone(), receiver));
+                self.lifecycles.insert(uid, sender);
+                self.tasks.spawn(run_pod(self.host.clone(), receiver));
             }
             Some(_) => {}
             None => {
@@ -94,8 +94,8 @@ impl Pods {
     }
 }
 
-/// Does the scheduler's work, for one node that suits everybody.
-async fn bind(host: Arc<Host>, pod: Pod) {
+/// Does the work of the scheduler for a single node that suits all Pods.
+async fn bind(host: Arc<NodeContext>, pod: Pod) {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let name = pod.metadata.name.clone().unwrap_or_default();
     let api: Api<Pod> = Api::namespaced(host.client.clone(), namespace);
@@ -108,10 +108,10 @@ async fn bind(host: Arc<Host>, pod: Pod) {
             api.create_subresource("binding", &name, &PostParams::default(), &binding).await;
         match bound {
             Ok(_) => return,
-            // Bound already, or gone.
-            Err(kube::Error::Api(refusal)) if matches!(refusal.code, 404 | 409) => return,
-            // Away, or too busy.
-            Err(_) => sleep(RETRY).await,
+            // Already bound, or deleted.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => return,
+            // The API server is unavailable or overloaded.
+            Err(_) => sleep(RETRY_DELAY).await,
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Who a container runs as, and what it may do: users, groups and capabilities.
+//! The security context of a container: users, groups and capabilities.
 
 use k8s_openapi::api::core::v1::{Container, PodSpec, SecurityContext};
 
-/// What `securityContext` of Pod and container come to.
+/// The merged security contexts of Pod and container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Privileges {
     pub(crate) user: u32,
@@ -10,14 +10,14 @@ pub(crate) struct Privileges {
     pub(crate) groups: Vec<u32>,
     /// The group that may read and write all volumes.
     pub(crate) group_of_volumes: Option<u32>,
-    /// Capabilities that neither the program nor what it starts can ever have.
+    /// Capabilities that neither the program nor its children can have.
     pub(crate) dropped: Vec<&'static str>,
     pub(crate) may_gain: bool,
-    /// Nothing but its volumes can be written to.
+    /// Only volumes are writable.
     pub(crate) read_only: bool,
 }
 
-/// Every capability of the kernel, and whether containers have it unless they say otherwise.
+/// All capabilities of the kernel, and whether containers have them by default.
 const CAPABILITIES: &[(&str, bool)] = &[
     ("audit_control", false),
     ("audit_read", false),
@@ -63,18 +63,18 @@ const CAPABILITIES: &[(&str, bool)] = &[
 ];
 
 impl Privileges {
-    /// The container's word comes before the Pod's, and the Pod's before the image's.
-    pub(crate) fn of(spec: &PodSpec, container: &Container, user_of_image: u32) -> Result<Privileges, String> {
+    /// The container's settings take precedence over the Pod's, and those over the image's.
+    pub(crate) fn from_spec(spec: &PodSpec, container: &Container, user_of_image: u32) -> Result<Privileges, String> {
         let pod = spec.security_context.clone().unwrap_or_default();
         let own = container.security_context.clone().unwrap_or_default();
         if own.privileged == Some(true) {
-            return Err("spec.containers[0].securityContext.privileged: this node cannot do that".to_owned());
+            return Err("spec.containers[0].securityContext.privileged: not supported by this node".to_owned());
         }
         let user = number("runAsUser", own.run_as_user.or(pod.run_as_user))?.unwrap_or(user_of_image);
         if own.run_as_non_root.or(pod.run_as_non_root) == Some(true) && user == 0 {
             return Err("securityContext.runAsNonRoot: the container would run as root; set runAsUser".to_owned());
         }
-        // Without a word it is the image's, which has a group of the same number for its user.
+        // The default is the image's user ID, since its group has the same number.
         let group = number("runAsGroup", own.run_as_group.or(pod.run_as_group))?.unwrap_or(user_of_image);
         let mut groups = Vec::new();
         for other in pod.supplemental_groups.unwrap_or_default() {
@@ -97,13 +97,13 @@ impl Privileges {
 fn dropped(own: &SecurityContext) -> Result<Vec<&'static str>, String> {
     let capabilities = own.capabilities.clone().unwrap_or_default();
     let names = |names: Option<Vec<String>>| -> Result<Vec<String>, String> {
-        let names = names.unwrap_or_default().into_iter().map(|name| known(&name));
+        let names = names.unwrap_or_default().into_iter().map(|name| parse_capability(&name));
         names.collect()
     };
     let (added, dropped) = (names(capabilities.add)?, names(capabilities.drop)?);
     let listed = |list: &[String], name: &str| list.iter().any(|other| other == name || other == "all");
     let has = |name: &str, usual: bool| {
-        // As container runtimes have it: what is named comes before `ALL`, and adding before dropping.
+        // Like container runtimes: individual names take precedence over `ALL`, and `add` over `drop`.
         added.iter().any(|other| other == name)
             || !dropped.iter().any(|other| other == name)
                 && (listed(&added, "all") || usual && !listed(&dropped, "all"))
@@ -111,11 +111,11 @@ fn dropped(own: &SecurityContext) -> Result<Vec<&'static str>, String> {
     Ok(CAPABILITIES.iter().filter(|(name, usual)| !has(name, *usual)).map(|(name, _)| *name).collect())
 }
 
-fn known(name: &str) -> Result<String, String> {
+fn parse_capability(name: &str) -> Result<String, String> {
     let lower = name.to_ascii_lowercase();
     let lower = lower.strip_prefix("cap_").unwrap_or(&lower);
     if lower != "all" && !CAPABILITIES.iter().any(|(name, _)| *name == lower) {
-        return Err(format!("securityContext.capabilities: there is no capability `{name}`"));
+        return Err(format!("securityContext.capabilities: unknown capability `{name}`"));
     }
     Ok(lower.to_owned())
 }
@@ -137,11 +137,11 @@ mod tests {
         let container = json!({ "name": "main", "securityContext": container });
         let spec = json!({ "containers": [container], "securityContext": pod });
         let spec: PodSpec = serde_json::from_value(spec).unwrap();
-        Privileges::of(&spec, &spec.containers[0], 65532)
+        Privileges::from_spec(&spec, &spec.containers[0], 65532)
     }
 
     #[test]
-    fn the_container_comes_before_the_pod_and_the_pod_before_the_image() {
+    fn container_settings_override_pod_and_image() {
         for (pod, container, expected) in [
             (json!({}), json!({}), (65532, 65532)),
             (json!({ "runAsUser": 1, "runAsGroup": 2 }), json!({}), (1, 2)),
@@ -150,12 +150,12 @@ mod tests {
             let privileges = privileges(&pod, &container).unwrap();
             assert_eq!((privileges.user, privileges.group), expected, "{pod} {container}");
         }
-        let refusal = privileges(&json!({ "runAsUser": 0, "runAsNonRoot": true }), &json!({})).unwrap_err();
-        assert!(refusal.contains("runAsNonRoot"), "{refusal}");
+        let error = privileges(&json!({ "runAsUser": 0, "runAsNonRoot": true }), &json!({})).unwrap_err();
+        assert!(error.contains("runAsNonRoot"), "{error}");
     }
 
     #[test]
-    fn capabilities_are_the_usual_ones_less_those_dropped_and_those_added() {
+    fn capabilities_are_added_to_and_dropped_from_defaults() {
         for (capabilities, kept) in [
             (json!({}), vec!["chown", "net_bind_service"]),
             (json!({ "drop": ["ALL"] }), vec![]),
@@ -167,7 +167,7 @@ mod tests {
                 assert_eq!(!privileges.dropped.contains(&name), kept.contains(&name), "{capabilities}: {name}");
             }
         }
-        let refusal = privileges(&json!({}), &json!({ "capabilities": { "add": ["FLY"] } })).unwrap_err();
-        assert!(refusal.contains("no capability `FLY`"), "{refusal}");
+        let error = privileges(&json!({}), &json!({ "capabilities": { "add": ["FLY"] } })).unwrap_err();
+        assert!(error.contains("unknown capability `FLY`"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! Probes: what a Pod wants to be asked, how often, and what the answers mean.
+//! Probes of a container: requests, intervals and thresholds.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub(crate) struct Probes {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Probe {
-    question: Question,
+    question: ProbeAction,
     delay: Duration,
     period: Duration,
     timeout: Duration,
@@ -28,24 +28,24 @@ pub(crate) struct Probe {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Question {
+enum ProbeAction {
     Http {
         port: u16,
         path: String,
         headers: Vec<(String, String)>,
     },
-    /// Whether a connection can be made.
+    /// Succeeds if a connection can be made.
     Tcp {
         port: u16,
     },
 }
 
 impl Probes {
-    /// The error names the field that cannot be followed.
-    pub(crate) fn of(container: &Container) -> Result<Probes, String> {
+    /// The error names the unsupported field.
+    pub(crate) fn from_container(container: &Container) -> Result<Probes, String> {
         let read = |field: &str, probe: &Option<Declared>| match probe {
             Some(probe) => {
-                let probe = Probe::of(container, probe);
+                let probe = Probe::parse(container, probe);
                 probe.map(Some).map_err(|error| format!("spec.containers[0].{field}: {error}"))
             }
             None => Ok(None),
@@ -59,11 +59,11 @@ impl Probes {
 }
 
 impl Probe {
-    fn of(container: &Container, declared: &Declared) -> Result<Probe, String> {
+    fn parse(container: &Container, declared: &Declared) -> Result<Probe, String> {
         let question = match (&declared.http_get, &declared.tcp_socket) {
             (Some(get), None) => http(container, get)?,
-            (None, Some(socket)) => Question::Tcp { port: port(container, &socket.port)? },
-            _ => return Err("this node can only ask with `httpGet` and `tcpSocket`".to_owned()),
+            (None, Some(socket)) => ProbeAction::Tcp { port: port(container, &socket.port)? },
+            _ => return Err("this node supports only `httpGet` and `tcpSocket`".to_owned()),
         };
         let seconds = |field: Option<i32>, default: u64| {
             Duration::from_secs(field.and_then(|field| u64::try_from(field).ok()).unwrap_or(default))
@@ -80,24 +80,29 @@ impl Probe {
         })
     }
 
-    /// Asks again and again, and tells each time that the answer turns. It is taken to be `first` in the beginning.
-    /// Ends with the reason when `tell` says that it has heard enough.
-    pub(crate) async fn ask(&self, address: Ipv4Addr, first: bool, mut tell: impl FnMut(Result<(), String>) -> Told) {
+    /// Runs the probe periodically and calls `tell` at each change of the result, which starts as `first`. Returns when
+    /// `tell` returns [`ProbeControl::Stop`].
+    pub(crate) async fn run(
+        &self,
+        address: Ipv4Addr,
+        first: bool,
+        mut tell: impl FnMut(Result<(), String>) -> ProbeControl,
+    ) {
         sleep(self.delay).await;
         let (mut good, mut successes, mut failures) = (first, 0, 0);
         loop {
-            let answer = match timeout(self.timeout, self.question.ask(address)).await {
+            let answer = match timeout(self.timeout, self.question.perform(address)).await {
                 Ok(answer) => answer,
-                Err(_) => Err(format!("no answer within {} s", self.timeout.as_secs())),
+                Err(_) => Err(format!("no response within {} s", self.timeout.as_secs())),
             };
             (successes, failures) = if answer.is_ok() { (successes + 1, 0) } else { (0, failures + 1) };
             let turned = if good { failures >= self.failures } else { successes >= self.successes };
             if turned {
                 good = !good;
-                if tell(answer) == Told::Enough {
+                if tell(answer) == ProbeControl::Stop {
                     return;
                 }
-            } else if !good && failures >= self.failures && tell(answer) == Told::Enough {
+            } else if !good && failures >= self.failures && tell(answer) == ProbeControl::Stop {
                 return;
             }
             sleep(self.period).await;
@@ -105,20 +110,20 @@ impl Probe {
     }
 }
 
-/// Whether a probe goes on.
+/// Whether a probe continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Told {
-    GoOn,
-    Enough,
+pub(crate) enum ProbeControl {
+    Continue,
+    Stop,
 }
 
-impl Question {
-    async fn ask(&self, address: Ipv4Addr) -> Result<(), String> {
-        let (Question::Http { port, .. } | Question::Tcp { port }) = self;
+impl ProbeAction {
+    async fn perform(&self, address: Ipv4Addr) -> Result<(), String> {
+        let (ProbeAction::Http { port, .. } | ProbeAction::Tcp { port }) = self;
         let address = SocketAddr::new(IpAddr::V4(address), *port);
         let mut stream =
             TcpStream::connect(address).await.map_err(|error| format!("connecting to {address}: {error}"))?;
-        let Question::Http { path, headers, .. } = self else { return Ok(()) };
+        let ProbeAction::Http { path, headers, .. } = self else { return Ok(()) };
         let mut request = format!("GET {path} HTTP/1.1\r\nUser-Agent: kube-probe/1.37\r\nAccept: */*\r\n");
         if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
             request.push_str(&format!("Host: {address}\r\n"));
@@ -127,13 +132,13 @@ impl Question {
             request.push_str(&format!("{name}: {value}\r\n"));
         }
         request.push_str("Connection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.map_err(|error| format!("asking {address}: {error}"))?;
+        stream.write_all(request.as_bytes()).await.map_err(|error| format!("sending to {address}: {error}"))?;
         let status = status(&mut stream).await.map_err(|error| format!("reading from {address}: {error}"))?;
-        if (200..400).contains(&status) { Ok(()) } else { Err(format!("http://{address}{path} answers {status}")) }
+        if (200..400).contains(&status) { Ok(()) } else { Err(format!("http://{address}{path} returns {status}")) }
     }
 }
 
-/// Reads no more than the number in the first line of an answer.
+/// Reads only the status code of a response.
 async fn status(stream: &mut TcpStream) -> Result<u16, String> {
     let mut start = [0; "HTTP/1.1 200".len()];
     stream.read_exact(&mut start).await.map_err(|error| error.to_string())?;
@@ -141,15 +146,15 @@ async fn status(stream: &mut TcpStream) -> Result<u16, String> {
     number.ok_or_else(|| format!("`{}` is not HTTP", String::from_utf8_lossy(&start)))
 }
 
-fn http(container: &Container, get: &HTTPGetAction) -> Result<Question, String> {
+fn http(container: &Container, get: &HTTPGetAction) -> Result<ProbeAction, String> {
     if get.scheme.as_deref().is_some_and(|scheme| scheme != "HTTP") || get.host.is_some() {
-        return Err("httpGet: this node can only ask the Pod, and with scheme `HTTP`".to_owned());
+        return Err("httpGet: this node supports only the Pod's address and scheme `HTTP`".to_owned());
     }
     let path = get.path.clone().unwrap_or_default();
     let path = if path.starts_with('/') { path } else { format!("/{path}") };
     let headers = get.http_headers.clone().unwrap_or_default();
     let headers = headers.into_iter().map(|header| (header.name, header.value)).collect();
-    Ok(Question::Http { port: port(container, &get.port)?, path, headers })
+    Ok(ProbeAction::Http { port: port(container, &get.port)?, path, headers })
 }
 
 /// The number of a port, which may be given by name.
@@ -162,7 +167,7 @@ fn port(container: &Container, port: &IntOrString) -> Result<u16, String> {
             named.ok_or_else(|| format!("port: the container has no port named `{name}`"))?.container_port
         }
     };
-    u16::try_from(number).map_err(|_| format!("port: {number} is not a port"))
+    u16::try_from(number).map_err(|_| format!("port: {number} is not a valid port number"))
 }
 
 #[cfg(test)]
@@ -176,34 +181,34 @@ mod tests {
         let ports = json!([{ "name": "status", "containerPort": 8100 }]);
         let container = json!({ "name": "main", "ports": ports, "readinessProbe": probe });
         let container: Container = serde_json::from_value(container).unwrap();
-        Probes::of(&container).map(|probes| probes.readiness.unwrap())
+        Probes::from_container(&container).map(|probes| probes.readiness.unwrap())
     }
 
     #[test]
-    fn a_port_is_found_by_its_name() {
+    fn named_port_is_resolved() {
         let by_name = probe(&json!({ "httpGet": { "path": "readyz", "port": "status" } })).unwrap();
-        let expected = Question::Http { port: 8100, path: "/readyz".to_owned(), headers: Vec::new() };
+        let expected = ProbeAction::Http { port: 8100, path: "/readyz".to_owned(), headers: Vec::new() };
         assert_eq!(by_name.question, expected);
         assert_eq!((by_name.period.as_secs(), by_name.failures), (10, 3));
-        for (wrong, said) in [
+        for (wrong, expected) in [
             (
                 json!({ "httpGet": { "port": "other" } }),
                 "readinessProbe: port: the container has no port named `other`",
             ),
-            (json!({ "exec": { "command": ["true"] } }), "readinessProbe: this node can only ask"),
+            (json!({ "exec": { "command": ["true"] } }), "readinessProbe: this node supports only"),
             (json!({ "httpGet": { "port": 1, "scheme": "HTTPS" } }), "scheme `HTTP`"),
         ] {
-            let refusal = probe(&wrong).unwrap_err();
-            assert!(refusal.contains(said), "{wrong}: {refusal}");
+            let error = probe(&wrong).unwrap_err();
+            assert!(error.contains(expected), "{wrong}: {error}");
         }
     }
 
     #[tokio::test]
-    async fn answers_from_200_to_399_are_good() {
-        for (answer, said) in [
+    async fn statuses_from_200_to_399_succeed() {
+        for (answer, expected) in [
             ("HTTP/1.1 200 OK\r\n\r\n", None),
             ("HTTP/1.0 399 Fine\r\n\r\n", None),
-            ("HTTP/1.1 503 Not ready\r\n\r\n", Some("answers 503")),
+            ("HTTP/1.1 503 Not ready\r\n\r\n", Some("returns 503")),
             ("SSH-2.0-OpenSSH_9.2\r\n", Some("is not HTTP")),
             ("", Some("reading from")),
         ] {
@@ -217,10 +222,10 @@ mod tests {
                 stream.write_all(answer.as_bytes()).await.unwrap();
                 stream.shutdown().await.unwrap();
             };
-            let (outcome, ()) = tokio::join!(question.ask(Ipv4Addr::LOCALHOST), server);
-            match said {
+            let (outcome, ()) = tokio::join!(question.perform(Ipv4Addr::LOCALHOST), server);
+            match expected {
                 None => outcome.unwrap(),
-                Some(said) => assert!(outcome.unwrap_err().contains(said), "{answer}"),
+                Some(expected) => assert!(outcome.unwrap_err().contains(expected), "{answer}"),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The Node object, so that Pods have somewhere to be, and the Lease that says it is alive.
+//! Registers the Node object and renews its Lease.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,12 +15,12 @@ use tokio::time::sleep;
 use super::{NODE, kubelet};
 use crate::cluster::ADDRESS;
 
-/// Who writes it.
+/// The field manager.
 const MANAGER: &str = "portico-e2e";
-/// As the kubelet does it.
+/// The kubelet's interval.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
-/// Makes the Node and says that it is ready.
+/// Creates the Node and reports it as ready.
 pub(crate) async fn register(client: &Client) -> Result<()> {
     let nodes: Api<Object> = Api::all(client.clone());
     let architecture = match std::env::consts::ARCH {
@@ -35,7 +35,7 @@ pub(crate) async fn register(client: &Client) -> Result<()> {
     ]);
     let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": NODE, "labels": labels } });
     let parameters = PatchParams::apply(MANAGER).force();
-    nodes.patch(NODE, &parameters, &Patch::Apply(node)).await.context("cannot make the Node")?;
+    nodes.patch(NODE, &parameters, &Patch::Apply(node)).await.context("cannot create the Node")?;
     let now = Timestamp::now().to_string();
     let condition = |kind: &str, status: &str, reason: &str| {
         json!({
@@ -63,17 +63,17 @@ pub(crate) async fn register(client: &Client) -> Result<()> {
         .patch_status(NODE, &PatchParams::default(), &Patch::Merge(status))
         .await
         .context("cannot write the Node's status")?;
-    // The admission of Nodes taints new ones; the controller that would take it away again does not run.
+    // The admission plugin taints new Nodes, and the controller that removes the taint does not run.
     let untainted = json!({ "spec": { "taints": null } });
     nodes.patch(NODE, &PatchParams::default(), &Patch::Merge(untainted)).await.context("cannot untaint the Node")?;
     renew(client).await.context("cannot write the Node's Lease")
 }
 
-/// Renews the Lease until it is given up.
-pub(crate) async fn stay_alive(client: Client) {
+/// Renews the Lease until dropped.
+pub(crate) async fn renew_lease(client: Client) {
     loop {
         sleep(HEARTBEAT).await;
-        // Late at worst: the API server may be away, and the next one comes soon.
+        // Errors are ignored: the API server may be unavailable, and the next renewal follows soon.
         drop(renew(&client).await);
     }
 }

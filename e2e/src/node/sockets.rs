@@ -1,4 +1,4 @@
-//! Whether anything listens in a Pod.
+//! Detects listening sockets in a Pod.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -6,27 +6,27 @@ use std::path::Path;
 
 use crate::netns::Netns;
 
-/// Whether this process is in the Pod's network already and a socket listens there, on whatever port.
-pub(crate) fn listening(netns: &Netns, process: u32) -> bool {
+/// Whether this process has entered the Pod's network namespace and a socket listens there, on any port.
+pub(crate) fn is_listening(netns: &Netns, process: u32) -> bool {
     let network = |path: &Path| fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
     let inside = network(Path::new(&format!("/proc/{process}/ns/net")));
-    // Until it has entered its namespace, these files would show the sockets of the cluster's.
+    // Until the process has entered its namespace, these files show the sockets of the cluster's namespace.
     if inside.is_none() || inside != network(&Path::new("/run/netns").join(netns.name())) {
         return false;
     }
     [("tcp", LISTEN), ("tcp6", LISTEN), ("udp", UNCONNECTED), ("udp6", UNCONNECTED)].iter().any(|(table, state)| {
         let table = fs::read_to_string(format!("/proc/{process}/net/{table}"));
-        table.is_ok_and(|table| has(&table, state))
+        table.is_ok_and(|table| has_socket_in_state(&table, state))
     })
 }
 
-/// A TCP socket that waits for connections, in the kernel's numbers of states.
+/// The kernel's state number of a listening TCP socket.
 const LISTEN: &str = "0A";
-/// A UDP socket that has no peer, so takes datagrams from anybody.
+/// The kernel's state number of a UDP socket without a peer, which receives datagrams from all addresses.
 const UNCONNECTED: &str = "07";
 
 /// Whether a table has a socket in this state. Its columns: number, local address, remote address, state, …
-fn has(table: &str, state: &str) -> bool {
+fn has_socket_in_state(table: &str, state: &str) -> bool {
     table.lines().skip(1).any(|line| line.split_whitespace().nth(3) == Some(state))
 }
 
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_sockets_that_wait_for_anybody_count() {
+    fn only_listening_sockets_count() {
         let heading =
             "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode";
         let table = |state: &str| {
@@ -43,9 +43,9 @@ mod tests {
                 "{heading}\n   0: 00000000:0BB8 00000000:0000 {state} 00000000:00000000 00:00000000 00000000     0        0 7"
             )
         };
-        assert!(has(&table("0A"), LISTEN));
-        assert!(!has(&table("01"), LISTEN));
-        assert!(has(&table("07"), UNCONNECTED));
-        assert!(!has(heading, LISTEN));
+        assert!(has_socket_in_state(&table("0A"), LISTEN));
+        assert!(!has_socket_in_state(&table("01"), LISTEN));
+        assert!(has_socket_in_state(&table("07"), UNCONNECTED));
+        assert!(!has_socket_in_state(heading, LISTEN));
     }
 }

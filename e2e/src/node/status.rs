@@ -1,4 +1,4 @@
-//! What the API server is told of a Pod: the latest state only, written until it is taken.
+//! Writes the status of a Pod: always the latest state, retried until the API server accepts it.
 
 use std::net::Ipv4Addr;
 
@@ -14,25 +14,25 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::RETRY;
-use super::program::Exit;
+use super::RETRY_DELAY;
+use super::program::ContainerExit;
 use crate::cluster::ADDRESS;
 
-/// A Pod as its node sees it.
+/// The observed state of a Pod.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
+pub(crate) struct PodState {
     pub(crate) address: Option<Ipv4Addr>,
-    pub(crate) state: State,
-    /// How the container ended before it was started again.
-    pub(crate) last: Option<Ended>,
+    pub(crate) state: ContainerPhase,
+    /// How the container ended before its last restart.
+    pub(crate) last: Option<Termination>,
     pub(crate) restarts: i32,
-    /// Whether the startup probe, if there is one, has succeeded.
+    /// Whether the startup probe, if any, has succeeded.
     pub(crate) started: bool,
     pub(crate) ready: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum State {
+pub(crate) enum ContainerPhase {
     Waiting {
         reason: &'static str,
         message: String,
@@ -40,36 +40,36 @@ pub(crate) enum State {
     Running {
         since: Timestamp,
     },
-    /// For good.
-    Ended(Ended),
+    /// The container will not be restarted.
+    Terminated(Termination),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ended {
-    pub(crate) exit: Exit,
+pub(crate) struct Termination {
+    pub(crate) exit: ContainerExit,
     pub(crate) since: Timestamp,
     pub(crate) at: Timestamp,
 }
 
-impl Seen {
-    /// Before anything was done. Restarts go on counting where the last run of this node stopped.
-    pub(crate) fn first(pod: &Pod) -> Seen {
+impl PodState {
+    /// The initial state. Counting of restarts continues after a restart of the node.
+    pub(crate) fn initial(pod: &Pod) -> PodState {
         let containers = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
         let restarts = containers.and_then(|containers| containers.first()).map_or(0, |first| first.restart_count);
-        let state = State::Waiting { reason: "ContainerCreating", message: String::new() };
-        Seen { address: None, state, last: None, restarts, started: false, ready: false }
+        let state = ContainerPhase::Waiting { reason: "ContainerCreating", message: String::new() };
+        PodState { address: None, state, last: None, restarts, started: false, ready: false }
     }
 
-    /// The container does not run yet, or not now. Says whether that is new.
+    /// The container is not running yet, or waits for a restart. Returns whether the state changed.
     pub(crate) fn wait(&mut self, reason: &'static str, message: impl Into<String>) -> bool {
-        let next = State::Waiting { reason, message: message.into() };
+        let next = ContainerPhase::Waiting { reason, message: message.into() };
         let new = self.state != next;
         self.end(next);
         new
     }
 
-    /// The container does not run any more.
-    pub(crate) fn end(&mut self, state: State) {
+    /// The container is not running any more.
+    pub(crate) fn end(&mut self, state: ContainerPhase) {
         self.state = state;
         self.started = false;
         self.ready = false;
@@ -77,16 +77,17 @@ impl Seen {
 
     fn phase(&self) -> &'static str {
         match &self.state {
-            State::Ended(ended) if ended.exit.good() => "Succeeded",
-            State::Ended(_) => "Failed",
-            State::Waiting { .. } if self.last.is_none() => "Pending",
-            State::Waiting { .. } | State::Running { .. } => "Running",
+            ContainerPhase::Terminated(ended) if ended.exit.is_success() => "Succeeded",
+            ContainerPhase::Terminated(_) => "Failed",
+            ContainerPhase::Waiting { .. } if self.last.is_none() => "Pending",
+            ContainerPhase::Waiting { .. } | ContainerPhase::Running { .. } => "Running",
         }
     }
 }
 
-/// Writes what is seen of one Pod, until the sender is gone and the last of it is written, or the Pod is.
-pub(crate) struct Writer {
+/// Writes the observed state of one Pod until the sender is dropped and the last state is written, or the Pod is
+/// deleted.
+pub(crate) struct PodStatusWriter {
     api: Api<Pod>,
     name: String,
     uid: String,
@@ -96,11 +97,11 @@ pub(crate) struct Writer {
     conditions: Vec<PodCondition>,
 }
 
-impl Writer {
-    pub(crate) fn new(client: Client, pod: &Pod) -> Writer {
+impl PodStatusWriter {
+    pub(crate) fn new(client: Client, pod: &Pod) -> PodStatusWriter {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         let container = pod.spec.as_ref().and_then(|spec| spec.containers.first());
-        Writer {
+        PodStatusWriter {
             api: Api::namespaced(client, pod.metadata.namespace.as_deref().unwrap_or_default()),
             name: text(&pod.metadata.name),
             uid: text(&pod.metadata.uid),
@@ -111,13 +112,13 @@ impl Writer {
         }
     }
 
-    pub(crate) async fn write(mut self, mut seen: watch::Receiver<Seen>) {
+    pub(crate) async fn write(mut self, mut seen: watch::Receiver<PodState>) {
         loop {
             let status = self.status(&seen.borrow_and_update().clone());
-            // With its uid, so that another Pod of the same name is never meant.
+            // With the UID, so that another Pod of this name is never modified.
             let mut patch = json!({ "metadata": { "uid": self.uid }, "status": status });
             if let Some(Value::Array(addresses)) = patch["status"].get_mut("podIPs") {
-                // Otherwise the address of an earlier run of this node stays beside.
+                // Otherwise, the address of an earlier run of this node would be kept.
                 addresses.push(json!({ "$patch": "replace" }));
             }
             match self.api.patch_status(&self.name, &PatchParams::default(), &Patch::Strategic(patch)).await {
@@ -126,14 +127,14 @@ impl Writer {
                         return;
                     }
                 }
-                Err(kube::Error::Api(refusal)) if matches!(refusal.code, 404 | 409 | 422) => return,
-                // Away, or too busy: what is seen by then is written then.
-                Err(_) => sleep(RETRY).await,
+                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | 422) => return,
+                // The API server is unavailable or overloaded: the latest state is written at the retry.
+                Err(_) => sleep(RETRY_DELAY).await,
             }
         }
     }
 
-    fn status(&mut self, seen: &Seen) -> PodStatus {
+    fn status(&mut self, seen: &PodState) -> PodStatus {
         let now = Timestamp::now();
         self.conditions = ["Initialized", "ContainersReady", "Ready"]
             .map(|kind| {
@@ -146,7 +147,7 @@ impl Writer {
                         type_: kind.to_owned(),
                         status: status.to_owned(),
                         last_transition_time: Some(Time(now)),
-                        // Never absent: a patch would leave the last one as it is.
+                        // Always present, because a strategic patch keeps absent fields.
                         reason: Some(if holds { "" } else { "ContainersNotReady" }.to_owned()),
                         ..PodCondition::default()
                     },
@@ -169,10 +170,10 @@ impl Writer {
         let address = seen.address.map(|address| address.to_string());
         PodStatus {
             phase: Some(seen.phase().to_owned()),
-            // Here `kubectl describe` shows it. Never absent, as above.
+            // The field that `kubectl describe` shows. Always present, as above.
             message: Some(match &seen.state {
-                State::Waiting { message, .. } => message.clone(),
-                State::Running { .. } | State::Ended(_) => String::new(),
+                ContainerPhase::Waiting { message, .. } => message.clone(),
+                ContainerPhase::Running { .. } | ContainerPhase::Terminated(_) => String::new(),
             }),
             host_ip: Some(ADDRESS.to_string()),
             host_ips: Some(vec![HostIP { ip: ADDRESS.to_string() }]),
@@ -186,29 +187,31 @@ impl Writer {
     }
 }
 
-impl State {
+impl ContainerPhase {
     fn render(&self) -> ContainerState {
         match self {
-            State::Waiting { reason, message } => {
+            ContainerPhase::Waiting { reason, message } => {
                 let message = (!message.is_empty()).then(|| message.clone());
                 let waiting = ContainerStateWaiting { reason: Some((*reason).to_owned()), message };
                 ContainerState { waiting: Some(waiting), ..ContainerState::default() }
             }
-            State::Running { since } => {
+            ContainerPhase::Running { since } => {
                 let running = ContainerStateRunning { started_at: Some(Time(*since)) };
                 ContainerState { running: Some(running), ..ContainerState::default() }
             }
-            State::Ended(ended) => ContainerState { terminated: Some(ended.render()), ..ContainerState::default() },
+            ContainerPhase::Terminated(ended) => {
+                ContainerState { terminated: Some(ended.render()), ..ContainerState::default() }
+            }
         }
     }
 }
 
-impl Ended {
+impl Termination {
     fn render(&self) -> ContainerStateTerminated {
         ContainerStateTerminated {
             exit_code: self.exit.code,
             signal: self.exit.signal,
-            reason: Some(if self.exit.good() { "Completed" } else { "Error" }.to_owned()),
+            reason: Some(if self.exit.is_success() { "Completed" } else { "Error" }.to_owned()),
             started_at: Some(Time(self.since)),
             finished_at: Some(Time(self.at)),
             ..ContainerStateTerminated::default()
@@ -220,50 +223,62 @@ impl Ended {
 mod tests {
     use super::*;
 
-    fn seen(state: State, ready: bool) -> Seen {
-        Seen { address: Some(Ipv4Addr::new(198, 18, 128, 1)), state, last: None, restarts: 0, started: ready, ready }
+    fn seen(state: ContainerPhase, ready: bool) -> PodState {
+        PodState {
+            address: Some(Ipv4Addr::new(198, 18, 128, 1)),
+            state,
+            last: None,
+            restarts: 0,
+            started: ready,
+            ready,
+        }
     }
 
-    fn running() -> State {
-        State::Running { since: Timestamp::UNIX_EPOCH }
+    fn running() -> ContainerPhase {
+        ContainerPhase::Running { since: Timestamp::UNIX_EPOCH }
     }
 
-    fn ended(code: i32) -> Ended {
-        Ended { exit: Exit { code, signal: None }, since: Timestamp::UNIX_EPOCH, at: Timestamp::UNIX_EPOCH }
+    fn ended(code: i32) -> Termination {
+        Termination {
+            exit: ContainerExit { code, signal: None },
+            since: Timestamp::UNIX_EPOCH,
+            at: Timestamp::UNIX_EPOCH,
+        }
     }
 
     #[test]
-    fn phases_follow_the_container() {
-        let waiting = State::Waiting { reason: "CrashLoopBackOff", message: String::new() };
-        let crashed = Seen { last: Some(ended(1)), ..seen(waiting.clone(), false) };
+    fn phase_follows_the_container() {
+        let waiting = ContainerPhase::Waiting { reason: "CrashLoopBackOff", message: String::new() };
+        let crashed = PodState { last: Some(ended(1)), ..seen(waiting.clone(), false) };
         for (seen, phase) in [
             (seen(waiting, false), "Pending"),
             (crashed, "Running"),
             (seen(running(), false), "Running"),
-            (seen(State::Ended(ended(0)), false), "Succeeded"),
-            (seen(State::Ended(ended(1)), false), "Failed"),
+            (seen(ContainerPhase::Terminated(ended(0)), false), "Succeeded"),
+            (seen(ContainerPhase::Terminated(ended(1)), false), "Failed"),
         ] {
             assert_eq!(seen.phase(), phase, "{seen:?}");
         }
     }
 
     #[tokio::test]
-    async fn nothing_of_an_earlier_state_stays_behind() {
+    async fn earlier_state_is_fully_overwritten() {
         let config = kube::Config::new(http::Uri::from_static("http://127.0.0.1:1"));
-        let mut writer = Writer::new(Client::try_from(config).unwrap(), &Pod::default());
+        let mut writer = PodStatusWriter::new(Client::try_from(config).unwrap(), &Pod::default());
         let ready = |status: &PodStatus| {
             let conditions = status.conditions.clone().unwrap();
             conditions.into_iter().find(|condition| condition.type_ == "Ready").unwrap()
         };
-        let late = State::Waiting { reason: "ContainerCreating", message: "Secret a/b does not exist".to_owned() };
+        let late =
+            ContainerPhase::Waiting { reason: "ContainerCreating", message: "Secret a/b does not exist".to_owned() };
         let waiting = writer.status(&seen(late, false));
         assert_eq!(waiting.message.as_deref(), Some("Secret a/b does not exist"));
         assert_eq!(ready(&waiting).reason.as_deref(), Some("ContainersNotReady"));
         let first = writer.status(&seen(running(), true));
-        // A patch leaves what is absent as it is, so these have to be there.
+        // A patch keeps absent fields, so these must be present.
         assert_eq!(first.message.as_deref(), Some(""));
         assert_eq!(ready(&first).reason.as_deref(), Some(""));
-        // The same again did not happen now.
+        // An unchanged condition keeps its transition time.
         assert_eq!(ready(&writer.status(&seen(running(), true))), ready(&first));
     }
 }

@@ -1,4 +1,4 @@
-//! Tokens of ServiceAccounts, bound to the Pod that has them, renewed before they expire.
+//! ServiceAccount tokens that are bound to their Pod and renewed before they expire.
 
 use std::collections::BTreeMap;
 
@@ -16,12 +16,12 @@ pub(crate) struct Tokens {
 
 struct Token {
     text: String,
-    /// When four fifths of its life are over.
+    /// After four fifths of its lifetime.
     renew: Timestamp,
 }
 
 impl Tokens {
-    /// A token that is good for a while yet: the one of last time, or a new one.
+    /// The cached token if it is still valid for a while, or a new one.
     pub(crate) async fn current(
         &mut self,
         client: &Client,
@@ -37,13 +37,14 @@ impl Tokens {
             return Ok(token.text.clone());
         }
         let (namespace, account) = account_of(pod);
-        let said = |error: &dyn std::fmt::Display| format!("token of ServiceAccount {namespace}/{account}: {error}");
+        let failed = |error: &dyn std::fmt::Display| format!("token of ServiceAccount {namespace}/{account}: {error}");
         let api: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
         let request = request(pod, audience, seconds);
-        let answer = api.create_token_request(account, &PostParams::default(), &request).await;
-        let status = answer.map_err(|error| said(&error))?.status.ok_or_else(|| said(&"the answer has no status"))?;
+        let response = api.create_token_request(account, &PostParams::default(), &request).await;
+        let status =
+            response.map_err(|error| failed(&error))?.status.ok_or_else(|| failed(&"the response has no status"))?;
         let (Some(text), Some(expires)) = (status.token, status.expiration_timestamp) else {
-            return Err(said(&"the answer has none"));
+            return Err(failed(&"the response has no token"));
         };
         let life = expires.0.duration_since(now);
         let renew = now.checked_add(life / 5 * 4).unwrap_or(now + SignedDuration::from_secs(60));

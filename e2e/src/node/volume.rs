@@ -1,4 +1,4 @@
-//! Volumes: what a Pod mounts where, and what is in it right now.
+//! Volumes of a Pod: mounts and their contents.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -13,25 +13,25 @@ use kube::{Api, Client};
 use super::environment::field;
 use super::token::Tokens;
 
-/// A volume at its place in the Pod's root.
+/// A volume at its path in the Pod's root.
 #[derive(Clone, Debug)]
 pub(crate) struct Mount {
-    /// Below the root.
+    /// Relative to the root.
     pub(crate) path: PathBuf,
-    pub(crate) content: Content,
+    pub(crate) content: VolumeContent,
 }
 
 #[derive(Clone, Debug)]
-pub(crate) enum Content {
+pub(crate) enum VolumeContent {
     /// A folder that the Pod writes to.
     Empty,
     /// Files from the API server, with their mode.
-    Files { sources: Vec<Source>, mode: u32 },
+    Files { sources: Vec<FileSource>, mode: u32 },
 }
 
-/// Where files come from.
+/// The source of files.
 #[derive(Clone, Debug)]
-pub(crate) enum Source {
+pub(crate) enum FileSource {
     Secret { name: String, items: Vec<KeyToPath>, optional: bool },
     ConfigMap { name: String, items: Vec<KeyToPath>, optional: bool },
     Token { path: String, audience: Option<String>, seconds: i64 },
@@ -41,86 +41,86 @@ pub(crate) enum Source {
 /// Contents of files by their paths in the volume.
 pub(crate) type Files = BTreeMap<PathBuf, Vec<u8>>;
 
-/// The mounts of a container. The error names the volume that this node does not know.
+/// The mounts of a container. The error names the unsupported volume.
 pub(crate) fn mounts(spec: &PodSpec, container: &Container) -> Result<Vec<Mount>, String> {
     let mut mounts = Vec::new();
     for mount in container.volume_mounts.iter().flatten() {
         if mount.sub_path.is_some() || mount.sub_path_expr.is_some() {
-            return Err(format!("volumeMounts {}: this node cannot mount a subPath", mount.name));
+            return Err(format!("volumeMounts {}: subPath is not supported by this node", mount.name));
         }
         let volume = spec.volumes.iter().flatten().find(|volume| volume.name == mount.name);
-        let volume = volume.ok_or_else(|| format!("volumeMounts {}: there is no such volume", mount.name))?;
-        let path = inside(mount.mount_path.trim_start_matches('/')).ok_or_else(|| {
-            format!("volumeMounts {}: `{}` does not stay in the container", mount.name, mount.mount_path)
+        let volume = volume.ok_or_else(|| format!("volumeMounts {}: no volume with this name", mount.name))?;
+        let path = relative_path(mount.mount_path.trim_start_matches('/')).ok_or_else(|| {
+            format!("volumeMounts {}: `{}` is outside of the container", mount.name, mount.mount_path)
         })?;
-        mounts.push(Mount { path, content: Content::of(volume)? });
+        mounts.push(Mount { path, content: VolumeContent::from_volume(volume)? });
     }
     Ok(mounts)
 }
 
-impl Content {
-    fn of(volume: &Volume) -> Result<Content, String> {
+impl VolumeContent {
+    fn from_volume(volume: &Volume) -> Result<VolumeContent, String> {
         if volume.empty_dir.is_some() {
-            return Ok(Content::Empty);
+            return Ok(VolumeContent::Empty);
         }
         let (sources, mode) = if let Some(secret) = &volume.secret {
             let name = secret.secret_name.clone().unwrap_or_default();
-            (vec![Source::secret(name, &secret.items, secret.optional)], secret.default_mode)
+            (vec![FileSource::secret(name, &secret.items, secret.optional)], secret.default_mode)
         } else if let Some(map) = &volume.config_map {
-            (vec![Source::config_map(map.name.clone(), &map.items, map.optional)], map.default_mode)
+            (vec![FileSource::config_map(map.name.clone(), &map.items, map.optional)], map.default_mode)
         } else if let Some(fields) = &volume.downward_api {
-            (vec![Source::Fields(fields.items.clone().unwrap_or_default())], fields.default_mode)
+            (vec![FileSource::Fields(fields.items.clone().unwrap_or_default())], fields.default_mode)
         } else if let Some(projected) = &volume.projected {
-            let sources = projected.sources.iter().flatten().map(Source::projected).collect::<Option<_>>();
+            let sources = projected.sources.iter().flatten().map(FileSource::projected).collect::<Option<_>>();
             let known = "secret, configMap, serviceAccountToken and downwardAPI";
             (
-                sources.ok_or_else(|| format!("volumes {}: this node can project {known}", volume.name))?,
+                sources.ok_or_else(|| format!("volumes {}: this node can only project {known}", volume.name))?,
                 projected.default_mode,
             )
         } else {
             let known = "emptyDir, secret, configMap, downwardAPI and projected";
-            return Err(format!("volumes {}: this node knows {known}", volume.name));
+            return Err(format!("volumes {}: this node supports only {known}", volume.name));
         };
         let mode = mode.and_then(|mode| u32::try_from(mode).ok()).unwrap_or(0o644);
-        Ok(Content::Files { sources, mode })
+        Ok(VolumeContent::Files { sources, mode })
     }
 }
 
-impl Source {
-    fn secret(name: String, items: &Option<Vec<KeyToPath>>, optional: Option<bool>) -> Source {
-        Source::Secret { name, items: items.clone().unwrap_or_default(), optional: optional == Some(true) }
+impl FileSource {
+    fn secret(name: String, items: &Option<Vec<KeyToPath>>, optional: Option<bool>) -> FileSource {
+        FileSource::Secret { name, items: items.clone().unwrap_or_default(), optional: optional == Some(true) }
     }
 
-    fn config_map(name: String, items: &Option<Vec<KeyToPath>>, optional: Option<bool>) -> Source {
-        Source::ConfigMap { name, items: items.clone().unwrap_or_default(), optional: optional == Some(true) }
+    fn config_map(name: String, items: &Option<Vec<KeyToPath>>, optional: Option<bool>) -> FileSource {
+        FileSource::ConfigMap { name, items: items.clone().unwrap_or_default(), optional: optional == Some(true) }
     }
 
-    fn projected(projection: &VolumeProjection) -> Option<Source> {
+    fn projected(projection: &VolumeProjection) -> Option<FileSource> {
         if let Some(secret) = &projection.secret {
-            return Some(Source::secret(secret.name.clone(), &secret.items, secret.optional));
+            return Some(FileSource::secret(secret.name.clone(), &secret.items, secret.optional));
         }
         if let Some(map) = &projection.config_map {
-            return Some(Source::config_map(map.name.clone(), &map.items, map.optional));
+            return Some(FileSource::config_map(map.name.clone(), &map.items, map.optional));
         }
         if let Some(token) = &projection.service_account_token {
             let seconds = token.expiration_seconds.unwrap_or(3600);
-            return Some(Source::Token { path: token.path.clone(), audience: token.audience.clone(), seconds });
+            return Some(FileSource::Token { path: token.path.clone(), audience: token.audience.clone(), seconds });
         }
         let fields = projection.downward_api.as_ref()?;
-        Some(Source::Fields(fields.items.clone().unwrap_or_default()))
+        Some(FileSource::Fields(fields.items.clone().unwrap_or_default()))
     }
 
-    /// Reads what is there now. The error says what is not there yet.
-    async fn read(&self, reader: &mut Reader<'_>) -> Result<Files, String> {
+    /// Reads the current files. The error says what is missing.
+    async fn read(&self, reader: &mut VolumeReader<'_>) -> Result<Files, String> {
         let namespace = reader.pod.metadata.namespace.as_deref().unwrap_or_default();
         match self {
-            Source::Secret { name, items, optional } => {
+            FileSource::Secret { name, items, optional } => {
                 let api: Api<Secret> = Api::namespaced(reader.client.clone(), namespace);
                 let found = api.get_opt(name).await.map_err(|error| format!("Secret {namespace}/{name}: {error}"))?;
                 let found = found.map(|secret| plain(secret.data));
                 select(found, items, *optional).map_err(|error| format!("Secret {namespace}/{name} {error}"))
             }
-            Source::ConfigMap { name, items, optional } => {
+            FileSource::ConfigMap { name, items, optional } => {
                 let api: Api<ConfigMap> = Api::namespaced(reader.client.clone(), namespace);
                 let found =
                     api.get_opt(name).await.map_err(|error| format!("ConfigMap {namespace}/{name}: {error}"))?;
@@ -130,14 +130,14 @@ impl Source {
                 });
                 select(found, items, *optional).map_err(|error| format!("ConfigMap {namespace}/{name} {error}"))
             }
-            Source::Token { path, audience, seconds } => {
+            FileSource::Token { path, audience, seconds } => {
                 let token = reader.tokens.current(reader.client, reader.pod, audience.as_deref(), *seconds).await?;
                 Ok(Files::from([(file(path)?, token.into_bytes())]))
             }
-            Source::Fields(items) => {
+            FileSource::Fields(items) => {
                 let mut files = Files::new();
                 for item in items {
-                    let reference = item.field_ref.as_ref().ok_or("downwardAPI: this node knows only fieldRef")?;
+                    let reference = item.field_ref.as_ref().ok_or("downwardAPI: this node supports only fieldRef")?;
                     let value = field(reader.pod, &reference.field_path, reader.address)?;
                     files.insert(file(&item.path)?, value.into_bytes());
                 }
@@ -147,17 +147,17 @@ impl Source {
     }
 }
 
-/// What it takes to read the volumes of one Pod.
-pub(crate) struct Reader<'a> {
+/// Reads the volumes of one Pod.
+pub(crate) struct VolumeReader<'a> {
     pub(crate) client: &'a Client,
     pub(crate) pod: &'a Pod,
     pub(crate) address: Ipv4Addr,
     pub(crate) tokens: &'a mut Tokens,
 }
 
-impl Reader<'_> {
-    /// Everything in a volume. Of two sources with the same path, the later one counts.
-    pub(crate) async fn read(&mut self, sources: &[Source]) -> Result<Files, String> {
+impl VolumeReader<'_> {
+    /// All files of a volume. If two sources have the same path, the later one takes precedence.
+    pub(crate) async fn read(&mut self, sources: &[FileSource]) -> Result<Files, String> {
         let mut files = Files::new();
         for source in sources {
             files.extend(source.read(self).await?);
@@ -170,7 +170,7 @@ fn plain(data: Option<BTreeMap<String, ByteString>>) -> BTreeMap<String, Vec<u8>
     data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect()
 }
 
-/// The files that a Secret or ConfigMap becomes: those of `items`, or one per key.
+/// The files of a Secret or ConfigMap: those of `items`, or one per key.
 fn select(data: Option<BTreeMap<String, Vec<u8>>>, items: &[KeyToPath], optional: bool) -> Result<Files, String> {
     let Some(mut data) = data else {
         return if optional { Ok(Files::new()) } else { Err("does not exist".to_owned()) };
@@ -190,11 +190,11 @@ fn select(data: Option<BTreeMap<String, Vec<u8>>>, items: &[KeyToPath], optional
 }
 
 fn file(path: &str) -> Result<PathBuf, String> {
-    inside(path).ok_or_else(|| format!("`{path}` does not stay in the volume"))
+    relative_path(path).ok_or_else(|| format!("`{path}` is outside of the volume"))
 }
 
-/// A relative path that leads nowhere but down.
-fn inside(path: &str) -> Option<PathBuf> {
+/// A relative path without `..`.
+fn relative_path(path: &str) -> Option<PathBuf> {
     let path = Path::new(path);
     let down = path.components().all(|component| matches!(component, Component::Normal(_)));
     (down && !path.as_os_str().is_empty()).then(|| path.components().collect())
@@ -213,14 +213,14 @@ mod tests {
     }
 
     #[test]
-    fn items_choose_keys_and_name_files() {
+    fn items_select_keys_and_paths() {
         for (data, items, optional, expected) in [
             (data(), vec![], false, Ok(vec!["crt", "key"])),
             (data(), vec![item("crt", "tls/server.crt")], false, Ok(vec!["tls/server.crt"])),
             (data(), vec![item("ca", "ca")], false, Err("has no key `ca`")),
             (data(), vec![item("ca", "ca")], true, Ok(vec![])),
-            (data(), vec![item("crt", "../crt")], false, Err("does not stay in the volume")),
-            (data(), vec![item("crt", "/crt")], false, Err("does not stay in the volume")),
+            (data(), vec![item("crt", "../crt")], false, Err("is outside of the volume")),
+            (data(), vec![item("crt", "/crt")], false, Err("is outside of the volume")),
             (None, vec![], false, Err("does not exist")),
             (None, vec![], true, Ok(vec![])),
         ] {
@@ -229,7 +229,7 @@ mod tests {
                 (Ok(files), Ok(expected)) => {
                     assert_eq!(files.keys().map(|path| path.to_str().unwrap()).collect::<Vec<_>>(), expected);
                 }
-                (Err(error), Err(said)) => assert!(error.contains(said), "{error}"),
+                (Err(error), Err(expected_error)) => assert!(error.contains(expected_error), "{error}"),
                 (files, expected) => panic!("{items:?}: {files:?} instead of {expected:?}"),
             }
         }

@@ -1,4 +1,4 @@
-//! Watches that go on whatever happens to the API server.
+//! Watches that survive outages of the API server.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -9,20 +9,20 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 
-/// All events of these objects. What goes wrong is tried again; after it, everything is listed anew.
+/// All events of these objects. After an error, the objects are listed again.
 pub(crate) fn events<K>(api: Api<K>) -> impl Stream<Item = Event<K>> + Send + Unpin
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let stream = StreamBackoff::new(watcher(api, watcher::Config::default()), Steadily);
-    // The API server is stopped on purpose in some tests; there is nothing to say about that here.
+    let stream = StreamBackoff::new(watcher(api, watcher::Config::default()), ConstantBackoff);
+    // Some tests stop the API server on purpose, so errors are not logged.
     Box::pin(stream.filter_map(|event| std::future::ready(event.ok())))
 }
 
-/// One API server on the same machine needs no consideration.
-struct Steadily;
+/// A constant back-off: one API server on the same machine needs no growing one.
+struct ConstantBackoff;
 
-impl Iterator for Steadily {
+impl Iterator for ConstantBackoff {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
@@ -30,6 +30,6 @@ impl Iterator for Steadily {
     }
 }
 
-impl Backoff for Steadily {
+impl Backoff for ConstantBackoff {
     fn reset(&mut self) {}
 }

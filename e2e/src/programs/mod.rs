@@ -1,10 +1,10 @@
-//! The programs of others that a cluster consists of: built once from their Go modules and kept outside of the
-//! checkout, so that a fresh clone builds none of them again.
+//! Third-party programs of a cluster, built once from their Go modules and cached outside of the checkout, so that a
+//! fresh clone does not build them again.
 //!
 //! ```text
 //! ~/.cache/portico/e2e/
-//!   go-1.27.3/                  the Go toolchain
-//!   kubernetes-4f1e…/           what e2e/go/kubernetes builds, by a digest of go.mod, go.sum and the way it is built
+//!   go-1.27.3/ the Go toolchain
+//!   kubernetes-4f1e…/ the programs of e2e/go/kubernetes; the digest covers go.mod, go.sum and build settings
 //!     kube-apiserver …
 //! ```
 
@@ -20,7 +20,7 @@ use self::cache::Cache;
 use self::recipe::Product;
 use crate::cluster::Channel;
 
-/// Where the programs of a cluster are.
+/// Folders of the programs of a cluster.
 #[derive(Clone, Debug)]
 pub struct Programs {
     etcd: PathBuf,
@@ -30,10 +30,10 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Builds what is not in the cache yet. That takes minutes, and says so.
-    pub fn ready() -> Result<Programs> {
+    /// Builds the programs that are not in the cache, which takes minutes and prints its progress.
+    pub fn build() -> Result<Programs> {
         let products = [Product::Etcd, Product::Kubernetes, Product::Crds, Product::EchoBasic];
-        let [etcd, kubernetes, crds, echo_basic] = Cache::open()?.ready(products)?;
+        let [etcd, kubernetes, crds, echo_basic] = Cache::open()?.build_missing(products)?;
         Ok(Programs { etcd, kubernetes, crds, echo_basic })
     }
 
@@ -53,25 +53,25 @@ impl Programs {
         self.kubernetes.join("kubectl")
     }
 
-    /// A folder of manifests.
+    /// The folder with the CRDs of a channel.
     pub fn crds(&self, channel: Channel) -> PathBuf {
         self.crds.join(channel.to_string())
     }
 
-    /// The server that Pods of the conformance suite run.
+    /// The echo server in Pods of the conformance suite.
     pub fn echo_basic(&self) -> PathBuf {
         self.echo_basic.join("echo-basic")
     }
 }
 
-/// The conformance suite as a program; its flags are those of `go test`, `test.` before their names, and the suite's.
+/// The conformance suite as a program. Its flags are those of `go test`, with the prefix `test.`, and the suite's own.
 pub fn conformance_suite() -> Result<PathBuf> {
-    let [folder] = Cache::open()?.ready([Product::Conformance])?;
+    let [folder] = Cache::open()?.build_missing([Product::Conformance])?;
     Ok(folder.join("conformance.test"))
 }
 
-/// The package manager that the chart is for.
+/// The helm program.
 pub fn helm() -> Result<PathBuf> {
-    let [folder] = Cache::open()?.ready([Product::Helm])?;
+    let [folder] = Cache::open()?.build_missing([Product::Helm])?;
     Ok(folder.join("helm"))
 }

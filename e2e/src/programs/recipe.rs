@@ -1,4 +1,4 @@
-//! What is built from which Go module, and how. Versions are in the modules' go.mod files only.
+//! Recipes of the programs: their Go modules and build settings. Versions are only in the go.mod files.
 
 use std::fmt;
 use std::fs;
@@ -9,47 +9,47 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use super::go;
 
-/// What is built, and kept, together.
+/// Programs that are built and cached together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Product {
     Etcd,
     Kubernetes,
-    /// The Gateway API's CRDs: a folder for each channel.
+    /// The Gateway API CRDs: a folder per channel.
     Crds,
-    /// The server that Pods of the conformance suite run.
+    /// The echo server in Pods of the conformance suite.
     EchoBasic,
     Conformance,
     Helm,
 }
 
-/// How a product is made.
+/// How a product is built. The cache key contains the `Debug` output, so renaming fields rebuilds everything.
 #[derive(Debug)]
 pub(super) struct Recipe {
     /// The folder of its Go module in e2e/go.
     pub(super) module: &'static str,
     pub(super) steps: &'static [Step],
-    /// What `-X` sets: where programs keep the version that they say they are.
+    /// The version variables that `-X` sets.
     version: Option<VersionVariables>,
-    /// Disk space that building takes for a while, in gigabytes: Go's caches, mostly.
+    /// Temporary disk space of the build in gigabytes, mostly Go's caches.
     pub(super) gigabytes: u64,
 }
 
-/// One file, or one folder, of a product.
+/// One file or folder of a product.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// A program: its file name, its package, how long two cores take from nothing.
+    /// A program: file name, package, and the duration of a clean build on two cores.
     Program { name: &'static str, package: &'static str, about: &'static str },
-    /// The tests of the module itself as a program.
+    /// The tests of the module as a program.
     Tests { name: &'static str, about: &'static str },
-    /// Folders of a module that is required.
+    /// Folders of a required module.
     Folders { module: &'static str, folders: &'static [&'static str] },
 }
 
 #[derive(Debug)]
 struct VersionVariables {
-    /// Whose version.
+    /// The module whose version is set.
     module: &'static str,
-    /// The package of gitVersion, gitMajor and gitMinor; in Helm's it is only `version`. The linker passes over those that a
+    /// The package of gitVersion, gitMajor and gitMinor, or of `version` for Helm. The linker ignores variables that a
     /// package does not have.
     package: &'static str,
 }
@@ -72,7 +72,7 @@ const KUBERNETES: Recipe = Recipe {
         },
         Step::Program { name: "kubectl", package: "k8s.io/kubernetes/cmd/kubectl", about: "half a minute" },
     ],
-    // Without these it calls itself v0.0.0, and clients that look at versions misbehave.
+    // Without these, Kubernetes reports v0.0.0, and clients that check versions misbehave.
     version: Some(VersionVariables { module: "k8s.io/kubernetes", package: "k8s.io/component-base/version" }),
     gigabytes: 6,
 };
@@ -108,7 +108,7 @@ const CONFORMANCE: Recipe = Recipe {
 const HELM: Recipe = Recipe {
     module: "helm",
     steps: &[Step::Program { name: "helm", package: "helm.sh/helm/v4/cmd/helm", about: "a minute and a half" }],
-    // Charts may ask for a release of Helm.
+    // Charts may require a version of Helm.
     version: Some(VersionVariables { module: "helm.sh/helm/v4", package: "helm.sh/helm/v4/internal/version" }),
     gigabytes: 4,
 };
@@ -125,7 +125,7 @@ impl Product {
         }
     }
 
-    /// A name for the folder of what is built, which changes with all that decides what comes out.
+    /// The folder name of the product in the cache, which changes with everything that affects the result.
     pub(super) fn key(self) -> Result<String> {
         let recipe = self.recipe();
         let mut decisive = format!("{recipe:?} {:?} go {}", go::FLAGS, go::VERSION).into_bytes();
@@ -147,9 +147,9 @@ impl Recipe {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("go").join(self.module)
     }
 
-    /// What the linker is told.
+    /// Arguments of the linker.
     pub(super) fn linker_flags(&self) -> Result<String> {
-        // Without tables for debuggers, a program is a third smaller.
+        // Without debug tables, a program is a third smaller.
         let mut flags = "-s -w".to_owned();
         if let Some(VersionVariables { module, package }) = &self.version {
             let path = self.folder().join("go.mod");
@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_version_is_the_one_that_go_mod_requires() {
+    fn version_is_the_one_in_go_mod() {
         let text = "module x\ntool (\n\ta.b/c\n)\nrequire (\n\ta.b/cd v2.0.0\n\ta.b/c v1.2.3 // indirect\n)\nreplace (\n\ta.b/c => a.b/c v9.9.9\n)\n";
         assert_eq!(required_version(text, "a.b/c"), Some("v1.2.3"));
         assert_eq!(required_version("require a.b/c v1.0.0\n", "a.b/c"), Some("v1.0.0"));
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn every_product_has_a_module_and_a_key_of_its_own() {
+    fn products_have_modules_and_unique_keys() {
         let products = [
             Product::Etcd,
             Product::Kubernetes,

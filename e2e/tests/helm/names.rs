@@ -1,4 +1,4 @@
-//! Names and labels, whatever releases are called and whatever others add.
+//! Names and labels of objects, for all names of releases and additional labels.
 
 use anyhow::{Context, Result, ensure};
 use portico_e2e::helm::Helm;
@@ -6,12 +6,12 @@ use serde_json::Value;
 
 use crate::rendered::{name_of, objects, render};
 
-/// Without what there can be one of.
+/// Without cluster-wide objects that exist only once.
 const FOR_SECOND: &str = "crds.install=false,gatewayClass.create=false,ingressClass.create=false";
 
-pub(crate) fn releases_do_not_meet(helm: &Helm) -> Result<()> {
+pub(crate) fn releases_have_distinct_names(helm: &Helm) -> Result<()> {
     let names = |release: &str, namespace: &str| -> Result<Vec<String>> {
-        Ok(of_release(helm, release, namespace, &["--set", FOR_SECOND])?.iter().map(name_of).collect())
+        Ok(render_release(helm, release, namespace, &["--set", FOR_SECOND])?.iter().map(name_of).collect())
     };
     let first = names("portico", "portico-system")?;
     for (release, namespace) in [("portico", "other"), ("edge", "portico-system")] {
@@ -22,12 +22,13 @@ pub(crate) fn releases_do_not_meet(helm: &Helm) -> Result<()> {
     Ok(())
 }
 
-/// Helm takes dots, digits and 53 characters in a release's name; a Service takes a letter first, no dots, and 63.
-pub(crate) fn every_name_of_a_release_will_do(helm: &Helm) -> Result<()> {
+/// Names of releases may have dots, digits and 53 characters; names of Services must start with a letter and have no
+/// dots and at most 63 characters.
+pub(crate) fn all_release_names_are_valid(helm: &Helm) -> Result<()> {
     let long = format!("{}.z", "a".repeat(51));
     for release in ["a.b.c", "1st", "123", "2portico", "true", &long] {
-        // In a namespace of digits, too.
-        for object in of_release(helm, release, "123", &["--set", "crds.install=false"])? {
+        // Also in a namespace whose name has only digits.
+        for object in render_release(helm, release, "123", &["--set", "crds.install=false"])? {
             let name = object["metadata"]["name"].as_str().with_context(|| format!("{release}: {object:#}"))?;
             if object["kind"] == "Service" {
                 let inside = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
@@ -44,8 +45,8 @@ pub(crate) fn every_name_of_a_release_will_do(helm: &Helm) -> Result<()> {
     Ok(())
 }
 
-/// Once each, or YAML would have a key twice: what is said of one object wins over what is said of all.
-pub(crate) fn every_label_is_there_once(helm: &Helm) -> Result<()> {
+/// A duplicate key would be invalid YAML. Labels of one object take precedence over common ones.
+pub(crate) fn labels_are_unique(helm: &Helm) -> Result<()> {
     let rendered = render(helm, &["--set", "commonLabels.team=all,podLabels.team=pods,service.labels.team=front"])?;
     let team = |kind: &str, part: &str| -> Result<String> {
         let found = rendered.iter().find(|object| object["kind"] == kind).with_context(|| format!("no {kind}"))?;
@@ -58,7 +59,7 @@ pub(crate) fn every_label_is_there_once(helm: &Helm) -> Result<()> {
     let found = [team("Deployment", "")?, team("Deployment", "/spec/template")?, team("Service", "")?];
     ensure!(found == ["all", "pods", "front"], "{found:?}");
 
-    // Those of everything somebody has do not take the place of the chart's own.
+    // Common labels do not replace the chart's own labels.
     let common = ["part-of=platform", "managed-by=flux", "version=9"];
     let common = common.map(|label| format!(r"commonLabels.app\.kubernetes\.io/{label}")).join(",");
     let labels = |settings: &[&str]| -> Result<[Value; 5]> {
@@ -71,11 +72,11 @@ pub(crate) fn every_label_is_there_once(helm: &Helm) -> Result<()> {
         Ok(all.map(|(labels, name)| label(labels, name)))
     };
     let (plain, found) = (labels(&[])?, labels(&["--set-string", &common])?);
-    ensure!(found == plain && plain[2] == "Helm", "{found:?} are not {plain:?}");
+    ensure!(found == plain && plain[2] == "Helm", "found {found:?}, expected {plain:?}");
     Ok(())
 }
 
-fn of_release(helm: &Helm, release: &str, namespace: &str, settings: &[&str]) -> Result<Vec<Value>> {
+fn render_release(helm: &Helm, release: &str, namespace: &str, settings: &[&str]) -> Result<Vec<Value>> {
     let chart = Helm::chart()?;
-    objects(&helm.alone(&[&["template", release, &chart, "--namespace", namespace], settings].concat())?)
+    objects(&helm.run_without_cluster(&[&["template", release, &chart, "--namespace", namespace], settings].concat())?)
 }

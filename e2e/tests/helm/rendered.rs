@@ -1,4 +1,4 @@
-//! What the chart renders.
+//! Compares the objects that the chart renders with the manifests and the flags.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,8 +14,8 @@ type Objects = BTreeMap<String, Value>;
 
 pub(crate) const NAMESPACE: &str = "portico-system";
 
-/// The manifests are written by hand, to be read without Helm; the chart is held to them.
-pub(crate) fn the_chart_and_the_manifests_install_the_same(helm: &Helm) -> Result<()> {
+/// The manifests are written by hand, to be readable without Helm; the chart must render the same.
+pub(crate) fn chart_and_manifests_are_equal(helm: &Helm) -> Result<()> {
     let chart = Helm::chart()?;
     let installed = by_name(objects(&std::fs::read_to_string(manifests("install.yaml")?)?)?);
     for (values, overlay) in [
@@ -28,15 +28,15 @@ pub(crate) fn the_chart_and_the_manifests_install_the_same(helm: &Helm) -> Resul
         let settings: Vec<&str> = file.iter().flat_map(|file| ["--values", file.as_str()]).collect();
         let rendered = by_name(render(helm, &settings)?);
         let kustomized = by_name(objects(&kustomize(overlay)?)?);
-        ensure!(overlay != "base" || kustomized == installed, "manifests/install.yaml is not manifests/base");
-        let (chart, manifests) = (of_chart(rendered)?, of_manifests(kustomized));
+        ensure!(overlay != "base" || kustomized == installed, "manifests/install.yaml differs from manifests/base");
+        let (chart, manifests) = (normalize_chart(rendered)?, normalize_manifests(kustomized));
         same(&chart, &manifests).with_context(|| format!("the chart with {values:?} and manifests/{overlay}"))?;
     }
     Ok(())
 }
 
-/// Less what only Helm says: that it is Helm's, and the CRDs, which come from the folder crds where there is no Helm.
-fn of_chart(rendered: Objects) -> Result<Objects> {
+/// Without Helm's labels, and without the CRDs, which are installed from the folder crds without Helm.
+fn normalize_chart(rendered: Objects) -> Result<Objects> {
     let (definitions, mut others): (Objects, Objects) =
         rendered.into_iter().partition(|(_, object)| object["kind"] == "CustomResourceDefinition");
     for object in others.values_mut() {
@@ -48,32 +48,37 @@ fn of_chart(rendered: Objects) -> Result<Objects> {
         portico::app::crds().iter().map(|(_, text)| Ok(serde_saphyr::from_str(text)?)).collect::<Result<_>>()?;
     ensure!(definitions.len() == expected.len(), "{} definitions", definitions.len());
     for definition in expected {
-        let found = definitions.get(&name_of(&definition)).context("a definition is missing")?;
-        ensure!(found["spec"] == definition["spec"], "{} is not what the program has", name_of(&definition));
+        let found = definitions.get(&name_of(&definition)).context("a CRD is missing")?;
+        ensure!(found["spec"] == definition["spec"], "{} differs from the program's CRD", name_of(&definition));
         ensure!(found["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep", "{}", found["metadata"]);
     }
     Ok(others)
 }
 
-/// Less the namespace, which is made by `helm install --create-namespace`.
-fn of_manifests(mut objects: Objects) -> Objects {
+/// Without the namespace, which `helm install --create-namespace` creates.
+fn normalize_manifests(mut objects: Objects) -> Objects {
     objects.retain(|_, object| object["kind"] != "Namespace");
     objects
 }
 
 fn same(chart: &Objects, manifests: &Objects) -> Result<()> {
     let names = |objects: &Objects| objects.keys().cloned().collect::<Vec<_>>();
-    ensure!(names(chart) == names(manifests), "{:#?} are not {:#?}", names(chart), names(manifests));
+    ensure!(
+        names(chart) == names(manifests),
+        "the chart has {:#?}, the manifests have {:#?}",
+        names(chart),
+        names(manifests)
+    );
     for (name, object) in chart {
         let other = &manifests[name];
-        ensure!(object == other, "{name} is\n{object:#}\nand\n{other:#}");
+        ensure!(object == other, "{name} is\n{object:#}\nin the chart and\n{other:#}\nin the manifests");
     }
     Ok(())
 }
 
-pub(crate) fn every_value_of_config_becomes_a_flag_that_the_program_takes(helm: &Helm) -> Result<()> {
+pub(crate) fn config_values_become_valid_flags(helm: &Helm) -> Result<()> {
     let command = portico::args::command();
-    let run = command.find_subcommand("run").context("there is run")?;
+    let run = command.find_subcommand("run").context("no subcommand run")?;
     let flags = run.get_arguments().chain(command.get_arguments()).filter(|flag| flag.get_long().is_some());
     let mut config = Map::new();
     let mut expected = Vec::new();
@@ -83,10 +88,10 @@ pub(crate) fn every_value_of_config_becomes_a_flag_that_the_program_takes(helm: 
             config.insert(name.to_owned(), value);
             expected.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         } else {
-            ensure!(name == "help", "write a sample of --{name} into {}", file!());
+            ensure!(name == "help", "add a sample of --{name} to {}", file!());
         }
     }
-    // Of the two only one may be there.
+    // These two flags exclude each other.
     for left_out in ["gateway-address-pool", "gateway-service-type"] {
         let mut config = config.clone();
         config.remove(left_out);
@@ -97,21 +102,24 @@ pub(crate) fn every_value_of_config_becomes_a_flag_that_the_program_takes(helm: 
         let kept = |argument: &&String| !argument.starts_with(&format!("--{left_out}="));
         let mut wanted: Vec<&String> = expected.iter().filter(kept).collect();
         wanted.sort_by_key(|argument| argument.split('=').next().unwrap_or_default().to_owned());
-        ensure!(arguments[1..].iter().collect::<Vec<_>>() == wanted, "{arguments:#?} are not {wanted:#?}");
+        ensure!(arguments[1..].iter().collect::<Vec<_>>() == wanted, "found {arguments:#?}, expected {wanted:#?}");
     }
 
-    // Tools write an empty text for what is not set.
+    // Tools write an empty string for unset values.
     let is_text = |value: &Value| value.is_string() || value.is_array();
     let texts = config.iter().filter(|(_, value)| is_text(value)).map(|(name, _)| (name.clone(), json!("")));
     let empty: Map<String, Value> = texts.collect();
     ensure!(empty.len() > 30, "{empty:?}");
     let rendered = |settings: &[&str]| render(helm, settings).map(by_name);
     let settings = format!("config={}", Value::Object(empty));
-    ensure!(rendered(&["--set-json", &settings])? == rendered(&[])?, "{settings}: it is not as without");
+    ensure!(
+        rendered(&["--set-json", &settings])? == rendered(&[])?,
+        "{settings}: empty values must be like absent ones"
+    );
     Ok(())
 }
 
-/// A value for a flag, as YAML may have it, and what becomes of it.
+/// A YAML value for a flag, and the expected arguments.
 fn sample(flag: &str) -> Option<(Value, &'static [&'static str])> {
     Some(match flag {
         "manifests" => (json!(["/a", "/b"]), &["--manifests=/a", "--manifests=/b"]),
@@ -169,7 +177,7 @@ fn sample(flag: &str) -> Option<(Value, &'static [&'static str])> {
     })
 }
 
-pub(crate) fn what_follows_from_other_values(helm: &Helm) -> Result<()> {
+pub(crate) fn derived_values_are_rendered(helm: &Helm) -> Result<()> {
     let pod = |settings: &[&str]| -> Result<Value> {
         let rendered = by_name(render(helm, settings)?);
         Ok(workload(&rendered)?["spec"]["template"]["spec"].clone())
@@ -187,7 +195,7 @@ pub(crate) fn what_follows_from_other_values(helm: &Helm) -> Result<()> {
     }
     let other_ports = pod(&["--set", "service.ports.http=8080"])?;
     ensure!(other_ports["containers"][0]["args"].to_string().contains("--ingress-public-ports=8080,443"));
-    // On the host's network clients see the ports that are listened on, unless a Service stands before them.
+    // With the host's network, clients see the listener ports, unless a Service is in front of them.
     let host = "hostNetwork=true,config.gateway-address-pool=0.0.0.0";
     for (more, expected) in [
         ("service.enabled=false", Some("--ingress-public-ports=8000,8443")),
@@ -203,7 +211,7 @@ pub(crate) fn what_follows_from_other_values(helm: &Helm) -> Result<()> {
     let low = pod(&["--set", "lowPorts=true"])?;
     ensure!(low["securityContext"]["runAsNonRoot"] == true, "{low}");
     ensure!(low["securityContext"]["sysctls"][0]["name"] == "net.ipv4.ip_unprivileged_port_start", "{low}");
-    // Who has the right to low ports from elsewhere gets no more: from the nodes, or by a setting of the Pod's own.
+    // If low ports are allowed by the node or by the Pod's sysctls, the chart adds nothing.
     let by_nodes = pod(&["--set", &format!("{host},lowPorts=node,config.ingress-http-listen=0.0.0.0:80")])?;
     ensure!(by_nodes["securityContext"] == plain["securityContext"], "{by_nodes}");
     ensure!(by_nodes["containers"][0]["securityContext"] == plain["containers"][0]["securityContext"], "{by_nodes}");
@@ -211,12 +219,15 @@ pub(crate) fn what_follows_from_other_values(helm: &Helm) -> Result<()> {
     let sysctls = format!("podSecurityContext.sysctls={sysctls}");
     let by_pod = pod(&["--set", "config.ingress-http-listen=0.0.0.0:80", "--set-json", &sysctls])?;
     ensure!(by_pod["securityContext"]["sysctls"].as_array().is_some_and(|all| all.len() == 1), "{by_pod}");
-    // What is off has no port that another could have.
+    // A disabled listener has no port that could conflict.
     pod(&["--set", "service.ports.http=443,config.ingress-http-listen=off"])?;
     pod(&["--set", "service.nodePorts.http=30443,service.nodePorts.https=30443,config.ingress-https-listen=off"])?;
     let elsewhere = pod(&["--set", "config.watch-namespaces={shop}"])?;
-    ensure!(!elsewhere["containers"][0]["args"].to_string().contains("--publish-service"), "it cannot be read there");
-    // However a list is written, its names are the same.
+    ensure!(
+        !elsewhere["containers"][0]["args"].to_string().contains("--publish-service"),
+        "the Service cannot be read there"
+    );
+    // All notations of a list have the same result.
     for namespaces in ["{shop,blog}", r"shop\, blog", r"{shop\,blog}"] {
         let settings = format!("rbac.namespaced=true,config.watch-namespaces={namespaces}");
         let rendered = by_name(render(helm, &["--set", &settings])?);
@@ -232,11 +243,11 @@ pub(crate) fn what_follows_from_other_values(helm: &Helm) -> Result<()> {
         ensure!(*image == format!("{repository}:x"), "{image}");
     }
 
-    alerts_are_as_they_are_written(helm)
+    alerts_are_rendered_unchanged(helm)
 }
 
-/// With the braces that are for Prometheus. But each release asks whether itself is there.
-fn alerts_are_as_they_are_written(helm: &Helm) -> Result<()> {
+/// Alert rules contain the braces of Prometheus templates unchanged, except that each release checks its own presence.
+fn alerts_are_rendered_unchanged(helm: &Helm) -> Result<()> {
     let chart = Helm::chart()?;
     let written: Value = serde_saphyr::from_str(&std::fs::read_to_string(format!("{chart}/files/alerts.yaml"))?)?;
     let by_operator = ["metrics.serviceMonitor.enabled=true", "metrics.podMonitor.enabled=true"];
@@ -244,15 +255,15 @@ fn alerts_are_as_they_are_written(helm: &Helm) -> Result<()> {
         ("portico", "portico-system", by_operator[0], ",pod=~\"portico-[^-]+(-[^-]+)?\""),
         ("portico", "shop", &format!("kind=DaemonSet,{}", by_operator[1]), ",pod=~\"portico-[^-]+\""),
         ("edge", "shop", by_operator[0], ",pod=~\"edge-portico-[^-]+(-[^-]+)?\""),
-        // Of a Prometheus with targets of its own nobody knows whether it says the Pod.
+        // Without the Prometheus operator, the Pod label is unknown.
         ("edge", "shop", "kind=Deployment", ""),
     ] {
         let settings = format!("metrics.prometheusRule.enabled=true,{settings}");
         let command = ["template", release, &chart, "--namespace", namespace, "--set", &settings];
-        let rendered = by_name(objects(&helm.alone(&command)?)?);
-        let rule = rendered.values().find(|object| object["kind"] == "PrometheusRule").context("there is no rule")?;
+        let rendered = by_name(objects(&helm.run_without_cluster(&command)?)?);
+        let rule = rendered.values().find(|object| object["kind"] == "PrometheusRule").context("no PrometheusRule")?;
         let mut expected = written["groups"].clone();
-        let absent = expected.pointer_mut("/0/rules/0").context("there is a first alert")?;
+        let absent = expected.pointer_mut("/0/rules/0").context("the first alert is missing")?;
         ensure!(absent["alert"] == "PorticoAbsent" && absent["expr"] == "absent(portico_build_info)", "{absent:#}");
         absent["expr"] = json!(format!("absent(portico_build_info{{namespace=\"{namespace}\"{pods}}})"));
         ensure!(rule["spec"]["groups"] == expected, "{rule:#}");
@@ -260,11 +271,11 @@ fn alerts_are_as_they_are_written(helm: &Helm) -> Result<()> {
     Ok(())
 }
 
-/// What the chart renders as the release `portico`.
+/// The objects that the chart renders for the release `portico`.
 pub(crate) fn render(helm: &Helm, settings: &[&str]) -> Result<Vec<Value>> {
     let chart = Helm::chart()?;
     let command = ["template", "portico", &chart, "--namespace", NAMESPACE];
-    objects(&helm.alone(&[&command, settings].concat())?)
+    objects(&helm.run_without_cluster(&[&command, settings].concat())?)
 }
 
 fn arguments(objects: &Objects) -> Result<Vec<String>> {
@@ -273,7 +284,7 @@ fn arguments(objects: &Objects) -> Result<Vec<String>> {
 }
 
 fn workload(objects: &Objects) -> Result<&Value> {
-    objects.values().find(|object| object["spec"]["template"].is_object()).context("there is no workload")
+    objects.values().find(|object| object["spec"]["template"].is_object()).context("no workload was rendered")
 }
 
 pub(crate) fn objects(text: &str) -> Result<Vec<Value>> {
@@ -292,11 +303,11 @@ pub(crate) fn name_of(object: &Value) -> String {
 }
 
 fn labels_of(object: &mut Value) -> &mut Map<String, Value> {
-    object["metadata"]["labels"].as_object_mut().expect("everything has labels")
+    object["metadata"]["labels"].as_object_mut().expect("all objects have labels")
 }
 
 fn kustomize(folder: &str) -> Result<String> {
-    let output = Command::new(Programs::ready()?.kubectl()).arg("kustomize").arg(manifests(folder)?).output()?;
+    let output = Command::new(Programs::build()?.kubectl()).arg("kustomize").arg(manifests(folder)?).output()?;
     if !output.status.success() {
         bail!("kubectl kustomize {folder}: {}", String::from_utf8_lossy(&output.stderr));
     }

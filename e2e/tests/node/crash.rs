@@ -1,4 +1,4 @@
-//! What is left of Pods after a crash of the harness, until it is ended by `down`.
+//! Leftovers of Pods after a crash of the harness, and their removal by `down`.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -10,31 +10,31 @@ use portico_e2e::scenario;
 use portico_e2e::site::folder_of;
 use serde_json::json;
 
-use crate::echo::{PATIENCE, deployment};
+use crate::echo::{NODE_TIMEOUT, deployment};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_portico-e2e");
 
 #[test]
-fn down_ends_the_pods_of_a_crashed_harness() {
-    if !scenario::wanted() {
+fn down_removes_pods_of_a_crashed_harness() {
+    if !scenario::is_enabled() {
         return;
     }
-    let name = scenario::name_here("node-crash");
+    let name = scenario::checkout_name("node-crash");
     let outcome = crash(&name);
     let down = Command::new(PROGRAM).args(["down", &name]).output().unwrap();
     assert!(down.status.success(), "{}", String::from_utf8_lossy(&down.stderr));
     outcome.unwrap_or_else(|error| panic!("{error:#}"));
-    assert_eq!(roots(&name), Vec::<PathBuf>::new(), "processes of Pods live on");
-    assert_eq!(namespaces(&name), Vec::<String>::new(), "networks of Pods are still there");
+    assert_eq!(roots(&name), Vec::<PathBuf>::new(), "processes of Pods are still running");
+    assert_eq!(namespaces(&name), Vec::<String>::new(), "network namespaces of Pods still exist");
 }
 
-/// Leaves a cluster with two Pods behind whose harness was killed.
+/// Starts a cluster with two Pods and kills its harness.
 fn crash(name: &str) -> Result<()> {
     let mut harness = Harness::start(name)?;
     let instructions = harness.instructions()?;
     let said = |before: &str| {
         let line = instructions.iter().find_map(|line| Some(line.split_once(before)?.1.trim_end_matches('\'')));
-        line.with_context(|| format!("it does not say `{before}…`: {instructions:?}"))
+        line.with_context(|| format!("`{before}…` is missing in the instructions: {instructions:?}"))
     };
     let (command, kubeconfig) = (said("alias kubectl='")?, said("export KUBECONFIG=")?);
     let kubectl = |arguments: &str| -> Result<()> {
@@ -46,14 +46,18 @@ fn crash(name: &str) -> Result<()> {
     let manifest = folder_of(name).join("pods.json");
     fs::write(&manifest, deployment("echo", 2, json!({})).to_string())?;
     kubectl(&format!("apply -f {}", manifest.display()))?;
-    kubectl(&format!("rollout status deployment/echo --timeout={}s", PATIENCE.as_secs()))?;
+    kubectl(&format!("rollout status deployment/echo --timeout={}s", NODE_TIMEOUT.as_secs()))?;
     drop(harness);
-    ensure!(roots(name).len() == 2, "two Pods should live on: {:?}", roots(name));
-    ensure!(namespaces(name).len() == 3, "the cluster's network and two of Pods: {:?}", namespaces(name));
+    ensure!(roots(name).len() == 2, "two Pods must outlive the harness: {:?}", roots(name));
+    ensure!(
+        namespaces(name).len() == 3,
+        "the namespaces of the cluster and of two Pods must exist: {:?}",
+        namespaces(name)
+    );
     Ok(())
 }
 
-/// `portico-e2e run`. Dropping it kills it, as a crash does.
+/// `portico-e2e run`. Dropping it kills it, like a crash.
 struct Harness(Child);
 
 impl Harness {
@@ -63,25 +67,25 @@ impl Harness {
         Ok(Harness(child))
     }
 
-    /// What it says until it is ready.
+    /// The instructions that are printed before it is ready.
     fn instructions(&mut self) -> Result<Vec<String>> {
-        let output = self.0.stdout.take().context("its output is a pipe")?;
+        let output = self.0.stdout.take().context("stdout is not a pipe")?;
         let mut instructions = Vec::new();
         for line in BufReader::new(output).lines() {
             let line = line?;
-            if line == "It runs until Ctrl-C." {
+            if line == "The cluster runs until Ctrl-C." {
                 return Ok(instructions);
             }
             instructions.push(line);
         }
-        bail!("it did not start: {instructions:?}")
+        bail!("portico-e2e did not start: {instructions:?}")
     }
 }
 
 impl Drop for Harness {
     fn drop(&mut self) {
-        self.0.kill().expect("it is ours to end");
-        self.0.wait().expect("it is our child");
+        self.0.kill().expect("the harness can be killed");
+        self.0.wait().expect("the harness can be waited for");
     }
 }
 
@@ -93,7 +97,7 @@ fn roots(name: &str) -> Vec<PathBuf> {
     processes.filter_map(|root| fs::read_link(root).ok()).filter(|root| root.starts_with(&folder)).collect()
 }
 
-/// Names of network namespaces of the cluster.
+/// Names of the cluster's network namespaces.
 fn namespaces(name: &str) -> Vec<String> {
     let entries = fs::read_dir(Path::new("/run/netns")).into_iter().flatten();
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());

@@ -1,4 +1,4 @@
-//! Pods of the echo server: made, awaited, asked.
+//! Helpers for Pods of the echo server: creation, waiting, and requests.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -8,16 +8,16 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::ListParams;
 use portico_e2e::cluster::Cluster;
-use portico_e2e::patience;
+use portico_e2e::wait;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Long, for machines with much to do; nothing waits so long but for a failure.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Long enough for a busy machine; only a failing test takes that long.
+pub(crate) const NODE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A Deployment of the echo server, whose container has these fields more.
+/// A Deployment of the echo server with these additional container fields.
 pub(crate) fn deployment(name: &str, replicas: u32, more: Value) -> Value {
     let field = |path: &str| json!({ "fieldRef": { "fieldPath": path } });
     let mut container = json!({
@@ -35,7 +35,7 @@ pub(crate) fn deployment(name: &str, replicas: u32, more: Value) -> Value {
     json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": name }, "spec": spec })
 }
 
-/// Adds fields, and entries to lists.
+/// Merges fields, and appends to lists.
 pub(crate) fn merge(whole: &mut Value, more: Value) {
     match (whole, more) {
         (Value::Object(whole), Value::Object(more)) => {
@@ -53,8 +53,8 @@ pub(crate) async fn pods(cluster: &Cluster, app: &str) -> Result<Vec<Pod>> {
     Ok(pods.list(&ListParams::default().labels(&format!("app={app}"))).await?.items)
 }
 
-/// Waits until exactly so many Pods of this app are there, all of them ready.
-pub(crate) async fn ready(cluster: &Cluster, app: &str, number: usize) -> Result<Vec<Pod>> {
+/// Waits until the app has exactly this number of Pods, all ready.
+pub(crate) async fn wait_until_ready(cluster: &Cluster, app: &str, number: usize) -> Result<Vec<Pod>> {
     until(&format!("{number} ready Pods of {app}"), async || {
         let list = pods(cluster, app).await?;
         let all = list.len() == number && list.iter().all(is_ready);
@@ -86,7 +86,7 @@ pub(crate) async fn connect(address: IpAddr, port: u16) -> Result<()> {
         .map(drop)
 }
 
-/// Sends a request and gives the whole answer.
+/// Sends a request and returns the complete response.
 pub(crate) async fn get(address: IpAddr, port: u16, path: &str) -> Result<String> {
     let exchange = async {
         let mut stream = TcpStream::connect(SocketAddr::new(address, port)).await?;
@@ -96,7 +96,7 @@ pub(crate) async fn get(address: IpAddr, port: u16, path: &str) -> Result<String
         stream.read_to_string(&mut answer).await?;
         Ok::<_, anyhow::Error>(answer)
     };
-    timeout(Duration::from_secs(5), exchange).await.context("no answer within 5 s")?
+    timeout(Duration::from_secs(5), exchange).await.context("no response within 5 s")?
 }
 
 pub(crate) fn restarts(pods: &[Pod]) -> i32 {
@@ -104,7 +104,7 @@ pub(crate) fn restarts(pods: &[Pod]) -> i32 {
     statuses.map(|status| status.restart_count).sum()
 }
 
-/// Asks until the answer is good.
+/// Retries until `ask` succeeds.
 pub(crate) async fn until<Answer>(what: &str, ask: impl AsyncFnMut() -> Result<Answer>) -> Result<Answer> {
-    patience::until(what, PATIENCE, ask).await
+    wait::until(what, NODE_TIMEOUT, ask).await
 }

@@ -1,4 +1,4 @@
-//! Backends in this process, which say their name: what a Service leads to where no Pod is needed.
+//! Backends in this process that respond with their name, for Services without Pods.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-/// A server whose every answer is `NAME PATH`. It ends with this value.
+/// A server that responds with `NAME PATH`. It stops when dropped.
 pub(crate) struct Backend {
     name: String,
     address: SocketAddr,
@@ -23,9 +23,9 @@ pub(crate) struct Backend {
 }
 
 impl Backend {
-    /// Starts it, and makes the Service that leads to it.
+    /// Starts the server and creates its Service.
     pub(crate) async fn start(cluster: &Cluster, name: &str) -> Result<Backend> {
-        let listener = TcpListener::bind((ADDRESS, 0)).await.context("no port for a backend")?;
+        let listener = TcpListener::bind((ADDRESS, 0)).await.context("cannot bind a port for the backend")?;
         let address = listener.local_addr()?;
         let mut server = JoinSet::new();
         server.spawn(serve(listener, name.to_owned()));
@@ -34,7 +34,7 @@ impl Backend {
         Ok(backend)
     }
 
-    /// A Service without a selector, and its endpoints.
+    /// A Service without a selector, and its EndpointSlice.
     fn objects(&self) -> [Value; 2] {
         let Backend { name, address, .. } = self;
         let port = json!({ "name": "http", "port": 80 });
@@ -53,7 +53,7 @@ impl Backend {
 
 async fn serve(listener: TcpListener, name: String) {
     let mut connections = JoinSet::new();
-    // Only a lack of descriptors or a fault of ours makes it fail; the test then misses answers.
+    // It fails only without free file descriptors; then the test lacks responses.
     while let Ok((stream, _)) = listener.accept().await {
         while connections.try_join_next().is_some() {}
         let name = name.clone();
@@ -62,7 +62,7 @@ async fn serve(listener: TcpListener, name: String) {
                 let text = format!("{name} {}", request.uri().path());
                 async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(text)))) }
             });
-            // How a connection ends is its client's business.
+            // Errors are reported by the client.
             drop(http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await);
         });
     }

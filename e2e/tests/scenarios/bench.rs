@@ -1,12 +1,12 @@
-//! The bench still measures what it says: a few of everything, whose figures mean nothing here.
+//! Runs all benchmarks with small sizes, to test that they work; the results are meaningless.
 
 use anyhow::{Result, ensure};
-use portico_e2e::bench::{self, Size, What};
+use portico_e2e::bench::{self, BenchSizes, Benchmark};
 use portico_e2e::cluster::Cluster;
 
-/// Starts a Portico and a node of its own.
+/// Starts its own Portico and node.
 pub(crate) async fn everything_is_measured(cluster: &Cluster) -> Result<()> {
-    let size = Size {
+    let size = BenchSizes {
         routes: vec![3, 10],
         samples: 3,
         churn: 20.0,
@@ -18,7 +18,7 @@ pub(crate) async fn everything_is_measured(cluster: &Cluster) -> Result<()> {
         failover: 4,
         one_host: false,
     };
-    let measured = bench::run(cluster, What::All, &size).await?;
+    let measured = bench::run(cluster, Benchmark::All, &size).await?;
     let tables = measured.tables();
     let failover = measured.failover.as_ref().map(|failover| failover.ok + failover.failed);
     ensure!(failover == Some(200), "{tables}");

@@ -1,4 +1,4 @@
-//! A client of Gateways: one request at a time, which is sent once and never again.
+//! A client of Gateways that never retries a request.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,32 +19,32 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 
-/// How long an answer may take on a machine with much to do.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// More than any answer of ours.
-const MOST: usize = 64 << 10;
+/// How long a response may take on a busy machine.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Larger than any response body.
+const MAX_BODY: usize = 64 << 10;
 
-/// What is asked.
+/// A request target.
 #[derive(Clone)]
 pub(crate) struct Target {
     pub(crate) address: SocketAddr,
     pub(crate) host: &'static str,
     pub(crate) path: String,
     pub(crate) tls: Option<Arc<ClientConfig>>,
-    /// The key in the header `apikey`, if it needs one.
+    /// The value of the header `apikey`, if the route needs one.
     pub(crate) key: Option<String>,
 }
 
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct GatewayResponse {
     pub(crate) status: u16,
     pub(crate) body: String,
 }
 
-/// A connection, for any number of requests.
+/// A connection for any number of requests.
 pub(crate) struct Connection {
     sender: SendRequest<Empty<Bytes>>,
-    /// What the server showed, if it is one of TLS.
+    /// The server's certificate, over TLS.
     pub(crate) certificate: Option<CertificateDer<'static>>,
     _driver: JoinSet<()>,
 }
@@ -55,64 +55,64 @@ impl Target {
     }
 
     pub(crate) async fn connect(&self) -> Result<Connection> {
-        timeout(PATIENCE, self.connect_now()).await.context("no connection in time")?
+        timeout(REQUEST_TIMEOUT, self.connect_without_timeout()).await.context("connection timed out")?
     }
 
-    async fn connect_now(&self) -> Result<Connection> {
+    async fn connect_without_timeout(&self) -> Result<Connection> {
         let stream = TcpStream::connect(self.address).await.context("no connection")?;
         stream.set_nodelay(true)?;
-        let Some(tls) = &self.tls else { return Connection::over(stream, None).await };
+        let Some(tls) = &self.tls else { return Connection::from_stream(stream, None).await };
         let name = ServerName::try_from(self.host)?;
-        let stream = TlsConnector::from(tls.clone()).connect(name, stream).await.context("no handshake")?;
+        let stream = TlsConnector::from(tls.clone()).connect(name, stream).await.context("TLS handshake failed")?;
         let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).cloned();
-        Connection::over(stream, certificate.map(CertificateDer::into_owned)).await
+        Connection::from_stream(stream, certificate.map(CertificateDer::into_owned)).await
     }
 
-    /// Asks on a connection of its own.
-    pub(crate) async fn ask(&self) -> Result<Answer> {
-        self.connect().await?.ask(self).await
+    /// Sends the request on a new connection.
+    pub(crate) async fn request(&self) -> Result<GatewayResponse> {
+        self.connect().await?.request(self).await
     }
 
-    /// Fails with what was answered if that is not `status` with a body that begins so.
+    /// Fails unless the response has this status and its body starts with `body`.
     pub(crate) async fn expect(&self, status: u16, body: &str) -> Result<()> {
-        let answer = self.ask().await?;
-        ensure!(answer.status == status && answer.body.starts_with(body), "{status} {body}… is expected: {answer:?}");
+        let answer = self.request().await?;
+        ensure!(answer.status == status && answer.body.starts_with(body), "expected {status} {body}…, got {answer:?}");
         Ok(())
     }
 }
 
 impl Connection {
-    async fn over(
+    async fn from_stream(
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         certificate: Option<CertificateDer<'static>>,
     ) -> Result<Connection> {
         let (sender, connection) = handshake(TokioIo::new(stream)).await.context("no connection")?;
         let mut driver = JoinSet::new();
-        // What goes wrong there is told to whoever asks.
+        // Errors are reported to the caller of the request.
         driver.spawn(async { drop(connection.await) });
         Ok(Connection { sender, certificate, _driver: driver })
     }
 
-    /// False once the server said that it closes it.
+    /// False once the server closes the connection.
     pub(crate) async fn is_open(&mut self) -> bool {
         self.sender.ready().await.is_ok()
     }
 
-    pub(crate) async fn ask(&mut self, target: &Target) -> Result<Answer> {
-        timeout(PATIENCE, self.ask_now(target)).await.context("no answer in time")?
+    pub(crate) async fn request(&mut self, target: &Target) -> Result<GatewayResponse> {
+        timeout(REQUEST_TIMEOUT, self.request_without_timeout(target)).await.context("response timed out")?
     }
 
-    async fn ask_now(&mut self, target: &Target) -> Result<Answer> {
+    async fn request_without_timeout(&mut self, target: &Target) -> Result<GatewayResponse> {
         let mut request = Request::get(&target.path).header(HOST, target.host);
         if let Some(key) = &target.key {
             request = request.header("apikey", key);
         }
         let request = request.body(Empty::new())?;
-        let answer = self.sender.send_request(request).await.context("no answer")?;
+        let answer = self.sender.send_request(request).await.context("no response")?;
         let status = answer.status().as_u16();
-        #[expect(clippy::disallowed_methods, reason = "it is limited")]
-        let body = Limited::new(answer.into_body(), MOST).collect();
-        let body = body.await.map_err(|error| anyhow::anyhow!("half an answer: {error}"))?;
-        Ok(Answer { status, body: String::from_utf8_lossy(&body.to_bytes()).into_owned() })
+        #[expect(clippy::disallowed_methods, reason = "the body is limited")]
+        let body = Limited::new(answer.into_body(), MAX_BODY).collect();
+        let body = body.await.map_err(|error| anyhow::anyhow!("incomplete response: {error}"))?;
+        Ok(GatewayResponse { status, body: String::from_utf8_lossy(&body.to_bytes()).into_owned() })
     }
 }

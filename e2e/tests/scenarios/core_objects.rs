@@ -1,15 +1,15 @@
-//! Good and bad objects of the kinds that every cluster has.
+//! Valid and invalid objects of Kubernetes' core kinds.
 
 use portico::api::Kind;
 use serde_json::{Value, json};
 
-/// Each without its head.
+/// The objects without apiVersion and kind.
 pub(crate) fn objects() -> Vec<(Kind, Value)> {
     let service = |spec: Value| (Kind::Service, json!({ "spec": spec }));
     let ports = |ports: Value| service(json!({ "ports": ports }));
     let slice = |more: Value| {
         let mut slice = json!({ "addressType": "IPv4", "endpoints": [{ "addresses": ["10.1.2.3"] }] });
-        let fields = slice.as_object_mut().expect("it is one");
+        let fields = slice.as_object_mut().expect("the slice is an object");
         fields.extend(more.as_object().cloned().unwrap_or_default());
         (Kind::EndpointSlice, slice)
     };

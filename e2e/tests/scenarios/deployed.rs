@@ -1,4 +1,4 @@
-//! Portico as its manifests have it: installed, replaced while requests flow, and removed.
+//! Portico as a Deployment of its manifests: installation, rolling updates under load, and removal.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,70 +13,72 @@ use portico_e2e::portico::NAMESPACE;
 
 use crate::backend::Backend;
 use crate::client::Target;
-use crate::counts::counted;
 use crate::load::Load;
-use crate::objects::{accepted, apply, gateway, gateways, prefix, programmed, route, routes, until};
+use crate::objects::{
+    apply, gateway, gateways, prefix, route, routes, until, wait_until_accepted, wait_until_programmed,
+};
 use crate::replicas::leader;
+use crate::route_counts::wait_until_counted;
 
 const HOST: &str = "deployed.example";
-const SOME: usize = 100;
-/// Of the Deployment in the manifests.
+const REQUESTS: usize = 100;
+/// The replicas of the Deployment in the manifests.
 const REPLICAS: usize = 2;
 
-/// Needs a node, and `make image-root`.
+/// Needs a node, and the output of `make image-root`.
 pub(crate) async fn install(cluster: &Cluster) -> Result<()> {
     cluster.kubectl(&["apply", "-f", &manifests("install.yaml")?]).await?;
-    rolled_out(cluster).await?;
-    // The same once more, as the manual has it otherwise: nothing is rolled out anew.
+    wait_for_rollout(cluster).await?;
+    // Applies the same objects with kustomize: no Pod is replaced.
     let before = pods(cluster).await?;
     cluster.kubectl(&["apply", "-k", &manifests("base")?]).await?;
-    rolled_out(cluster).await?;
+    wait_for_rollout(cluster).await?;
     let after = pods(cluster).await?;
     ensure!(before == after && after.len() == REPLICAS, "{after:?} were {before:?}");
     Ok(())
 }
 
-/// After [`install`]. Every Pod of it is another one afterwards.
-pub(crate) async fn no_request_fails_while_its_pods_are_replaced(cluster: &Cluster) -> Result<()> {
+/// After [`install`]. Replaces all of its Pods.
+pub(crate) async fn replacing_portico_pods_fails_no_request(cluster: &Cluster) -> Result<()> {
     let _backend = Backend::start(cluster, "deployed").await?;
     apply(cluster, &[gateway("deployed"), route("deployed", "deployed", HOST, prefix("/"), "deployed")]).await?;
-    let target = Target::new(programmed(cluster, "deployed").await?, HOST, "/");
-    accepted(cluster, "deployed").await?;
-    until("the route answers", async || target.expect(200, "deployed").await).await?;
-    leads_to(cluster, "deployed-portico", &pods(cluster).await?).await?;
-    counted(cluster, "deployed", 1).await?;
-    let before = versions(cluster).await?;
+    let target = Target::new(wait_until_programmed(cluster, "deployed").await?, HOST, "/");
+    wait_until_accepted(cluster, "deployed").await?;
+    until("the route is served", async || target.expect(200, "deployed").await).await?;
+    wait_for_endpoints(cluster, "deployed-portico", &pods(cluster).await?).await?;
+    wait_until_counted(cluster, "deployed", 1).await?;
+    let before = resource_versions(cluster).await?;
 
     let load = Load::start(&target);
-    load.more(SOME).await?;
+    load.wait_for_more(REQUESTS).await?;
     let old = leader(cluster, |_| true).await?;
     let delete = ["delete", "pod", &old, "--namespace", NAMESPACE, "--wait=false"];
     cluster.kubectl(&delete).await?;
-    leader(cluster, |name| name != old).await.context("another Pod leads")?;
-    without(cluster, &BTreeSet::from([old])).await?;
-    load.more(SOME).await?;
-    no_failure(&load, "the Pod that led was deleted")?;
+    leader(cluster, |name| name != old).await.context("no other Pod became leader")?;
+    wait_until_replaced(cluster, &BTreeSet::from([old])).await?;
+    load.wait_for_more(REQUESTS).await?;
+    check_no_failure(&load, "the leader was deleted")?;
 
     let old = pods(cluster).await?;
     cluster.kubectl(&["rollout", "restart", "deployment/portico", "--namespace", NAMESPACE]).await?;
-    rolled_out(cluster).await?;
-    without(cluster, &old).await?;
-    load.more(SOME).await?;
-    no_failure(&load, "the Deployment was rolled")?;
+    wait_for_rollout(cluster).await?;
+    wait_until_replaced(cluster, &old).await?;
+    load.wait_for_more(REQUESTS).await?;
+    check_no_failure(&load, "the Deployment was rolled")?;
     load.stop()?;
-    let after = versions(cluster).await?;
-    ensure!(after == before, "what was right was written again: {after:?} was {before:?}");
+    let after = resource_versions(cluster).await?;
+    ensure!(after == before, "unchanged statuses were written again: {before:?} became {after:?}");
     cluster.kubectl(&["delete", "gateway,httproute", "deployed"]).await?;
-    gone(cluster, "deployed-portico").await.context("the Service outlives its Gateway")?;
+    wait_until_deleted(cluster, "deployed-portico").await.context("the Service still exists without its Gateway")?;
     cluster.kubectl(&["delete", "service,endpointslice", "deployed"]).await.map(drop)
 }
 
-/// After [`install`], which is undone. Gateways that are there then keep their addresses for the next time.
-pub(crate) async fn what_is_removed_is_gone_and_can_come_back(cluster: &Cluster) -> Result<()> {
+/// After [`install`], which it undoes. Existing Gateways keep their addresses for the next installation.
+pub(crate) async fn removal_is_complete_and_reversible(cluster: &Cluster) -> Result<()> {
     let _backend = Backend::start(cluster, "removed").await?;
     apply(cluster, &[gateway("removed"), route("removed", "removed", HOST, prefix("/"), "removed")]).await?;
-    let target = Target::new(programmed(cluster, "removed").await?, HOST, "/");
-    until("the route answers", async || target.expect(200, "removed").await).await?;
+    let target = Target::new(wait_until_programmed(cluster, "removed").await?, HOST, "/");
+    until("the route is served", async || target.expect(200, "removed").await).await?;
     let old = pods(cluster).await?;
     cluster.kubectl(&["delete", "-f", &manifests("install.yaml")?]).await?;
     for kind in ["clusterrole", "clusterrolebinding", "gatewayclass"] {
@@ -85,18 +87,18 @@ pub(crate) async fn what_is_removed_is_gone_and_can_come_back(cluster: &Cluster)
     }
     let left = cluster.kubectl(&["get", "namespace", NAMESPACE, "--ignore-not-found", "--output=name"]).await?;
     ensure!(left.is_empty(), "{left} is left");
-    ensure!(target.ask().await.is_err(), "somebody answers in place of Portico");
+    ensure!(target.request().await.is_err(), "the address still accepts requests");
 
     install(cluster).await?;
-    let now = Target::new(programmed(cluster, "removed").await?, HOST, "/");
+    let now = Target::new(wait_until_programmed(cluster, "removed").await?, HOST, "/");
     ensure!(now.address == target.address, "the address has changed: {} was {}", now.address, target.address);
-    leads_to(cluster, "removed-portico", &pods(cluster).await?).await?;
+    wait_for_endpoints(cluster, "removed-portico", &pods(cluster).await?).await?;
     ensure!(pods(cluster).await?.is_disjoint(&old));
-    until("the route answers again", async || target.expect(200, "removed").await).await?;
+    until("the route is served again", async || target.expect(200, "removed").await).await?;
 
-    // In the order of the manual, which leaves nothing.
+    // In the documented order, which leaves nothing behind.
     cluster.kubectl(&["delete", "gateway,httproute", "removed"]).await?;
-    gone(cluster, "removed-portico").await?;
+    wait_until_deleted(cluster, "removed-portico").await?;
     cluster.kubectl(&["delete", "service,endpointslice", "removed"]).await?;
     cluster.kubectl(&["delete", "-f", &manifests("install.yaml")?]).await?;
     for kind in ["services", "endpointslices.discovery.k8s.io"] {
@@ -114,15 +116,23 @@ pub(crate) async fn pods(cluster: &Cluster) -> Result<BTreeSet<String>> {
     Ok(pods.into_iter().filter_map(|pod| pod.metadata.name).collect())
 }
 
-/// Waits until a Service leads to exactly these Pods, and all of them take requests.
-pub(crate) async fn leads_to(cluster: &Cluster, service: &str, pods: &BTreeSet<String>) -> Result<Vec<EndpointSlice>> {
-    until(&format!("Service {service} leads to {pods:?}"), async || {
+/// Waits until a Service has exactly these Pods as ready endpoints.
+pub(crate) async fn wait_for_endpoints(
+    cluster: &Cluster,
+    service: &str,
+    pods: &BTreeSet<String>,
+) -> Result<Vec<EndpointSlice>> {
+    until(&format!("Service {service} has the endpoints {pods:?}"), async || {
         let slices = slices(cluster, service).await?;
         let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
         let ready = endpoints
             .filter(|endpoint| endpoint.conditions.as_ref().is_some_and(|conditions| conditions.ready == Some(true)));
         let names: BTreeSet<_> = ready.filter_map(|endpoint| endpoint.target_ref.clone()?.name).collect();
-        ensure!(names == *pods && slices.len() == pods.len(), "it leads to {names:?}, in {} slices", slices.len());
+        ensure!(
+            names == *pods && slices.len() == pods.len(),
+            "its endpoints are {names:?}, in {} slices",
+            slices.len()
+        );
         Ok(slices)
     })
     .await
@@ -134,20 +144,20 @@ pub(crate) async fn slices(cluster: &Cluster, service: &str) -> Result<Vec<Endpo
     Ok(slices.list(&of_service).await?.items)
 }
 
-/// Waits until neither the Service nor an EndpointSlice of it is there.
-pub(crate) async fn gone(cluster: &Cluster, service: &str) -> Result<()> {
+/// Waits until the Service and its EndpointSlices are deleted.
+pub(crate) async fn wait_until_deleted(cluster: &Cluster, service: &str) -> Result<()> {
     let services: Api<Service> = Api::default_namespaced(cluster.client());
     until(&format!("Service {service} is gone"), async || {
-        ensure!(services.get_opt(service).await?.is_none(), "it is there");
+        ensure!(services.get_opt(service).await?.is_none(), "the Service still exists");
         let left = slices(cluster, service).await?;
-        ensure!(left.is_empty(), "{} of its EndpointSlices are there", left.len());
+        ensure!(left.is_empty(), "{} of its EndpointSlices still exist", left.len());
         Ok(())
     })
     .await
 }
 
-/// Waits until all Pods are ready that should be, and no other is left.
-pub(crate) async fn rolled_out(cluster: &Cluster) -> Result<()> {
+/// Waits until all Pods are ready and old ones are gone.
+pub(crate) async fn wait_for_rollout(cluster: &Cluster) -> Result<()> {
     let status = ["rollout", "status", "deployment/portico", "--namespace", NAMESPACE, "--timeout=100s"];
     cluster.kubectl(&status).await?;
     until("the old Pods are gone", async || {
@@ -158,27 +168,27 @@ pub(crate) async fn rolled_out(cluster: &Cluster) -> Result<()> {
     .await
 }
 
-/// Waits until none of these Pods is left and as many others as there should be are.
-async fn without(cluster: &Cluster, old: &BTreeSet<String>) -> Result<()> {
+/// Waits until these Pods are replaced by others.
+async fn wait_until_replaced(cluster: &Cluster, old: &BTreeSet<String>) -> Result<()> {
     until("these Pods are gone", async || {
         let now = pods(cluster).await?;
-        ensure!(now.is_disjoint(old), "{now:?} has some of {old:?}");
+        ensure!(now.is_disjoint(old), "{now:?} contains old Pods of {old:?}");
         Ok(())
     })
     .await?;
-    rolled_out(cluster).await
+    wait_for_rollout(cluster).await
 }
 
-fn no_failure(load: &Load, when: &str) -> Result<()> {
-    let failures = load.seen().failures;
+fn check_no_failure(load: &Load, when: &str) -> Result<()> {
+    let failures = load.results().failures;
     match failures.first() {
         None => Ok(()),
         Some(first) => bail!("{} requests failed while {when}; the first: {first}", failures.len()),
     }
 }
 
-/// Those of what Portico writes.
-async fn versions(cluster: &Cluster) -> Result<[Option<String>; 3]> {
+/// Resource versions of the objects that Portico writes.
+async fn resource_versions(cluster: &Cluster) -> Result<[Option<String>; 3]> {
     let gateway = gateways(cluster).get("deployed").await?.metadata;
     let route = routes(cluster).get("deployed").await?.metadata;
     let services: Api<Service> = Api::default_namespaced(cluster.client());

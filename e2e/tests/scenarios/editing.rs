@@ -1,4 +1,4 @@
-//! Gateways and routes by hand, with `kubectl`: what is applied answers, what is wrong is told, what is deleted is gone.
+//! Edits Gateways and routes with `kubectl`: changes are served, errors are reported, and deleted objects are gone.
 
 use anyhow::{Result, bail, ensure};
 use portico_e2e::cluster::Cluster;
@@ -7,26 +7,28 @@ use tokio::net::TcpStream;
 
 use crate::backend::Backend;
 use crate::client::Target;
-use crate::objects::{accepted, apply, condition, gateway, gateways, prefix, programmed, route, routes, until};
+use crate::objects::{
+    apply, condition, gateway, gateways, prefix, route, routes, until, wait_until_accepted, wait_until_programmed,
+};
 
 const HOST: &str = "editing.example";
 
-pub(crate) async fn what_is_applied_answers_and_what_is_deleted_is_gone(cluster: &Cluster) -> Result<()> {
+pub(crate) async fn edits_are_served_until_deletion(cluster: &Cluster) -> Result<()> {
     let backend = Backend::start(cluster, "editing").await?;
     let made = route("editing", "editing", HOST, prefix("/old"), "editing");
     apply(cluster, &[gateway("editing"), made]).await?;
-    let address = programmed(cluster, "editing").await?;
+    let address = wait_until_programmed(cluster, "editing").await?;
     let target = |path: &str| Target::new(address, HOST, path);
-    until("the route answers", async || target("/old").expect(200, "editing /old").await).await?;
-    accepted(cluster, "editing").await?;
-    people_see_it(cluster, &address.ip().to_string()).await?;
+    until("the route is served", async || target("/old").expect(200, "editing /old").await).await?;
+    wait_until_accepted(cluster, "editing").await?;
+    kubectl_get_shows_it(cluster, &address.ip().to_string()).await?;
 
     patch(cluster, "/spec/rules/0/matches/0/path/value", "/new").await?;
-    until("the new path answers", async || target("/new").expect(200, "editing /new").await).await?;
+    until("the new path is served", async || target("/new").expect(200, "editing /new").await).await?;
     target("/old").expect(404, "").await?;
-    accepted(cluster, "editing").await?;
+    wait_until_accepted(cluster, "editing").await?;
 
-    refusals_are_told_until_they_are_mended(cluster, &target("/new")).await?;
+    errors_are_reported_until_fixed(cluster, &target("/new")).await?;
 
     cluster.kubectl(&["delete", "httproute", "editing"]).await?;
     until("the route is gone", async || target("/new").expect(404, "").await).await?;
@@ -38,8 +40,8 @@ pub(crate) async fn what_is_applied_answers_and_what_is_deleted_is_gone(cluster:
     })
     .await?;
     cluster.kubectl(&["delete", "gateway", "editing"]).await?;
-    until("nobody listens", async || match TcpStream::connect(address).await {
-        Ok(_) => bail!("{address} takes connections"),
+    until("the listener is closed", async || match TcpStream::connect(address).await {
+        Ok(_) => bail!("{address} accepts connections"),
         Err(_) => Ok(()),
     })
     .await?;
@@ -47,8 +49,8 @@ pub(crate) async fn what_is_applied_answers_and_what_is_deleted_is_gone(cluster:
     Ok(())
 }
 
-/// The columns that people look at.
-async fn people_see_it(cluster: &Cluster, address: &str) -> Result<()> {
+/// The columns of `kubectl get`.
+async fn kubectl_get_shows_it(cluster: &Cluster, address: &str) -> Result<()> {
     let listed = cluster.kubectl(&["get", "gateway", "editing", "--no-headers"]).await?;
     let columns: Vec<&str> = listed.split_whitespace().collect();
     ensure!(columns[..4] == ["editing", "portico", address, "True"], "{listed}");
@@ -59,30 +61,30 @@ async fn people_see_it(cluster: &Cluster, address: &str) -> Result<()> {
     Ok(())
 }
 
-/// A backend that does not exist: in the status, in the events, to whoever asks; and all the same when it is right again.
-async fn refusals_are_told_until_they_are_mended(cluster: &Cluster, target: &Target) -> Result<()> {
+/// A backend that does not exist is reported in the status, in an event, and to clients, until it is fixed.
+async fn errors_are_reported_until_fixed(cluster: &Cluster, target: &Target) -> Result<()> {
     patch(cluster, "/spec/rules/0/backendRefs/0/name", "nobody").await?;
-    until("requests are refused", async || target.expect(500, "").await).await?;
+    until("requests get 500", async || target.expect(500, "").await).await?;
     let api = routes(cluster);
-    until("the route's status tells why", async || {
+    until("the route's status has the reason", async || {
         let route = api.get("editing").await?;
         let found = condition(&route, &route.data["status"]["parents"][0]["conditions"], "ResolvedRefs")?;
         ensure!(found["status"] == "False" && found["reason"] == "BackendNotFound", "{found}");
         names_field_and_object(found["message"].as_str().unwrap_or_default())
     })
     .await?;
-    until("an event tells why", async || {
+    until("an event has the reason", async || {
         let warnings = events(cluster, "Warning").await?;
         ensure!(warnings.contains("BackendNotFound"), "{warnings}");
         names_field_and_object(&warnings)
     })
     .await?;
     patch(cluster, "/spec/rules/0/backendRefs/0/name", "editing").await?;
-    until("requests are answered again", async || target.expect(200, "editing").await).await?;
-    accepted(cluster, "editing").await?;
-    until("an event tells that it is mended", async || {
-        let told = events(cluster, "Normal").await?;
-        ensure!(told.contains("Mended"), "{told}");
+    until("requests are served again", async || target.expect(200, "editing").await).await?;
+    wait_until_accepted(cluster, "editing").await?;
+    until("an event reports the fix", async || {
+        let listed = events(cluster, "Normal").await?;
+        ensure!(listed.contains("Resolved"), "{listed}");
         Ok(())
     })
     .await
@@ -90,12 +92,12 @@ async fn refusals_are_told_until_they_are_mended(cluster: &Cluster, target: &Tar
 
 fn names_field_and_object(text: &str) -> Result<()> {
     for part in ["spec.rules[0].backendRefs[0]", "nobody", "; "] {
-        ensure!(text.contains(part), "`{part}` is not in: {text}");
+        ensure!(text.contains(part), "`{part}` is missing in: {text}");
     }
     Ok(())
 }
 
-/// The events of the route as `kubectl describe` has them.
+/// The events of the route, as in `kubectl describe`.
 async fn events(cluster: &Cluster, kind: &str) -> Result<String> {
     let columns = "--output=jsonpath={range .items[*]}{.reason}: {.message}{\"\\n\"}{end}";
     let which = format!("--field-selector=involvedObject.kind=HTTPRoute,involvedObject.name=editing,type={kind}");

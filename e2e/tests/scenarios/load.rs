@@ -1,4 +1,4 @@
-//! Requests that flow while a scenario does something, and whether any of them failed.
+//! Load during a scenario, which records failed requests.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -6,27 +6,27 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use parking_lot::Mutex;
-use portico_e2e::patience::until;
+use portico_e2e::wait::until;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
 use crate::client::{Connection, Target};
-use crate::objects::PATIENCE;
+use crate::objects::SCENARIO_TIMEOUT;
 
-/// Between two requests of one client: enough of them, and the machine has time for other things.
-const PACE: Duration = Duration::from_millis(10);
+/// Between two requests of one client: frequent, without using much CPU.
+const REQUEST_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Clients that ask the same again and again, half of them on one connection for all, the others on a new one for each.
-/// Dropping it ends them.
+/// Clients that repeat a request, half of them on a keep-alive connection, the others on a new connection for each.
+/// Dropping it stops them.
 pub(crate) struct Load {
-    seen: Arc<Mutex<Seen>>,
+    results: Arc<Mutex<LoadResults>>,
     clients: JoinSet<()>,
 }
 
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Seen {
-    pub(crate) answers: usize,
+pub(crate) struct LoadResults {
+    pub(crate) responses: usize,
     pub(crate) failures: Vec<String>,
     pub(crate) bodies: BTreeSet<String>,
     pub(crate) certificates: HashSet<CertificateDer<'static>>,
@@ -34,50 +34,50 @@ pub(crate) struct Seen {
 
 impl Load {
     pub(crate) fn start(target: &Target) -> Load {
-        let seen = Arc::new(Mutex::new(Seen::default()));
+        let results = Arc::new(Mutex::new(LoadResults::default()));
         let mut clients = JoinSet::new();
         for keep in [true, false, true, false] {
-            clients.spawn(ask_on(target.clone(), keep, seen.clone()));
+            clients.spawn(run_client(target.clone(), keep, results.clone()));
         }
-        Load { seen, clients }
+        Load { results, clients }
     }
 
-    pub(crate) fn seen(&self) -> Seen {
-        self.seen.lock().clone()
+    pub(crate) fn results(&self) -> LoadResults {
+        self.results.lock().clone()
     }
 
-    /// Waits until so many more requests were answered, or failed.
-    pub(crate) async fn more(&self, number: usize) -> Result<()> {
+    /// Waits until this number of additional requests has ended.
+    pub(crate) async fn wait_for_more(&self, number: usize) -> Result<()> {
         let asked = || {
-            let seen = self.seen.lock();
-            seen.answers + seen.failures.len()
+            let seen = self.results.lock();
+            seen.responses + seen.failures.len()
         };
         let goal = asked() + number;
-        until(&format!("{number} more requests end"), PATIENCE, async || match asked() {
+        until(&format!("{number} more requests end"), SCENARIO_TIMEOUT, async || match asked() {
             asked if asked >= goal => Ok(()),
-            asked => bail!("{asked} of {goal} did"),
+            asked => bail!("{asked} of {goal} have ended"),
         })
         .await
     }
 
-    /// Ends it; fails if a single request did.
-    pub(crate) fn stop(mut self) -> Result<Seen> {
+    /// Stops the load; fails if any request failed.
+    pub(crate) fn stop(mut self) -> Result<LoadResults> {
         self.clients.abort_all();
-        let seen = self.seen();
-        let (failed, of) = (seen.failures.len(), seen.failures.len() + seen.answers);
+        let seen = self.results();
+        let (failed, of) = (seen.failures.len(), seen.failures.len() + seen.responses);
         ensure!(failed == 0, "{failed} of {of} requests failed: {:#?}", &seen.failures[..failed.min(5)]);
-        ensure!(of > 0, "nothing was asked");
+        ensure!(of > 0, "no request was sent");
         Ok(seen)
     }
 }
 
-async fn ask_on(target: Target, keep: bool, seen: Arc<Mutex<Seen>>) {
-    let mut pace = interval(PACE);
+async fn run_client(target: Target, keep: bool, seen: Arc<Mutex<LoadResults>>) {
+    let mut pace = interval(REQUEST_INTERVAL);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut kept = None;
     loop {
         pace.tick().await;
-        let outcome = ask(&target, &mut kept, &seen).await;
+        let outcome = send_request(&target, &mut kept, &seen).await;
         if !keep || outcome.is_err() {
             kept = None;
         }
@@ -87,7 +87,7 @@ async fn ask_on(target: Target, keep: bool, seen: Arc<Mutex<Seen>>) {
     }
 }
 
-async fn ask(target: &Target, kept: &mut Option<Connection>, seen: &Mutex<Seen>) -> Result<()> {
+async fn send_request(target: &Target, kept: &mut Option<Connection>, seen: &Mutex<LoadResults>) -> Result<()> {
     let open = match kept.as_mut() {
         Some(connection) => connection.is_open().await,
         None => false,
@@ -96,10 +96,10 @@ async fn ask(target: &Target, kept: &mut Option<Connection>, seen: &Mutex<Seen>)
         Some(connection) if open => connection,
         _ => target.connect().await?,
     };
-    let answer = connection.ask(target).await?;
+    let answer = connection.request(target).await?;
     ensure!(answer.status == 200, "{answer:?}");
     let mut seen = seen.lock();
-    seen.answers += 1;
+    seen.responses += 1;
     seen.bodies.insert(answer.body);
     seen.certificates.extend(connection.certificate.clone());
     *kept = Some(connection);

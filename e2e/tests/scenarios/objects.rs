@@ -1,4 +1,4 @@
-//! The objects that scenarios make, and what is read from them.
+//! Objects of scenarios, and reading of their status.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -7,15 +7,15 @@ use anyhow::{Context, Result, bail, ensure};
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject};
 use portico_e2e::cluster::Cluster;
-use portico_e2e::patience;
+use portico_e2e::wait;
 use serde_json::{Value, json};
 
-/// Long, for machines with much to do; nothing waits so long but for a failure.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(45);
+/// Long enough for a busy machine; only a failing test takes that long.
+pub(crate) const SCENARIO_TIMEOUT: Duration = Duration::from_secs(45);
 
 const VERSION: &str = "gateway.networking.k8s.io/v1";
 
-/// A Gateway of Portico with a listener for HTTP.
+/// A Gateway of Portico with an HTTP listener.
 pub(crate) fn gateway(name: &str) -> Value {
     let listener = json!({ "name": "http", "port": 80, "protocol": "HTTP" });
     let spec = json!({ "gatewayClassName": "portico", "listeners": [listener] });
@@ -50,7 +50,7 @@ pub(crate) fn classes(cluster: &Cluster) -> Api<DynamicObject> {
 }
 
 fn resource(kind: &str, plural: &str) -> ApiResource {
-    let (group, version) = VERSION.split_once('/').expect("it has a group");
+    let (group, version) = VERSION.split_once('/').expect("the version has a group");
     ApiResource {
         group: group.to_owned(),
         version: version.to_owned(),
@@ -60,21 +60,22 @@ fn resource(kind: &str, plural: &str) -> ApiResource {
     }
 }
 
-/// Waits until a Gateway has an address and is programmed as it is now, and gives its first address with port 80.
-pub(crate) async fn programmed(cluster: &Cluster, name: &str) -> Result<SocketAddr> {
+/// Waits until the current generation of a Gateway is programmed, and returns its first address with port 80.
+pub(crate) async fn wait_until_programmed(cluster: &Cluster, name: &str) -> Result<SocketAddr> {
     let api = gateways(cluster);
     until(&format!("Gateway {name} is programmed"), async || {
         let gateway = api.get(name).await?;
         is_true(&gateway, &gateway.data["status"]["conditions"], "Programmed")?;
         let address = &gateway.data["status"]["addresses"][0]["value"];
-        let address: IpAddr = address.as_str().context("it has no address")?.parse().context("not an IP address")?;
+        let address: IpAddr =
+            address.as_str().context("the Gateway has no address")?.parse().context("not an IP address")?;
         Ok(SocketAddr::new(address, 80))
     })
     .await
 }
 
-/// Waits until the status of a route speaks of it as it is now and accepts it for its only parent.
-pub(crate) async fn accepted(cluster: &Cluster, name: &str) -> Result<DynamicObject> {
+/// Waits until the current generation of a route is accepted by its only parent.
+pub(crate) async fn wait_until_accepted(cluster: &Cluster, name: &str) -> Result<DynamicObject> {
     let api = routes(cluster);
     until(&format!("HTTPRoute {name} is accepted"), async || {
         let route = api.get(name).await?;
@@ -92,16 +93,16 @@ pub(crate) fn is_true(object: &DynamicObject, conditions: &Value, name: &str) ->
     Ok(())
 }
 
-/// The condition of this type, if it speaks of the object as it is now.
+/// The condition of this type, if it is for the current generation of the object.
 pub(crate) fn condition<'a>(object: &DynamicObject, conditions: &'a Value, name: &str) -> Result<&'a Value> {
     let found = conditions.as_array().into_iter().flatten().find(|condition| condition["type"] == name);
-    let Some(found) = found else { bail!("there is no {name} in {conditions}") };
+    let Some(found) = found else { bail!("no condition {name} in {conditions}") };
     let generation = object.metadata.generation.context("no generation")?;
-    ensure!(found["observedGeneration"] == generation, "{found} is of another generation than {generation}");
+    ensure!(found["observedGeneration"] == generation, "{found} is not for generation {generation}");
     Ok(found)
 }
 
-/// Asks until the answer is good.
+/// Retries until `ask` succeeds.
 pub(crate) async fn until<Answer>(what: &str, ask: impl AsyncFnMut() -> Result<Answer>) -> Result<Answer> {
-    patience::until(what, PATIENCE, ask).await
+    wait::until(what, SCENARIO_TIMEOUT, ask).await
 }

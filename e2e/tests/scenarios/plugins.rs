@@ -1,5 +1,5 @@
-//! Plugins by hand, with `kubectl`: who has a key gets in, what became of a plugin can be read, and what is broken is told,
-//! guards nevertheless, and comes alive when it is mended.
+//! Plugins with `kubectl`: requests with a valid key pass, the status has the result, and a broken plugin is reported,
+//! rejects requests, and works again when it is fixed.
 
 use std::net::SocketAddr;
 
@@ -10,16 +10,17 @@ use serde_json::{Value, json};
 use crate::backend::Backend;
 use crate::client::Target;
 use crate::load::Load;
-use crate::objects::{accepted, apply, gateway, prefix, programmed, route, until};
+use crate::objects::{apply, gateway, prefix, route, until, wait_until_accepted, wait_until_programmed};
 
 const HOST: &str = "plugins.example";
-/// By annotation, and by filters.
+/// With plugins by annotation, and by filters.
 const PATHS: [&str; 2] = ["/annotated", "/filtered"];
 const SOME: usize = 50;
 
-pub(crate) async fn only_those_with_a_key_and_in_the_group_get_in(cluster: &Cluster) -> Result<()> {
+pub(crate) async fn key_auth_and_acl_restrict_access(cluster: &Cluster) -> Result<()> {
     let _backend = Backend::start(cluster, "plugins").await?;
-    let said = until("a field is explained", async || cluster.kubectl(&["explain", "kongplugin.config"]).await).await?;
+    let said =
+        until("kubectl explain works", async || cluster.kubectl(&["explain", "kongplugin.config"]).await).await?;
     ensure!(said.contains("FIELD: config"), "{said}");
 
     let mut annotated = route("annotated", "plugins", HOST, prefix(PATHS[0]), "plugins");
@@ -31,49 +32,49 @@ pub(crate) async fn only_those_with_a_key_and_in_the_group_get_in(cluster: &Clus
             json!({ "type": "ExtensionRef", "extensionRef": reference })
         })
         .into();
-    let people = [
+    let consumers = [
         secret("ann-key", "key-auth", "key", "ann-1"),
         secret("ann-group", "acl", "group", "staff"),
         secret("bob-key", "key-auth", "key", "bob-1"),
         consumer("ann", &["ann-key", "ann-group"]),
         consumer("bob", &["bob-key"]),
     ];
-    apply(cluster, &people).await?;
+    apply(cluster, &consumers).await?;
     apply(cluster, &[plugin("keys", "key-auth", json!({})), plugin("staff", "acl", json!({ "allow": ["staff"] }))])
         .await?;
     apply(cluster, &[gateway("plugins"), annotated, filtered]).await?;
-    let address = programmed(cluster, "plugins").await?;
+    let address = wait_until_programmed(cluster, "plugins").await?;
     for path in PATHS {
-        until("a member gets in", async || asks(address, path, Some("ann-1")).expect(200, "plugins").await).await?;
-        asks(address, path, None).expect(401, "").await?;
-        asks(address, path, Some("wrong")).expect(401, "").await?;
-        asks(address, path, Some("bob-1")).expect(403, "").await?;
+        until("a request of a member passes", async || {
+            target_with_key(address, path, Some("ann-1")).expect(200, "plugins").await
+        })
+        .await?;
+        target_with_key(address, path, None).expect(401, "").await?;
+        target_with_key(address, path, Some("wrong")).expect(401, "").await?;
+        target_with_key(address, path, Some("bob-1")).expect(403, "").await?;
     }
-    accepted(cluster, "annotated").await?;
+    wait_until_accepted(cluster, "annotated").await?;
     for object in ["kongplugin/keys", "kongplugin/staff", "kongconsumer/ann", "kongconsumer/bob"] {
-        until("it is programmed", async || is_programmed(cluster, object, "True").await).await?;
+        until("the object is programmed", async || is_programmed(cluster, object, "True").await).await?;
     }
-    // The last column of what people look at.
+    // The last column of `kubectl get`.
     let listed = cluster.kubectl(&["get", "kongplugins", "--no-headers"]).await?;
     ensure!(listed.lines().count() == 2 && listed.lines().all(|line| line.trim_end().ends_with("True")), "{listed}");
 
-    a_broken_plugin_is_told_and_lets_nobody_in_until_it_is_mended(cluster, address).await?;
-    a_key_is_replaced_without_a_failed_request_of_others(cluster, address).await?;
+    broken_plugin_is_reported_and_rejects_requests(cluster, address).await?;
+    key_rotation_fails_no_request_of_others(cluster, address).await?;
     cluster.kubectl(&["delete", "httproute", "annotated", "filtered"]).await?;
     cluster.kubectl(&["delete", "kongconsumer,kongplugin", "--all"]).await?;
     cluster.kubectl(&["delete", "secret", "ann-key", "ann-group", "bob-key"]).await?;
     cluster.kubectl(&["delete", "gateway,service,endpointslice", "plugins"]).await.map(drop)
 }
 
-async fn a_broken_plugin_is_told_and_lets_nobody_in_until_it_is_mended(
-    cluster: &Cluster,
-    address: SocketAddr,
-) -> Result<()> {
+async fn broken_plugin_is_reported_and_rejects_requests(cluster: &Cluster, address: SocketAddr) -> Result<()> {
     apply(cluster, &[plugin("staff", "acl", json!({ "allowed": ["staff"] }))]).await?;
     for path in PATHS {
-        until("nobody gets in", async || asks(address, path, Some("ann-1")).expect(503, "").await).await?;
+        until("requests get 503", async || target_with_key(address, path, Some("ann-1")).expect(503, "").await).await?;
     }
-    until("its status tells why", async || is_programmed(cluster, "kongplugin/staff", "False").await).await?;
+    until("the plugin is not programmed", async || is_programmed(cluster, "kongplugin/staff", "False").await).await?;
     for (kind, name, words) in [
         ("kongplugin", "staff", "config.allowed"),
         ("httproute", "annotated", "KongPlugin/default/staff"),
@@ -89,41 +90,44 @@ async fn a_broken_plugin_is_told_and_lets_nobody_in_until_it_is_mended(
     }
     apply(cluster, &[plugin("staff", "acl", json!({ "allow": ["staff"] }))]).await?;
     for path in PATHS {
-        until("a member gets in again", async || asks(address, path, Some("ann-1")).expect(200, "plugins").await)
-            .await?;
+        until("a request of a member passes again", async || {
+            target_with_key(address, path, Some("ann-1")).expect(200, "plugins").await
+        })
+        .await?;
     }
-    until("it is programmed again", async || is_programmed(cluster, "kongplugin/staff", "True").await).await?;
-    until("an event tells that it is mended", async || {
+    until("the plugin is programmed again", async || is_programmed(cluster, "kongplugin/staff", "True").await).await?;
+    until("an event reports the fix", async || {
         let described = cluster.kubectl(&["describe", "kongplugin", "staff"]).await?;
-        ensure!(described.contains("Mended"), "{described}");
+        ensure!(described.contains("Resolved"), "{described}");
         Ok(())
     })
     .await
 }
 
-async fn a_key_is_replaced_without_a_failed_request_of_others(cluster: &Cluster, address: SocketAddr) -> Result<()> {
-    let load = Load::start(&asks(address, PATHS[0], Some("ann-1")));
-    load.more(SOME).await?;
+async fn key_rotation_fails_no_request_of_others(cluster: &Cluster, address: SocketAddr) -> Result<()> {
+    let load = Load::start(&target_with_key(address, PATHS[0], Some("ann-1")));
+    load.wait_for_more(SOME).await?;
     for round in 2..5 {
         let (old, new) = (format!("bob-{}", round - 1), format!("bob-{round}"));
         apply(cluster, &[secret("bob-key", "key-auth", "key", &new)]).await?;
-        // Known, and not in the group.
-        until("the new key is known", async || asks(address, PATHS[0], Some(&new)).expect(403, "").await).await?;
-        asks(address, PATHS[0], Some(&old)).expect(401, "").await?;
-        load.more(SOME).await?;
+        // The key is known, but its consumer is not in the group.
+        until("the new key is known", async || target_with_key(address, PATHS[0], Some(&new)).expect(403, "").await)
+            .await?;
+        target_with_key(address, PATHS[0], Some(&old)).expect(401, "").await?;
+        load.wait_for_more(SOME).await?;
     }
     load.stop().map(drop)
 }
 
-fn asks(address: SocketAddr, path: &str, key: Option<&str>) -> Target {
+fn target_with_key(address: SocketAddr, path: &str, key: Option<&str>) -> Target {
     Target { key: key.map(str::to_owned), ..Target::new(address, HOST, path) }
 }
 
-/// Whether the status says so of the object as it is now.
+/// Checks the condition for the current generation of the object.
 async fn is_programmed(cluster: &Cluster, object: &str, expected: &str) -> Result<()> {
     let object: Value = serde_json::from_str(&cluster.kubectl(&["get", object, "--output=json"]).await?)?;
     let conditions = object["status"]["conditions"].as_array().map_or(&[][..], Vec::as_slice);
-    let [condition] = conditions else { anyhow::bail!("one condition is expected: {conditions:?}") };
+    let [condition] = conditions else { anyhow::bail!("expected one condition: {conditions:?}") };
     ensure!(condition["type"] == "Programmed" && condition["status"] == expected, "{condition}");
     ensure!(condition["observedGeneration"] == object["metadata"]["generation"], "{condition}");
     Ok(())

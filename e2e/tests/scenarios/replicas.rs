@@ -1,4 +1,4 @@
-//! Two replicas: all serve, one writes; the one that writes goes, in order or by a crash.
+//! Two replicas: both serve, the leader writes statuses, and the leader is stopped or killed.
 
 use std::time::Duration;
 
@@ -14,87 +14,89 @@ use tokio::time::Instant;
 use crate::backend::Backend;
 use crate::client::{Connection, Target};
 use crate::load::Load;
-use crate::objects::{accepted, apply, gateway, gateways, prefix, programmed, route, routes, until};
+use crate::objects::{
+    apply, gateway, gateways, prefix, route, routes, until, wait_until_accepted, wait_until_programmed,
+};
 
 const HOST: &str = "replicas.example";
 const SOME: usize = 100;
-/// Enough that each replica has some.
+/// Enough that each replica has some of them.
 const CONNECTIONS: usize = 64;
 
-pub(crate) async fn another_replica_takes_over_from_the_one_that_leads(cluster: &Cluster) -> Result<()> {
-    hand_connections_over()?;
+pub(crate) async fn another_replica_takes_over_leadership(cluster: &Cluster) -> Result<()> {
+    migrate_pending_connections()?;
     let _backend = Backend::start(cluster, "replicas").await?;
     let mut one = Portico::start(cluster, "one", &[]).await?;
     leader(cluster, |name| name == "one").await?;
     let mut two = Portico::start(cluster, "two", &[]).await?;
     apply(cluster, &[gateway("replicas"), route("replicas", "replicas", HOST, prefix("/"), "replicas")]).await?;
-    let address = programmed(cluster, "replicas").await?;
+    let address = wait_until_programmed(cluster, "replicas").await?;
     let target = Target::new(address, HOST, "/");
-    until("the route answers", async || target.expect(200, "replicas").await).await?;
-    accepted(cluster, "replicas").await?;
-    ensure!(leader(cluster, |_| true).await? == "one", "two leads without need");
-    let before = versions(cluster).await?;
+    until("the route is served", async || target.expect(200, "replicas").await).await?;
+    wait_until_accepted(cluster, "replicas").await?;
+    ensure!(leader(cluster, |_| true).await? == "one", "the leader changed without need");
+    let before = resource_versions(cluster).await?;
 
     both_serve_until_one_is_killed(&target, &mut one, &two).await.context("a crash")?;
     let load = Load::start(&target);
     within(Duration::from_secs(15), leader(cluster, |name| name == "two")).await?;
-    load.more(SOME).await?;
-    ensure!(versions(cluster).await? == before, "the new leader has written again");
+    load.wait_for_more(SOME).await?;
+    ensure!(resource_versions(cluster).await? == before, "the new leader wrote unchanged statuses");
     the_leader_writes(cluster, &target, "/crashed").await?;
 
     one.restart().await?;
-    let before = versions(cluster).await?;
-    load.more(SOME).await?;
-    // Its requests end before it does, so the time until the other one leads begins when it is asked.
+    let before = resource_versions(cluster).await?;
+    load.wait_for_more(SOME).await?;
+    // The leader releases the Lease before its requests have ended, so the time starts with the signal.
     let (stopped, led) =
         tokio::join!(two.stop(), within(Duration::from_secs(2), leader(cluster, |name| name == "one")));
     stopped?;
     led?;
-    load.more(SOME).await?;
-    ensure!(versions(cluster).await? == before, "the new leader has written again");
+    load.wait_for_more(SOME).await?;
+    ensure!(resource_versions(cluster).await? == before, "the new leader wrote unchanged statuses");
     the_leader_writes(cluster, &target, "/stopped").await?;
-    load.more(SOME).await?;
+    load.wait_for_more(SOME).await?;
     load.stop()?;
     cluster.kubectl(&["delete", "gateway,httproute,service,endpointslice", "replicas"]).await?;
     one.stop().await
 }
 
-/// Connections that wait at a listener when it closes go to the other replica's. Between Pods, which have addresses of
-/// their own, a cluster sends nothing more to the one that leaves.
-fn hand_connections_over() -> Result<()> {
-    std::fs::write("/proc/sys/net/ipv4/tcp_migrate_req", "1").context("this kernel hands no connections over")
+/// Pending connections of a closing listener move to the other replica's. Pods have their own addresses, so clusters do
+/// not need this.
+fn migrate_pending_connections() -> Result<()> {
+    std::fs::write("/proc/sys/net/ipv4/tcp_migrate_req", "1").context("the kernel does not support tcp_migrate_req")
 }
 
-/// Kept connections to both: exactly those of the killed one break.
+/// With keep-alive connections to both replicas, exactly those to the killed one break.
 async fn both_serve_until_one_is_killed(target: &Target, killed: &mut Portico, survivor: &Portico) -> Result<()> {
     let mut connections: Vec<Connection> = Vec::new();
     let (mut theirs, mut ours) = (0, 0);
     for _ in 0..CONNECTIONS {
-        let (at_killed, at_survivor) = (open(killed).await?, open(survivor).await?);
+        let (at_killed, at_survivor) = (open_connections(killed).await?, open_connections(survivor).await?);
         let mut connection = target.connect().await?;
-        connection.ask(target).await?;
+        connection.request(target).await?;
         connections.push(connection);
-        match (open(killed).await? > at_killed, open(survivor).await? > at_survivor) {
+        match (open_connections(killed).await? > at_killed, open_connections(survivor).await? > at_survivor) {
             (true, false) => theirs += 1,
             (false, true) => ours += 1,
-            both => bail!("a connection is at both or none: {both:?}"),
+            both => bail!("a connection is counted by both replicas or by none: {both:?}"),
         }
     }
     ensure!(theirs > 0 && ours > 0, "{theirs} connections at one, {ours} at the other");
     killed.kill().await?;
-    let mut answered = 0;
+    let mut working = 0;
     for connection in &mut connections {
-        if connection.ask(target).await.is_ok_and(|answer| answer.status == 200) {
-            answered += 1;
+        if connection.request(target).await.is_ok_and(|answer| answer.status == 200) {
+            working += 1;
         }
     }
-    ensure!(answered == ours, "{answered} of {ours} kept connections to the survivor answered");
+    ensure!(working == ours, "{working} of {ours} connections to the survivor still work");
     Ok(())
 }
 
-/// How many connections of clients a replica has.
-async fn open(portico: &Portico) -> Result<f64> {
-    portico.metric("portico_connections").await?.context("no count of connections")
+/// The number of client connections of a replica.
+async fn open_connections(portico: &Portico) -> Result<f64> {
+    portico.metric("portico_connections").await?.context("the metric portico_connections is missing")
 }
 
 async fn the_leader_writes(cluster: &Cluster, target: &Target, path: &str) -> Result<()> {
@@ -102,20 +104,20 @@ async fn the_leader_writes(cluster: &Cluster, target: &Target, path: &str) -> Re
         { "op": "add", "path": "/spec/rules/0/matches/-", "value": { "path": prefix(path) } }]);
     let patch = Patch::Json::<()>(serde_json::from_value(added)?);
     routes(cluster).patch("replicas", &PatchParams::default(), &patch).await?;
-    accepted(cluster, "replicas").await?;
+    wait_until_accepted(cluster, "replicas").await?;
     Target { path: path.to_owned(), ..target.clone() }.expect(200, "replicas").await
 }
 
-/// Waits until a replica leads whose name is one of those meant, and says which.
+/// Waits until the leader's name satisfies the condition, and returns it.
 pub(crate) async fn leader(cluster: &Cluster, meant: impl Fn(&str) -> bool) -> Result<String> {
     let leases: Api<Lease> = Api::namespaced(cluster.client(), NAMESPACE);
-    until("the right replica leads", async || {
+    until("the expected replica leads", async || {
         let lease = leases.get("portico-leader").await?;
         let holder = lease.spec.and_then(|spec| spec.holder_identity).unwrap_or_default();
-        // The Lease has more than the name, which a replica has again when it starts again.
+        // The holder identity has a unique suffix, because a restarted replica has the same name.
         match holder.split_once('_') {
             Some((holder, _)) if meant(holder) => Ok(holder.to_owned()),
-            _ => bail!("`{holder}` does"),
+            _ => bail!("`{holder}` leads"),
         }
     })
     .await
@@ -128,8 +130,8 @@ async fn within<Output>(limit: Duration, work: impl Future<Output = Result<Outpu
     Ok(output)
 }
 
-/// Those of everything that has a status of ours.
-async fn versions(cluster: &Cluster) -> Result<[Option<String>; 2]> {
+/// Resource versions of the objects whose status Portico writes.
+async fn resource_versions(cluster: &Cluster) -> Result<[Option<String>; 2]> {
     let gateway = gateways(cluster).get("replicas").await?;
     let route = routes(cluster).get("replicas").await?;
     Ok([gateway.metadata.resource_version, route.metadata.resource_version])

@@ -1,4 +1,4 @@
-//! The Pods behind a route are replaced while requests flow.
+//! Replaces the Pods of a backend while requests flow.
 
 use std::collections::BTreeSet;
 
@@ -11,13 +11,13 @@ use serde_json::{Value, json};
 
 use crate::client::Target;
 use crate::load::Load;
-use crate::objects::{apply, gateway, prefix, programmed, route, until};
+use crate::objects::{apply, gateway, prefix, route, until, wait_until_programmed};
 
 const HOST: &str = "rolling.example";
 const SOME: usize = 100;
 
 /// Needs a node.
-pub(crate) async fn no_request_fails_while_pods_are_replaced(cluster: &Cluster) -> Result<()> {
+pub(crate) async fn replacing_backend_pods_fails_no_request(cluster: &Cluster) -> Result<()> {
     let service = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": { "name": "rolling" },
         "spec": { "selector": { "app": "rolling" }, "ports": [{ "port": 80, "targetPort": 3000 }] },
@@ -25,12 +25,12 @@ pub(crate) async fn no_request_fails_while_pods_are_replaced(cluster: &Cluster) 
     let route = route("rolling", "rolling", HOST, prefix("/"), "rolling");
     apply(cluster, &[deployment(), service, gateway("rolling"), route]).await?;
     rolled_out(cluster).await?;
-    let target = Target::new(programmed(cluster, "rolling").await?, HOST, "/");
-    until("the Pods answer", async || target.expect(200, "").await).await?;
+    let target = Target::new(wait_until_programmed(cluster, "rolling").await?, HOST, "/");
+    until("the Pods respond", async || target.expect(200, "").await).await?;
     let old = pods(cluster).await?;
 
     let load = Load::start(&target);
-    load.more(SOME).await?;
+    load.wait_for_more(SOME).await?;
     cluster.kubectl(&["rollout", "restart", "deployment/rolling"]).await?;
     rolled_out(cluster).await?;
     until("the old Pods are gone", async || {
@@ -39,15 +39,15 @@ pub(crate) async fn no_request_fails_while_pods_are_replaced(cluster: &Cluster) 
         Ok(())
     })
     .await?;
-    load.more(SOME).await?;
+    load.wait_for_more(SOME).await?;
     let bodies = load.stop()?.bodies;
     for pod in old.iter().chain(&pods(cluster).await?) {
-        ensure!(bodies.iter().any(|body| body.contains(pod)), "the Pod {pod} never answered");
+        ensure!(bodies.iter().any(|body| body.contains(pod)), "Pod {pod} never responded");
     }
     cluster.kubectl(&["delete", "gateway,httproute,service,deployment", "rolling", "--wait=false"]).await.map(drop)
 }
 
-/// Two Pods that go on answering until everybody knows that they leave, as is good practice anywhere.
+/// Two Pods that keep serving during a pause before they end, as recommended for rolling updates.
 fn deployment() -> Value {
     let field = |path: &str| json!({ "fieldRef": { "fieldPath": path } });
     let container = json!({
@@ -60,7 +60,7 @@ fn deployment() -> Value {
         "readinessProbe": { "httpGet": { "path": "/health", "port": 3000 }, "periodSeconds": 1 },
         "lifecycle": { "preStop": { "sleep": { "seconds": 3 } } },
     });
-    // The label by which the node tells Pods whose end takes its time.
+    // This label makes the node terminate Pods gracefully.
     let labels = json!({ "app": "rolling", "app.kubernetes.io/name": "portico" });
     let template = json!({ "metadata": { "labels": labels }, "spec": { "containers": [container] } });
     let strategy = json!({ "rollingUpdate": { "maxSurge": 1, "maxUnavailable": 0 } });

@@ -1,4 +1,4 @@
-//! The Services in front of Gateways, where Portico runs as a Deployment: what they are, and what moves them.
+//! The Services in front of Gateways, where Portico runs as a Deployment.
 
 use std::net::SocketAddr;
 
@@ -13,17 +13,17 @@ use serde_json::{Value, json};
 
 use crate::backend::Backend;
 use crate::client::Target;
-use crate::deployed::{gone, leads_to, pods, rolled_out, slices};
+use crate::deployed::{pods, slices, wait_for_endpoints, wait_for_rollout, wait_until_deleted};
 use crate::load::Load;
-use crate::objects::{apply, condition, gateway, gateways, prefix, programmed, route, until};
+use crate::objects::{apply, condition, gateway, gateways, prefix, route, until, wait_until_programmed};
 
 const HOST: &str = "fronts.example";
 const SOME: usize = 100;
-/// As long as a name can be.
+/// The maximum length of a name.
 const LONG: usize = 253;
 
-/// All of these need an installed Portico, and leave it as it was.
-pub(crate) async fn a_gateway_has_a_service_that_leads_to_every_pod(cluster: &Cluster) -> Result<()> {
+/// All scenarios of this file need an installed Portico, and leave it unchanged.
+pub(crate) async fn gateway_has_a_service_for_all_pods(cluster: &Cluster) -> Result<()> {
     let _backend = Backend::start(cluster, "fronts").await?;
     let mut wanted = gateway("fronts");
     wanted["spec"]["listeners"] = json!([listener("http", 80), listener("other", 8080)]);
@@ -32,13 +32,13 @@ pub(crate) async fn a_gateway_has_a_service_that_leads_to_every_pod(cluster: &Cl
         "annotations": { "example.com/balancer": "internal" },
     });
     apply(cluster, &[wanted.clone(), route("fronts", "fronts", HOST, prefix("/"), "fronts")]).await?;
-    let address = programmed(cluster, "fronts").await?;
+    let address = wait_until_programmed(cluster, "fronts").await?;
     for port in [80, 8080] {
-        answers(SocketAddr::new(address.ip(), port)).await?;
+        wait_until_served(SocketAddr::new(address.ip(), port)).await?;
     }
     let service = service(cluster, "fronts-portico").await?;
     is_as_documented(cluster, &service).await?;
-    let slices = leads_to(cluster, "fronts-portico", &pods(cluster).await?).await?;
+    let slices = wait_for_endpoints(cluster, "fronts-portico", &pods(cluster).await?).await?;
     for slice in &slices {
         for port in ports(&service) {
             let same = slice.ports.iter().flatten().find(|other| other.name == port.name);
@@ -46,9 +46,9 @@ pub(crate) async fn a_gateway_has_a_service_that_leads_to_every_pod(cluster: &Cl
         }
     }
 
-    // What is asked for is brought about, what others added stays, and requests to a port that stays go on meanwhile.
+    // Changes are applied, foreign labels are kept, and requests to an unchanged port do not fail.
     let load = Load::start(&Target::new(address, HOST, "/"));
-    load.more(SOME).await?;
+    load.wait_for_more(SOME).await?;
     cluster.kubectl(&["label", "service", "fronts-portico", "example.com/foreign=theirs"]).await?;
     wanted["spec"]["listeners"] = json!([listener("http", 80), listener("other", 8081)]);
     wanted["spec"]["infrastructure"] =
@@ -67,33 +67,33 @@ pub(crate) async fn a_gateway_has_a_service_that_leads_to_every_pod(cluster: &Cl
         Ok(service)
     })
     .await?;
-    ensure!(target(&ports(&changed)[0])? == target(&ports(&service)[0])?, "port 80 leads elsewhere");
-    ensure!(changed.metadata.uid == service.metadata.uid, "it is another Service");
-    answers(SocketAddr::new(address.ip(), 8081)).await?;
-    refuses(SocketAddr::new(address.ip(), 8080)).await?;
-    load.more(SOME).await?;
+    ensure!(target(&ports(&changed)[0])? == target(&ports(&service)[0])?, "the target of port 80 changed");
+    ensure!(changed.metadata.uid == service.metadata.uid, "the Service was replaced");
+    wait_until_served(SocketAddr::new(address.ip(), 8081)).await?;
+    wait_until_closed(SocketAddr::new(address.ip(), 8080)).await?;
+    load.wait_for_more(SOME).await?;
     load.stop()?;
     cluster.kubectl(&["delete", "gateway,httproute", "fronts"]).await?;
-    gone(cluster, "fronts-portico").await?;
+    wait_until_deleted(cluster, "fronts-portico").await?;
     cluster.kubectl(&["delete", "service,endpointslice", "fronts"]).await.map(drop)
 }
 
-pub(crate) async fn the_longest_name_has_a_service_too(cluster: &Cluster) -> Result<()> {
+pub(crate) async fn longest_gateway_name_has_a_service(cluster: &Cluster) -> Result<()> {
     let _backend = Backend::start(cluster, "long").await?;
     let name = "g".repeat(LONG);
     apply(cluster, &[gateway(&name), route(&name, &name, HOST, prefix("/"), "long")]).await?;
-    answers(programmed(cluster, &name).await?).await?;
+    wait_until_served(wait_until_programmed(cluster, &name).await?).await?;
     let selector = "--selector=app.kubernetes.io/managed-by=portico";
     let found = cluster.kubectl(&["get", "services", selector, "--output=name"]).await?;
     let found: Vec<&str> = found.lines().filter_map(|line| line.strip_prefix("service/")).collect();
-    let [service] = found[..] else { bail!("one Service is expected: {found:?}") };
+    let [service] = found[..] else { bail!("expected one Service: {found:?}") };
     ensure!(service.len() == 63 && service.starts_with("gggg"), "{service}");
     cluster.kubectl(&["delete", "gateway,httproute", &name]).await?;
-    gone(cluster, service).await?;
+    wait_until_deleted(cluster, service).await?;
     cluster.kubectl(&["delete", "service,endpointslice", "long"]).await.map(drop)
 }
 
-pub(crate) async fn a_service_of_somebody_else_is_left_alone(cluster: &Cluster) -> Result<()> {
+pub(crate) async fn foreign_service_is_not_changed(cluster: &Cluster) -> Result<()> {
     let foreign = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": { "name": "foreign-portico" },
         "spec": { "selector": { "app": "foreign" }, "ports": [{ "port": 80 }] },
@@ -101,22 +101,27 @@ pub(crate) async fn a_service_of_somebody_else_is_left_alone(cluster: &Cluster) 
     apply(cluster, &[foreign]).await?;
     let before = service(cluster, "foreign-portico").await?;
     apply(cluster, &[gateway("foreign")]).await?;
-    unprogrammed(cluster, "foreign", "AddressNotAssigned", &["default/foreign-portico", "not one of Portico's"])
-        .await?;
-    ensure!(service(cluster, "foreign-portico").await? == before, "it was changed");
-    // The one that it has, without endpoints, is from the cluster's own controller.
+    wait_until_unprogrammed(
+        cluster,
+        "foreign",
+        "AddressNotAssigned",
+        &["default/foreign-portico", "not created by Portico"],
+    )
+    .await?;
+    ensure!(service(cluster, "foreign-portico").await? == before, "the foreign Service was changed");
+    // The cluster's own controller creates an EndpointSlice without endpoints.
     let given = slices(cluster, "foreign-portico").await?;
     ensure!(
         given.iter().all(|slice| slice.endpoints.iter().flatten().count() == 0),
-        "it was given endpoints: {given:?}"
+        "the foreign Service got endpoints: {given:?}"
     );
     cluster.kubectl(&["delete", "service", "foreign-portico"]).await?;
-    programmed(cluster, "foreign").await?;
+    wait_until_programmed(cluster, "foreign").await?;
     cluster.kubectl(&["delete", "gateway", "foreign"]).await?;
-    gone(cluster, "foreign-portico").await
+    wait_until_deleted(cluster, "foreign-portico").await
 }
 
-pub(crate) async fn an_address_that_cannot_be_had_does_not_cost_the_other(cluster: &Cluster) -> Result<()> {
+pub(crate) async fn unusable_address_keeps_the_service(cluster: &Cluster) -> Result<()> {
     let _backend = Backend::start(cluster, "asked").await?;
     let asking = |kind: &str, address: &str| {
         let mut gateway = gateway("asked");
@@ -125,15 +130,15 @@ pub(crate) async fn an_address_that_cannot_be_had_does_not_cost_the_other(cluste
     };
     let given = "198.18.100.100";
     apply(cluster, &[asking("IPAddress", given), route("asked", "asked", HOST, prefix("/"), "asked")]).await?;
-    let address = programmed(cluster, "asked").await?;
-    ensure!(address.ip().to_string() == given, "it asked for {given} and has {address}");
-    answers(address).await?;
+    let address = wait_until_programmed(cluster, "asked").await?;
+    ensure!(address.ip().to_string() == given, "requested {given}, got {address}");
+    wait_until_served(address).await?;
     let uid = service(cluster, "asked-portico").await?.metadata.uid;
 
-    // An address that the balancer does not have, and one of a type that nobody knows.
+    // An address outside of the load balancer's range, and one of an unknown type.
     apply(cluster, &[asking("IPAddress", "192.0.2.1")]).await?;
-    unprogrammed(cluster, "asked", "AddressNotUsable", &["192.0.2.1"]).await?;
-    refuses(address).await.context("it is served where it did not ask to be")?;
+    wait_until_unprogrammed(cluster, "asked", "AddressNotUsable", &["192.0.2.1"]).await?;
+    wait_until_closed(address).await.context("the previous address is still served")?;
     apply(cluster, &[asking("example.com/nobody", "here")]).await?;
     until("the Gateway is not accepted", async || {
         let gateway = gateways(cluster).get("asked").await?;
@@ -142,29 +147,29 @@ pub(crate) async fn an_address_that_cannot_be_had_does_not_cost_the_other(cluste
         Ok(())
     })
     .await?;
-    ensure!(service(cluster, "asked-portico").await?.metadata.uid == uid, "it lost its Service");
+    ensure!(service(cluster, "asked-portico").await?.metadata.uid == uid, "the Service was replaced");
 
     let none = json!([{ "op": "remove", "path": "/spec/addresses" }]);
     let none = Patch::Json::<()>(serde_json::from_value(none)?);
     gateways(cluster).patch("asked", &PatchParams::default(), &none).await?;
-    let now = programmed(cluster, "asked").await?;
-    ensure!(now == address, "it has {now} and had {address}");
-    answers(address).await?;
-    ensure!(service(cluster, "asked-portico").await?.metadata.uid == uid, "it has another Service");
+    let now = wait_until_programmed(cluster, "asked").await?;
+    ensure!(now == address, "the address changed from {address} to {now}");
+    wait_until_served(address).await?;
+    ensure!(service(cluster, "asked-portico").await?.metadata.uid == uid, "the Service was replaced");
     cluster.kubectl(&["delete", "gateway,httproute", "asked"]).await?;
-    gone(cluster, "asked-portico").await?;
+    wait_until_deleted(cluster, "asked-portico").await?;
     cluster.kubectl(&["delete", "service,endpointslice", "asked"]).await.map(drop)
 }
 
-/// From Services to a pool and back: what each needs comes, what the other had goes.
-pub(crate) async fn addresses_may_come_from_elsewhere(cluster: &Cluster) -> Result<()> {
+/// Switches from Services to an address pool and back: objects of the previous mode are removed.
+pub(crate) async fn address_source_can_be_switched(cluster: &Cluster) -> Result<()> {
     let _backend = Backend::start(cluster, "provider").await?;
     let mut wanted = gateway("provider");
-    // No Pod may bind port 80 itself.
+    // Pods cannot bind port 80.
     wanted["spec"]["listeners"] = json!([listener("http", 8080)]);
     apply(cluster, &[wanted, route("provider", "provider", HOST, prefix("/"), "provider")]).await?;
-    let balanced = at_port(programmed(cluster, "provider").await?);
-    answers(balanced).await?;
+    let balanced = at_port(wait_until_programmed(cluster, "provider").await?);
+    wait_until_served(balanced).await?;
     let arguments = |arguments: Value| {
         let container = json!({ "name": "portico", "args": arguments });
         json!({ "spec": { "template": { "spec": { "containers": [container] } } } }).to_string()
@@ -173,52 +178,52 @@ pub(crate) async fn addresses_may_come_from_elsewhere(cluster: &Cluster) -> Resu
         let patch = arguments(given);
         let line = ["patch", "deployment", "portico", "--namespace", NAMESPACE, "--patch", &patch];
         cluster.kubectl(&line).await?;
-        rolled_out(cluster).await
+        wait_for_rollout(cluster).await
     };
     switch(json!(["run", "--gateway-address-pool", "0.0.0.0"])).await?;
     until("the Service is headless", async || {
         let service = service(cluster, "provider-portico").await?;
-        let spec = service.spec.context("it has a spec")?;
+        let spec = service.spec.context("the Service has no spec")?;
         ensure!(spec.cluster_ip.as_deref() == Some("None") && spec.ports.is_none(), "{spec:?}");
         let slices = slices(cluster, "provider-portico").await?;
-        ensure!(slices.is_empty(), "it has {} EndpointSlices", slices.len());
+        ensure!(slices.is_empty(), "{} EndpointSlices are left", slices.len());
         Ok(())
     })
     .await?;
-    until("the Gateway is at a Pod's own address", async || {
-        let address = at_port(programmed(cluster, "provider").await?);
-        ensure!(address.ip() != balanced.ip(), "it is at {address}");
+    until("the Gateway has the address of a Pod", async || {
+        let address = at_port(wait_until_programmed(cluster, "provider").await?);
+        ensure!(address.ip() != balanced.ip(), "the address is {address}");
         Target::new(address, HOST, "/").expect(200, "provider").await
     })
     .await?;
     switch(json!(["run"])).await?;
-    leads_to(cluster, "provider-portico", &pods(cluster).await?).await?;
-    until("the route answers through a balancer again", async || {
+    wait_for_endpoints(cluster, "provider-portico", &pods(cluster).await?).await?;
+    until("the route is served through a load balancer again", async || {
         let service = service(cluster, "provider-portico").await?;
-        ensure!(service.spec.context("it has a spec")?.type_.as_deref() == Some("LoadBalancer"));
-        Target::new(at_port(programmed(cluster, "provider").await?), HOST, "/").expect(200, "provider").await
+        ensure!(service.spec.context("the Service has no spec")?.type_.as_deref() == Some("LoadBalancer"));
+        Target::new(at_port(wait_until_programmed(cluster, "provider").await?), HOST, "/").expect(200, "provider").await
     })
     .await?;
     cluster.kubectl(&["delete", "gateway,httproute", "provider"]).await?;
-    gone(cluster, "provider-portico").await?;
+    wait_until_deleted(cluster, "provider-portico").await?;
     cluster.kubectl(&["delete", "service,endpointslice", "provider"]).await.map(drop)
 }
 
 async fn is_as_documented(cluster: &Cluster, service: &Service) -> Result<()> {
-    let spec = service.spec.as_ref().context("it has a spec")?;
+    let spec = service.spec.as_ref().context("the Service has no spec")?;
     ensure!(spec.type_.as_deref() == Some("LoadBalancer") && spec.selector.is_none(), "{spec:?}");
     ensure!(ports(service).iter().map(|port| port.port).eq([80, 8080]), "{spec:?}");
     for port in ports(service) {
         ensure!((10_000..=32_767).contains(&target(port)?), "{port:?}");
     }
-    // The cluster has both, and the balancer needs only the first.
+    // The cluster has both families, although the load balancer serves only IPv4.
     let families = spec.ip_families.as_deref().unwrap_or_default();
     ensure!(families == ["IPv4", "IPv6"], "the families are {families:?}");
     let gateway = gateways(cluster).get("fronts").await?;
     let owners = service.metadata.owner_references.as_deref().unwrap_or_default();
-    let [owner] = owners else { bail!("it has the owners {owners:?}") };
+    let [owner] = owners else { bail!("expected one owner: {owners:?}") };
     ensure!(Some(&owner.uid) == gateway.metadata.uid.as_ref() && owner.controller == Some(true), "{owner:?}");
-    let labels = service.metadata.labels.as_ref().context("it has labels")?;
+    let labels = service.metadata.labels.as_ref().context("the Service has no labels")?;
     for (name, value) in [
         ("example.com/team", "web"),
         ("example.com/gone", "soon"),
@@ -228,31 +233,31 @@ async fn is_as_documented(cluster: &Cluster, service: &Service) -> Result<()> {
     ] {
         ensure!(labels.get(name).map(String::as_str) == Some(value), "{name} is not {value}: {labels:?}");
     }
-    let annotations = service.metadata.annotations.as_ref().context("it has annotations")?;
+    let annotations = service.metadata.annotations.as_ref().context("the Service has no annotations")?;
     ensure!(annotations["example.com/balancer"] == "internal", "{annotations:?}");
     Ok(())
 }
 
-/// Waits until a Gateway is not programmed for this reason, in these words.
-async fn unprogrammed(cluster: &Cluster, name: &str, reason: &str, words: &[&str]) -> Result<()> {
+/// Waits until a Gateway is not programmed with this reason and these words.
+async fn wait_until_unprogrammed(cluster: &Cluster, name: &str, reason: &str, words: &[&str]) -> Result<()> {
     until(&format!("Gateway {name} is not programmed"), async || {
         let gateway = gateways(cluster).get(name).await?;
         let found = condition(&gateway, &gateway.data["status"]["conditions"], "Programmed")?;
         ensure!(found["status"] == "False" && found["reason"] == reason, "{found}");
         let message = found["message"].as_str().unwrap_or_default();
-        ensure!(words.iter().all(|word| message.contains(word)), "{words:?} are not in `{message}`");
+        ensure!(words.iter().all(|word| message.contains(word)), "{words:?} are missing in `{message}`");
         Ok(())
     })
     .await
 }
 
-async fn answers(address: SocketAddr) -> Result<()> {
-    until(&format!("{address} answers"), async || Target::new(address, HOST, "/").expect(200, "").await).await
+async fn wait_until_served(address: SocketAddr) -> Result<()> {
+    until(&format!("{address} responds"), async || Target::new(address, HOST, "/").expect(200, "").await).await
 }
 
-async fn refuses(address: SocketAddr) -> Result<()> {
-    until(&format!("nobody answers at {address}"), async || {
-        ensure!(Target::new(address, HOST, "/").ask().await.is_err(), "somebody does");
+async fn wait_until_closed(address: SocketAddr) -> Result<()> {
+    until(&format!("{address} is closed"), async || {
+        ensure!(Target::new(address, HOST, "/").request().await.is_err(), "the address still accepts requests");
         Ok(())
     })
     .await
@@ -270,7 +275,7 @@ fn ports(service: &Service) -> &[ServicePort] {
 fn target(port: &ServicePort) -> Result<i32> {
     match port.target_port {
         Some(IntOrString::Int(number)) => Ok(number),
-        ref other => bail!("{other:?} is no number"),
+        ref other => bail!("{other:?} is not a number"),
     }
 }
 

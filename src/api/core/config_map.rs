@@ -1,4 +1,4 @@
-//! ConfigMap: text by key, for us certificate authorities.
+//! ConfigMap: text by key; here it contains certificate authorities.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

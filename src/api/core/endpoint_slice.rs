@@ -1,4 +1,4 @@
-//! EndpointSlice: where a Service's endpoints listen and whether they are ready.
+//! EndpointSlice: addresses, ports and readiness of a Service's endpoints.
 
 use serde::Deserialize;
 
@@ -27,7 +27,7 @@ pub struct Endpoint {
     pub conditions: EndpointConditions,
 }
 
-/// What is not said counts as ready and serving.
+/// Absent conditions count as ready and serving.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EndpointConditions {
@@ -41,7 +41,7 @@ pub struct EndpointConditions {
 pub struct EndpointPort {
     #[serde(default)]
     pub name: Option<String>,
-    /// None means every port, which names no endpoint of ours.
+    /// `None` means every port, so no endpoint can be derived.
     pub port: Option<i32>,
     pub protocol: Option<String>,
     pub app_protocol: Option<String>,

@@ -1,4 +1,4 @@
-//! Kubernetes' own kinds, cut down to the fields we read.
+//! Kinds of Kubernetes itself, reduced to the fields that Portico reads.
 
 mod config_map;
 mod endpoint_slice;

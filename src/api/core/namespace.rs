@@ -1,4 +1,4 @@
-//! Namespace: only its labels matter, and they are in its metadata.
+//! Namespace: only its metadata is read, for the labels.
 
 use serde::Deserialize;
 

@@ -1,4 +1,4 @@
-//! Secret: bytes that must never appear in a log, a dump or a status.
+//! Secret: its bytes must never appear in a log, a dump or a status.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,7 +16,7 @@ pub struct Secret {
     pub kind: String,
     #[serde(default)]
     pub data: BTreeMap<String, SecretBytes>,
-    /// Text that is not base64; the API server merges it into `data`, so do we when reading.
+    /// Plain text; merged into `data` as the API server does.
     #[serde(default)]
     pub string_data: BTreeMap<String, SecretText>,
 }
@@ -26,7 +26,7 @@ impl Resource for Secret {
 }
 
 impl Secret {
-    /// The value under a key, `stringData` winning as it does in the API server.
+    /// The value under a key; `stringData` takes precedence as in the API server.
     pub fn value(&self, key: &str) -> Option<&[u8]> {
         self.string_data
             .get(key)
@@ -35,7 +35,7 @@ impl Secret {
     }
 }
 
-/// Names the keys and never the values.
+/// Prints the keys and never the values.
 impl fmt::Debug for Secret {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let keys: Vec<_> = self.data.keys().chain(self.string_data.keys()).collect();
@@ -49,7 +49,7 @@ pub struct SecretBytes(Vec<u8>);
 impl<'de> Deserialize<'de> for SecretBytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        // The error of the decoder quotes the offending byte, so it is not passed on.
+        // The decoder's error contains the offending byte, so it is not passed on.
         BASE64_STANDARD
             .decode(text.replace(['\n', '\r'], ""))
             .map(SecretBytes)

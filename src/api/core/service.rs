@@ -1,4 +1,4 @@
-//! Service: a name and ports in front of endpoints.
+//! Service: a name and ports for a set of endpoints.
 
 use serde::Deserialize;
 
@@ -35,7 +35,7 @@ pub struct ServiceSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServicePort {
-    /// Names the port of the same name in the EndpointSlices. Empty for a Service of one port.
+    /// Matches the port of the same name in the EndpointSlices. Empty for a Service with one port.
     #[serde(default)]
     pub name: String,
     pub port: i32,
@@ -50,21 +50,21 @@ pub struct ServiceStatus {
     pub load_balancer: Option<LoadBalancerStatus>,
 }
 
-/// What the balancer in front of a Service has.
+/// Status of the load balancer in front of a Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct LoadBalancerStatus {
     #[serde(default)]
     pub ingress: Vec<LoadBalancerIngress>,
 }
 
-/// One of the two.
+/// Either an IP address or a host name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct LoadBalancerIngress {
     pub ip: Option<String>,
     pub hostname: Option<String>,
 }
 
-/// The types of Service that have endpoints of their own.
+/// Service types that select endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServiceType {
     LoadBalancer,
@@ -73,7 +73,7 @@ pub enum ServiceType {
 }
 
 impl ServiceType {
-    /// As `spec.type` spells it.
+    /// Value of `spec.type`.
     pub fn name(self) -> &'static str {
         match self {
             ServiceType::LoadBalancer => "LoadBalancer",
@@ -83,7 +83,7 @@ impl ServiceType {
     }
 }
 
-/// A port by number, or by the name a container gives it.
+/// A port number or the name of a container port.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
 pub enum IntOrString {

@@ -1,4 +1,4 @@
-//! Where a route rule sends what it matched: one type for all kinds of route.
+//! Backends of route rules: one type for all kinds of route.
 
 use schemars::transform::Transform;
 use schemars::{JsonSchema, Schema};
@@ -8,15 +8,15 @@ use super::Channel;
 use super::filter::{self, Filter};
 use super::schema::form;
 use super::schema::rule::rule;
-use super::schema::shape::{each, field, without};
+use super::schema::transforms::{each, field, without};
 
-/// A backend of a rule, with its share of the requests and, for HTTP and gRPC, filters of its own.
+/// A backend of a rule with its weight and, for HTTP and gRPC, its filters.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendRef {
     #[serde(flatten)]
     pub target: BackendObjectReference,
-    /// Share of the requests, in proportion to the sum over the rule. 0 takes none.
+    /// Relative to the sum of the weights in the rule; 0 receives no requests.
     #[serde(default = "one")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub weight: i32,
@@ -25,16 +25,16 @@ pub struct BackendRef {
     pub filters: Vec<Filter>,
 }
 
-/// The object behind a backend: a Service and its port, unless group and kind say otherwise.
+/// The object of a backend: a Service and its port unless group and kind are set.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = rule(
     "self.group != '' || self.kind != 'Service' || has(self.port)",
-    "a Service is named without a port; add port, the port number of the Service",
+    "a reference to a Service needs a port; add port, the port number of the Service",
 ))]
 #[schemars(transform = rule(
     "self.group != 'gateway.networking.x-k8s.io' || self.kind != 'XBackend' || !has(self.port)",
-    "an XBackend is named with a port; remove port, the XBackend says it itself",
+    "a reference to an XBackend has a port; remove port, the XBackend contains it",
 ).only(Channel::Experimental))]
 pub struct BackendObjectReference {
     #[serde(default)]
@@ -51,12 +51,12 @@ pub struct BackendObjectReference {
     pub port: Option<i32>,
 }
 
-/// Backends of a gRPC route: their filters are those of gRPC.
+/// Restricts backends of a gRPC route to gRPC filters.
 pub(super) fn grpc_backends(schema: &mut Schema) {
     each(field("filters", filter::grpc_filters)).transform(schema);
 }
 
-/// Backends of a route that knows nothing of requests: no filters.
+/// Removes filters from backends of a TCP, UDP or TLS route.
 pub(super) fn stream_backends(schema: &mut Schema) {
     each(without(["filters"])).transform(schema);
 }

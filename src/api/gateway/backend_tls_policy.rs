@@ -1,4 +1,4 @@
-//! BackendTLSPolicy: how to speak TLS to a Service, and whom to trust.
+//! BackendTLSPolicy: TLS to a Service and the certificate authorities to trust.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::listener;
 use super::reference::{self, LocalObjectReference, PolicyTargetReference};
 use super::schema::form;
 use super::schema::rule::{in_channel, rule};
-use super::schema::shape::in_experimental;
+use super::schema::transforms::in_experimental;
 use super::schema::union::{member, union};
 use crate::api::kind::{Kind, Resource};
 
@@ -36,20 +36,20 @@ pub struct BackendTlsPolicySpec {
     pub options: BTreeMap<String, String>,
 }
 
-/// What makes a backend's certificate good. Shared with XBackend.
+/// Validation of a backend's certificate. Shared with XBackend.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = one_source_of_trust())]
 pub struct BackendTlsValidation {
-    /// Empty counts as absent in the standard channel; the experimental one refuses it.
+    /// Empty counts as absent in the standard channel; the experimental channel rejects it.
     #[serde(default)]
     #[schemars(length(max = 8), transform = in_experimental(json!({ "minItems": 1 })))]
     pub ca_certificate_refs: Vec<LocalObjectReference>,
-    /// `System`, or a name with a domain before it.
+    /// `System`, or a name with a domain prefix.
     #[serde(rename = "wellKnownCACertificates")]
     #[schemars(transform = form::text(1, 253, WELL_KNOWN))]
     pub well_known_ca_certificates: Option<String>,
-    /// Server name of the handshake, and the identity to verify unless `subject_alt_names` says otherwise.
+    /// Server name of the handshake, and the identity to verify unless `subject_alt_names` is set.
     #[schemars(transform = form::precise_hostname)]
     pub hostname: String,
     #[serde(default)]
@@ -57,7 +57,7 @@ pub struct BackendTlsValidation {
     pub subject_alt_names: Vec<SubjectAltName>,
 }
 
-/// `kind` says which of the other fields is set.
+/// `kind` determines which other field is set.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = union("type", [member("Hostname", "hostname"), member("URI", "uri")]))]
@@ -74,7 +74,7 @@ const WELL_KNOWN: &str = concat!("^(System|(", form::dns_name!(), "/([A-Za-z0-9]
 
 fn one_source_of_trust() -> impl FnMut(&mut schemars::Schema) {
     let both = "caCertificateRefs and wellKnownCACertificates are both set; keep one of them";
-    let neither = "nothing says whom to trust; set caCertificateRefs, or wellKnownCACertificates to System";
+    let neither = "no certificate authority is set; set caCertificateRefs, or wellKnownCACertificates to System";
     let refs = "(has(self.caCertificateRefs) && self.caCertificateRefs.size() > 0)";
     let well_known = "(has(self.wellKnownCACertificates) && self.wellKnownCACertificates != '')";
     move |schema| {

@@ -1,6 +1,6 @@
-//! The two sets of definitions that one release of the Gateway API publishes.
+//! The two release channels of the Gateway API.
 
-/// Which release channel decides what exists.
+/// Release channel that determines which kinds and fields exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Channel {
     Standard,
@@ -10,7 +10,7 @@ pub enum Channel {
 impl Channel {
     pub const ALL: [Channel; 2] = [Channel::Standard, Channel::Experimental];
 
-    /// The word of the release and of `--channel`.
+    /// Name in the release files and in `--channel`.
     pub const fn name(self) -> &'static str {
         match self {
             Channel::Standard => "standard",

@@ -1,16 +1,16 @@
-//! The CORS filter: which pages of other origins may read an answer.
+//! The CORS filter: origins that may read responses.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::schema::form;
-use super::schema::rule::{Rule, rule};
-use super::schema::shape::{each, set};
+use super::schema::rule::{CelRule, rule};
+use super::schema::transforms::{each, set};
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Cors {
-    /// Scheme, host and perhaps port; `*` may stand for the leftmost labels, or alone for every origin.
+    /// Scheme, host and optional port; `*` replaces the leftmost labels, or alone matches every origin.
     #[serde(default)]
     #[schemars(
         length(max = 64),
@@ -29,7 +29,7 @@ pub struct Cors {
     #[serde(default)]
     #[schemars(length(max = 64), transform = set, transform = each(form::token))]
     pub expose_headers: Vec<String>,
-    /// Seconds for which a browser may remember the answer to a preflight.
+    /// Seconds for which a browser may cache the response to a preflight request.
     #[serde(default = "five_seconds")]
     #[schemars(range(min = 1))]
     pub max_age: i32,
@@ -39,10 +39,10 @@ const ORIGIN: &str = r"(^\*$)|(^(http(s)?):\/\/(((\*\.)?([a-zA-Z0-9\-]+\.)*[a-zA
 
 const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "*"];
 
-fn alone(what: &str) -> Rule {
+fn alone(what: &str) -> CelRule {
     rule(
         "self.size() < 2 || self.all(entry, entry != '*')",
-        format!("'*' stands beside other {what}; write '*' alone, or name them all without it"),
+        format!("'*' is combined with other {what}; write '*' alone, or list them without '*'"),
     )
 }
 

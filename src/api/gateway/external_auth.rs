@@ -1,14 +1,14 @@
-//! The external authorization filter: another server decides whether a request may pass.
+//! The external authorization filter: an authorization server allows or denies each request.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::backend::BackendObjectReference;
 use super::schema::form;
-use super::schema::shape::set;
+use super::schema::transforms::set;
 use super::schema::union::{member, union};
 
-/// `protocol` says which of `grpc` and `http` is set.
+/// `protocol` determines which of `grpc` and `http` is set.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = union("protocol", [member("HTTP", "http"), member("GRPC", "grpc")]))]
@@ -17,7 +17,7 @@ pub struct ExternalAuth {
     pub backend_ref: BackendObjectReference,
     pub grpc: Option<GrpcAuth>,
     pub http: Option<HttpAuth>,
-    /// Without it no body is sent along.
+    /// If absent, no body is sent.
     pub forward_body: Option<ForwardBody>,
 }
 
@@ -25,24 +25,24 @@ pub struct ExternalAuth {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GrpcAuth {
-    /// Request headers that are sent along. None means all.
+    /// Request headers sent to the server. Empty means all.
     #[serde(default)]
     #[schemars(length(max = 64), transform = set)]
     pub allowed_headers: Vec<String>,
 }
 
-/// A request to the server, whose status decides: 200 passes, all else is the answer.
+/// An HTTP request to the server: status 200 allows the request, any other response is returned to the client.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpAuth {
-    /// Put before the path of the request.
+    /// Prefix for the path of the request.
     #[schemars(transform = form::url_path)]
     pub path: Option<String>,
-    /// Request headers that are sent along, beside the ones that always are.
+    /// Request headers sent in addition to the default ones.
     #[serde(default)]
     #[schemars(length(max = 64), transform = set)]
     pub allowed_headers: Vec<String>,
-    /// Headers of the server's answer that the backend gets to see. None means all.
+    /// Headers of the server's response that are forwarded to the backend. Empty means all.
     #[serde(default)]
     #[schemars(length(max = 64), transform = set)]
     pub allowed_response_headers: Vec<String>,
@@ -51,7 +51,7 @@ pub struct HttpAuth {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ForwardBody {
-    /// Bytes of the body at most. 0 sends none.
+    /// Maximum number of body bytes; 0 sends none.
     #[schemars(range(min = 0))]
     pub max_size: Option<i32>,
 }

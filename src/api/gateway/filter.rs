@@ -1,4 +1,4 @@
-//! Filters of route rules and of their backends: one type shared by HTTPRoute and GRPCRoute.
+//! Filters of route rules and backends, shared by HTTPRoute and GRPCRoute.
 
 use schemars::transform::Transform;
 use schemars::{JsonSchema, Schema};
@@ -10,10 +10,10 @@ use super::external_auth::ExternalAuth;
 use super::reference::LocalObjectReference;
 use super::schema::form;
 use super::schema::rule::rule;
-use super::schema::shape::{each, experimental, integer, keyed_by, set};
-use super::schema::union::{Member, experimental_member, member, narrow, union};
+use super::schema::transforms::{each, experimental, integer, keyed_by, set};
+use super::schema::union::{UnionMember, experimental_member, member, narrow, union};
 
-/// One step a request or its response takes. `kind` says which of the other fields is set.
+/// One processing step for a request or response. `kind` determines which other field is set.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = union("type", HTTP_FILTERS))]
@@ -31,7 +31,7 @@ pub struct Filter {
     pub extension_ref: Option<LocalObjectReference>,
 }
 
-const HTTP_FILTERS: [Member; 8] = [
+const HTTP_FILTERS: [UnionMember; 8] = [
     REQUEST_HEADERS,
     RESPONSE_HEADERS,
     MIRROR,
@@ -42,12 +42,12 @@ const HTTP_FILTERS: [Member; 8] = [
     experimental_member("ExternalAuth", "externalAuth"),
 ];
 
-const GRPC_FILTERS: [Member; 4] = [REQUEST_HEADERS, RESPONSE_HEADERS, MIRROR, EXTENSION];
+const GRPC_FILTERS: [UnionMember; 4] = [REQUEST_HEADERS, RESPONSE_HEADERS, MIRROR, EXTENSION];
 
-const REQUEST_HEADERS: Member = member("RequestHeaderModifier", "requestHeaderModifier");
-const RESPONSE_HEADERS: Member = member("ResponseHeaderModifier", "responseHeaderModifier");
-const MIRROR: Member = member("RequestMirror", "requestMirror");
-const EXTENSION: Member = member("ExtensionRef", "extensionRef");
+const REQUEST_HEADERS: UnionMember = member("RequestHeaderModifier", "requestHeaderModifier");
+const RESPONSE_HEADERS: UnionMember = member("ResponseHeaderModifier", "responseHeaderModifier");
+const MIRROR: UnionMember = member("RequestMirror", "requestMirror");
+const EXTENSION: UnionMember = member("ExtensionRef", "extensionRef");
 
 /// Header fields to set, add and remove.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
@@ -73,7 +73,7 @@ pub struct Header {
     pub value: String,
 }
 
-/// A copy of the request to another backend, whose answer nobody reads.
+/// Copies the request to another backend, whose response is discarded.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = rule(
@@ -87,7 +87,7 @@ pub struct RequestMirror {
     pub fraction: Option<Fraction>,
 }
 
-/// Part of a whole; the whole is 100 unless it says otherwise.
+/// A fraction; the denominator defaults to 100.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = rule(
@@ -140,24 +140,24 @@ pub struct PathModifier {
     pub replace_prefix_match: Option<String>,
 }
 
-/// What holds of a list of HTTP filters.
+/// Rules for a list of HTTP filters.
 pub(super) fn http_filters(schema: &mut Schema) {
     rule(
         "self.all(filter, filter.type != 'RequestRedirect') || self.all(filter, filter.type != 'URLRewrite')",
-        "RequestRedirect and URLRewrite are both in the list; a redirected request is not sent on, so keep one of them",
+        "RequestRedirect and URLRewrite are both in the list; keep one, since redirected requests are not forwarded",
     )
     .transform(schema);
-    once(schema, &["RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite", "CORS"]);
+    at_most_once(schema, &["RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite", "CORS"]);
 }
 
-/// What holds of a list of gRPC filters, which are fewer. Replaces what was said for HTTP.
+/// Rules for a list of gRPC filters; replaces those for HTTP.
 pub(super) fn grpc_filters(schema: &mut Schema) {
     schema.remove("x-kubernetes-validations");
     each(narrow("type", GRPC_FILTERS)).transform(schema);
-    once(schema, &["RequestHeaderModifier", "ResponseHeaderModifier"]);
+    at_most_once(schema, &["RequestHeaderModifier", "ResponseHeaderModifier"]);
 }
 
-fn once(schema: &mut Schema, kinds: &[&str]) {
+fn at_most_once(schema: &mut Schema, kinds: &[&str]) {
     for kind in kinds {
         rule(
             format!("self.filter(filter, filter.type == '{kind}').size() < 2"),

@@ -12,8 +12,8 @@ use super::gateway_tls::GatewayTls;
 use super::listener::{self, AllowedNamespaces, Listener};
 use super::reference::LocalObjectReference;
 use super::schema::form;
-use super::schema::rule::{KEY, Rule, every, rule};
-use super::schema::shape::{each, experimental, keyed_by};
+use super::schema::rule::{CelRule, KEY, every, rule};
+use super::schema::transforms::{each, experimental, keyed_by};
 use crate::api::kind::{Kind, Resource};
 
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -56,7 +56,7 @@ pub struct GatewayAddress {
     pub kind: String,
     #[schemars(length(max = 253))]
     pub value: Option<String>,
-    /// From where the address can be reached: empty for our choice, `Cluster`, or a name with a domain before it.
+    /// Where the address is reachable from: empty for any, `Cluster`, or a name with a domain prefix.
     #[schemars(transform = experimental, length(max = 253), transform = routability())]
     pub routability: Option<String>,
 }
@@ -83,13 +83,13 @@ pub struct AllowedListeners {
 pub(super) const ADDRESS_TYPE: &str =
     concat!("^Hostname|IPAddress|NamedAddress|", form::dns_name!(), r"\/[A-Za-z0-9\/\-._~%!$&'()*+,;=:]+$");
 
-/// An address must be what its type says. In a spec it may be without a value.
+/// An address must be valid for its type. In a spec the value may be absent.
 pub(super) fn address_rules(may_be_absent: bool) -> impl FnMut(&mut schemars::Schema) {
     move |schema| {
         let absent = if may_be_absent { "!has(self.value) || " } else { "" };
         rule(
             format!("self.type != 'Hostname' || {absent}self.value.matches(r'{}')", form::WILDCARD_HOSTNAME),
-            "the value is no hostname; write a DNS name in lower case, of which the first label may be *",
+            "the value is not a hostname; write a lowercase DNS name, whose first label may be *",
         )
         .transform(schema);
         schema.insert(
@@ -105,18 +105,18 @@ pub(super) fn address_rules(may_be_absent: bool) -> impl FnMut(&mut schemars::Sc
     }
 }
 
-/// Kubernetes keeps its own domain to itself.
-pub(super) fn routability() -> Rule {
+/// Rejects the domain k8s.io, which is reserved for Kubernetes.
+pub(super) fn routability() -> CelRule {
     rule(
         "self in ['', 'Cluster'] || (self.matches('^[^/]+/.+$') \
          && !format.dns1123Subdomain().validate(self.split('/')[0]).hasValue() \
          && !('.' + self.split('/')[0]).endsWith('.k8s.io'))",
-        "not a routability; leave it empty, write Cluster, or a name of your own with your domain before it, \
+        "not a routability; leave it empty, or write Cluster or a name prefixed with your domain, \
          as in example.com/internal",
     )
 }
 
-fn addresses_differ(kind: &str) -> Rule {
+fn addresses_differ(kind: &str) -> CelRule {
     every(
         "address",
         "address.value",
@@ -129,15 +129,15 @@ fn addresses_differ(kind: &str) -> Rule {
     )
 }
 
-fn filters_need_http() -> Rule {
+fn filters_need_http() -> CelRule {
     rule(
         "self.protocol == 'HTTP' || self.protocol == 'HTTPS' || !has(self.filters)",
-        "filters is set but the protocol is neither HTTP nor HTTPS; remove filters, or use one of these",
+        "filters is set but the protocol is not HTTP or HTTPS; remove filters, or use HTTP or HTTPS",
     )
     .only(Channel::Experimental)
 }
 
-/// Keys of labels and annotations: a name, with an optional domain before it.
+/// Validates keys of labels and annotations: a name with an optional domain prefix.
 fn keys(what: &'static str) -> impl FnMut(&mut schemars::Schema) {
     move |schema| {
         every(
@@ -145,8 +145,8 @@ fn keys(what: &'static str) -> impl FnMut(&mut schemars::Schema) {
             KEY,
             &format!("key.matches(r'{}')", form::QUALIFIED_NAME),
             format!(
-                "not the key of a {what}; write a name of at most 63 letters, digits, '-', '_' or '.', if need be with \
-                 a domain and '/' before it"
+                "not a valid {what} key; write a name of at most 63 letters, digits, '-', '_' or '.', optionally with \
+                 the prefix DOMAIN/"
             ),
         )
         .transform(schema);
@@ -154,7 +154,7 @@ fn keys(what: &'static str) -> impl FnMut(&mut schemars::Schema) {
             "key",
             KEY,
             "key.split('/')[0].size() <= 252",
-            format!("its domain is too long for a {what}; use at most 252 characters before the '/'"),
+            format!("the domain of the {what} key is too long; use at most 252 characters before the '/'"),
         )
         .transform(schema);
     }

@@ -1,11 +1,11 @@
-//! GatewayClass: which controller serves the Gateways that name this class.
+//! GatewayClass: the controller of all Gateways with this class.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::reference::ObjectReference;
 use super::schema::form;
-use super::schema::rule::{Rule, rule};
+use super::schema::rule::{CelRule, rule};
 use crate::api::kind::{Kind, Resource};
 
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -20,14 +20,14 @@ impl Resource for GatewayClass {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GatewayClassSpec {
-    #[schemars(transform = form::controller_name, transform = unchanged())]
+    #[schemars(transform = form::controller_name, transform = immutable_controller_name())]
     pub controller_name: String,
     pub parameters_ref: Option<ObjectReference>,
     #[schemars(length(max = 64))]
     pub description: Option<String>,
 }
 
-/// Another controller is another class: Gateways of this one would change hands unasked.
-pub(super) fn unchanged() -> Rule {
-    rule("oldSelf == self", "controllerName was changed; keep it, and make another object for another controller")
+/// The controller is immutable: a change would move all Gateways of the class to another controller.
+pub(super) fn immutable_controller_name() -> CelRule {
+    rule("oldSelf == self", "controllerName is immutable; create another object for another controller")
 }

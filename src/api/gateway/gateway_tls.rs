@@ -1,4 +1,4 @@
-//! TLS of a whole Gateway: the certificate it shows to backends, and the ones it asks of clients.
+//! TLS of a whole Gateway: its client certificate for backends, and the validation of client certificates.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -7,9 +7,9 @@ use super::Channel;
 use super::reference::{ObjectReference, SecretObjectReference};
 use super::schema::form;
 use super::schema::rule::every;
-use super::schema::shape::keyed_by;
+use super::schema::transforms::keyed_by;
 
-/// TLS of the whole Gateway: towards backends and towards clients.
+/// TLS of the whole Gateway, to backends and for clients.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GatewayTls {
@@ -59,7 +59,7 @@ pub struct FrontendValidation {
         "reference.name",
         "reference.group != 'certificates.k8s.io' || reference.kind != 'ClusterTrustBundle' \
          || !has(reference.__namespace__)",
-        "a ClusterTrustBundle is named with a namespace; remove it, the bundle belongs to the whole cluster",
+        "a ClusterTrustBundle has a namespace; remove it, the bundle is cluster-scoped",
     ).only(Channel::Experimental))]
     pub ca_certificate_refs: Vec<ObjectReference>,
     #[schemars(

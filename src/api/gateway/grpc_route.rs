@@ -1,4 +1,4 @@
-//! GRPCRoute: which calls go where.
+//! GRPCRoute: routing of gRPC calls.
 
 use schemars::transform::Transform;
 use schemars::{JsonSchema, Schema};
@@ -11,7 +11,7 @@ use super::http_route::{HttpValueMatch, few_matches};
 use super::reference::{self, ParentReference};
 use super::schema::form;
 use super::schema::rule::{names_differ, rule};
-use super::schema::shape::{each, experimental, field, keyed_by};
+use super::schema::transforms::{each, experimental, field, keyed_by};
 use super::session_persistence::SessionPersistence;
 use crate::api::kind::{Kind, Resource};
 
@@ -45,7 +45,7 @@ pub struct GrpcRouteSpec {
 pub struct GrpcRouteRule {
     #[schemars(transform = form::section_name)]
     pub name: Option<String>,
-    /// Any of them suffices; none at all means every call.
+    /// One match is sufficient; an empty list matches every call.
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub matches: Vec<GrpcRouteMatch>,
@@ -59,7 +59,7 @@ pub struct GrpcRouteRule {
     pub session_persistence: Option<SessionPersistence>,
 }
 
-/// Everything in it must hold.
+/// All fields must match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GrpcRouteMatch {
@@ -86,24 +86,24 @@ pub struct GrpcMethodMatch {
 fn method_rules(schema: &mut Schema) {
     rule(
         "!has(self.type) || has(self.method) || has(self.service)",
-        "neither service nor method is named; add one, or leave the match out to match every call",
+        "service and method are missing; add one, or remove the match to match every call",
     )
     .transform(schema);
     rule(
         "(has(self.type) && self.type != 'Exact') || !has(self.service) \
          || self.service.matches('^[.]?[A-Za-z_][A-Za-z_0-9]*([.][A-Za-z_][A-Za-z_0-9]*)*$')",
-        "service is no protobuf name; write it with its package, as in helloworld.Greeter",
+        "service is not a protobuf name; write it with its package, as in helloworld.Greeter",
     )
     .transform(schema);
     rule(
         "(has(self.type) && self.type != 'Exact') || !has(self.method) \
          || self.method.matches('^[A-Za-z_][A-Za-z_0-9]*$')",
-        "method is no protobuf name; write letters, digits and '_', as in SayHello",
+        "method is not a protobuf name; write letters, digits and '_', as in SayHello",
     )
     .transform(schema);
 }
 
-/// Unlike HTTPRoute, the API puts no bounds on the characters here in either channel.
+/// Unlike for HTTPRoute, neither channel restricts the characters here.
 fn any_header_value(schema: &mut Schema) {
     schema.insert("minLength".to_owned(), json!(1));
     schema.insert("maxLength".to_owned(), json!(4096));

@@ -1,4 +1,4 @@
-//! HTTPRoute: which requests go where.
+//! HTTPRoute: routing of HTTP requests.
 
 use schemars::transform::Transform;
 use schemars::{JsonSchema, Schema};
@@ -9,8 +9,8 @@ use super::backend::BackendRef;
 use super::filter::{self, Filter};
 use super::reference::{self, ParentReference};
 use super::schema::form;
-use super::schema::rule::{Rule, names_differ, rule};
-use super::schema::shape::{each, experimental, field, integer, keyed_by, set};
+use super::schema::rule::{CelRule, names_differ, rule};
+use super::schema::transforms::{each, experimental, field, integer, keyed_by, set};
 use super::session_persistence::SessionPersistence;
 use crate::api::kind::{Kind, Resource};
 
@@ -49,12 +49,12 @@ pub struct HttpRouteSpec {
 #[schemars(transform = prefix_replaced_needs_prefix_matched, transform = rule(
     "!has(self.backendRefs) || self.backendRefs.size() == 0 || !has(self.filters) \
      || !self.filters.exists(filter, has(filter.requestRedirect))",
-    "the rule redirects and has backendRefs, which would never be used; remove one of the two",
+    "the rule has a redirect and backendRefs, which are never used; remove one of them",
 ))]
 pub struct HttpRouteRule {
     #[schemars(transform = form::section_name)]
     pub name: Option<String>,
-    /// Any of them suffices; none at all means every request.
+    /// One match is sufficient; an empty list matches every request.
     #[serde(default)]
     #[schemars(length(max = 64), extend("default" = [{ "path": { "type": "PathPrefix", "value": "/" } }]))]
     pub matches: Vec<HttpRouteMatch>,
@@ -70,7 +70,7 @@ pub struct HttpRouteRule {
     pub session_persistence: Option<SessionPersistence>,
 }
 
-/// Everything in it must hold.
+/// All fields must match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpRouteMatch {
@@ -133,23 +133,24 @@ pub struct HttpRouteRetry {
     #[serde(default)]
     #[schemars(with = "Vec<i32>", transform = set, transform = each(error_status))]
     pub codes: Vec<u16>,
-    /// Further tries after the first. 0 means none, not even after a failure to connect.
+    /// Maximum number of retries. 0 disables retries, even after a failed connection.
     #[schemars(transform = integer, range(min = 0), extend("default" = 1))]
     pub attempts: Option<i32>,
     #[schemars(transform = form::duration)]
     pub backoff: Option<String>,
 }
 
-/// Matches over all rules of a route, of HTTP and of gRPC.
-pub(super) fn few_matches() -> Rule {
+/// Limits the total number of matches of an HTTPRoute or GRPCRoute.
+pub(super) fn few_matches() -> CelRule {
     rule(
         "self.map(rule, has(rule.matches) ? rule.matches.size() : 0).sum() <= 128",
         "the rules have more than 128 matches together; use fewer, or split the route",
     )
 }
 
-/// A prefix can be replaced only where one was matched. As the API has it, this is asked of a rule in which exactly one
-/// filter, or exactly one backend, replaces a prefix; two of them are left to `compile`.
+/// A prefix replacement needs a prefix match. Like the API, this checks only rules in which exactly one filter or
+/// exactly
+/// one backend replaces a prefix; `compile` checks the others.
 fn prefix_replaced_needs_prefix_matched(schema: &mut Schema) {
     let one_prefix =
         "self.matches.size() == 1 && has(self.matches[0].path) && self.matches[0].path.type == 'PathPrefix'";
@@ -174,11 +175,11 @@ fn prefix_replaced_needs_prefix_matched(schema: &mut Schema) {
     }
 }
 
-/// Paths that are compared byte by byte must be in the form in which requests are compared.
+/// Requires literal paths to be in the normalized form that requests are compared in.
 fn literal_paths(schema: &mut Schema) {
     rule(
         "self.type in ['Exact', 'PathPrefix', 'RegularExpression']",
-        "no such way to match a path; use Exact, PathPrefix or RegularExpression",
+        "not a path match type; use Exact, PathPrefix or RegularExpression",
     )
     .transform(schema);
     for (holds, message) in LITERAL_PATH {
@@ -187,18 +188,18 @@ fn literal_paths(schema: &mut Schema) {
 }
 
 const LITERAL_PATH: &[(&str, &str)] = &[
-    ("self.value.startsWith('/')", "the path is not absolute; begin it with '/'"),
-    ("!self.value.contains('//')", "the path has an empty segment; write '/' in place of '//'"),
-    ("!self.value.contains('/./')", "the path has a segment '.'; leave it out"),
-    ("!self.value.contains('/../')", "the path has a segment '..'; write the path that is meant"),
-    ("!self.value.endsWith('/.')", "the path ends with a segment '.'; leave it out"),
-    ("!self.value.endsWith('/..')", "the path ends with a segment '..'; write the path that is meant"),
+    ("self.value.startsWith('/')", "the path is not absolute; start it with '/'"),
+    ("!self.value.contains('//')", "the path has an empty segment; write '/' instead of '//'"),
+    ("!self.value.contains('/./')", "the path has a segment '.'; remove it"),
+    ("!self.value.contains('/../')", "the path has a segment '..'; write the resolved path"),
+    ("!self.value.endsWith('/.')", "the path ends with a segment '.'; remove it"),
+    ("!self.value.endsWith('/..')", "the path ends with a segment '..'; write the resolved path"),
     ("!self.value.contains('%2f')", "the path has an escaped '/'; match it with type RegularExpression"),
     ("!self.value.contains('%2F')", "the path has an escaped '/'; match it with type RegularExpression"),
-    ("!self.value.contains('#')", "the path has a '#', which no request has; write %23 for the character"),
+    ("!self.value.contains('#')", "the path contains '#', which starts a URL fragment; write %23 instead"),
     (
         "self.value.matches(r'^([-A-Za-z0-9/._~!$&()*+,;=:@\\x27]|%[0-9a-fA-F]{2})+$')",
-        "the path is empty or has characters that a URL has only escaped; write them as % and two hexadecimal digits",
+        "the path is empty or contains characters that a URL must escape; write them as % and two hexadecimal digits",
     ),
 ];
 

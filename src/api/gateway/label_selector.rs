@@ -1,11 +1,11 @@
-//! Label selectors, as Kubernetes writes them everywhere.
+//! Kubernetes label selectors.
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// A Kubernetes label selector: all labels and all expressions must hold.
+/// A label selector; all labels and all expressions must match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-map-type" = "atomic"))]

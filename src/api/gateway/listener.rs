@@ -1,4 +1,4 @@
-//! Listeners, of a Gateway or of a ListenerSet: a port, a protocol, certificates, and who may attach routes.
+//! Listeners of a Gateway or ListenerSet: port, protocol, certificates and allowed routes.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +12,10 @@ use super::label_selector::LabelSelector;
 use super::reference::{LocalObjectReference, SecretObjectReference};
 use super::schema::form;
 use super::schema::rule::{every, rule};
-use super::schema::shape::{each, experimental, field};
+use super::schema::transforms::{each, experimental, field};
 use super::schema::union::{member, union};
 
-/// A port to listen on, for one hostname or all. Shared with ListenerSet.
+/// A port with an optional hostname. Shared with ListenerSet.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Listener {
@@ -25,7 +25,7 @@ pub struct Listener {
     pub hostname: Option<String>,
     #[schemars(transform = form::port)]
     pub port: i32,
-    /// HTTP, HTTPS, TLS, TCP, UDP, or a name with a domain before it.
+    /// HTTP, HTTPS, TLS, TCP, UDP, or a name with a domain prefix.
     #[schemars(transform = form::text(1, 255, PROTOCOL))]
     pub protocol: String,
     pub tls: Option<ListenerTls>,
@@ -40,7 +40,7 @@ pub struct Listener {
 #[schemars(transform = rule(
     "self.mode != 'Terminate' || (has(self.certificateRefs) && self.certificateRefs.size() > 0) \
      || (has(self.options) && self.options.size() > 0)",
-    "TLS ends here but there is no certificate; add certificateRefs, or set mode to Passthrough",
+    "TLS is terminated but no certificate is set; add certificateRefs, or set mode to Passthrough",
 ))]
 pub struct ListenerTls {
     #[serde(default = "terminate")]
@@ -54,7 +54,7 @@ pub struct ListenerTls {
     pub options: BTreeMap<String, String>,
 }
 
-/// Which routes may attach to a listener.
+/// Routes that may attach to a listener.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AllowedRoutes {
@@ -65,7 +65,7 @@ pub struct AllowedRoutes {
     pub kinds: Vec<RouteGroupKind>,
 }
 
-/// `All`, `Same`, `Selector` (with the selector beside it) or, for ListenerSets, `None`.
+/// `All`, `Same`, `Selector` (with `selector` set) or, for ListenerSets, `None`.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AllowedNamespaces {
@@ -83,7 +83,7 @@ pub struct RouteGroupKind {
     pub kind: String,
 }
 
-/// Filters that run before a route is chosen, so that what they change takes part in the choice.
+/// Filters that run before routing, so that their changes affect the choice of the route.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ListenerFilters {
@@ -92,7 +92,7 @@ pub struct ListenerFilters {
     pub requests: Vec<ListenerFilter>,
 }
 
-/// `kind` says which of the other fields is set.
+/// `kind` determines which other field is set.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = union("type", [
@@ -108,7 +108,7 @@ pub struct ListenerFilter {
 
 const PROTOCOL: &str = concat!("^[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?$|", form::dns_name!(), r"\/[A-Za-z0-9]+$");
 
-/// What holds of a list of listeners.
+/// Rules for a list of listeners.
 pub(super) fn listeners(schema: &mut Schema) {
     for (holds, message) in LISTENER_RULES {
         every("listener", "listener.name", holds, *message).transform(schema);
@@ -130,11 +130,11 @@ const LISTENER_RULES: &[(&str, &str)] = &[
     ),
     (
         "!(listener.protocol in ['TCP', 'UDP']) || !has(listener.hostname) || listener.hostname == ''",
-        "hostname is set but protocols TCP and UDP carry none; remove it",
+        "hostname is set but protocols TCP and UDP have no hostname; remove it",
     ),
     (
         "self.filter(other, other.name == listener.name).size() == 1",
-        "another listener has the same name; give each a name of its own",
+        "another listener has the same name; give each listener a unique name",
     ),
     (
         "self.filter(other, other.port == listener.port && other.protocol == listener.protocol \
@@ -144,7 +144,7 @@ const LISTENER_RULES: &[(&str, &str)] = &[
     ),
 ];
 
-/// Keys of implementations, with values of any text.
+/// Implementation-specific keys with values of any text.
 pub(super) fn options(schema: &mut Schema) {
     schema.insert("maxProperties".to_owned(), json!(16));
     each(|value: &mut Schema| {
@@ -154,7 +154,7 @@ pub(super) fn options(schema: &mut Schema) {
     .transform(schema);
 }
 
-/// The namespaces that may be named here, and which are meant when none is.
+/// Allowed values of `from` and its default.
 pub(super) fn from<const N: usize>(values: [&'static str; N], default: &'static str) -> impl FnMut(&mut Schema) {
     move |schema| {
         schema.insert("default".to_owned(), json!({ "from": default }));

@@ -1,11 +1,11 @@
-//! ListenerSet: more listeners for a Gateway, kept by someone else.
+//! ListenerSet: additional listeners for a Gateway, in an object of their own.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::listener::{self, Listener};
 use super::reference::ParentReference;
-use super::schema::shape::{keyed_by, without};
+use super::schema::transforms::{keyed_by, without};
 use crate::api::kind::{Kind, Resource};
 
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -20,7 +20,7 @@ impl Resource for ListenerSet {
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ListenerSetSpec {
-    /// The whole Gateway: neither a section nor a port of it.
+    /// Refers to the whole Gateway, so without section and port.
     #[schemars(transform = without(["sectionName", "port"]))]
     pub parent_ref: ParentReference,
     #[schemars(length(min = 1, max = 64), transform = keyed_by(["name"]), transform = listener::listeners)]

@@ -1,9 +1,8 @@
-//! Gateway API v1.7.0, both channels, as types of our own.
+//! Types for Gateway API v1.7.0, both channels.
 //!
-//! Strings that the API closes by an enum stay open here, so that an object of a newer release is read rather than
-//! lost; `schema` closes them for what people write, and `compile` with a verdict that names the value. References,
-//! backends and filters are one type each, shared by all kinds of route; where a kind has less, its field says so to
-//! the schema. What the API asks of a value stands at the value, as attributes.
+//! Enums of the API are strings here, so that objects of newer releases can be parsed. `schema` restricts the values in
+//! manifests, and `compile` reports unknown values in a verdict. All kinds of route share the types of references,
+//! backends and filters; attributes restrict them per kind. Constraints of the API are attributes on the fields.
 
 mod backend;
 mod backend_tls_policy;
@@ -11,7 +10,7 @@ mod channel;
 mod cors;
 mod external_auth;
 mod filter;
-#[expect(clippy::module_inception, reason = "the kind Gateway of the group gateway: each kind has a file of its name")]
+#[expect(clippy::module_inception, reason = "the kind Gateway has the same name as its group")]
 mod gateway;
 mod gateway_class;
 mod gateway_tls;

@@ -6,9 +6,9 @@ use serde::Deserialize;
 
 use super::Channel;
 use super::schema::form;
-use super::schema::rule::{Rule, every, in_channel};
+use super::schema::rule::{CelRule, every, in_channel};
 
-/// Which Gateway or ListenerSet, and which of its listeners, a route wants to attach to.
+/// The Gateway or ListenerSet, and optionally the listener, that a route attaches to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ParentReference {
@@ -28,7 +28,7 @@ pub struct ParentReference {
     pub port: Option<i32>,
 }
 
-/// A Secret, in the same namespace unless a ReferenceGrant allows another.
+/// A Secret. Another namespace requires a ReferenceGrant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretObjectReference {
@@ -44,7 +44,7 @@ pub struct SecretObjectReference {
     pub namespace: Option<String>,
 }
 
-/// Any object by group, kind and name; the namespace, if any, is given.
+/// Any object by group, kind, name and optional namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectReference {
@@ -58,7 +58,7 @@ pub struct ObjectReference {
     pub namespace: Option<String>,
 }
 
-/// Any object of the same namespace.
+/// Any object in the same namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LocalObjectReference {
@@ -70,7 +70,7 @@ pub struct LocalObjectReference {
     pub name: String,
 }
 
-/// What a policy is about: an object of its own namespace, or one section of it.
+/// The target of a policy: an object in the same namespace, or one section of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyTargetReference {
@@ -84,17 +84,17 @@ pub struct PolicyTargetReference {
     pub section_name: Option<String>,
 }
 
-/// Several references to one parent are told apart by the section, or, in the experimental channel, by the port.
+/// References to the same parent must differ in the section or, in the experimental channel, in the port.
 pub(super) fn parents_differ(schema: &mut Schema) {
     let same = format!("{} && {}", same_object("parent"), equal("parent", "__namespace__", "''"));
-    in_channel(Channel::Standard, told_apart("parent", &same, &[SECTION], "sectionName")).transform(schema);
-    in_channel(Channel::Experimental, told_apart("parent", &same, &[SECTION, PORT], "sectionName or port"))
+    in_channel(Channel::Standard, unique_by("parent", &same, &[SECTION], "sectionName")).transform(schema);
+    in_channel(Channel::Experimental, unique_by("parent", &same, &[SECTION, PORT], "sectionName or port"))
         .transform(schema);
 }
 
-/// Several references to one target are told apart by the section.
+/// References to the same target must differ in the section.
 pub(super) fn targets_differ(schema: &mut Schema) {
-    for mut rule in told_apart("target", &same_object("target"), &[SECTION], "sectionName") {
+    for mut rule in unique_by("target", &same_object("target"), &[SECTION], "sectionName") {
         rule.transform(schema);
     }
 }
@@ -103,13 +103,13 @@ fn same_object(one: &str) -> String {
     format!("{one}.group == other.group && {one}.kind == other.kind && {one}.name == other.name")
 }
 
-/// A field and what it counts as when it is absent.
-type Part = (&'static str, &'static str);
-const SECTION: Part = ("sectionName", "''");
-const PORT: Part = ("port", "0");
+/// A field and the value that counts when it is absent.
+type KeyField = (&'static str, &'static str);
+const SECTION: KeyField = ("sectionName", "''");
+const PORT: KeyField = ("port", "0");
 
-/// `what` is the reference in the expressions too.
-fn told_apart(what: &str, same: &str, by: &[Part], named: &str) -> [Rule; 2] {
+/// `what` is also the variable of the reference in the expressions.
+fn unique_by(what: &str, same: &str, by: &[KeyField], named: &str) -> [CelRule; 2] {
     let both_or_neither = join(by, |(field, absent)| {
         format!("({} == {absent}) == ({} == {absent})", value(what, field, absent), value("other", field, absent))
     });
@@ -120,18 +120,18 @@ fn told_apart(what: &str, same: &str, by: &[Part], named: &str) -> [Rule; 2] {
             what,
             &name,
             &format!("self.all(other, !({same}) || ({both_or_neither}))"),
-            format!("it is named once with {named} and once without; give each reference to it one, or name it once"),
+            format!("it is referenced with and without {named}; set {named} in each reference, or keep only one"),
         ),
         every(
             what,
             &name,
             &format!("self.filter(other, {same} && {identical}).size() == 1"),
-            format!("it is named twice alike; remove one of the references, or give each another {named}"),
+            format!("it is referenced twice; remove one of the references, or give each a different {named}"),
         ),
     ]
 }
 
-fn join(parts: &[Part], write: impl Fn(&Part) -> String) -> String {
+fn join(parts: &[KeyField], write: impl Fn(&KeyField) -> String) -> String {
     parts.iter().map(write).collect::<Vec<_>>().join(" && ")
 }
 
@@ -139,7 +139,7 @@ fn equal(one: &str, field: &str, absent: &str) -> String {
     format!("{} == {}", value(one, field, absent), value("other", field, absent))
 }
 
-/// The field of an entry, or what stands for it when it is absent.
+/// Expression for the field of an entry with its default.
 fn value(entry: &str, field: &str, absent: &str) -> String {
     format!("(has({entry}.{field}) ? {entry}.{field} : {absent})")
 }

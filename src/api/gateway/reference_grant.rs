@@ -1,4 +1,4 @@
-//! ReferenceGrant: the owner of a namespace allows others to refer to objects in it.
+//! ReferenceGrant: allows references from other namespaces to objects in its namespace.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -15,7 +15,7 @@ impl Resource for ReferenceGrant {
     const KIND: Kind = Kind::ReferenceGrant;
 }
 
-/// Every `from` may refer to every `to`; several grants add up.
+/// Every `from` may refer to every `to`; grants are additive.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct ReferenceGrantSpec {
     #[schemars(length(min = 1, max = 16))]
@@ -40,7 +40,7 @@ pub struct ReferenceGrantTo {
     pub group: String,
     #[schemars(transform = form::kind)]
     pub kind: String,
-    /// Without a name every object of the kind in this namespace.
+    /// If absent, all objects of the kind in this namespace.
     #[schemars(transform = form::object_name)]
     pub name: Option<String>,
 }

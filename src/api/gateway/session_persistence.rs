@@ -1,4 +1,4 @@
-//! Session persistence: requests of one client stay with one endpoint.
+//! Session persistence: routes the requests of one client to one endpoint.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -7,19 +7,19 @@ use super::schema::form;
 use super::schema::rule::rule;
 use super::schema::union::{member, union};
 
-/// `kind` says which of `cookie` and `header` is set.
+/// `kind` determines which of `cookie` and `header` is set.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = union("type", [member("Cookie", "cookie"), member("Header", "header")]))]
 #[schemars(transform = rule(
     "has(self.absoluteTimeout) || !has(self.cookie) || !has(self.cookie.lifetimeType) \
      || self.cookie.lifetimeType != 'Permanent'",
-    "a permanent cookie has no end; add absoluteTimeout, or set cookie.lifetimeType to Session",
+    "a permanent cookie needs an expiry; add absoluteTimeout, or set cookie.lifetimeType to Session",
 ))]
 pub struct SessionPersistence {
     #[serde(rename = "type", default = "by_cookie")]
     pub kind: String,
-    /// After this time a session ends, however busy it is.
+    /// A session ends after this time, even if it is in use.
     #[schemars(transform = form::duration)]
     pub absolute_timeout: Option<String>,
     pub cookie: Option<SessionCookie>,
@@ -29,13 +29,13 @@ pub struct SessionPersistence {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionCookie {
-    /// Without a name one is made up.
+    /// If absent, a name is generated.
     #[schemars(transform = form::token)]
     pub name: Option<String>,
     #[serde(default = "root")]
     #[schemars(length(max = 1024))]
     pub path: String,
-    /// `Session` ends with the browser, `Permanent` with `absolute_timeout`.
+    /// `Session` expires with the browser session, `Permanent` after `absolute_timeout`.
     #[serde(default = "for_the_session")]
     #[schemars(transform = form::one_of(["Permanent", "Session"]))]
     pub lifetime_type: String,

@@ -1,4 +1,4 @@
-//! What TCPRoute and UDPRoute have in common, which is everything, and TLSRoute the most of it.
+//! Spec shared by TCPRoute and UDPRoute, and rules shared with TLSRoute.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::backend::{self, BackendRef};
 use super::reference::{self, ParentReference};
 use super::schema::form;
-use super::schema::shape::experimental;
+use super::schema::transforms::experimental;
 
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -20,7 +20,7 @@ pub struct StreamRouteSpec {
     pub rules: Vec<StreamRouteRule>,
 }
 
-/// Whatever arrives goes to one of the backends.
+/// All connections or datagrams go to one of the backends.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StreamRouteRule {

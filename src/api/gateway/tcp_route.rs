@@ -1,4 +1,4 @@
-//! TCPRoute: connections to a listener go to backends as they are.
+//! TCPRoute: forwards TCP connections of a listener to backends.
 
 use schemars::JsonSchema;
 use serde::Deserialize;

@@ -1,4 +1,4 @@
-//! TLSRoute: connections are told apart by the server name of their handshake.
+//! TLSRoute: routing of TLS connections by server name.
 
 use schemars::transform::Transform;
 use schemars::{JsonSchema, Schema};
@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::reference::{self, ParentReference};
 use super::schema::form;
 use super::schema::rule::every;
-use super::schema::shape::{each, experimental, required};
+use super::schema::transforms::{each, experimental, required};
 use super::stream_route::StreamRouteRule;
 use crate::api::kind::{Kind, Resource};
 
@@ -29,7 +29,7 @@ pub struct TlsRouteSpec {
     pub parent_refs: Vec<ParentReference>,
     #[schemars(transform = experimental, transform = form::one_of(["All", "None"]))]
     pub use_default_gateways: Option<String>,
-    /// v1 wants at least one; v1alpha2 does without.
+    /// At least one in v1, optional in v1alpha2.
     #[serde(default)]
     #[schemars(length(min = 1, max = 1024), transform = each(form::hostname), transform = server_names)]
     pub hostnames: Vec<String>,
@@ -40,13 +40,13 @@ pub struct TlsRouteSpec {
 fn server_names(schema: &mut Schema) {
     let name = form::dns_name!();
     let mut ask = |holds: &str, message: &str| every("hostname", "hostname", holds, message).transform(schema);
-    ask("!isIP(hostname)", "an IP address, which a TLS handshake never names; write a DNS name");
+    ask("!isIP(hostname)", "an IP address cannot be a TLS server name; write a DNS name");
     ask(
         &format!("hostname.contains('*') || hostname.matches(r'^{name}$')"),
-        "not a DNS name; write it in lower case, with letters, digits, '-' and '.'",
+        "not a DNS name; use lowercase letters, digits, '-' and '.'",
     );
     ask(
         &format!(r"!hostname.contains('*') || hostname.matches(r'^\*\.{name}$')"),
-        "the '*' is not its whole first label; write it as in *.example.com",
+        "'*' is not the whole first label; write for example *.example.com",
     );
 }

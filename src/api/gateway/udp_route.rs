@@ -1,4 +1,4 @@
-//! UDPRoute: datagrams to a listener go to backends as they are.
+//! UDPRoute: forwards UDP datagrams of a listener to backends.
 
 use schemars::JsonSchema;
 use serde::Deserialize;

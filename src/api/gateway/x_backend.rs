@@ -1,4 +1,4 @@
-//! XBackend: Pods chosen by labels, or a host outside the cluster, with protocol and TLS of their own. Experimental.
+//! XBackend: Pods selected by labels, or a host outside the cluster, with protocol and TLS settings. Experimental.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::backend_tls_policy::BackendTlsValidation;
 use super::reference::SecretObjectReference;
 use super::schema::form;
 use super::schema::rule::{KEY, every, rule};
-use super::schema::shape::each;
+use super::schema::transforms::each;
 use super::schema::union::{member, union};
 use super::session_persistence::SessionPersistence;
 use crate::api::kind::{Kind, Resource};
@@ -24,7 +24,7 @@ impl Resource for XBackend {
     const KIND: Kind = Kind::XBackend;
 }
 
-/// `kind` says which of `endpoint_selector` and `external_hostname` is set.
+/// `kind` determines which of `endpoint_selector` and `external_hostname` is set.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = protocol_and_tls, transform = union("type", [
@@ -33,7 +33,7 @@ impl Resource for XBackend {
 ]))]
 #[schemars(transform = rule(
     "!has(self.sessionPersistence) || self.type == 'EndpointSelector'",
-    "sessionPersistence is set but the endpoints are not ours to choose; remove it, or set type to EndpointSelector",
+    "sessionPersistence is set but type is not EndpointSelector; remove it, or set type to EndpointSelector",
 ))]
 pub struct XBackendSpec {
     #[serde(rename = "type")]
@@ -50,7 +50,7 @@ pub struct XBackendSpec {
 
 const PROTOCOLS: [&str; 8] = ["TCP", "HTTP", "HTTP2", "HTTP11", "H2C", "MCP", "GRPC", "WSS"];
 
-/// Pods of the namespace that carry all these labels.
+/// Pods in the namespace with all these labels.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EndpointSelector {
@@ -61,8 +61,8 @@ pub struct EndpointSelector {
             "key",
             KEY,
             "!format.qualifiedName().validate(key).hasValue()",
-            "not the key of a label; write a name of at most 63 letters, digits, '-', '_' or '.', if need be with a \
-             domain and '/' before it",
+            "not a valid label key; write a name of at most 63 letters, digits, '-', '_' or '.', optionally with \
+             the prefix DOMAIN/",
         ),
     )]
     pub match_labels: BTreeMap<String, String>,
@@ -73,7 +73,7 @@ pub struct EndpointSelector {
 pub struct ExternalHostname {
     #[schemars(transform = form::precise_hostname, transform = rule(
         "!self.matches('[.]cluster[.]local$')",
-        "the name is one of this cluster; name its Service in place of an XBackend",
+        "the name belongs to this cluster; refer to its Service instead of an XBackend",
     ))]
     pub hostname: String,
 }
@@ -85,16 +85,16 @@ pub struct XBackendPort {
     pub number: Option<i32>,
 }
 
-/// `ServerOnly` verifies the backend, `ClientAndServer` shows it a certificate too.
+/// `ServerOnly` verifies the backend; `ClientAndServer` also sends a client certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = rule(
     "has(self.clientCertificateRef) == (self.mode == 'ClientAndServer')",
-    "clientCertificateRef and mode ClientAndServer go together; set both, or remove the one and change the other",
+    "clientCertificateRef and mode ClientAndServer require each other; set both, or remove one and change the other",
 ))]
 #[schemars(transform = rule(
     "has(self.validation) == (self.mode != 'None')",
-    "validation and a mode other than None go together; set both, or remove validation and set mode to None",
+    "validation and a mode other than None require each other; set both, or remove validation and set mode to None",
 ))]
 pub struct XBackendTls {
     #[schemars(transform = form::one_of(["None", "ServerOnly", "ClientAndServer"]))]
@@ -106,7 +106,7 @@ pub struct XBackendTls {
 fn protocol_and_tls(schema: &mut Schema) {
     rule(
         "!has(self.protocol) || self.protocol != 'H2C' || !has(self.tls) || self.tls.mode == 'None'",
-        "protocol H2C is HTTP/2 without TLS but tls is on; set tls.mode to None, or protocol to HTTP2",
+        "protocol H2C is HTTP/2 without TLS but TLS is enabled; set tls.mode to None, or protocol to HTTP2",
     )
     .transform(schema);
     for (protocol, remedy) in
@@ -116,7 +116,7 @@ fn protocol_and_tls(schema: &mut Schema) {
             format!(
                 "!has(self.protocol) || self.protocol != '{protocol}' || (has(self.tls) && self.tls.mode != 'None')"
             ),
-            format!("protocol {protocol} needs TLS but tls is off; {remedy}"),
+            format!("protocol {protocol} needs TLS but TLS is disabled; {remedy}"),
         )
         .transform(schema);
     }

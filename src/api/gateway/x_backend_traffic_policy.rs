@@ -1,4 +1,4 @@
-//! XBackendTrafficPolicy: a budget for retries towards a Service. Experimental.
+//! XBackendTrafficPolicy: a retry budget for a Service. Experimental.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::reference::LocalObjectReference;
 use super::schema::form;
 use super::schema::rule::rule;
-use super::schema::shape::{integer, keyed_by};
+use super::schema::transforms::{integer, keyed_by};
 use super::session_persistence::SessionPersistence;
 use crate::api::kind::{Kind, Resource};
 
@@ -28,7 +28,7 @@ pub struct XBackendTrafficPolicySpec {
     pub session_persistence: Option<SessionPersistence>,
 }
 
-/// Retries stay within the budget, but may always reach the minimal rate.
+/// Retries stay within the budget but may always reach the minimum rate.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RetryConstraint {
@@ -38,7 +38,7 @@ pub struct RetryConstraint {
     pub min_retry_rate: Option<RetryRate>,
 }
 
-/// Share of retries among the requests of the last interval.
+/// Maximum share of retries among the requests of the last interval.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RetryBudget {

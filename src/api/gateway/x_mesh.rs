@@ -1,9 +1,9 @@
-//! XMesh: which controller serves a mesh. Read so that it is known, not served.
+//! XMesh: the controller of a mesh. Recognized but not served.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::gateway_class::unchanged;
+use super::gateway_class::immutable_controller_name;
 use super::reference::ObjectReference;
 use super::schema::form;
 use crate::api::kind::{Kind, Resource};
@@ -20,7 +20,7 @@ impl Resource for XMesh {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct XMeshSpec {
-    #[schemars(transform = form::controller_name, transform = unchanged())]
+    #[schemars(transform = form::controller_name, transform = immutable_controller_name())]
     pub controller_name: String,
     pub parameters_ref: Option<ObjectReference>,
     #[schemars(length(max = 64))]

@@ -1,4 +1,4 @@
-//! XTelemetryPolicy: traces of what passes a Gateway. Experimental.
+//! XTelemetryPolicy: tracing of requests through a Gateway. Experimental.
 
 use schemars::transform::Transform;
 use schemars::{JsonSchema, Schema};
@@ -8,8 +8,8 @@ use super::backend::BackendObjectReference;
 use super::filter::{Fraction, Header};
 use super::reference::LocalObjectReference;
 use super::schema::form;
-use super::schema::rule::{Rule, rule};
-use super::schema::shape::keyed_by;
+use super::schema::rule::{CelRule, rule};
+use super::schema::transforms::keyed_by;
 use super::schema::union::{member, union};
 use crate::api::kind::{Kind, Resource};
 
@@ -24,7 +24,7 @@ impl Resource for XTelemetryPolicy {
 
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(transform = rule("has(self.tracing)", "the policy says nothing; add tracing"))]
+#[schemars(transform = rule("has(self.tracing)", "the policy is empty; add tracing"))]
 pub struct XTelemetryPolicySpec {
     #[schemars(length(min = 1, max = 16))]
     pub target_refs: Vec<LocalObjectReference>,
@@ -38,7 +38,7 @@ pub struct Tracing {
     #[schemars(transform = form::one_of(MODES), extend("default" = "ImplementationDefault"))]
     pub mode: Option<String>,
     pub provider: Option<TracingProvider>,
-    /// Share of new traces that are recorded.
+    /// Share of new traces that are sampled.
     pub sampling_rate: Option<Fraction>,
     pub parent_based_sampling: Option<ParentBasedSampling>,
     #[schemars(transform = form::text(1, 253, "^[a-zA-Z0-9_.:/-]+$"))]
@@ -52,7 +52,7 @@ pub struct Tracing {
 
 const MODES: [&str; 3] = ["Enabled", "Disabled", "ImplementationDefault"];
 
-/// Where spans go: a server that speaks OTLP.
+/// The OTLP server that receives spans.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TracingProvider {
@@ -62,7 +62,7 @@ pub struct TracingProvider {
     pub headers: Vec<Header>,
 }
 
-/// Thins out the traces that a caller has begun.
+/// Sampling of traces that were started by the caller.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = needs_enabled("samplingRate"))]
@@ -72,7 +72,7 @@ pub struct ParentBasedSampling {
     pub sampling_rate: Option<Fraction>,
 }
 
-/// `source_type` says which of the other fields is set.
+/// `source_type` determines which other field is set.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = union("sourceType", [
@@ -95,7 +95,7 @@ pub struct TracingAttribute {
 fn only_when_enabled(schema: &mut Schema) {
     rule(
         "has(self.provider) == (self.mode == 'Enabled')",
-        "provider and mode Enabled go together; set both, or remove provider and choose another mode",
+        "provider and mode Enabled require each other; set both, or remove provider and choose another mode",
     )
     .transform(schema);
     for field in ["samplingRate", "parentBasedSampling", "serviceName", "spanName", "attributes"] {
@@ -103,7 +103,7 @@ fn only_when_enabled(schema: &mut Schema) {
     }
 }
 
-fn needs_enabled(field: &str) -> Rule {
+fn needs_enabled(field: &str) -> CelRule {
     rule(
         format!("self.mode == 'Enabled' || !has(self.{field})"),
         format!("{field} is set but mode is not Enabled; remove {field}, or set mode to Enabled"),

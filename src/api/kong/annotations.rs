@@ -1,19 +1,19 @@
-//! Keys of annotations and labels that manifests written for Kong use. All values are strings; lists are separated by
-//! commas, with or without spaces.
+//! Keys of annotations and labels in manifests for Kong. All values are strings; lists are comma-separated, with or
+//! without spaces.
 
-/// What all annotations of Kong's own begin with.
+/// Prefix of Kong's own annotations.
 pub const KONG_PREFIX: &str = "konghq.com/";
-/// What those begin with that several controllers of Ingresses know.
+/// Prefix of annotations that several Ingress controllers share.
 pub const INGRESS_PREFIX: &str = "ingress.kubernetes.io/";
 
-/// Class of an Ingress, a consumer and so on; goes before `spec.ingressClassName`.
+/// Class of an Ingress, a consumer and other resources; takes precedence over `spec.ingressClassName`.
 pub const INGRESS_CLASS: &str = "kubernetes.io/ingress.class";
-/// On an IngressClass, `"true"`: it also owns what names no class.
+/// On an IngressClass, `"true"`: objects without a class belong to it.
 pub const IS_DEFAULT_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
 
-// On Services, and on KongServiceFacades in their place.
+// On Services and on KongServiceFacades.
 
-/// Also on everything that becomes a route, on consumers and on consumer groups: `name` or `namespace:name`.
+/// Also on routes of all kinds, consumers and consumer groups: `name` or `namespace:name`.
 pub const PLUGINS: &str = "konghq.com/plugins";
 pub const PROTOCOL: &str = "konghq.com/protocol";
 pub const PATH: &str = "konghq.com/path";
@@ -35,7 +35,7 @@ pub const CA_CERTIFICATES_CONFIG_MAPS: &str = "konghq.com/ca-certificates-config
 pub const TAGS: &str = "konghq.com/tags";
 pub const SERVICE_UPSTREAM: &str = "ingress.kubernetes.io/service-upstream";
 
-// On everything that becomes a route.
+// On Ingresses and routes of all kinds.
 
 pub const STRIP_PATH: &str = "konghq.com/strip-path";
 pub const PRESERVE_HOST: &str = "konghq.com/preserve-host";
@@ -46,7 +46,7 @@ pub const REGEX_PRIORITY: &str = "konghq.com/regex-priority";
 pub const METHODS: &str = "konghq.com/methods";
 pub const SNIS: &str = "konghq.com/snis";
 pub const HOST_ALIASES: &str = "konghq.com/host-aliases";
-/// The name of a header field follows.
+/// Prefix that is followed by the name of a header field.
 pub const HEADERS_PREFIX: &str = "konghq.com/headers.";
 pub const HEADERS_SEPARATOR: &str = "konghq.com/headers-separator";
 pub const PATH_HANDLING: &str = "konghq.com/path-handling";
@@ -62,19 +62,19 @@ pub const PUBLISH_SERVICE: &str = "konghq.com/publish-service";
 
 // Labels.
 
-/// On a Secret: the type of credential that it holds.
+/// On a Secret: type of the credential in it.
 pub const CREDENTIAL_LABEL: &str = "konghq.com/credential";
-/// On a Secret or a ConfigMap, `"true"`: it holds the certificate of an authority.
+/// On a Secret or ConfigMap, `"true"`: it contains a CA certificate.
 pub const CA_CERT_LABEL: &str = "konghq.com/ca-cert";
-/// On a Secret, `plugin`: plugins that use it are looked at again when it changes.
+/// On a Secret, `plugin`: plugins that use it are validated again when it changes.
 pub const VALIDATE_LABEL: &str = "konghq.com/validate";
 pub const CONFIG_MAP_LABEL: &str = "konghq.com/configmap";
-/// On what a controller made.
+/// On objects created by a controller.
 pub const MANAGED_BY_LABEL: &str = "konghq.com/managed-by";
 /// On a KongClusterPlugin, `"true"`: it runs on every route.
 pub const GLOBAL_LABEL: &str = "global";
 
-/// The entries of a list, without the spaces around them and without empty ones.
+/// Splits a list, trims its entries and drops empty ones.
 pub fn list(value: &str) -> impl Iterator<Item = &str> {
     value.split(',').map(str::trim).filter(|entry| !entry.is_empty())
 }

@@ -1,4 +1,4 @@
-//! Which control plane an object is for, and the tags of an entity: what several kinds have below `spec`.
+//! The control plane of an object and the tags of an entity, shared by several kinds.
 
 use schemars::transform::Transform;
 use schemars::{JsonSchema, Schema};
@@ -6,36 +6,36 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::api::gateway::schema::form;
-use crate::api::gateway::schema::rule::{Rule, rule};
-use crate::api::gateway::schema::shape::{each, field};
+use crate::api::gateway::schema::rule::{CelRule, rule};
+use crate::api::gateway::schema::transforms::{each, field};
 use crate::api::gateway::schema::union::{member, union};
 
-/// The control plane that an object is for: this controller, unless it says otherwise.
+/// The control plane that the object belongs to; this controller by default.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = by_type)]
 pub struct ControlPlaneRef {
-    /// `kic` for the controller in this cluster. Objects for the others are left alone.
+    /// `kic` for the controller in this cluster. Objects of other control planes are ignored.
     #[serde(rename = "type", default = "kic")]
     pub kind: String,
     /// Identifier of a hosted control plane.
     #[serde(rename = "konnectID")]
     #[schemars(regex(pattern = r"^[0-9a-f]{8}(?:\-[0-9a-f]{4}){3}-[0-9a-f]{12}$"))]
     pub konnect_id: Option<String>,
-    /// An object of this cluster that stands for a hosted control plane.
+    /// An object in this cluster that represents a hosted control plane.
     pub konnect_namespaced_ref: Option<KonnectNamespacedRef>,
 }
 
 impl ControlPlaneRef {
-    /// Whether the object is for the controller in the cluster, and so for us.
-    pub fn is_here(&self) -> bool {
+    /// Whether the object belongs to the controller in the cluster, and therefore to Portico.
+    pub fn is_this_controller(&self) -> bool {
         self.kind == KIC
     }
 }
 
 const KIC: &str = "kic";
 
-/// An object of this cluster that stands for a hosted control plane.
+/// An object in this cluster that represents a hosted control plane.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct KonnectNamespacedRef {
     /// Name of the object.
@@ -45,37 +45,37 @@ pub struct KonnectNamespacedRef {
     pub namespace: Option<String>,
 }
 
-/// Each of the other fields goes with one type.
+/// Restricts each of the other fields to one type.
 fn by_type(schema: &mut Schema) {
     let field_of = |name| member(name, name);
     union("type", [field_of("konnectID"), field_of("konnectNamespacedRef")])(schema);
     field("type", form::one_of([KIC, "konnectID", "konnectNamespacedRef"])).transform(schema);
 }
 
-/// A root whose `spec.controlPlaneRef`, once it is set, stays.
+/// Makes `spec.controlPlaneRef` immutable once it is set.
 pub(super) fn kept(schema: &mut Schema) {
     let said = |object: &str| format!("(has({object}.spec) && has({object}.spec.controlPlaneRef))");
     let (before, now) = (said("oldSelf"), said("self"));
-    stays(format!("!{before} || {now}"), "is gone; it cannot be taken back, write it again").transform(schema);
+    control_plane_rule(format!("!{before} || {now}"), "cannot be removed; set it again").transform(schema);
     let programmed = "has(self.status) && has(self.status.conditions) \
                       && self.status.conditions.exists(c, c.type == 'Programmed' && c.status == 'True')";
-    stays(
+    control_plane_rule(
         format!("!{before} || !{now} || !({programmed}) || oldSelf.spec.controlPlaneRef == self.spec.controlPlaneRef"),
-        "was changed after the object was programmed; make another object for another control plane",
+        "is immutable once the object is programmed; create another object for another control plane",
     )
     .transform(schema);
 }
 
-fn stays(expression: String, message: &str) -> Rule {
+fn control_plane_rule(expression: String, message: &str) -> CelRule {
     rule(expression, format!("spec.controlPlaneRef {message}"))
 }
 
-/// Objects in a namespace refer to their own.
-pub(super) fn without_namespace() -> Rule {
+/// Namespaced objects refer to their own namespace only.
+pub(super) fn without_namespace() -> CelRule {
     rule(
         "!has(self.controlPlaneRef) || !has(self.controlPlaneRef.konnectNamespacedRef) \
          || !has(self.controlPlaneRef.konnectNamespacedRef.__namespace__)",
-        "controlPlaneRef.konnectNamespacedRef has a namespace; remove it, the object's own is meant",
+        "controlPlaneRef.konnectNamespacedRef has a namespace; remove it, the namespace of the object is used",
     )
 }
 

@@ -1,19 +1,19 @@
-//! The kinds as CustomResourceDefinitions: what `portico crds` prints and `crds/` holds.
+//! CustomResourceDefinitions of Kong's kinds, as printed by `portico crds` and stored in `crds/`.
 
 use serde_json::{Value, json};
 
-use super::schema::{described, has};
+use super::schema::{described, is_kong_kind};
 use crate::api::kind::Kind;
 
-/// Kong's kinds, in the order in which people expect to see them listed.
+/// Kong's kinds, in listing order.
 pub fn kinds() -> impl Iterator<Item = Kind> {
-    Kind::ALL.iter().copied().filter(|kind| has(*kind))
+    Kind::ALL.iter().copied().filter(|kind| is_kong_kind(*kind))
 }
 
-/// The definition of a kind. None for what is not Kong's.
+/// The definition of a kind. `None` for kinds of other groups.
 pub fn definition(kind: Kind) -> Option<Value> {
     let schema = described(kind)?;
-    let About { short, columns, deprecation } = about(kind);
+    let CrdAttributes { short, columns, deprecation } = attributes(kind);
     let mut names = json!({
         "kind": kind.name(),
         "listKind": format!("{}List", kind.name()),
@@ -36,12 +36,12 @@ pub fn definition(kind: Kind) -> Option<Value> {
         version["subresources"] = json!({ "status": {} });
     }
     if !columns.is_empty() {
-        version["additionalPrinterColumns"] = columns.iter().map(Column::to_value).collect();
+        version["additionalPrinterColumns"] = columns.iter().map(PrinterColumn::to_value).collect();
     }
     version["schema"] = json!({ "openAPIV3Schema": schema });
     let mut labels = json!({ "app.kubernetes.io/name": "portico", "app.kubernetes.io/part-of": "portico" });
     if kind == Kind::KongUpstreamPolicy {
-        // By this label tools find policies and how they are attached.
+        // Tools find policies and their attachment by this label (GEP-713).
         labels["gateway.networking.k8s.io/policy"] = json!("direct");
     }
     Some(json!({
@@ -57,63 +57,67 @@ pub fn definition(kind: Kind) -> Option<Value> {
     }))
 }
 
-/// What a definition says beside the schema.
+/// Attributes of a definition besides the schema.
 #[derive(Default)]
-struct About {
+struct CrdAttributes {
     short: Option<&'static str>,
-    columns: Vec<Column>,
-    /// What to use instead.
+    columns: Vec<PrinterColumn>,
+    /// The recommended replacement.
     deprecation: Option<&'static str>,
 }
 
-fn about(kind: Kind) -> About {
-    let short = |short, columns| About { short: Some(short), columns, deprecation: None };
+fn attributes(kind: Kind) -> CrdAttributes {
+    let short = |short, columns| CrdAttributes { short: Some(short), columns, deprecation: None };
     match kind {
-        Kind::KongPlugin => short("kp", of_plugins()),
-        Kind::KongClusterPlugin => short("kcp", of_plugins()),
-        Kind::KongConsumer => {
-            short("kc", vec![text("Username", ".username", "Name of the consumer"), age(), programmed()])
-        }
-        Kind::KongConsumerGroup => short("kcg", vec![age(), programmed()]),
+        Kind::KongPlugin => short("kp", plugin_columns()),
+        Kind::KongClusterPlugin => short("kcp", plugin_columns()),
+        Kind::KongConsumer => short(
+            "kc",
+            vec![text_column("Username", ".username", "Name of the consumer"), age_column(), programmed_column()],
+        ),
+        Kind::KongConsumerGroup => short("kcg", vec![age_column(), programmed_column()]),
         Kind::KongUpstreamPolicy => short("kup", Vec::new()),
-        Kind::KongIngress => About {
+        Kind::KongIngress => CrdAttributes {
             deprecation: Some("use KongUpstreamPolicy and annotations of the Service"),
-            ..short("ki", vec![age()])
+            ..short("ki", vec![age_column()])
         },
         Kind::KongVault => short(
             "kv",
             vec![
-                text("Backend Type", ".spec.backend", "What keeps the secrets"),
-                text("Prefix", ".spec.prefix", "What references to its secrets begin with"),
-                age(),
-                wide(text("Description", ".spec.description", "Words for people")),
-                programmed(),
+                text_column("Backend Type", ".spec.backend", "Type of the vault"),
+                text_column("Prefix", ".spec.prefix", "Prefix of references to its secrets"),
+                age_column(),
+                wide_column(text_column("Description", ".spec.description", "Description of the vault")),
+                programmed_column(),
             ],
         ),
         Kind::KongLicense => {
-            let enabled =
-                Column { kind: "boolean", ..text("Enabled", ".enabled", "Whether the license is to be used") };
-            short("kl", vec![age(), enabled])
+            let enabled = PrinterColumn {
+                kind: "boolean",
+                ..text_column("Enabled", ".enabled", "Whether the license is enabled")
+            };
+            short("kl", vec![age_column(), enabled])
         }
-        Kind::KongCustomEntity => {
-            short("kce", vec![text("Entity Type", ".spec.type", "Type of the entity"), age(), programmed()])
-        }
-        Kind::TcpIngress => About {
-            columns: vec![address(), age()],
+        Kind::KongCustomEntity => short(
+            "kce",
+            vec![text_column("Entity Type", ".spec.type", "Type of the entity"), age_column(), programmed_column()],
+        ),
+        Kind::TcpIngress => CrdAttributes {
+            columns: vec![address_column(), age_column()],
             deprecation: Some("use TCPRoute or TLSRoute of the Gateway API"),
-            ..About::default()
+            ..CrdAttributes::default()
         },
-        Kind::UdpIngress => About {
-            columns: vec![address(), age()],
+        Kind::UdpIngress => CrdAttributes {
+            columns: vec![address_column(), age_column()],
             deprecation: Some("use UDPRoute of the Gateway API"),
-            ..About::default()
+            ..CrdAttributes::default()
         },
-        _ => About::default(),
+        _ => CrdAttributes::default(),
     }
 }
 
-/// What `kubectl get` prints of each object.
-struct Column {
+/// A column of `kubectl get`.
+struct PrinterColumn {
     name: &'static str,
     kind: &'static str,
     path: &'static str,
@@ -122,7 +126,7 @@ struct Column {
     wide: bool,
 }
 
-impl Column {
+impl PrinterColumn {
     fn to_value(&self) -> Value {
         let mut column = json!({
             "name": self.name, "type": self.kind, "jsonPath": self.path, "description": self.description,
@@ -134,34 +138,35 @@ impl Column {
     }
 }
 
-const fn text(name: &'static str, path: &'static str, description: &'static str) -> Column {
-    Column { name, kind: "string", path, description, wide: false }
+const fn text_column(name: &'static str, path: &'static str, description: &'static str) -> PrinterColumn {
+    PrinterColumn { name, kind: "string", path, description, wide: false }
 }
 
-const fn wide(column: Column) -> Column {
-    Column { wide: true, ..column }
+const fn wide_column(column: PrinterColumn) -> PrinterColumn {
+    PrinterColumn { wide: true, ..column }
 }
 
-const fn age() -> Column {
-    Column { kind: "date", ..text("Age", ".metadata.creationTimestamp", "Since when the object is there") }
+const fn age_column() -> PrinterColumn {
+    PrinterColumn { kind: "date", ..text_column("Age", ".metadata.creationTimestamp", "Age of the object") }
 }
 
-const fn programmed() -> Column {
+const fn programmed_column() -> PrinterColumn {
     let path = ".status.conditions[?(@.type==\"Programmed\")].status";
-    text("Programmed", path, "Whether the object is part of what is served")
+    text_column("Programmed", path, "Whether the object is part of the served configuration")
 }
 
-const fn address() -> Column {
-    text("Address", ".status.loadBalancer.ingress[*].ip", "Where it can be reached")
+const fn address_column() -> PrinterColumn {
+    text_column("Address", ".status.loadBalancer.ingress[*].ip", "External address")
 }
 
-fn of_plugins() -> Vec<Column> {
-    let disabled = Column { kind: "boolean", ..text("Disabled", ".disabled", "Whether the plugin is switched off") };
+fn plugin_columns() -> Vec<PrinterColumn> {
+    let disabled =
+        PrinterColumn { kind: "boolean", ..text_column("Disabled", ".disabled", "Whether the plugin is disabled") };
     vec![
-        text("Plugin-Type", ".plugin", "Name of the plugin"),
-        age(),
-        wide(disabled),
-        wide(text("Config", ".config", "Configuration of the plugin")),
-        programmed(),
+        text_column("Plugin-Type", ".plugin", "Name of the plugin"),
+        age_column(),
+        wide_column(disabled),
+        wide_column(text_column("Config", ".config", "Configuration of the plugin")),
+        programmed_column(),
     ]
 }

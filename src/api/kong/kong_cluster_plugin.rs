@@ -1,4 +1,4 @@
-//! KongClusterPlugin: a plugin with its configuration, for every namespace.
+//! KongClusterPlugin: a plugin configuration for all namespaces.
 
 use std::ops::Deref;
 
@@ -9,8 +9,8 @@ use super::plugin_settings::PluginSettings;
 use super::secret_ref;
 use crate::api::kind::{Kind, Resource};
 
-/// A plugin with its configuration, to which every namespace may refer as if it were a KongPlugin of its own. With the
-/// label `global: "true"` it runs on every route.
+/// A plugin configuration that objects in any namespace may refer to, like to a KongPlugin in the same namespace. With
+/// the label `global: "true"` it runs on every route.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(transparent)]
 #[schemars(transform = secret_ref::anywhere)]

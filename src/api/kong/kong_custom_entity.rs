@@ -1,15 +1,15 @@
-//! KongCustomEntity: an entity of some plugin's own, beside its configuration.
+//! KongCustomEntity: an entity that a plugin defines in addition to its configuration.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::schema::{free_form, unchanged};
+use super::schema::{free_form, immutable};
 use crate::api::gateway::schema::form;
 use crate::api::gateway::schema::rule::rule;
 use crate::api::kind::{Kind, Resource};
 
-/// An entity that a plugin keeps beside its configuration.
+/// An entity that a plugin defines in addition to its configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct KongCustomEntity {
     /// Type and fields of the entity.
@@ -24,33 +24,33 @@ impl Resource for KongCustomEntity {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KongCustomEntitySpec {
-    /// Name of the IngressClass whose controller is meant.
+    /// Name of the IngressClass whose controller handles the entity.
     pub controller_name: String,
-    /// Type of the entity, for example `degraphql_routes`. It cannot be changed.
+    /// Type of the entity, for example `degraphql_routes`. Immutable.
     #[serde(rename = "type")]
-    #[schemars(transform = unchanged("type", "make another object for another type"), transform = rule(
+    #[schemars(transform = immutable("type", "create another object for another type"), transform = rule(
         "!(self in ['services', 'routes', 'upstreams', 'targets', 'plugins', 'consumers', 'consumer_groups'])",
-        "entities of this type are made from other objects; use Ingress, Service, KongPlugin, KongConsumer or \
+        "entities of this type are derived from other objects; use Ingress, Service, KongPlugin, KongConsumer or \
          KongConsumerGroup",
     ))]
     pub kind: String,
     /// Fields of the entity.
     #[schemars(transform = free_form)]
     pub fields: Map<String, Value>,
-    /// The plugin that the entity belongs to. There is one entity for each object that the plugin is attached to.
+    /// The plugin that the entity belongs to. One entity is created for each object that the plugin is attached to.
     pub parent_ref: Option<CustomEntityParent>,
 }
 
-/// A plugin that an entity belongs to.
+/// The plugin of an entity.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct CustomEntityParent {
-    /// Group of the plugin: configuration.konghq.com, also when left out.
+    /// Group of the plugin; defaults to configuration.konghq.com.
     pub group: Option<String>,
-    /// Kind of the plugin: KongPlugin, also when left out, or KongClusterPlugin.
+    /// Kind of the plugin, KongPlugin or KongClusterPlugin; defaults to KongPlugin.
     #[schemars(transform = form::one_of(["KongPlugin", "KongClusterPlugin"]))]
     pub kind: Option<String>,
     /// Name of the plugin.
     pub name: String,
-    /// Namespace of a KongPlugin; another one than the entity's own needs a ReferenceGrant there.
+    /// Namespace of a KongPlugin; another namespace requires a ReferenceGrant there.
     pub namespace: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! KongLicense: taken so that manifests with one are whole; nothing here asks for a license.
+//! KongLicense: accepted so that manifests with one stay valid; Portico needs no license.
 
 use std::fmt;
 
@@ -7,13 +7,13 @@ use serde::Deserialize;
 
 use crate::api::kind::{Kind, Resource};
 
-/// The license of another product. It is accepted and has no effect: everything works without one.
+/// The license of another product. It is accepted and has no effect, since no feature requires a license.
 #[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KongLicense {
     /// Text of the license.
     pub raw_license_string: String,
-    /// Whether the license is meant to be used.
+    /// Whether the license is enabled.
     #[serde(default = "yes")]
     pub enabled: bool,
 }
@@ -22,7 +22,7 @@ impl Resource for KongLicense {
     const KIND: Kind = Kind::KongLicense;
 }
 
-/// A license is a secret.
+/// Omits the license, which is a secret.
 impl fmt::Debug for KongLicense {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("KongLicense").field("enabled", &self.enabled).finish_non_exhaustive()

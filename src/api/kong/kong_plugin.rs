@@ -1,4 +1,4 @@
-//! KongPlugin: a plugin with its configuration, for whoever of its namespace refers to it.
+//! KongPlugin: a plugin configuration for objects in its namespace.
 
 use std::ops::Deref;
 
@@ -9,8 +9,8 @@ use super::plugin_settings::PluginSettings;
 use super::secret_ref;
 use crate::api::kind::{Kind, Resource};
 
-/// A plugin with its configuration. It runs where something refers to it: by the annotation `konghq.com/plugins` of an
-/// Ingress, a route, a Service, a KongConsumer or a KongConsumerGroup, or by an `ExtensionRef` filter of an HTTPRoute.
+/// A plugin configuration. It runs where an object refers to it: by the annotation `konghq.com/plugins` of an Ingress,
+/// a route, a Service, a KongConsumer or a KongConsumerGroup, or by an `ExtensionRef` filter of an HTTPRoute.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(transparent)]
 #[schemars(transform = secret_ref::local)]

@@ -1,4 +1,4 @@
-//! KongServiceFacade: a Service under another name, with annotations of its own.
+//! KongServiceFacade: an alias for a Service with separate annotations.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -6,11 +6,11 @@ use serde::Deserialize;
 use crate::api::gateway::schema::form;
 use crate::api::kind::{Kind, Resource};
 
-/// A Service under another name. An Ingress refers to it as `backend.resource`; its annotations take the place of the
-/// Service's, so that one Service can be reached in several ways.
+/// An alias for a Service. An Ingress refers to it in `backend.resource`; its annotations replace those of the Service,
+/// so that one Service can be exposed with different settings.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct KongServiceFacade {
-    /// The Service behind it.
+    /// The backing Service.
     pub spec: KongServiceFacadeSpec,
 }
 
@@ -18,15 +18,15 @@ impl Resource for KongServiceFacade {
     const KIND: Kind = Kind::KongServiceFacade;
 }
 
-/// The Service behind it.
+/// The backing Service.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KongServiceFacadeSpec {
-    /// A Service of the same namespace.
+    /// A Service in the same namespace.
     pub backend_ref: ServiceFacadeBackend,
 }
 
-/// A Service of the same namespace.
+/// A Service in the same namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct ServiceFacadeBackend {
     /// Name of the Service.

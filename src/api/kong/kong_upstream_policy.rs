@@ -1,4 +1,4 @@
-//! KongUpstreamPolicy: how requests are shared among the endpoints of a Service, and which endpoints are asked at all.
+//! KongUpstreamPolicy: load balancing and health checks of a Service.
 
 use std::collections::BTreeMap;
 
@@ -7,13 +7,13 @@ use serde::Deserialize;
 
 use crate::api::gateway::schema::form;
 use crate::api::gateway::schema::rule::rule;
-use crate::api::gateway::schema::shape::each;
+use crate::api::gateway::schema::transforms::each;
 use crate::api::kind::{Kind, Resource};
 use schemars::transform::Transform;
 use serde_json::json;
 
-/// How requests are shared among the endpoints of a Service, and which of them are asked at all. Services of the same
-/// namespace refer to it by the annotation `konghq.com/upstream-policy`.
+/// Load balancing and health checks for Services in the same namespace that refer to it by the annotation
+/// `konghq.com/upstream-policy`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct KongUpstreamPolicy {
     /// The policy.
@@ -30,59 +30,59 @@ impl Resource for KongUpstreamPolicy {
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = algorithm_fits)]
 pub struct KongUpstreamPolicySpec {
-    /// How an endpoint is chosen; `round-robin` when left out.
+    /// Load balancing algorithm; defaults to `round-robin`.
     #[schemars(transform = form::one_of(ALGORITHMS))]
     pub algorithm: Option<String>,
-    /// Size of the ring that requests are hashed to; 10000 when left out.
+    /// Number of slots in the hash ring; defaults to 10000.
     #[schemars(range(min = 10, max = 65536))]
     pub slots: Option<i32>,
-    /// What of a request is hashed, for `consistent-hashing`.
+    /// Input of the hash, for `consistent-hashing`.
     pub hash_on: Option<UpstreamHash>,
-    /// What is hashed of a request that has not what `hashOn` names.
+    /// Input of the hash for requests that lack the input of `hashOn`.
     pub hash_on_fallback: Option<UpstreamHashFallback>,
-    /// A cookie that remembers the endpoint, for `sticky-sessions`.
+    /// Cookie that binds a client to an endpoint, for `sticky-sessions`.
     pub sticky_sessions: Option<StickySessions>,
-    /// Which endpoints are well enough to be asked.
+    /// Health checks of endpoints.
     pub healthchecks: Option<UpstreamHealthchecks>,
 }
 
 const ALGORITHMS: [&str; 5] = ["round-robin", "consistent-hashing", "least-connections", "latency", "sticky-sessions"];
 
-/// Hashing and stickiness belong to the algorithms that know them.
+/// Restricts hashing and stickiness to the algorithms that use them.
 fn algorithm_fits(schema: &mut Schema) {
     for (holds, message) in [
         (
             "!has(self.hashOn) || (has(self.algorithm) && self.algorithm in ['consistent-hashing', 'sticky-sessions'])",
-            "hashOn is set but the algorithm does not hash; set algorithm to consistent-hashing or sticky-sessions, or \
-             remove hashOn",
+            "hashOn is set but the algorithm does not use it; set algorithm to consistent-hashing or sticky-sessions, \
+             or remove hashOn",
         ),
         (
             "!has(self.hashOnFallback) || (has(self.algorithm) && self.algorithm == 'consistent-hashing')",
-            "hashOnFallback is set but the algorithm does not hash; set algorithm to consistent-hashing, or remove \
+            "hashOnFallback is set but the algorithm does not use it; set algorithm to consistent-hashing, or remove \
              hashOnFallback",
         ),
         (
             "!has(self.hashOnFallback) || !has(self.hashOn) || !has(self.hashOn.cookie)",
-            "hashOnFallback is set but hashOn.cookie never needs it, since a missing cookie is made; remove \
+            "hashOnFallback is never used with hashOn.cookie, since a missing cookie is generated; remove \
              hashOnFallback",
         ),
         (
             "!has(self.stickySessions) || (has(self.algorithm) && self.algorithm == 'sticky-sessions')",
-            "stickySessions is set but the algorithm is another; set algorithm to sticky-sessions, or remove \
+            "stickySessions is set but the algorithm does not use it; set algorithm to sticky-sessions, or remove \
              stickySessions",
         ),
         (
             "!has(self.stickySessions) || (has(self.hashOn) && has(self.hashOn.input) && self.hashOn.input == 'none' \
              && !has(self.hashOn.cookie) && !has(self.hashOn.cookiePath) && !has(self.hashOn.header) \
              && !has(self.hashOn.uriCapture) && !has(self.hashOn.queryArg))",
-            "stickySessions does not hash; write hashOn with input none and nothing else",
+            "stickySessions excludes hashing; set hashOn to input none without other fields",
         ),
     ] {
         rule(holds, message).transform(schema);
     }
 }
 
-/// What of a request is hashed. One of input, header, cookie, queryArg and uriCapture.
+/// Input of the hash: one of input, header, cookie, queryArg and uriCapture.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(
@@ -97,28 +97,28 @@ fn algorithm_fits(schema: &mut Schema) {
     ),
     transform = rule(
         "!has(self.cookiePath) || has(self.cookie)",
-        "cookiePath is set but cookie is missing; name the cookie, or remove cookiePath",
+        "cookiePath is set but cookie is missing; set cookie to its name, or remove cookiePath",
     ),
 )]
 pub struct UpstreamHash {
-    /// Address of the client, name of the consumer, path of the request, or nothing.
+    /// Client address, consumer name, request path, or none.
     #[schemars(transform = form::one_of(INPUTS))]
     pub input: Option<String>,
     /// Name of a header field whose value is hashed.
     pub header: Option<String>,
-    /// Name of a cookie whose value is hashed. A client without it is given one.
+    /// Name of a cookie whose value is hashed. Clients without it receive one.
     pub cookie: Option<String>,
-    /// Path of the cookie that is given.
+    /// Path of the generated cookie.
     pub cookie_path: Option<String>,
     /// Name of a query parameter whose value is hashed.
     pub query_arg: Option<String>,
-    /// Name of a group of the route's regular expression, whose text is hashed.
+    /// Name of a capture group of the route's regular expression whose match is hashed.
     pub uri_capture: Option<String>,
 }
 
 const INPUTS: [&str; 4] = ["ip", "consumer", "path", "none"];
 
-/// What is hashed in second place. One of input, header, queryArg and uriCapture.
+/// Fallback input of the hash: one of input, header, queryArg and uriCapture.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = rule(
@@ -126,22 +126,22 @@ const INPUTS: [&str; 4] = ["ip", "consumer", "path", "none"];
     "more than one of input, header, queryArg and uriCapture is set; keep one of them",
 ))]
 pub struct UpstreamHashFallback {
-    /// Address of the client, name of the consumer, path of the request, or nothing.
+    /// Client address, consumer name, request path, or none.
     #[schemars(transform = form::one_of(INPUTS))]
     pub input: Option<String>,
     /// Name of a header field whose value is hashed.
     pub header: Option<String>,
-    /// Has no effect: a cookie is always there, so that it is no second place.
+    /// Has no effect: a missing cookie is generated, so it cannot be a fallback.
     pub cookie: Option<String>,
-    /// Has no effect, as `cookie`.
+    /// Has no effect, like `cookie`.
     pub cookie_path: Option<String>,
     /// Name of a query parameter whose value is hashed.
     pub query_arg: Option<String>,
-    /// Name of a group of the route's regular expression, whose text is hashed.
+    /// Name of a capture group of the route's regular expression whose match is hashed.
     pub uri_capture: Option<String>,
 }
 
-/// A cookie that remembers the endpoint.
+/// Cookie that binds a client to an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StickySessions {
@@ -153,105 +153,104 @@ pub struct StickySessions {
     pub cookie_path: String,
 }
 
-/// Which endpoints are well enough to be asked.
+/// Health checks of endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct UpstreamHealthchecks {
-    /// Asks endpoints by itself, whether there are requests or not.
+    /// Active health checks, independent of client requests.
     pub active: Option<ActiveHealthcheck>,
-    /// Judges endpoints by their answers to requests.
+    /// Passive health checks, based on responses to client requests.
     pub passive: Option<PassiveHealthcheck>,
-    /// How much of the weight of all endpoints must be healthy, in percent. With less, requests are answered 503.
+    /// Minimum healthy share of the total weight of all endpoints, in percent. Below it, requests receive status 503.
     pub threshold: Option<i32>,
 }
 
-/// Questions to endpoints, whether there are requests or not.
+/// Active health checks, independent of client requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ActiveHealthcheck {
-    /// What to speak to the endpoints; http when left out. With tcp, that they take a connection is enough.
+    /// Protocol of the checks; defaults to http. For tcp, an established connection is a success.
     #[serde(rename = "type")]
     #[schemars(transform = form::one_of(CHECKS))]
     pub kind: Option<String>,
-    /// How many endpoints are asked at a time; 10 when left out.
+    /// Maximum number of concurrent checks; defaults to 10.
     #[schemars(range(min = 1))]
     pub concurrency: Option<i32>,
-    /// Header fields to ask with.
+    /// Header fields of the checks.
     #[serde(default)]
     pub headers: BTreeMap<String, Vec<String>>,
-    /// Path to ask for; / when left out.
+    /// Path of the checks; defaults to /.
     #[schemars(regex(pattern = "^/.*$"))]
     pub http_path: Option<String>,
-    /// Name to ask for in the TLS handshake.
+    /// Server name (SNI) for the TLS handshake.
     pub https_sni: Option<String>,
     /// Whether the endpoint's certificate is verified.
     pub https_verify_certificate: Option<bool>,
-    /// How long an answer is waited for, in seconds; 1 when left out.
+    /// Timeout of a check, in seconds; defaults to 1.
     #[schemars(range(min = 0))]
     pub timeout: Option<i32>,
-    /// When an endpoint is well again.
+    /// When an endpoint becomes healthy.
     pub healthy: Option<Healthy>,
-    /// When an endpoint is not well any more.
+    /// When an endpoint becomes unhealthy.
     pub unhealthy: Option<Unhealthy>,
 }
 
-/// What answers to requests say of an endpoint.
+/// Passive health checks, based on responses to client requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[schemars(
     transform = rule(
         "!has(self.healthy) || !has(self.healthy.interval)",
-        "healthy.interval is set but nothing is asked at intervals here; remove it, or move it to the active check",
+        "healthy.interval is set but passive checks have no interval; remove it, or move it to the active check",
     ),
     transform = rule(
         "!has(self.unhealthy) || !has(self.unhealthy.interval)",
-        "unhealthy.interval is set but nothing is asked at intervals here; remove it, or move it to the active check",
+        "unhealthy.interval is set but passive checks have no interval; remove it, or move it to the active check",
     ),
 )]
 pub struct PassiveHealthcheck {
-    /// What the endpoints speak; http when left out.
+    /// Protocol of the endpoints; defaults to http.
     #[serde(rename = "type")]
     #[schemars(transform = form::one_of(CHECKS))]
     pub kind: Option<String>,
-    /// When an endpoint is well again.
+    /// When an endpoint becomes healthy.
     pub healthy: Option<Healthy>,
-    /// When an endpoint is not well any more.
+    /// When an endpoint becomes unhealthy.
     pub unhealthy: Option<Unhealthy>,
 }
 
 const CHECKS: [&str; 5] = ["http", "https", "tcp", "grpc", "grpcs"];
 
-/// When an endpoint is well again.
+/// When an endpoint becomes healthy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Healthy {
-    /// Statuses that count as a success.
+    /// Status codes that count as success.
     #[schemars(transform = statuses)]
     pub http_statuses: Option<Vec<i32>>,
-    /// Seconds between two questions to a healthy endpoint; 0, also when left out: none are asked. Not in passive checks.
+    /// Seconds between checks of a healthy endpoint; 0, the default, disables them. Not allowed in passive checks.
     #[schemars(range(min = 0))]
     pub interval: Option<i32>,
-    /// How many successes in a row it takes; 0, also when left out: they do not matter.
+    /// Required number of consecutive successes; 0, the default, disables the criterion.
     #[schemars(range(min = 0))]
     pub successes: Option<i32>,
 }
 
-/// When an endpoint is not well any more.
+/// When an endpoint becomes unhealthy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Unhealthy {
-    /// Statuses that count as a failure.
+    /// Status codes that count as failure.
     #[schemars(transform = statuses)]
     pub http_statuses: Option<Vec<i32>>,
-    /// How many failures in a row it takes; 0, also when left out: they do not matter.
+    /// Required number of consecutive HTTP failures; 0, the default, disables the criterion.
     #[schemars(range(min = 0))]
     pub http_failures: Option<i32>,
-    /// Seconds between two questions to an endpoint that is not well; 0, also when left out: none are asked. Not in passive
-    /// checks.
+    /// Seconds between checks of an unhealthy endpoint; 0, the default, disables them. Not allowed in passive checks.
     #[schemars(range(min = 0))]
     pub interval: Option<i32>,
-    /// How many failures to connect in a row it takes; 0, also when left out: they do not matter.
+    /// Required number of consecutive connection failures; 0, the default, disables the criterion.
     #[schemars(range(min = 0))]
     pub tcp_failures: Option<i32>,
-    /// How many timeouts in a row it takes; 0, also when left out: they do not matter.
+    /// Required number of consecutive timeouts; 0, the default, disables the criterion.
     #[schemars(range(min = 0))]
     pub timeouts: Option<i32>,
 }

@@ -1,15 +1,16 @@
-//! Kong's resources as types of our own, so that manifests written for its ingress controller are taken as they are.
+//! Types for Kong's resources, so that manifests for Kong's ingress controller work unchanged.
 //!
 //! ```text
-//!   kong_plugin.rs, …     one file for each kind: its fields, and as attributes what may stand in them
-//!   plugin_settings.rs    what KongPlugin and KongClusterPlugin have in common     secret_ref.rs   their Secrets
-//!   control_plane.rs      what several kinds have below `spec`
+//!   kong_plugin.rs, …     one file for each kind, with validation as attributes of its fields
+//!   plugin_settings.rs    fields of KongPlugin and KongClusterPlugin     secret_ref.rs   references to Secrets
+//!   control_plane.rs      fields that several kinds have below `spec`
 //!   annotations.rs        keys of annotations and labels
-//!   schema.rs, status.rs  what the API server would ask of each kind          crd.rs   their definitions
+//!   schema.rs, status.rs  structural schemas of each kind          crd.rs   CustomResourceDefinitions
 //! ```
 //!
-//! Comments on types and fields are what `kubectl explain` shows. The schemas take whatever Kong's own take, and a cluster
-//! with Kong's definitions works as well as one with ours.
+//! `kubectl explain` shows the comments on types and fields. The schemas accept everything that Kong's schemas accept,
+//! so
+//! a cluster with Kong's definitions works as well.
 
 pub mod annotations;
 mod control_plane;

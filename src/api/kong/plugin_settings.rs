@@ -1,4 +1,4 @@
-//! What KongPlugin and KongClusterPlugin have in common: everything but where their Secrets may be.
+//! Fields of KongPlugin and KongClusterPlugin; they differ only in the namespaces of Secrets.
 
 use std::collections::BTreeMap;
 
@@ -6,13 +6,13 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::schema::{free_form, unchanged, unset};
+use super::schema::{free_form, immutable, unset};
 use super::secret_ref::{ConfigPatch, ConfigSource};
 use crate::api::gateway::schema::form;
 use crate::api::gateway::schema::rule::rule;
-use crate::api::gateway::schema::shape::each;
+use crate::api::gateway::schema::transforms::each;
 
-/// Which plugin, how it is configured and for which requests it runs.
+/// The plugin, its configuration and the requests that it runs for.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(
@@ -22,40 +22,39 @@ use crate::api::gateway::schema::shape::each;
     ),
     transform = rule(
         "!has(self.configFrom) || !has(self.configPatches)",
-        "configFrom and configPatches are both set; put everything into the Secret of configFrom, or write config in \
-         place of configFrom",
+        "configFrom and configPatches are both set; move everything into the Secret of configFrom, or use config \
+         instead of configFrom",
     ),
 )]
 pub struct PluginSettings {
-    /// Name of the plugin, for example `rate-limiting`. It cannot be changed; make another object for another plugin.
-    #[schemars(transform = unchanged("plugin", "make another object for another plugin"))]
+    /// Name of the plugin, for example `rate-limiting`. Immutable; create another object for another plugin.
+    #[schemars(transform = immutable("plugin", "create another object for another plugin"))]
     pub plugin: String,
-    /// Configuration, in the fields of the plugin. What is left out, or null, has the plugin's default.
+    /// Configuration of the plugin. Absent and null fields have the plugin's defaults.
     #[schemars(transform = free_form)]
     pub config: Option<Map<String, Value>>,
-    /// Takes the whole configuration from a key of a Secret, which holds it as JSON or YAML. Excludes `config` and
-    /// `configPatches`.
+    /// Reads the whole configuration from a key of a Secret, as JSON or YAML. Excludes `config` and `configPatches`.
     pub config_from: Option<ConfigSource>,
-    /// Puts values from Secrets into single locations of `config`, so that the rest of it can be read by everyone.
+    /// Inserts values from Secrets at single locations of `config`, so that the rest does not need to be secret.
     #[serde(default)]
     pub config_patches: Vec<ConfigPatch>,
     /// Has no effect, as in Kong since its ingress controller 1.0: attach the plugin to a consumer by the annotation
     /// `konghq.com/plugins` of the KongConsumer.
     pub consumer_ref: Option<String>,
-    /// Checks the plugin without running it.
+    /// Validates the plugin without running it.
     #[serde(default)]
     #[schemars(transform = unset)]
     pub disabled: bool,
-    /// Taken and not used, since plugins are known here by the objects that configure them.
+    /// Accepted and not used, since plugins are identified by the objects that configure them.
     #[serde(rename = "instance_name")]
     pub instance_name: Option<String>,
-    /// Other plugins before or after which this one runs, whatever their priorities are.
+    /// Other plugins that this one runs before or after, regardless of their priorities.
     pub ordering: Option<PluginOrdering>,
-    /// For requests of which protocols the plugin runs. Left out: those that the plugin was made for.
+    /// Protocols of the requests that the plugin runs for; defaults to all that the plugin supports.
     #[serde(default)]
     #[schemars(transform = each(form::one_of(PROTOCOLS)))]
     pub protocols: Vec<String>,
-    /// Has no effect; it chose between the two sides of a service mesh once.
+    /// Has no effect; it selected one side of a service mesh in old versions.
     #[serde(rename = "run_on")]
     #[schemars(transform = form::one_of(["first", "second", "all"]))]
     pub run_on: Option<String>,

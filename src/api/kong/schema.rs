@@ -1,5 +1,4 @@
-//! What the API server would ask of each kind, generated from the types beside this file, and what attributes on them say
-//! that is not said of Gateway API.
+//! Structural schemas of Kong's kinds, generated from their types, and schema transforms that only these kinds need.
 
 use schemars::{JsonSchema, Schema};
 use serde_json::{Value, json};
@@ -9,33 +8,33 @@ use super::{
     KongLicense, KongPlugin, KongServiceFacade, KongUpstreamPolicy, KongVault, TcpIngress, UdpIngress, status,
 };
 use crate::api::gateway::Channel;
-use crate::api::gateway::schema::rule::{Rule, rule};
+use crate::api::gateway::schema::rule::{CelRule, rule};
 use crate::api::gateway::schema::schema_of;
-use crate::api::gateway::schema::settle::{settle, settle_described};
+use crate::api::gateway::schema::to_structural::{to_structural, to_structural_with_descriptions};
 use crate::api::kind::{KONG_GROUP, KONG_INCUBATOR_GROUP, Kind};
 
-/// Whether this is one of Kong's kinds.
-pub fn has(kind: Kind) -> bool {
+/// Whether the kind is one of Kong's.
+pub fn is_kong_kind(kind: Kind) -> bool {
     [KONG_GROUP, KONG_INCUBATOR_GROUP].contains(&kind.group())
 }
 
-/// The structural schema of a kind, without descriptions. None for what is not Kong's.
+/// The structural schema of a kind, without descriptions. `None` for kinds of other groups.
 pub fn structural(kind: Kind) -> Option<Value> {
-    let mut schema = whole(kind)?;
-    // There are no channels here; any of them does.
-    settle(&mut schema, Channel::Standard);
+    let mut schema = derived_schema(kind)?;
+    // Kong's kinds have no channels, so the argument does not matter.
+    to_structural(&mut schema, Channel::Standard);
     Some(schema)
 }
 
-/// The same with what `kubectl explain` shows.
+/// The same with descriptions for `kubectl explain`.
 pub fn described(kind: Kind) -> Option<Value> {
-    let mut schema = whole(kind)?;
-    settle_described(&mut schema, Channel::Standard);
-    flow(&mut schema);
+    let mut schema = derived_schema(kind)?;
+    to_structural_with_descriptions(&mut schema, Channel::Standard);
+    join_description_lines(&mut schema);
     Some(schema)
 }
 
-fn whole(kind: Kind) -> Option<Value> {
+fn derived_schema(kind: Kind) -> Option<Value> {
     let mut schema = match kind {
         Kind::IngressClassParameters => object::<IngressClassParameters>(),
         Kind::KongPlugin => object::<KongPlugin>(),
@@ -52,33 +51,33 @@ fn whole(kind: Kind) -> Option<Value> {
         Kind::UdpIngress => object::<UdpIngress>(),
         _ => return None,
     };
-    if let Some(status) = status::of(kind) {
+    if let Some(status) = status::status_schema(kind) {
         schema["properties"]["status"] = status.to_value();
     }
     Some(schema)
 }
 
-/// The type is the whole object but for its head.
+/// Schema of a type that represents an object without its metadata.
 fn object<T: JsonSchema>() -> Value {
     let mut schema = schema_of::<T>().to_value();
-    // The API server has its own words about these.
+    // The API server has its own descriptions for these.
     for (name, kind) in [("apiVersion", "string"), ("kind", "string"), ("metadata", "object")] {
         schema["properties"][name] = json!({ "type": kind });
     }
     schema
 }
 
-/// Lets descriptions flow: a comment ends its lines where the source does, and `kubectl` breaks them itself.
-fn flow(node: &mut Value) {
+/// Joins the lines of each paragraph in descriptions, since `kubectl` wraps them itself.
+fn join_description_lines(node: &mut Value) {
     match node {
         Value::Object(map) => {
             if let Some(Value::String(text)) = map.get_mut("description") {
                 let paragraphs = text.split("\n\n").map(|paragraph| paragraph.replace('\n', " "));
                 *text = paragraphs.collect::<Vec<_>>().join("\n\n");
             }
-            map.values_mut().for_each(flow);
+            map.values_mut().for_each(join_description_lines);
         }
-        Value::Array(values) => values.iter_mut().for_each(flow),
+        Value::Array(values) => values.iter_mut().for_each(join_description_lines),
         _ => {}
     }
 }
@@ -89,12 +88,12 @@ pub(super) fn free_form(schema: &mut Schema) {
     schema.insert("x-kubernetes-preserve-unknown-fields".to_owned(), json!(true));
 }
 
-/// What is left out stays so, whatever we then take for it.
+/// Keeps an absent field absent in the cluster, although the type has a default.
 pub(super) fn unset(schema: &mut Schema) {
     schema.remove("default");
 }
 
-/// A field that stays what it was when the object was made.
-pub(super) fn unchanged(name: &str, remedy: &str) -> Rule {
-    rule("oldSelf == self", format!("{name} was changed; keep it, and {remedy}"))
+/// An immutable field.
+pub(super) fn immutable(name: &str, remedy: &str) -> CelRule {
+    rule("oldSelf == self", format!("{name} is immutable; {remedy}"))
 }

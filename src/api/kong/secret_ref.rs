@@ -1,12 +1,12 @@
-//! References to a key of a Secret, from a KongPlugin to its own namespace and from a KongClusterPlugin to any.
+//! References to keys of Secrets: in the same namespace for KongPlugin, in any namespace for KongClusterPlugin.
 
 use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 
-use crate::api::gateway::schema::shape::{each, field, required, without};
+use crate::api::gateway::schema::transforms::{each, field, required, without};
 use schemars::transform::Transform;
 
-/// Where to take the whole configuration from.
+/// Source of the whole configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConfigSource {
@@ -14,22 +14,22 @@ pub struct ConfigSource {
     pub secret_key_ref: SecretKeyRef,
 }
 
-/// One location of the configuration, and the Secret whose key holds its value.
+/// A location in the configuration and the Secret that contains its value.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConfigPatch {
-    /// Where in `config` the value goes, as a JSON pointer: `/redis/password`, `/add/headers`. What is missing on the way
-    /// is created; the empty pointer replaces the whole configuration.
+    /// Location in `config` as a JSON pointer: `/redis/password`, `/add/headers`. Missing parents are created; the
+    /// empty pointer replaces the whole configuration.
     pub path: String,
-    /// Where the value is taken from.
+    /// Source of the value.
     pub value_from: PatchSource,
 }
 
-/// Where the value of a patch is taken from.
+/// Source of the value of a patch.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PatchSource {
-    /// A key of a Secret. What it holds is JSON: a string stands in quotes there, `"s3cret"`.
+    /// A key of a Secret. The value is JSON, so a string is quoted: `"s3cret"`.
     pub secret_key_ref: SecretKeyRef,
 }
 
@@ -38,23 +38,23 @@ pub struct PatchSource {
 pub struct SecretKeyRef {
     /// Name of the Secret.
     pub name: String,
-    /// Key below the Secret's `data`.
+    /// Key in the Secret's `data`.
     pub key: String,
     /// Namespace of the Secret.
     pub namespace: Option<String>,
 }
 
-/// Secrets of the own namespace only.
+/// Secrets in the same namespace only.
 pub(super) fn local(schema: &mut Schema) {
-    of_references(without(["namespace"]), without(["namespace"]), schema);
+    transform_references(without(["namespace"]), without(["namespace"]), schema);
 }
 
-/// Secrets whose namespace is always said.
+/// Secrets with a required namespace.
 pub(super) fn anywhere(schema: &mut Schema) {
-    of_references(required(["namespace"]), required(["namespace"]), schema);
+    transform_references(required(["namespace"]), required(["namespace"]), schema);
 }
 
-fn of_references(in_source: impl Transform, in_patches: impl Transform, schema: &mut Schema) {
+fn transform_references(in_source: impl Transform, in_patches: impl Transform, schema: &mut Schema) {
     field("configFrom", field("secretKeyRef", in_source)).transform(schema);
     field("configPatches", each(field("valueFrom", field("secretKeyRef", in_patches)))).transform(schema);
 }

@@ -1,35 +1,35 @@
-//! The status of each kind. We write it and never read it back as a type.
+//! Schemas of `status` for each kind. Statuses have no Rust type because they are only written.
 
 use schemars::{Schema, json_schema};
 use serde_json::json;
 
 use crate::api::gateway::ObjectReference;
 use crate::api::gateway::schema::schema_of;
-use crate::api::gateway::schema::shape::keyed_by;
-use crate::api::gateway::schema::status::{by_controller, condition_list, pending};
+use crate::api::gateway::schema::status::{by_controller, condition_list, pending_condition};
+use crate::api::gateway::schema::transforms::keyed_by;
 use crate::api::kind::Kind;
 
-/// The schema of `status`. None for a kind that has none.
-pub(super) fn of(kind: Kind) -> Option<Schema> {
+/// The schema of `status`. `None` for a kind without status.
+pub(super) fn status_schema(kind: Kind) -> Option<Schema> {
     let mut status = match kind {
         Kind::KongConsumer | Kind::KongConsumerGroup => {
             let mut status = json_schema!({
                 "type": "object",
                 "properties": { "conditions": condition_list(Some(8)), "konnect": konnect() },
             });
-            status.insert("default".to_owned(), json!({ "conditions": [pending("Programmed")] }));
+            status.insert("default".to_owned(), json!({ "conditions": [pending_condition("Programmed")] }));
             status
         }
         Kind::KongVault => {
             json_schema!({
                 "type": "object",
-                "properties": { "conditions": programmed(), "konnect": konnect() },
+                "properties": { "conditions": programmed_conditions(), "konnect": konnect() },
             })
         }
         Kind::KongPlugin | Kind::KongClusterPlugin | Kind::KongCustomEntity | Kind::KongServiceFacade => {
-            json_schema!({ "type": "object", "properties": { "conditions": programmed() } })
+            json_schema!({ "type": "object", "properties": { "conditions": programmed_conditions() } })
         }
-        // Kong's have no conditions. Ours say what of the object has no effect.
+        // Kong's definition has no conditions; Portico's report the parts of the object without effect.
         Kind::KongIngress => {
             json_schema!({ "type": "object", "properties": { "conditions": condition_list(Some(8)) } })
         }
@@ -41,17 +41,17 @@ pub(super) fn of(kind: Kind) -> Option<Schema> {
         Kind::KongLicense => controllers(),
         _ => return None,
     };
-    status.insert("description".to_owned(), json!("What became of the object. Portico writes it."));
+    status.insert("description".to_owned(), json!("Status of the object, written by Portico."));
     Some(status)
 }
 
-fn programmed() -> Schema {
+fn programmed_conditions() -> Schema {
     let mut conditions = condition_list(Some(8));
-    conditions.insert("default".to_owned(), json!([pending("Programmed")]));
+    conditions.insert("default".to_owned(), json!([pending_condition("Programmed")]));
     conditions
 }
 
-/// What a hosted control plane would say.
+/// Status of a hosted control plane.
 fn konnect() -> Schema {
     json_schema!({
         "type": "object",
@@ -64,7 +64,7 @@ fn konnect() -> Schema {
     })
 }
 
-/// Conditions by the controller that wrote them.
+/// Conditions per controller.
 fn controllers() -> Schema {
     let mut controllers = json_schema!({
         "type": "array",
@@ -74,7 +74,7 @@ fn controllers() -> Schema {
             "properties": {
                 "controllerName": { "type": "string" },
                 "controllerRef": controller_ref(),
-                "conditions": programmed(),
+                "conditions": programmed_conditions(),
             },
         },
     });
@@ -82,7 +82,7 @@ fn controllers() -> Schema {
     json_schema!({ "type": "object", "properties": { "controllers": controllers } })
 }
 
-/// The object that stands for a controller.
+/// Reference to the object that represents a controller.
 fn controller_ref() -> Schema {
     let mut reference = schema_of::<ObjectReference>();
     reference.insert("required".to_owned(), json!(["name"]));

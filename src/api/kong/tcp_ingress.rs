@@ -1,4 +1,4 @@
-//! TCPIngress: connections to a port, by the name they ask for or as they come. Deprecated in favor of TCPRoute.
+//! TCPIngress: routing of TCP and TLS connections by port and server name. Deprecated in favor of TCPRoute.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -6,10 +6,10 @@ use serde::Deserialize;
 use crate::api::gateway::schema::form;
 use crate::api::kind::{Kind, Resource};
 
-/// Connections to a port, sent to a Service as they are. TCPRoute and TLSRoute of the Gateway API are the newer way.
+/// Forwards connections to a port to a Service. TCPRoute and TLSRoute of the Gateway API replace it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct TcpIngress {
-    /// Ports, and the Services behind them.
+    /// Ports and their backends.
     #[serde(default)]
     pub spec: TcpIngressSpec,
 }
@@ -18,30 +18,30 @@ impl Resource for TcpIngress {
     const KIND: Kind = Kind::TcpIngress;
 }
 
-/// Ports, and the Services behind them.
+/// Ports and their backends.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct TcpIngressSpec {
-    /// Which connections go to which Service.
+    /// Routing rules.
     #[serde(default)]
     pub rules: Vec<TcpIngressRule>,
-    /// Certificates for the hosts of rules.
+    /// Certificates for the hosts of the rules.
     #[serde(default)]
     pub tls: Vec<TcpIngressTls>,
 }
 
-/// Connections to a port, and where they go.
+/// A port and the backend of its connections.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct TcpIngressRule {
-    /// The name that the client asks for in its TLS handshake. Left out: every connection to the port.
+    /// Server name (SNI) of the TLS handshake; if absent, the rule matches every connection to the port.
     pub host: Option<String>,
     /// The port that clients connect to.
     #[schemars(transform = form::port)]
     pub port: i32,
-    /// Where the connections go.
+    /// The backend of the connections.
     pub backend: StreamIngressBackend,
 }
 
-/// A port of a Service of the same namespace.
+/// A port of a Service in the same namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StreamIngressBackend {
@@ -53,13 +53,13 @@ pub struct StreamIngressBackend {
     pub service_port: i32,
 }
 
-/// A certificate, and the hosts that it is for.
+/// A certificate and its hosts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TcpIngressTls {
-    /// The hosts that the certificate is for.
+    /// The hosts of the certificate.
     #[serde(default)]
     pub hosts: Vec<String>,
-    /// Name of a Secret of the same namespace, of type kubernetes.io/tls.
+    /// Name of a Secret in the same namespace, of type kubernetes.io/tls.
     pub secret_name: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! UDPIngress: datagrams to a port. Deprecated in favor of UDPRoute.
+//! UDPIngress: routing of UDP datagrams by port. Deprecated in favor of UDPRoute.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -7,10 +7,10 @@ use super::tcp_ingress::StreamIngressBackend;
 use crate::api::gateway::schema::form;
 use crate::api::kind::{Kind, Resource};
 
-/// Datagrams to a port, sent to a Service as they are. UDPRoute of the Gateway API is the newer way.
+/// Forwards datagrams to a port to a Service. UDPRoute of the Gateway API replaces it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct UdpIngress {
-    /// Ports, and the Services behind them.
+    /// Ports and their backends.
     #[serde(default)]
     pub spec: UdpIngressSpec,
 }
@@ -19,20 +19,20 @@ impl Resource for UdpIngress {
     const KIND: Kind = Kind::UdpIngress;
 }
 
-/// Ports, and the Services behind them.
+/// Ports and their backends.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct UdpIngressSpec {
-    /// Which datagrams go to which Service.
+    /// Routing rules.
     #[serde(default)]
     pub rules: Vec<UdpIngressRule>,
 }
 
-/// Datagrams to a port, and where they go.
+/// A port and the backend of its datagrams.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct UdpIngressRule {
     /// The port that clients send to.
     #[schemars(transform = form::port)]
     pub port: i32,
-    /// Where the datagrams go.
+    /// The backend of the datagrams.
     pub backend: StreamIngressBackend,
 }

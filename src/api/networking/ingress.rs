@@ -1,4 +1,4 @@
-//! Ingress: which hosts and paths go to which Service.
+//! Ingress: routing of hosts and paths to Services.
 
 use serde::Deserialize;
 
@@ -17,9 +17,9 @@ impl Resource for Ingress {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IngressSpec {
-    /// The annotation of older days goes before it.
+    /// The annotation `kubernetes.io/ingress.class` takes precedence.
     pub ingress_class_name: Option<String>,
-    /// What no rule matches goes there.
+    /// Backend of requests that match no rule.
     pub default_backend: Option<IngressBackend>,
     #[serde(default)]
     pub rules: Vec<IngressRule>,
@@ -29,9 +29,9 @@ pub struct IngressSpec {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct IngressRule {
-    /// None or empty for every host; `*.` at the start for one label, whatever it is.
+    /// Absent or empty for every host; a leading `*.` matches exactly one label.
     pub host: Option<String>,
-    /// Without it the rule says nothing but that there is this host.
+    /// If absent, the rule only declares the host.
     pub http: Option<HttpIngressRules>,
 }
 
@@ -44,12 +44,12 @@ pub struct HttpIngressRules {
 #[serde(rename_all = "camelCase")]
 pub struct HttpIngressPath {
     pub path: Option<String>,
-    /// `Exact`, `Prefix` or `ImplementationSpecific`, which absence counts as.
+    /// `Exact`, `Prefix` or `ImplementationSpecific`, which is also the default.
     pub path_type: Option<String>,
     pub backend: IngressBackend,
 }
 
-/// One of the two.
+/// Exactly one field is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct IngressBackend {
     pub service: Option<IngressService>,
@@ -62,18 +62,18 @@ pub struct IngressService {
     pub port: Option<IngressServicePort>,
 }
 
-/// One of the two; a port 0 counts as not written.
+/// Exactly one field is set; port 0 counts as absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct IngressServicePort {
     pub name: Option<String>,
     pub number: Option<i32>,
 }
 
-/// Any object of the Ingress's namespace.
+/// Any object in the namespace of the Ingress.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IngressResource {
-    /// None for the core group.
+    /// `None` for the core group.
     pub api_group: Option<String>,
     pub kind: String,
     pub name: String,
@@ -84,6 +84,6 @@ pub struct IngressResource {
 pub struct IngressTls {
     #[serde(default)]
     pub hosts: Vec<String>,
-    /// In the Ingress's namespace. Without one the default certificate is meant.
+    /// In the namespace of the Ingress. If absent, the default certificate is used.
     pub secret_name: Option<String>,
 }

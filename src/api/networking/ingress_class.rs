@@ -1,4 +1,4 @@
-//! IngressClass: which controller serves the Ingresses that name this class.
+//! IngressClass: the controller of all Ingresses with this class.
 
 use serde::Deserialize;
 
@@ -21,11 +21,11 @@ pub struct IngressClassSpec {
     pub parameters: Option<IngressClassParametersReference>,
 }
 
-/// Settings that all Ingresses of the class share.
+/// Reference to settings for all Ingresses of the class.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IngressClassParametersReference {
-    /// None for the core group.
+    /// `None` for the core group.
     pub api_group: Option<String>,
     pub kind: String,
     pub name: String,

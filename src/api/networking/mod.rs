@@ -1,4 +1,4 @@
-//! The group networking.k8s.io, cut down to the fields we read: Ingress and IngressClass.
+//! The group networking.k8s.io, reduced to the fields that Portico reads: Ingress and IngressClass.
 
 mod ingress;
 mod ingress_class;

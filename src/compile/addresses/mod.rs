@@ -1,13 +1,13 @@
-//! Which addresses a Gateway listens on, and which it tells the world.
+//! Assigns addresses to Gateways: those to listen on, and those to write into the status.
 //!
 //! ```text
-//!   pool:      status.addresses ──remembered──▶ Assigned: these very addresses, the listeners' own ports
-//!   services:  the Gateway's Service ─────────▶ Assigned: all interfaces, the Service's target ports
+//!   pool:      status.addresses ──remembered──▶ AssignedAddresses: the same addresses, the listeners' own ports
+//!   services:  the Gateway's Service ─────────▶ AssignedAddresses: all interfaces, the Service's target ports
 //! ```
 //!
-//! The only part of compiling with a memory, so it is an input of `compile` and not a part of it: a Gateway keeps its
-//! address, whatever comes and goes beside it. In a cluster what is written there is what all replicas hold to, so that
-//! neither a restart nor another leader moves anything.
+//! Assignment is the only stateful part of compilation, and therefore an input of `compile`: a Gateway keeps its
+//! address when other Gateways come and go. In a cluster all replicas follow the Gateways' status, so that neither a
+//! restart nor a change of leader moves an address.
 
 mod pool;
 mod services;
@@ -17,158 +17,161 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-pub use pool::Pool;
-pub use services::{Front, asked_for};
+pub use pool::GatewayAddressPool;
+pub use services::{GatewayService, requested_service_address};
 
-use super::verdict::Problem;
+use super::verdict::FieldDiagnostic;
 use crate::api::ObjectKey;
 use crate::api::core::ServiceType;
 use crate::api::gateway::GatewaySpec;
 
-/// Where addresses come from.
+/// The source of addresses.
 #[derive(Clone, Debug)]
-pub enum Provider {
-    /// Addresses of the machine or network we run on; each Gateway gets one for itself.
-    Pool(Pool),
+pub enum AddressProvider {
+    /// Addresses of the machine or network; each Gateway gets a separate one.
+    Pool(GatewayAddressPool),
     /// A Service for each Gateway, to which the cluster gives an address.
     Services(ServiceType),
 }
 
-/// What outlives this process.
+/// State that survives a restart because the API server stores it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Memory {
-    /// `status.addresses` of the Gateways of an API server, also of those that have none. Who is not in here came from a file.
-    pub written: BTreeMap<ObjectKey, Vec<IpAddr>>,
-    /// What the Services in front of the Gateways say.
-    pub fronts: BTreeMap<ObjectKey, Front>,
+pub struct AddressState {
+    /// `status.addresses` of the API server's Gateways, possibly empty. Gateways from files are not in this map.
+    pub status_addresses: BTreeMap<ObjectKey, Vec<IpAddr>>,
+    /// The state of the Services in front of Gateways.
+    pub gateway_services: BTreeMap<ObjectKey, GatewayService>,
     /// All interfaces of each address family that the Pod has, for Gateways behind Services.
     pub interfaces: Vec<IpAddr>,
-    /// Of all Pods of ours, for Gateways behind Services: what is sent to one comes back to us.
-    pub replicas: BTreeSet<IpAddr>,
-    /// Gateways of an API server may be given new addresses. The other replicas wait until they are written.
-    pub leading: bool,
+    /// Addresses of all Portico Pods, for Gateways behind Services: requests sent there would loop.
+    pub replica_addresses: BTreeSet<IpAddr>,
+    /// Whether this replica assigns new addresses. Other replicas wait until the leader has written them to the status.
+    pub is_leader: bool,
 }
 
-/// The addresses of every Gateway of ours.
+/// The addresses of all served Gateways.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Addresses {
-    assigned: BTreeMap<ObjectKey, Assigned>,
-    replicas: BTreeSet<IpAddr>,
+pub struct GatewayAddresses {
+    assigned: BTreeMap<ObjectKey, AssignedAddresses>,
+    replica_addresses: BTreeSet<IpAddr>,
 }
 
-/// What became of one Gateway's addresses.
+/// The addresses of one Gateway, with diagnostics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Assigned {
-    /// To listen on; empty if anything is wrong.
-    pub bind: Vec<IpAddr>,
-    pub ports: Ports,
-    /// To tell the world: IP addresses, or names that a balancer has.
-    pub reported: Vec<String>,
-    /// Addresses of a type that cannot be used.
-    pub unsupported: Vec<Problem>,
-    /// Addresses that are not ours to use.
-    pub unusable: Vec<Problem>,
-    /// There is no address, or not yet.
-    pub unassigned: Vec<Problem>,
-    /// What keeps nothing from being served, but is not as it was asked for.
-    pub remarks: Vec<Problem>,
-    /// Those of `bind` that came from the pool and not from the Gateway; they stay with it.
+pub struct AssignedAddresses {
+    /// Addresses to listen on; empty if there is an error.
+    pub bind_addresses: Vec<IpAddr>,
+    pub ports: PortMapping,
+    /// Addresses for the status: IP addresses, or host names of a load balancer.
+    pub reported_addresses: Vec<String>,
+    /// Diagnostics about addresses of unsupported types.
+    pub unsupported: Vec<FieldDiagnostic>,
+    /// Diagnostics about addresses that cannot be used.
+    pub unusable: Vec<FieldDiagnostic>,
+    /// Diagnostics about missing addresses.
+    pub unassigned: Vec<FieldDiagnostic>,
+    /// Diagnostics that do not prevent the Gateway from being served.
+    pub notes: Vec<FieldDiagnostic>,
+    /// The addresses in `bind` that were taken from the pool, which stay assigned.
     from_pool: Vec<IpAddr>,
 }
 
-/// On which port of ours clients of a listener's port arrive.
+/// Maps the port of a listener to the port that this process binds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Ports {
-    /// On the same.
+pub enum PortMapping {
+    /// The listener's own port.
     #[default]
     Same,
-    /// On that to which the Service sends them; a port that is not in here is not open yet.
-    Sent(BTreeMap<u16, u16>),
+    /// The target port of the Service; a listener port that is missing here is not open yet.
+    Mapped(BTreeMap<u16, u16>),
 }
 
-impl Addresses {
-    pub fn of(&self, gateway: &ObjectKey) -> Option<&Assigned> {
+impl GatewayAddresses {
+    pub fn get(&self, gateway: &ObjectKey) -> Option<&AssignedAddresses> {
         self.assigned.get(gateway)
     }
 
-    /// The addresses of all Pods of ours.
-    pub fn replicas(&self) -> &BTreeSet<IpAddr> {
-        &self.replicas
+    /// The addresses of all Portico Pods.
+    pub fn replica_addresses(&self) -> &BTreeSet<IpAddr> {
+        &self.replica_addresses
     }
 
-    /// The ports of ours to which Services send clients, each with the Gateway whose clients they are. No two Gateways
-    /// have one, since only one of the Services that say so counts.
-    pub fn sent(&self) -> impl Iterator<Item = (u16, &ObjectKey)> {
+    /// The target ports of Services, each with its Gateway. No two Gateways share a target port, because conflicting
+    /// Services are ignored.
+    pub fn service_target_ports(&self) -> impl Iterator<Item = (u16, &ObjectKey)> {
         self.assigned.iter().flat_map(|(gateway, assigned)| {
-            let ports = if let Ports::Sent(ports) = &assigned.ports { Some(ports.values().copied()) } else { None };
+            let ports =
+                if let PortMapping::Mapped(ports) = &assigned.ports { Some(ports.values().copied()) } else { None };
             ports.into_iter().flatten().map(move |port| (port, gateway))
         })
     }
 
-    /// Gives every Gateway its addresses, in the order given, and says whether anything changed. Gateways that are no
-    /// longer there give theirs back.
+    /// Assigns addresses to every Gateway, in the given order, and returns whether anything changed. Addresses of
+    /// Gateways that no longer exist become free.
     pub fn assign<'a>(
         &mut self,
-        provider: &Provider,
-        memory: &Memory,
+        provider: &AddressProvider,
+        memory: &AddressState,
         gateways: impl Iterator<Item = (&'a ObjectKey, &'a GatewaySpec)> + Clone,
     ) -> bool {
         let next = match provider {
-            Provider::Pool(pool) => pool::assign(pool, memory, &self.assigned, gateways),
-            Provider::Services(kind) => {
+            AddressProvider::Pool(pool) => pool::assign(pool, memory, &self.assigned, gateways),
+            AddressProvider::Services(kind) => {
                 gateways.map(|(key, spec)| (key.clone(), services::assign_one(*kind, memory, key, spec))).collect()
             }
         };
-        let changed = self.assigned != next || self.replicas != memory.replicas;
+        let changed = self.assigned != next || self.replica_addresses != memory.replica_addresses;
         self.assigned = next;
-        self.replicas.clone_from(&memory.replicas);
+        self.replica_addresses.clone_from(&memory.replica_addresses);
         changed
     }
 }
 
-impl Ports {
-    /// None if the port is not open yet.
-    pub fn of(&self, listener: u16) -> Option<u16> {
+impl PortMapping {
+    /// `None` if the port is not open yet.
+    pub fn bound_port(&self, listener: u16) -> Option<u16> {
         match self {
-            Ports::Same => Some(listener),
-            Ports::Sent(ports) => ports.get(&listener).copied(),
+            PortMapping::Same => Some(listener),
+            PortMapping::Mapped(ports) => ports.get(&listener).copied(),
         }
     }
 }
 
-/// What a Gateway asks for in one entry of `spec.addresses`.
-enum Wish {
+/// One entry of a Gateway's `spec.addresses`.
+enum AddressRequest {
     Any,
-    This(IpAddr),
+    Specific(IpAddr),
 }
 
-/// Reads an entry; what cannot be had is a problem of the result.
-fn wish(spec: &GatewaySpec, index: usize, result: &mut Assigned) -> Option<Wish> {
+/// Parses an entry; adds a diagnostic to the result if it is not supported.
+fn parse_request(spec: &GatewaySpec, index: usize, result: &mut AssignedAddresses) -> Option<AddressRequest> {
     let wanted = &spec.addresses[index];
     let field = format!("spec.addresses[{index}]");
     if wanted.kind != "IPAddress" {
-        let message = format!("addresses of type {} cannot be served", wanted.kind);
-        let remedy = "use type IPAddress, or leave the addresses out to get one";
-        result.unsupported.push(Problem::new(format!("{field}.type"), message, remedy));
+        let message = format!("addresses of type {} are not supported", wanted.kind);
+        let remedy = "use type IPAddress, or remove the addresses to get one assigned";
+        result.unsupported.push(FieldDiagnostic::new(format!("{field}.type"), message, remedy));
         return None;
     }
     if wanted.routability.as_deref().is_some_and(|routability| !routability.is_empty()) {
-        let message = "a routability cannot be asked for";
-        result.unsupported.push(Problem::new(format!("{field}.routability"), message, "leave it out"));
+        let message = "routability is not supported";
+        result.unsupported.push(FieldDiagnostic::new(format!("{field}.routability"), message, "remove it"));
         return None;
     }
-    let Some(value) = wanted.value.as_deref().filter(|value| !value.is_empty()) else { return Some(Wish::Any) };
+    let Some(value) = wanted.value.as_deref().filter(|value| !value.is_empty()) else {
+        return Some(AddressRequest::Any);
+    };
     match value.parse() {
-        Ok(address) => Some(Wish::This(address)),
+        Ok(address) => Some(AddressRequest::Specific(address)),
         Err(_) => {
             let message = format!("{value:?} is not an IP address");
             let remedy = "write it like 192.0.2.1 or 2001:db8::1";
-            result.unusable.push(Problem::new(format!("{field}.value"), message, remedy));
+            result.unusable.push(FieldDiagnostic::new(format!("{field}.value"), message, remedy));
             None
         }
     }
 }
 
-fn explicit(spec: &GatewaySpec) -> impl Iterator<Item = IpAddr> + '_ {
+fn requested_addresses(spec: &GatewaySpec) -> impl Iterator<Item = IpAddr> + '_ {
     spec.addresses.iter().filter_map(|address| address.value.as_ref()?.parse().ok())
 }

@@ -1,42 +1,42 @@
-//! Addresses of a pool: what a Gateway asks for or had before, or the lowest free one.
+//! Assigns addresses from a pool: the requested one, the previous one, or the lowest free one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::{Assigned, Memory, Wish, explicit, wish};
+use super::{AddressRequest, AddressState, AssignedAddresses, parse_request, requested_addresses};
 use crate::api::ObjectKey;
 use crate::api::gateway::GatewaySpec;
-use crate::compile::verdict::Problem;
+use crate::compile::verdict::FieldDiagnostic;
 
-/// The addresses that Gateways may have.
+/// The addresses that Gateways may get.
 #[derive(Clone, Debug)]
-pub struct Pool {
+pub struct GatewayAddressPool {
     ranges: Vec<IpNet>,
-    /// Given by the operator: then an address outside of it is not usable, whether or not it could be bound.
-    explicit: bool,
-    /// What is reported for a Gateway that listens on all interfaces, which any Gateway may ask for without explicit ranges.
-    host: Vec<IpAddr>,
+    /// Whether the operator configured the ranges; if so, addresses outside of them are not usable.
+    is_explicit: bool,
+    /// Reported for a Gateway that listens on all interfaces. Without explicit ranges, any Gateway may request that.
+    host_addresses: Vec<IpAddr>,
 }
 
-impl Pool {
-    /// 127.0.0.1, 127.0.0.2 and so on, for use on one's own machine. `host` as for `explicit`.
-    pub fn loopback(host: Vec<IpAddr>) -> Self {
+impl GatewayAddressPool {
+    /// 127.0.0.1, 127.0.0.2 and so on, for local use. `host` as for `explicit`.
+    pub fn loopback(host_addresses: Vec<IpAddr>) -> Self {
         let all = Ipv4Net::new(Ipv4Addr::LOCALHOST, 8).expect("8 is a prefix length of IPv4").trunc();
-        Pool { ranges: vec![IpNet::V4(all)], explicit: false, host }
+        GatewayAddressPool { ranges: vec![IpNet::V4(all)], is_explicit: false, host_addresses }
     }
 
     /// The operator's ranges, in their order. An unspecified address (`0.0.0.0`, `::`) means all interfaces and is
     /// reported as `host`.
-    pub fn explicit(ranges: Vec<IpNet>, host: Vec<IpAddr>) -> Self {
-        Pool { ranges, explicit: true, host }
+    pub fn explicit(ranges: Vec<IpNet>, host_addresses: Vec<IpAddr>) -> Self {
+        GatewayAddressPool { ranges, is_explicit: true, host_addresses }
     }
 
     fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.ranges.iter().flat_map(|range| {
-            let whole = !self.explicit;
-            // The network address of the loopback range, 127.0.0.0, is not one to listen on.
+            let whole = !self.is_explicit;
+            // 127.0.0.0, the network address of the loopback range, cannot be listened on.
             range.hosts().filter(move |address| !whole || *address != IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)))
         })
     }
@@ -45,64 +45,64 @@ impl Pool {
         self.ranges.iter().any(|range| range.contains(&address) || range.addr().is_unspecified())
     }
 
-    /// The addresses of the pool that mean all interfaces.
+    /// The unspecified addresses in the pool.
     fn all_interfaces(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.ranges.iter().map(IpNet::addr).filter(IpAddr::is_unspecified)
     }
 
-    /// Whether an address of it can be had by several Gateways only, so that nobody has to agree on who has which.
+    /// Whether Gateways share all addresses of the pool, so that replicas need not agree on the assignment.
     fn is_shared(&self) -> bool {
         self.ranges.iter().all(|range| range.addr().is_unspecified())
     }
 
-    /// The address of the pool that was written as this one; None if the pool has it no longer.
-    fn behind(&self, written: IpAddr) -> Option<IpAddr> {
+    /// The pool's address for an address in a status; `None` if the pool no longer contains it.
+    fn pool_address(&self, written: IpAddr) -> Option<IpAddr> {
         let single = |range: &&IpNet| !range.addr().is_unspecified() && range.contains(&written);
         self.ranges.iter().find(single).map(|_| written).or_else(|| self.all_interfaces().next())
     }
 
     fn reported(&self, address: IpAddr) -> Vec<IpAddr> {
         if address.is_unspecified() {
-            self.host.iter().copied().filter(|host| host.is_ipv4() == address.is_ipv4()).collect()
+            self.host_addresses.iter().copied().filter(|host| host.is_ipv4() == address.is_ipv4()).collect()
         } else {
             vec![address]
         }
     }
 }
 
-/// Gives every Gateway its addresses, the one that comes first before the others.
+/// Assigns addresses to every Gateway; earlier Gateways take precedence.
 pub(super) fn assign<'a>(
-    pool: &Pool,
-    memory: &Memory,
-    before: &BTreeMap<ObjectKey, Assigned>,
+    pool: &GatewayAddressPool,
+    memory: &AddressState,
+    before: &BTreeMap<ObjectKey, AssignedAddresses>,
     gateways: impl Iterator<Item = (&'a ObjectKey, &'a GatewaySpec)> + Clone,
-) -> BTreeMap<ObjectKey, Assigned> {
-    let mut kept = settle(pool, memory, before, gateways.clone());
+) -> BTreeMap<ObjectKey, AssignedAddresses> {
+    let mut kept = kept_addresses(pool, memory, before, gateways.clone());
     let mut taken: BTreeSet<IpAddr> = kept.values().flatten().copied().collect();
-    taken.extend(gateways.clone().flat_map(|(_, spec)| explicit(spec)));
+    taken.extend(gateways.clone().flat_map(|(_, spec)| requested_addresses(spec)));
     let assigned = gateways.map(|(key, spec)| {
         let own = kept.remove(key).unwrap_or_default();
-        let wait = memory.written.contains_key(key) && !memory.leading && !pool.is_shared();
+        let wait = memory.status_addresses.contains_key(key) && !memory.is_leader && !pool.is_shared();
         let mut assigned = assign_one(pool, spec, own, wait, &mut taken);
-        assigned.remarks.extend(memory.fronts.get(key).and_then(|front| front.problem.clone()));
+        assigned.notes.extend(memory.gateway_services.get(key).and_then(|front| front.problem.clone()));
         (key.clone(), assigned)
     });
     assigned.collect()
 }
 
-/// What each Gateway had before and may keep.
+/// The addresses that each Gateway had before and may keep.
 ///
-/// The leader trusts itself first, since what it gave may not be written yet; the others hold to what is written. Of two
-/// Gateways with the same claim the first keeps the address.
-fn settle<'a>(
-    pool: &Pool,
-    memory: &Memory,
-    before: &BTreeMap<ObjectKey, Assigned>,
+/// The leader prefers its own assignment, which may not be written yet; other replicas follow the status. If two
+/// Gateways claim the same address, the first keeps it.
+fn kept_addresses<'a>(
+    pool: &GatewayAddressPool,
+    memory: &AddressState,
+    before: &BTreeMap<ObjectKey, AssignedAddresses>,
     gateways: impl Iterator<Item = (&'a ObjectKey, &'a GatewaySpec)>,
 ) -> BTreeMap<ObjectKey, Vec<IpAddr>> {
     let mut kept = BTreeMap::new();
     let mut claimed = BTreeSet::new();
-    // Without the exclusive right to what others rely on.
+    // Claims from this replica's memory alone, which yield to addresses in a status.
     let mut weak = Vec::new();
     let mut grant = |key: &ObjectKey, addresses: Vec<IpAddr>| {
         let mut free = Vec::new();
@@ -115,16 +115,16 @@ fn settle<'a>(
     };
     for (key, spec) in gateways {
         let had = before.get(key).map(|assigned| assigned.from_pool.clone()).unwrap_or_default();
-        let Some(written) = memory.written.get(key) else {
+        let Some(written) = memory.status_addresses.get(key) else {
             grant(key, had);
             continue;
         };
         let mut remembered: Vec<IpAddr> = Vec::new();
-        for address in written.iter().filter(|address| explicit(spec).all(|asked| asked != **address)) {
-            let address = pool.behind(*address).filter(|address| !remembered.contains(address));
-            remembered.extend(address.filter(|_| remembered.len() < wanted(spec)));
+        for address in written.iter().filter(|address| requested_addresses(spec).all(|asked| asked != **address)) {
+            let address = pool.pool_address(*address).filter(|address| !remembered.contains(address));
+            remembered.extend(address.filter(|_| remembered.len() < needed_count(spec)));
         }
-        match (memory.leading, had.is_empty(), remembered.is_empty()) {
+        match (memory.is_leader, had.is_empty(), remembered.is_empty()) {
             (true, false, _) => grant(key, had),
             (true, true, _) | (false, _, false) => grant(key, remembered),
             (false, _, true) => weak.push((key, had)),
@@ -136,28 +136,34 @@ fn settle<'a>(
     kept
 }
 
-/// How many addresses of the pool a Gateway needs.
-fn wanted(spec: &GatewaySpec) -> usize {
+/// The number of pool addresses that a Gateway needs.
+fn needed_count(spec: &GatewaySpec) -> usize {
     let open = spec.addresses.iter().filter(|address| address.value.as_deref().is_none_or(str::is_empty)).count();
     if spec.addresses.is_empty() { 1 } else { open }
 }
 
-fn assign_one(pool: &Pool, spec: &GatewaySpec, own: Vec<IpAddr>, wait: bool, taken: &mut BTreeSet<IpAddr>) -> Assigned {
-    let mut result = Assigned::default();
+fn assign_one(
+    pool: &GatewayAddressPool,
+    spec: &GatewaySpec,
+    own: Vec<IpAddr>,
+    wait: bool,
+    taken: &mut BTreeSet<IpAddr>,
+) -> AssignedAddresses {
+    let mut result = AssignedAddresses::default();
     let mut own = own.into_iter();
-    let mut from_pool = |result: &mut Assigned, field: String| {
+    let mut from_pool = |result: &mut AssignedAddresses, field: String| {
         let lowest = || pool.addresses().find(|address| address.is_unspecified() || !taken.contains(address));
         let Some(address) = own.next().or_else(|| if wait { None } else { lowest() }) else {
-            result.unassigned.push(if wait { not_yet(field) } else { exhausted(field) });
+            result.unassigned.push(if wait { not_assigned_yet(field) } else { pool_exhausted(field) });
             return;
         };
         taken.insert(address);
-        // All interfaces of the other family too, if the pool has them: no Gateway that comes later could use them
-        // any better, and this one would be deaf to half of the clients.
+        // Add all interfaces of the other family too, if the pool has them. No other Gateway could use them better, and
+        // clients of that family could not connect otherwise.
         let all = pool.all_interfaces().filter(|_| address.is_unspecified());
         for address in std::iter::once(address).chain(all) {
-            if !result.bind.contains(&address) {
-                result.bind.push(address);
+            if !result.bind_addresses.contains(&address) {
+                result.bind_addresses.push(address);
                 result.from_pool.push(address);
             }
         }
@@ -167,33 +173,35 @@ fn assign_one(pool: &Pool, spec: &GatewaySpec, own: Vec<IpAddr>, wait: bool, tak
     }
     for index in 0..spec.addresses.len() {
         let field = format!("spec.addresses[{index}]");
-        match wish(spec, index, &mut result) {
-            Some(Wish::Any) => from_pool(&mut result, field),
-            Some(Wish::This(address)) if !pool.explicit || pool.contains(address) => result.bind.push(address),
-            Some(Wish::This(address)) => {
-                let message = format!("{address} is not in the address pool of this Portico");
-                let remedy = "use an address of --gateway-address-pool, or leave the value out to get one";
-                result.unusable.push(Problem::new(format!("{field}.value"), message, remedy));
+        match parse_request(spec, index, &mut result) {
+            Some(AddressRequest::Any) => from_pool(&mut result, field),
+            Some(AddressRequest::Specific(address)) if !pool.is_explicit || pool.contains(address) => {
+                result.bind_addresses.push(address)
+            }
+            Some(AddressRequest::Specific(address)) => {
+                let message = format!("{address} is not in Portico's address pool");
+                let remedy = "use an address of --gateway-address-pool, or remove the value to get one assigned";
+                result.unusable.push(FieldDiagnostic::new(format!("{field}.value"), message, remedy));
             }
             None => {}
         }
     }
     if !(result.unsupported.is_empty() && result.unusable.is_empty()) {
-        // All or nothing: a Gateway that answers on half of what was asked for is harder to understand than one that
-        // does not. What it had from the pool stays reserved.
-        result.bind.clear();
+        // All or nothing: a partially served Gateway is harder to understand than one that is not served. Its addresses
+        // from the pool stay reserved.
+        result.bind_addresses.clear();
     }
-    let reported = result.bind.iter().flat_map(|address| pool.reported(*address));
-    result.reported = reported.map(|address| address.to_string()).collect();
+    let reported = result.bind_addresses.iter().flat_map(|address| pool.reported(*address));
+    result.reported_addresses = reported.map(|address| address.to_string()).collect();
     result
 }
 
-fn exhausted(field: String) -> Problem {
-    let remedy = "give --gateway-address-pool more addresses, or delete a Gateway";
-    Problem::new(field, "every address of the pool is taken", remedy)
+fn pool_exhausted(field: String) -> FieldDiagnostic {
+    let remedy = "add addresses to --gateway-address-pool, or delete a Gateway";
+    FieldDiagnostic::new(field, "all addresses of the pool are in use", remedy)
 }
 
-fn not_yet(field: String) -> Problem {
-    let remedy = "the replica that leads gives it one; see who holds the Lease portico-leader";
-    Problem::new(field, "it has no address yet", remedy)
+fn not_assigned_yet(field: String) -> FieldDiagnostic {
+    let remedy = "the leader assigns one; check the holder of Lease portico-leader";
+    FieldDiagnostic::new(field, "the Gateway has no address yet", remedy)
 }

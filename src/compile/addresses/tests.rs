@@ -1,4 +1,4 @@
-//! Who gets which address, with and without a memory.
+//! Address assignment, with and without earlier state.
 
 use serde_json::{Value, json};
 
@@ -8,44 +8,49 @@ fn spec(addresses: Value) -> GatewaySpec {
     serde_json::from_value(json!({"gatewayClassName": "portico", "listeners": [], "addresses": addresses})).unwrap()
 }
 
-fn assign(addresses: &mut Addresses, pool: &Pool, memory: &Memory, gateways: &[(&str, Value)]) -> Vec<String> {
+fn assign(
+    addresses: &mut GatewayAddresses,
+    pool: &GatewayAddressPool,
+    memory: &AddressState,
+    gateways: &[(&str, Value)],
+) -> Vec<String> {
     let gateways: Vec<_> =
         gateways.iter().map(|(name, value)| (ObjectKey::new("ns", name), spec(value.clone()))).collect();
-    addresses.assign(&Provider::Pool(pool.clone()), memory, gateways.iter().map(|(key, spec)| (key, spec)));
+    addresses.assign(&AddressProvider::Pool(pool.clone()), memory, gateways.iter().map(|(key, spec)| (key, spec)));
     gateways
         .iter()
         .map(|(key, _)| {
-            let assigned = addresses.of(key).unwrap();
+            let assigned = addresses.get(key).unwrap();
             let problems = [&assigned.unsupported, &assigned.unusable, &assigned.unassigned];
             let problems = problems.into_iter().flatten().map(|problem| format!("!{}", problem.field));
-            let all: Vec<_> = assigned.reported.iter().cloned().chain(problems).collect();
+            let all: Vec<_> = assigned.reported_addresses.iter().cloned().chain(problems).collect();
             format!("{}={}", key.name, all.join(","))
         })
         .collect()
 }
 
 #[test]
-fn a_gateway_keeps_its_address_and_the_lowest_free_one_goes_to_the_next() {
-    let pool = Pool::loopback(vec![]);
-    let mut addresses = Addresses::default();
+fn gateways_keep_addresses_and_new_ones_get_the_lowest_free() {
+    let pool = GatewayAddressPool::loopback(vec![]);
+    let mut addresses = GatewayAddresses::default();
     let none = json!([]);
     let two = [("b", none.clone()), ("c", none.clone())];
-    assert_eq!(assign(&mut addresses, &pool, &Memory::default(), &two), ["b=127.0.0.1", "c=127.0.0.2"]);
+    assert_eq!(assign(&mut addresses, &pool, &AddressState::default(), &two), ["b=127.0.0.1", "c=127.0.0.2"]);
     let three = [("a", none.clone()), ("b", none.clone()), ("c", none.clone())];
     assert_eq!(
-        assign(&mut addresses, &pool, &Memory::default(), &three),
+        assign(&mut addresses, &pool, &AddressState::default(), &three),
         ["a=127.0.0.3", "b=127.0.0.1", "c=127.0.0.2"]
     );
-    assert_eq!(assign(&mut addresses, &pool, &Memory::default(), &[("c", none.clone())]), ["c=127.0.0.2"]);
+    assert_eq!(assign(&mut addresses, &pool, &AddressState::default(), &[("c", none.clone())]), ["c=127.0.0.2"]);
     assert_eq!(
-        assign(&mut addresses, &pool, &Memory::default(), &[("c", none.clone()), ("d", none)]),
+        assign(&mut addresses, &pool, &AddressState::default(), &[("c", none.clone()), ("d", none)]),
         ["c=127.0.0.2", "d=127.0.0.1"]
     );
 }
 
 #[test]
-fn asked_for_addresses_are_honored_or_refused() {
-    let explicit = Pool::explicit(vec!["198.18.0.0/30".parse().unwrap()], vec![]);
+fn requested_addresses_are_assigned_or_rejected() {
+    let explicit = GatewayAddressPool::explicit(vec!["198.18.0.0/30".parse().unwrap()], vec![]);
     let ip = |value: &str| json!({"type": "IPAddress", "value": value});
     for (pool, wanted, expected) in [
         (&explicit, json!([ip("198.18.0.2")]), "g=198.18.0.2"),
@@ -55,15 +60,15 @@ fn asked_for_addresses_are_honored_or_refused() {
         (&explicit, json!([{"type": "Hostname", "value": "a.example"}]), "g=!spec.addresses[0].type"),
         (&explicit, json!([{"type": "IPAddress"}]), "g=198.18.0.1"),
         (&explicit, json!([{"type": "IPAddress", "routability": "Cluster"}]), "g=!spec.addresses[0].routability"),
-        (&Pool::loopback(vec![]), json!([ip("192.0.2.1")]), "g=192.0.2.1"),
-        (&Pool::loopback(vec!["192.0.2.7".parse().unwrap()]), json!([ip("0.0.0.0")]), "g=192.0.2.7"),
+        (&GatewayAddressPool::loopback(vec![]), json!([ip("192.0.2.1")]), "g=192.0.2.1"),
+        (&GatewayAddressPool::loopback(vec!["192.0.2.7".parse().unwrap()]), json!([ip("0.0.0.0")]), "g=192.0.2.7"),
         (
-            &Pool::explicit(vec!["0.0.0.0/32".parse().unwrap()], vec!["192.0.2.7".parse().unwrap()]),
+            &GatewayAddressPool::explicit(vec!["0.0.0.0/32".parse().unwrap()], vec!["192.0.2.7".parse().unwrap()]),
             json!([]),
             "g=192.0.2.7",
         ),
         (
-            &Pool::explicit(
+            &GatewayAddressPool::explicit(
                 vec!["0.0.0.0/32".parse().unwrap(), "::/128".parse().unwrap()],
                 vec!["192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap()],
             ),
@@ -71,22 +76,26 @@ fn asked_for_addresses_are_honored_or_refused() {
             "g=192.0.2.7,2001:db8::7",
         ),
     ] {
-        let mut addresses = Addresses::default();
+        let mut addresses = GatewayAddresses::default();
         let gateways = [("g", wanted)];
-        assert_eq!(assign(&mut addresses, pool, &Memory::default(), &gateways), [expected]);
-        assert_eq!(assign(&mut addresses, pool, &Memory::default(), &gateways), [expected], "it stays");
+        assert_eq!(assign(&mut addresses, pool, &AddressState::default(), &gateways), [expected]);
+        assert_eq!(
+            assign(&mut addresses, pool, &AddressState::default(), &gateways),
+            [expected],
+            "assignment is stable"
+        );
     }
 }
 
 #[test]
-fn an_empty_pool_says_so() {
-    let pool = Pool::explicit(vec!["198.18.0.1/32".parse().unwrap()], vec![]);
+fn exhausted_pool_is_reported() {
+    let pool = GatewayAddressPool::explicit(vec!["198.18.0.1/32".parse().unwrap()], vec![]);
     let gateways = [("a", json!([])), ("b", json!([]))];
-    let found = assign(&mut Addresses::default(), &pool, &Memory::default(), &gateways);
+    let found = assign(&mut GatewayAddresses::default(), &pool, &AddressState::default(), &gateways);
     assert_eq!(found, ["a=198.18.0.1", "b=!spec.addresses"]);
 }
 
-/// Gateways of an API server, with what is written in their status.
+/// Gateways of an API server, with the addresses in their status.
 fn written(gateways: &[(&str, &[&str])]) -> BTreeMap<ObjectKey, Vec<IpAddr>> {
     let parse = |(name, addresses): &(&str, &[&str])| {
         (ObjectKey::new("ns", name), addresses.iter().map(|address| address.parse().unwrap()).collect())
@@ -95,39 +104,42 @@ fn written(gateways: &[(&str, &[&str])]) -> BTreeMap<ObjectKey, Vec<IpAddr>> {
 }
 
 #[test]
-fn a_restart_or_another_leader_moves_nothing() {
-    let pool = Pool::explicit(vec!["198.18.0.0/29".parse().unwrap()], vec![]);
+fn restart_or_new_leader_keeps_addresses() {
+    let pool = GatewayAddressPool::explicit(vec!["198.18.0.0/29".parse().unwrap()], vec![]);
     let status: &[(&str, &[&str])] = &[("a", &["198.18.0.3"]), ("b", &["198.18.0.1"]), ("c", &[])];
-    let follower = Memory { written: written(status), ..Memory::default() };
+    let follower = AddressState { status_addresses: written(status), ..AddressState::default() };
     let three = ["a", "b", "c"].map(|name| (name, json!([])));
-    let mut addresses = Addresses::default();
+    let mut addresses = GatewayAddresses::default();
     let waiting = ["a=198.18.0.3", "b=198.18.0.1", "c=!spec.addresses"];
-    assert_eq!(assign(&mut addresses, &pool, &follower, &three), waiting, "only the leader gives new ones");
-    let leader = Memory { leading: true, ..follower.clone() };
+    assert_eq!(assign(&mut addresses, &pool, &follower, &three), waiting, "only the leader assigns new addresses");
+    let leader = AddressState { is_leader: true, ..follower.clone() };
     let led = ["a=198.18.0.3", "b=198.18.0.1", "c=198.18.0.2"];
     assert_eq!(assign(&mut addresses, &pool, &leader, &three), led);
-    assert_eq!(assign(&mut addresses, &pool, &leader, &three), led, "although it is not written yet");
-    assert_eq!(assign(&mut addresses, &pool, &follower, &three), led, "who leads no longer goes on serving");
+    assert_eq!(assign(&mut addresses, &pool, &leader, &three), led, "before the status is written");
+    assert_eq!(assign(&mut addresses, &pool, &follower, &three), led, "a former leader keeps serving");
     let other: &[(&str, &[&str])] = &[("a", &["198.18.0.3"]), ("b", &["198.18.0.1"]), ("c", &["198.18.0.4"])];
-    let follower = Memory { written: written(other), ..Memory::default() };
+    let follower = AddressState { status_addresses: written(other), ..AddressState::default() };
     let followed = ["a=198.18.0.3", "b=198.18.0.1", "c=198.18.0.4"];
-    assert_eq!(assign(&mut addresses, &pool, &follower, &three), followed, "what is written holds");
+    assert_eq!(assign(&mut addresses, &pool, &follower, &three), followed, "the status takes precedence");
 }
 
 #[test]
-fn what_is_remembered_is_kept_if_it_can_be() {
+fn remembered_addresses_are_kept_if_possible() {
     let pool = |ranges: &[&str]| {
-        Pool::explicit(ranges.iter().map(|range| range.parse().unwrap()).collect(), vec!["192.0.2.7".parse().unwrap()])
+        GatewayAddressPool::explicit(
+            ranges.iter().map(|range| range.parse().unwrap()).collect(),
+            vec!["192.0.2.7".parse().unwrap()],
+        )
     };
     let single = pool(&["198.18.0.0/29"]);
     let ip = |value: &str| json!([{"type": "IPAddress", "value": value}]);
     let (two, any) = (["a", "b"], json!([]));
     type Status<'a> = &'a [(&'a str, &'a [&'a str])];
-    /// What it is about, what is given and written, what `a` asks for, what is found on a follower and on the leader.
-    type Case<'a> = (&'a str, &'a Pool, Status<'a>, &'a Value, [&'a str; 2], [&'a str; 2]);
+    /// Description, pool, status, `spec.addresses` of `a`, expected on a follower, expected on the leader.
+    type Case<'a> = (&'a str, &'a GatewayAddressPool, Status<'a>, &'a Value, [&'a str; 2], [&'a str; 2]);
     let cases: &[Case<'_>] = &[
         (
-            "of two that remember the same the first keeps it",
+            "of two with the same address the first keeps it",
             &single,
             &[("a", &["198.18.0.2"]), ("b", &["198.18.0.2"])],
             &any,
@@ -143,7 +155,7 @@ fn what_is_remembered_is_kept_if_it_can_be() {
             ["a=198.18.0.2", "b=198.18.0.1"],
         ),
         (
-            "what was asked for before is not what is given now",
+            "an address requested by another Gateway is not reused",
             &single,
             &[("a", &["198.18.0.3"]), ("b", &["198.18.0.1"])],
             &ip("198.18.0.3"),
@@ -159,7 +171,7 @@ fn what_is_remembered_is_kept_if_it_can_be() {
             ["a=192.0.2.7", "b=192.0.2.7"],
         ),
         (
-            "single addresses before all interfaces",
+            "single addresses take precedence over all interfaces",
             &pool(&["198.18.0.1/32", "0.0.0.0/32"]),
             &[("a", &["192.0.2.99"]), ("b", &["198.18.0.1"])],
             &any,
@@ -177,24 +189,27 @@ fn what_is_remembered_is_kept_if_it_can_be() {
     ];
     for (what, pool, status, first, following, leading) in cases {
         let gateways = [(two[0], (*first).clone()), (two[1], json!([]))];
-        let follower = Memory { written: written(status), ..Memory::default() };
-        assert_eq!(assign(&mut Addresses::default(), pool, &follower, &gateways), *following, "{what}");
-        let leader = Memory { leading: true, ..follower };
-        assert_eq!(assign(&mut Addresses::default(), pool, &leader, &gateways), *leading, "{what}, leading");
+        let follower = AddressState { status_addresses: written(status), ..AddressState::default() };
+        assert_eq!(assign(&mut GatewayAddresses::default(), pool, &follower, &gateways), *following, "{what}");
+        let leader = AddressState { is_leader: true, ..follower };
+        assert_eq!(assign(&mut GatewayAddresses::default(), pool, &leader, &gateways), *leading, "{what}, leading");
     }
 }
 
 #[test]
-fn the_service_in_front_of_a_gateway_has_the_addresses() {
-    let front = |addresses: &[&str]| Front {
+fn gateway_gets_addresses_of_its_service() {
+    let front = |addresses: &[&str]| GatewayService {
         name: "g-portico".to_owned(),
         ports: BTreeMap::from([(80, 10080)]),
         addresses: addresses.iter().map(|&address| address.into()).collect(),
         problem: None,
     };
     let ip = |value: &str| json!({"type": "IPAddress", "value": value});
-    let refused = Front { problem: Some(Problem::new("metadata.name", "refused", "do")), ..Front::default() };
-    let half = Front { problem: refused.problem.clone(), ..front(&["192.0.2.1"]) };
+    let refused = GatewayService {
+        problem: Some(FieldDiagnostic::new("metadata.name", "refused", "do")),
+        ..GatewayService::default()
+    };
+    let half = GatewayService { problem: refused.problem.clone(), ..front(&["192.0.2.1"]) };
     use ServiceType::{ClusterIp, LoadBalancer};
     for (kind, wanted, front, expected) in [
         (LoadBalancer, json!([]), None, "!"),
@@ -221,21 +236,22 @@ fn the_service_in_front_of_a_gateway_has_the_addresses() {
         (LoadBalancer, json!([]), Some(half), "0.0.0.0:10080 192.0.2.1 ?metadata.name"),
     ] {
         let key = ObjectKey::new("ns", "g");
-        let mut memory = Memory { written: written(&[("g", &[])]), ..Memory::default() };
+        let mut memory = AddressState { status_addresses: written(&[("g", &[])]), ..AddressState::default() };
         memory.interfaces = vec!["0.0.0.0".parse().unwrap()];
-        memory.fronts.extend(front.map(|front| (key.clone(), front)));
-        let mut addresses = Addresses::default();
+        memory.gateway_services.extend(front.map(|front| (key.clone(), front)));
+        let mut addresses = GatewayAddresses::default();
         let spec = spec(wanted.clone());
-        assert!(addresses.assign(&Provider::Services(kind), &memory, [(&key, &spec)].into_iter()));
-        let assigned = addresses.of(&key).unwrap();
-        let bind = assigned.bind.iter().map(|address| match assigned.ports.of(80) {
+        assert!(addresses.assign(&AddressProvider::Services(kind), &memory, [(&key, &spec)].into_iter()));
+        let assigned = addresses.get(&key).unwrap();
+        let bind = assigned.bind_addresses.iter().map(|address| match assigned.ports.bound_port(80) {
             Some(port) => format!("{address}:{port}"),
             None => address.to_string(),
         });
         let problems = [&assigned.unsupported, &assigned.unusable, &assigned.unassigned];
         let problems = problems.into_iter().flatten().map(|problem| format!("!{}", problem.field));
-        let remarks = assigned.remarks.iter().map(|problem| format!("?{}", problem.field));
-        let found: Vec<_> = bind.chain(assigned.reported.iter().cloned()).chain(problems).chain(remarks).collect();
-        assert_eq!(found.join(" "), expected, "{wanted} {:?}", memory.fronts);
+        let remarks = assigned.notes.iter().map(|problem| format!("?{}", problem.field));
+        let found: Vec<_> =
+            bind.chain(assigned.reported_addresses.iter().cloned()).chain(problems).chain(remarks).collect();
+        assert_eq!(found.join(" "), expected, "{wanted} {:?}", memory.gateway_services);
     }
 }

@@ -1,21 +1,21 @@
-//! Credentials: Secrets whose label says what they hold (`kong-compat.md` §3.7).
+//! Reads credentials from Secrets, whose type is in a label (docs/kong-compatibility.md, 3.7).
 //!
-//! No message repeats a value. Values are taken as they are, also with a newline at the end.
+//! Messages never contain values. Values are used as they are, including a trailing newline.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::super::verdict::Problem;
-use super::claims::Claim;
+use super::super::verdict::FieldDiagnostic;
+use super::claim_conflicts::ConsumerClaim;
 use crate::api::core::Secret;
 use crate::api::kong::annotations::CREDENTIAL_LABEL;
 use crate::api::{Object, ObjectKey};
-use crate::plugin::Consumer;
-use crate::plugin::consumers::{BasicCredential, Directory, Id, JwtCredential, KeyCredential};
-use crate::plugin::signature::{Algorithm, Key, PublicKey, Secret as TokenSecret};
+use crate::plugin_api::Consumer;
+use crate::plugin_api::consumers::{BasicCredential, ConsumerDirectory, EntityId, JwtCredential, KeyCredential};
+use crate::plugin_api::signature::{Algorithm, HmacSecret as TokenSecret, PublicKey, VerificationKey};
 use crate::store::Store;
 
-/// A credential of a consumer, ready for the directory.
+/// A credential of a consumer, as the directory stores it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Credential {
     Key(Arc<KeyCredential>),
@@ -23,34 +23,38 @@ pub(super) enum Credential {
     Jwt(Arc<JwtCredential>),
 }
 
-/// What a Secret holds.
-pub(super) enum Read<'s> {
+/// The content of a credential Secret.
+pub(super) enum CredentialSecret<'s> {
     /// A group for access lists.
     Acl(Arc<str>),
-    Credential(Raw<'s>),
-    /// It means nothing here, as in Kong.
+    Credential(RawCredential<'s>),
+    /// Ignored, as in Kong.
     Ignored,
 }
 
-pub(super) enum Raw<'s> {
+pub(super) enum RawCredential<'s> {
     Key { key: &'s [u8], expires: Option<SystemTime> },
     Basic { username: Arc<str>, password: &'s [u8] },
-    Jwt { claim: Arc<str>, key: Key },
+    Jwt { claim: Arc<str>, key: VerificationKey },
 }
 
 impl Credential {
-    pub(super) fn new(id: Id, raw: Raw, consumer: &Arc<Consumer>) -> Self {
+    pub(super) fn new(id: EntityId, raw: RawCredential, consumer: &Arc<Consumer>) -> Self {
         let consumer = Arc::clone(consumer);
         match raw {
-            Raw::Key { key, expires } => Credential::Key(Arc::new(KeyCredential::new(id, key, expires, consumer))),
-            Raw::Basic { username, password } => {
+            RawCredential::Key { key, expires } => {
+                Credential::Key(Arc::new(KeyCredential::new(id, key, expires, consumer)))
+            }
+            RawCredential::Basic { username, password } => {
                 Credential::Basic(Arc::new(BasicCredential::new(id, username, password, consumer)))
             }
-            Raw::Jwt { claim, key } => Credential::Jwt(Arc::new(JwtCredential::new(id, claim, key, consumer))),
+            RawCredential::Jwt { claim, key } => {
+                Credential::Jwt(Arc::new(JwtCredential::new(id, claim, key, consumer)))
+            }
         }
     }
 
-    pub(super) fn id(&self) -> &Id {
+    pub(super) fn id(&self) -> &EntityId {
         match self {
             Credential::Key(made) => &made.id,
             Credential::Basic(made) => &made.id,
@@ -58,15 +62,15 @@ impl Credential {
         }
     }
 
-    pub(super) fn claim(&self) -> Claim {
+    pub(super) fn claim(&self) -> ConsumerClaim {
         match self {
-            Credential::Key(made) => Claim::Key(made.digest),
-            Credential::Basic(made) => Claim::Login(Arc::clone(made.username.text())),
-            Credential::Jwt(made) => Claim::Token(Arc::clone(made.claim.text())),
+            Credential::Key(made) => ConsumerClaim::ApiKey(made.digest),
+            Credential::Basic(made) => ConsumerClaim::BasicAuthUsername(Arc::clone(made.username.text())),
+            Credential::Jwt(made) => ConsumerClaim::JwtKey(Arc::clone(made.claim.text())),
         }
     }
 
-    pub(super) fn enter(&self, directory: &mut Directory) {
+    pub(super) fn insert_into(&self, directory: &mut ConsumerDirectory) {
         match self {
             Credential::Key(made) => directory.keys.insert(Arc::clone(made)),
             Credential::Basic(made) => directory.passwords.insert(Arc::clone(made)),
@@ -75,55 +79,60 @@ impl Credential {
     }
 }
 
-/// `field` is where the consumer names the Secret.
-pub(super) fn read<'s>(store: &'s Store, key: &ObjectKey, field: &str) -> Result<Read<'s>, Problem> {
+/// `field` is the field of the consumer that refers to the Secret.
+pub(super) fn read_credential<'s>(
+    store: &'s Store,
+    key: &ObjectKey,
+    field: &str,
+) -> Result<CredentialSecret<'s>, FieldDiagnostic> {
     let Some(secret) = store.secrets.get(key) else {
         let message = format!("Secret {key} does not exist");
-        return Err(Problem::new(field, message, "create it or correct the name"));
+        return Err(FieldDiagnostic::new(field, message, "create it or correct the name"));
     };
     let Some(kind) = secret.meta.labels.get(CREDENTIAL_LABEL) else {
-        let message = format!("Secret {key} has no label {CREDENTIAL_LABEL}, so it is not known what it holds");
+        let message = format!("Secret {key} has no label {CREDENTIAL_LABEL}, so its credential type is unknown");
         let remedy = "set it to key-auth, basic-auth, jwt or acl";
-        return Err(Problem::new(field, message, remedy));
+        return Err(FieldDiagnostic::new(field, message, remedy));
     };
-    let holder = Holder { secret, key, field, kind };
+    let holder = SecretReader { secret, key, field, kind };
     match &**kind {
         "key-auth" => {
             let value = holder.bytes("key")?;
-            Ok(Read::Credential(Raw::Key { key: value, expires: holder.expires()? }))
+            Ok(CredentialSecret::Credential(RawCredential::Key { key: value, expires: holder.expires()? }))
         }
         "basic-auth" => {
             let username = holder.text("username")?;
-            Ok(Read::Credential(Raw::Basic { username, password: holder.bytes("password")? }))
+            Ok(CredentialSecret::Credential(RawCredential::Basic { username, password: holder.bytes("password")? }))
         }
-        "jwt" => Ok(Read::Credential(holder.jwt()?)),
-        "acl" => Ok(Read::Acl(holder.text("group")?)),
-        "konnect" => Ok(Read::Ignored),
+        "jwt" => Ok(CredentialSecret::Credential(holder.jwt()?)),
+        "acl" => Ok(CredentialSecret::Acl(holder.text("group")?)),
+        "konnect" => Ok(CredentialSecret::Ignored),
         known @ ("hmac-auth" | "oauth2" | "mtls-auth") => {
-            let message = format!("credentials of type {known} are not served by this version, so it admits nobody");
-            Err(Problem::new(field, message, "use key-auth, basic-auth or jwt"))
+            let message =
+                format!("credentials of type {known} are not served by this version, so it authenticates no client");
+            Err(FieldDiagnostic::new(field, message, "use key-auth, basic-auth or jwt"))
         }
         other => {
             let message =
-                format!("label {CREDENTIAL_LABEL} of Secret {key} says {other:?}, which is no type of credential");
-            Err(Problem::new(field, message, "set it to key-auth, basic-auth, jwt or acl"))
+                format!("label {CREDENTIAL_LABEL} of Secret {key} has value {other:?}, which is not a credential type");
+            Err(FieldDiagnostic::new(field, message, "set it to key-auth, basic-auth, jwt or acl"))
         }
     }
 }
 
-struct Holder<'s, 'a> {
+struct SecretReader<'s, 'a> {
     secret: &'s Object<Secret>,
     key: &'a ObjectKey,
     field: &'a str,
     kind: &'a str,
 }
 
-impl<'s> Holder<'s, '_> {
-    fn problem(&self, message: String, remedy: &str) -> Problem {
-        Problem::new(self.field, format!("Secret {}: {message}", self.key), remedy)
+impl<'s> SecretReader<'s, '_> {
+    fn problem(&self, message: String, remedy: &str) -> FieldDiagnostic {
+        FieldDiagnostic::new(self.field, format!("Secret {}: {message}", self.key), remedy)
     }
 
-    fn bytes(&self, name: &str) -> Result<&'s [u8], Problem> {
+    fn bytes(&self, name: &str) -> Result<&'s [u8], FieldDiagnostic> {
         let value = self.secret.value(name).filter(|value| !value.is_empty());
         value.ok_or_else(|| {
             let message = format!("{} credentials need {name}, which is missing or empty", self.kind);
@@ -131,37 +140,37 @@ impl<'s> Holder<'s, '_> {
         })
     }
 
-    fn text(&self, name: &str) -> Result<Arc<str>, Problem> {
+    fn text(&self, name: &str) -> Result<Arc<str>, FieldDiagnostic> {
         let bytes = self.bytes(name)?;
         let text =
-            std::str::from_utf8(bytes).map_err(|_| self.problem(format!("{name} is not text"), "write it in UTF-8"));
+            std::str::from_utf8(bytes).map_err(|_| self.problem(format!("{name} is not text"), "encode it in UTF-8"));
         text.map(Arc::from)
     }
 
-    /// Counted from when the Secret was made, so that a restart gives nobody more time.
-    fn expires(&self) -> Result<Option<SystemTime>, Problem> {
+    /// Relative to the creation of the Secret, so that a restart does not extend the lifetime.
+    fn expires(&self) -> Result<Option<SystemTime>, FieldDiagnostic> {
         if self.secret.value("ttl").is_none_or(<[u8]>::is_empty) {
             return Ok(None);
         }
         let text = self.text("ttl")?;
         let seconds: u64 = text.trim().parse().map_err(|_| {
-            self.problem("ttl is no number of seconds".to_owned(), "write it in digits, for example 3600")
+            self.problem("ttl is not a number of seconds".to_owned(), "write it in digits, for example 3600")
         })?;
         let made = self.secret.meta.created.and_then(|created| u64::try_from(created).ok());
         let made = made.ok_or_else(|| {
-            let message = "ttl is counted from when the Secret was made, which is not known here".to_owned();
+            let message = "ttl is relative to the creation of the Secret, which is unknown here".to_owned();
             self.problem(message, "remove ttl, or set metadata.creationTimestamp")
         })?;
-        // A time too far away to be written down never comes.
+        // A time that cannot be represented never comes.
         Ok(SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(made.saturating_add(seconds))))
     }
 
-    fn jwt(&self) -> Result<Raw<'s>, Problem> {
+    fn jwt(&self) -> Result<RawCredential<'s>, FieldDiagnostic> {
         let claim = self.text("key")?;
         let named = if self.secret.value("algorithm").is_some() { self.text("algorithm")? } else { "HS256".into() };
-        let algorithm = Algorithm::named(named.trim()).ok_or_else(|| {
+        let algorithm = Algorithm::parse(named.trim()).ok_or_else(|| {
             let known: Vec<_> = Algorithm::ALL.iter().map(|known| known.name()).collect();
-            self.problem(format!("algorithm {named:?} is not known"), &format!("use one of {}", known.join(", ")))
+            self.problem(format!("algorithm {named:?} is not supported"), &format!("use one of {}", known.join(", ")))
         })?;
         let wrong = |part: &str, error: &dyn std::fmt::Display| {
             self.problem(
@@ -171,12 +180,14 @@ impl<'s> Holder<'s, '_> {
         };
         let key = if algorithm.is_symmetric() {
             let secret = self.bytes("secret")?;
-            Key::Secret(TokenSecret::new(algorithm, secret).map_err(|error| wrong("secret", &error))?)
+            VerificationKey::Secret(TokenSecret::new(algorithm, secret).map_err(|error| wrong("secret", &error))?)
         } else {
             let pem = self.bytes("rsa_public_key")?;
-            Key::Public(PublicKey::from_pem(algorithm, pem).map_err(|error| wrong("rsa_public_key", &error))?)
+            VerificationKey::Public(
+                PublicKey::from_pem(algorithm, pem).map_err(|error| wrong("rsa_public_key", &error))?,
+            )
         };
-        Ok(Raw::Jwt { claim, key })
+        Ok(RawCredential::Jwt { claim, key })
     }
 }
 
@@ -190,7 +201,7 @@ mod tests {
     // kong-compat §3.7
     // kong-compat §7.29
     #[test]
-    fn values_are_taken_with_the_newline_at_their_end() {
+    fn trailing_newlines_belong_to_the_value() {
         let secret = |name: &str, kind: &str, data: serde_json::Value| {
             json!({
                 "apiVersion": "v1", "kind": "Secret",
@@ -207,27 +218,28 @@ mod tests {
         let upserts = secrets.into_iter().map(|secret| AnyObject::parse(crate::api::Kind::Secret, secret).unwrap());
         store.apply(Batch { upserts: upserts.collect(), removes: Vec::new() });
         let read = |name| {
-            read(&store, &ObjectKey::new("a", name), "credentials[0]").unwrap_or_else(|problem| panic!("{problem}"))
+            read_credential(&store, &ObjectKey::new("a", name), "credentials[0]")
+                .unwrap_or_else(|problem| panic!("{problem}"))
         };
-        assert!(matches!(read("key"), Read::Credential(Raw::Key { key, .. }) if key == b"k\n"));
+        assert!(matches!(read("key"), CredentialSecret::Credential(RawCredential::Key { key, .. }) if key == b"k\n"));
         let login = read("login");
-        assert!(matches!(login, Read::Credential(Raw::Basic { username, password })
+        assert!(matches!(login, CredentialSecret::Credential(RawCredential::Basic { username, password })
             if &*username == "ann\n" && password == b"p\n"));
-        assert!(matches!(read("group"), Read::Acl(group) if &*group == "staff\n"));
+        assert!(matches!(read("group"), CredentialSecret::Acl(group) if &*group == "staff\n"));
     }
 
     // kong-compat §3.7
     #[test]
-    fn what_each_type_needs_and_may_have() {
+    fn required_and_optional_fields_per_credential_type() {
         const CREATED: &str = "2026-01-01T00:00:00Z";
         let at = |second: u64| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(second));
         let parsed = |data: &str| serde_json::from_str::<serde_json::Value>(data).unwrap();
         type Expected = Result<&'static str, &'static str>;
         let cases: [(&str, &str, Expected); 23] = [
-            ("key-auth", r#"{"key": "k"}"#, Ok("key that stays")),
-            ("key-auth", r#"{"key": "k", "ttl": "60"}"#, Ok("key that ends")),
-            ("key-auth", r#"{"key": "k", "ttl": ""}"#, Ok("key that stays")),
-            ("key-auth", r#"{"key": "k", "ttl": "1h"}"#, Err("ttl is no number of seconds")),
+            ("key-auth", r#"{"key": "k"}"#, Ok("key without expiry")),
+            ("key-auth", r#"{"key": "k", "ttl": "60"}"#, Ok("key with expiry")),
+            ("key-auth", r#"{"key": "k", "ttl": ""}"#, Ok("key without expiry")),
+            ("key-auth", r#"{"key": "k", "ttl": "1h"}"#, Err("ttl is not a number of seconds")),
             ("key-auth", "{}", Err("key-auth credentials need key, which is missing or empty")),
             ("key-auth", r#"{"key": ""}"#, Err("key-auth credentials need key, which is missing or empty")),
             ("basic-auth", r#"{"username": "a", "password": "b"}"#, Ok("login")),
@@ -243,36 +255,42 @@ mod tests {
                 r#"{"key": "a", "rsa_public_key": "p", "algorithm": "ES256"}"#,
                 Err("rsa_public_key cannot be used"),
             ),
-            ("jwt", r#"{"key": "a", "secret": "s", "algorithm": "none"}"#, Err("algorithm \"none\" is not known")),
+            ("jwt", r#"{"key": "a", "secret": "s", "algorithm": "none"}"#, Err("algorithm \"none\" is not supported")),
             ("acl", r#"{"group": "staff"}"#, Ok("group staff")),
             ("acl", "{}", Err("acl credentials need group")),
             ("konnect", r#"{"any": "thing"}"#, Ok("nothing")),
             ("hmac-auth", r#"{"username": "a", "secret": "b"}"#, Err("type hmac-auth are not served by this version")),
             ("oauth2", "{}", Err("type oauth2 are not served by this version")),
             ("mtls-auth", "{}", Err("type mtls-auth are not served by this version")),
-            ("password", "{}", Err("says \"password\", which is no type of credential")),
+            ("password", "{}", Err("has value \"password\", which is not a credential type")),
         ];
         for (kind, data, expected) in cases {
             let secret = json!({
                 "apiVersion": "v1", "kind": "Secret",
-                "metadata": {"namespace": "a", "name": "s", "labels": {CREDENTIAL_LABEL: kind}, "creationTimestamp": CREATED},
+                "metadata": {
+                    "namespace": "a", "name": "s", "labels": {CREDENTIAL_LABEL: kind}, "creationTimestamp": CREATED,
+                },
                 "stringData": parsed(data),
             });
             let mut store = Store::default();
             let upserts = vec![AnyObject::parse(crate::api::Kind::Secret, secret).unwrap()];
             store.apply(Batch { upserts, removes: Vec::new() });
-            let found = read(&store, &ObjectKey::new("a", "s"), "credentials[0]");
+            let found = read_credential(&store, &ObjectKey::new("a", "s"), "credentials[0]");
             let found = found.map(|read| match read {
-                Read::Credential(Raw::Key { expires: None, .. }) => "key that stays".to_owned(),
-                // So long after the Secret was made.
-                Read::Credential(Raw::Key { expires, .. }) if expires == at(1_767_225_660) => {
-                    "key that ends".to_owned()
+                CredentialSecret::Credential(RawCredential::Key { expires: None, .. }) => {
+                    "key without expiry".to_owned()
                 }
-                Read::Credential(Raw::Key { expires, .. }) => format!("key that ends at {expires:?}"),
-                Read::Credential(Raw::Basic { .. }) => "login".to_owned(),
-                Read::Credential(Raw::Jwt { key, .. }) => key.algorithm().name().to_owned(),
-                Read::Acl(group) => format!("group {group}"),
-                Read::Ignored => "nothing".to_owned(),
+                // 60 seconds after the creation of the Secret.
+                CredentialSecret::Credential(RawCredential::Key { expires, .. }) if expires == at(1_767_225_660) => {
+                    "key with expiry".to_owned()
+                }
+                CredentialSecret::Credential(RawCredential::Key { expires, .. }) => {
+                    format!("key that expires at {expires:?}")
+                }
+                CredentialSecret::Credential(RawCredential::Basic { .. }) => "login".to_owned(),
+                CredentialSecret::Credential(RawCredential::Jwt { key, .. }) => key.algorithm().name().to_owned(),
+                CredentialSecret::Acl(group) => format!("group {group}"),
+                CredentialSecret::Ignored => "nothing".to_owned(),
             });
             match (found, expected) {
                 (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{kind} {data}"),

@@ -1,9 +1,10 @@
-//! Consumers and their credentials: from objects and Secrets to the directory that plugins look people up in.
+//! Consumers and their credentials: builds the directory in which plugins look up consumers.
 //!
-//! Of several who want the same name or key the oldest has it, then the first by `namespace/name`; the others are told and
-//! keep what is theirs alone. Nobody loses what he has because somebody else wants it (`kong-compat.md` §3.7).
+//! If several consumers claim the same name or key, the oldest holds it, then the first by `namespace/name`. The others
+//! get a diagnostic and keep their uncontested names and keys, so a new consumer never takes a claim from an existing
+//! one (docs/kong-compatibility.md, 3.7).
 
-mod claims;
+mod claim_conflicts;
 mod credentials;
 
 use std::borrow::Borrow;
@@ -13,58 +14,63 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::Inputs;
-use super::plugins::named;
-use super::verdict::{Code, Condition, Problem, Verdict};
+use super::CompileInputs;
+use super::plugins::referenced_plugins;
+use super::verdict::{Code, Condition, FieldDiagnostic, Verdict};
 use crate::api::kong::{ControlPlaneRef, KongConsumer};
 use crate::api::{Kind, Object, ObjectId, ObjectKey};
-use crate::plugin::Consumer;
-use crate::plugin::consumers::{Directory, Id};
+use crate::plugin_api::Consumer;
+use crate::plugin_api::consumers::{ConsumerDirectory, EntityId};
 use crate::store::{Changes, Store};
-use claims::{Claim, Claimant, Disputes};
+use claim_conflicts::{ClaimConflicts, Claimant, ConsumerClaim};
 use credentials::Credential;
 
-/// Everybody who may be asking, and what they claim.
+/// All consumers and their claims.
 #[derive(Debug, Default)]
 pub(super) struct Consumers {
-    /// By id.
-    known: HashSet<Known>,
-    disputes: Disputes,
-    directory: Arc<Directory>,
+    /// Hashed by consumer id.
+    known: HashSet<KnownConsumer>,
+    conflicts: ClaimConflicts,
+    directory: Arc<ConsumerDirectory>,
 }
 
-/// A consumer as the objects describe it. There may be very many, so nothing is in it twice.
+/// A consumer as its objects describe it. There may be very many, so no data is stored twice.
 #[derive(Debug)]
-struct Known {
+struct KnownConsumer {
     object: Arc<Object<KongConsumer>>,
     consumer: Arc<Consumer>,
     credentials: Box<[Credential]>,
-    told_apart: u64,
-    /// Most have none.
-    remarks: Option<Box<Remarks>>,
+    content_hash: u64,
+    /// Boxed because most consumers have none.
+    diagnostics: Option<Box<ConsumerDiagnostics>>,
 }
 
-/// What is wrong with a consumer apart from claims of others.
+/// Diagnostics about a consumer, except for contested claims.
 #[derive(Clone, Debug, Default)]
-struct Remarks(Vec<Problem>);
+struct ConsumerDiagnostics(Vec<FieldDiagnostic>);
 
-/// What has to be judged again.
+/// Objects whose verdict must be updated.
 #[derive(Default)]
-struct Again {
+struct PendingVerdicts {
     objects: BTreeSet<ObjectId>,
-    /// Everybody who claims one of these.
-    disputed: BTreeSet<Claim>,
+    /// All claimants of these claims.
+    contested: BTreeSet<ConsumerClaim>,
 }
 
 impl Consumers {
-    /// The directory as of now.
-    pub(super) fn directory(&self) -> Arc<Directory> {
+    /// The current directory.
+    pub(super) fn directory(&self) -> Arc<ConsumerDirectory> {
         Arc::clone(&self.directory)
     }
 
-    /// Reads again what was touched. Gives the consumers and groups that have to be judged again.
-    pub(super) fn update(&mut self, store: &Store, inputs: &Inputs<'_>, touched: &Changes) -> BTreeSet<ObjectId> {
-        let mut again = Again::default();
+    /// Reads the touched objects again. Returns the consumers and groups whose verdicts must be updated.
+    pub(super) fn update(
+        &mut self,
+        store: &Store,
+        inputs: &CompileInputs<'_>,
+        touched: &Changes,
+    ) -> BTreeSet<ObjectId> {
+        let mut again = PendingVerdicts::default();
         for id in touched {
             match id.kind {
                 Kind::KongConsumer => {}
@@ -75,130 +81,135 @@ impl Consumers {
                 _ => continue,
             }
             again.objects.insert(id.clone());
-            let object = store.kong_consumers.get(&id.key).filter(|_| is_ours(store, inputs, id));
-            let after = object.map(|object| known(store, inputs, object));
+            let object = store.kong_consumers.get(&id.key).filter(|_| is_served(store, inputs, id));
+            let after = object.map(|object| read_consumer(store, inputs, object));
             let before = match &after {
                 Some(after) => self.known.take(&after.consumer.id),
-                None => self.known.take(&self::id(&id.key)),
+                None => self.known.take(&self::consumer_id(&id.key)),
             };
             match (before, after) {
-                // What requests and caches hold on to stays the very same.
-                (Some(before), Some(after)) if before.is_alike(&after) => {
-                    if before.told_apart != after.told_apart {
+                // Keep the same `Arc`, which requests and caches hold.
+                (Some(before), Some(after)) if before.is_equivalent(&after) => {
+                    if before.content_hash != after.content_hash {
                         let directory = Arc::make_mut(&mut self.directory);
-                        directory.told_apart = directory.told_apart.wrapping_sub(before.told_apart);
-                        directory.told_apart = directory.told_apart.wrapping_add(after.told_apart);
+                        directory.fingerprint = directory.fingerprint.wrapping_sub(before.content_hash);
+                        directory.fingerprint = directory.fingerprint.wrapping_add(after.content_hash);
                     }
-                    // With the new object, of which something else may be told.
-                    let Known { consumer, credentials, .. } = before;
-                    self.known.insert(Known { consumer, credentials, ..after });
+                    // With the new object, because its verdict may differ.
+                    let KnownConsumer { consumer, credentials, .. } = before;
+                    self.known.insert(KnownConsumer { consumer, credentials, ..after });
                 }
                 (before, after) => {
                     if let Some(before) = before {
-                        self.leave(&before, &mut again);
+                        self.remove(&before, &mut again);
                     }
                     if let Some(after) = after {
-                        self.enter(after, &mut again);
+                        self.add(after, &mut again);
                     }
                 }
             }
         }
-        for claim in again.disputed {
-            let claimants = self.disputes.claimants(&claim).map(|claimant| &claimant.key);
+        for claim in again.contested {
+            let claimants = self.conflicts.claimants(&claim).map(|claimant| &claimant.key);
             again.objects.extend(claimants.map(|key| ObjectId::new(Kind::KongConsumer, key.clone())));
         }
         again.objects
     }
 
-    /// Puts somebody into the directory with what is his alone, or his before others.
-    fn enter(&mut self, known: Known, again: &mut Again) {
-        // A snapshot shares the directory, so this copies it the first time; what is in it is shared again.
+    /// Adds a consumer to the directory, with its uncontested claims and those it wins.
+    fn add(&mut self, known: KnownConsumer, again: &mut PendingVerdicts) {
+        // A snapshot shares the directory, so the first write copies it; the entries are shared.
         let directory = Arc::make_mut(&mut self.directory);
         directory.consumers.insert(Arc::clone(&known.consumer));
-        // A sum, since there is no order.
-        directory.told_apart = directory.told_apart.wrapping_add(known.told_apart);
+        // A sum does not depend on the order.
+        directory.fingerprint = directory.fingerprint.wrapping_add(known.content_hash);
         let mut disputed = Vec::new();
         for claim in known.claims() {
-            if !self.disputes.is_disputed(&claim) {
+            if !self.conflicts.is_contested(&claim) {
                 let holder = claim.holder(directory).and_then(|holder| self.known.get(&holder.id));
                 let Some(holder) = holder else {
-                    known.take(&claim, directory);
+                    known.take_claim(&claim, directory);
                     continue;
                 };
-                self.disputes.insert(&claim, holder.claimant());
+                self.conflicts.insert(&claim, holder.claimant());
             }
-            self.disputes.insert(&claim, known.claimant());
+            self.conflicts.insert(&claim, known.claimant());
             disputed.push(claim);
         }
         self.known.insert(known);
         for claim in disputed {
-            self.settle(&claim);
-            again.disputed.insert(claim);
+            self.assign_to_first(&claim);
+            again.contested.insert(claim);
         }
     }
 
-    /// Takes somebody out of the directory, who is no longer known, and lets the next have what was his.
-    fn leave(&mut self, before: &Known, again: &mut Again) {
+    /// Removes a consumer from the directory; its contested claims pass to the next claimant.
+    fn remove(&mut self, before: &KnownConsumer, again: &mut PendingVerdicts) {
         let directory = Arc::make_mut(&mut self.directory);
         directory.consumers.remove(&*before.consumer.id);
-        directory.told_apart = directory.told_apart.wrapping_sub(before.told_apart);
+        directory.fingerprint = directory.fingerprint.wrapping_sub(before.content_hash);
         for claim in before.claims() {
-            if !self.disputes.is_disputed(&claim) {
-                claim.leave(Arc::make_mut(&mut self.directory));
+            if !self.conflicts.is_contested(&claim) {
+                claim.remove_from(Arc::make_mut(&mut self.directory));
                 continue;
             }
-            if let Some(last) = self.disputes.remove(&claim, &before.claimant()) {
-                self.give(&claim, &last);
+            if let Some(last) = self.conflicts.remove(&claim, &before.claimant()) {
+                self.assign(&claim, &last);
                 again.objects.insert(ObjectId::new(Kind::KongConsumer, last.key));
             } else {
-                self.settle(&claim);
-                again.disputed.insert(claim);
+                self.assign_to_first(&claim);
+                again.contested.insert(claim);
             }
         }
     }
 
-    /// Gives what is disputed to whom it belongs.
-    fn settle(&mut self, claim: &Claim) {
-        let first = self.disputes.claimants(claim).next().cloned();
+    /// Assigns a contested claim to its first claimant.
+    fn assign_to_first(&mut self, claim: &ConsumerClaim) {
+        let first = self.conflicts.claimants(claim).next().cloned();
         if let Some(first) = first {
-            self.give(claim, &first);
+            self.assign(claim, &first);
         }
     }
 
-    fn give(&mut self, claim: &Claim, claimant: &Claimant) {
-        if let Some(known) = self.known.get(&id(&claimant.key)) {
-            known.take(claim, Arc::make_mut(&mut self.directory));
+    fn assign(&mut self, claim: &ConsumerClaim, claimant: &Claimant) {
+        if let Some(known) = self.known.get(&consumer_id(&claimant.key)) {
+            known.take_claim(claim, Arc::make_mut(&mut self.directory));
         }
     }
 
-    /// What there is to say about a consumer or a group. None if it is not ours.
-    pub(super) fn verdict(&self, store: &Store, inputs: &Inputs<'_>, id: &ObjectId) -> Option<Verdict> {
+    /// The verdict on a consumer or group. `None` if this process does not serve it.
+    pub(super) fn verdict(&self, store: &Store, inputs: &CompileInputs<'_>, id: &ObjectId) -> Option<Verdict> {
         if id.kind == Kind::KongConsumerGroup {
-            let group = store.kong_consumer_groups.get(&id.key).filter(|_| is_ours(store, inputs, id))?;
-            let problems = named(store, id.kind, &group.meta).filter_map(Result::err).collect::<Vec<_>>();
+            let group = store.kong_consumer_groups.get(&id.key).filter(|_| is_served(store, inputs, id))?;
+            let problems = referenced_plugins(store, id.kind, &group.meta).filter_map(Result::err).collect::<Vec<_>>();
             let name = group.spec.as_ref().and_then(|spec| spec.name.as_ref());
             let note = name.map(|_| {
-                let message = format!("it has no effect, as in Kong: the group is called {}", group.meta.key.name);
-                Problem::new("spec.name", message, "remove it")
+                let message = format!("it has no effect, as in Kong: the name of the group is {}", group.meta.key.name);
+                FieldDiagnostic::new("spec.name", message, "remove it")
             });
             return Some(verdict(group.meta.generation, problems, note.into_iter().collect()));
         }
-        let known = self.known.get(&self::id(&id.key))?;
-        let Remarks(mut problems) = known.remarks.as_deref().cloned().unwrap_or_default();
-        for (claim, credential) in known.stated() {
-            let holder = self.disputes.claimants(&claim).next().map(|first| &first.key);
+        let known = self.known.get(&self::consumer_id(&id.key))?;
+        let ConsumerDiagnostics(mut problems) = known.diagnostics.as_deref().cloned().unwrap_or_default();
+        for (claim, credential) in known.claims_with_credentials() {
+            let holder = self.conflicts.claimants(&claim).next().map(|first| &first.key);
             if let Some(holder) = holder.filter(|holder| **holder != id.key) {
-                let field = credential.map_or_else(|| claim.what().to_owned(), |credential| known.field_of(credential));
-                let message = format!("KongConsumer {holder} has this {} already, and is older", claim.what());
-                problems.push(Problem::new(field, message, "choose another, or remove it there"));
+                let field =
+                    credential.map_or_else(|| claim.field_name().to_owned(), |credential| known.field_of(credential));
+                let message = format!("KongConsumer {holder} is older and already has this {}", claim.field_name());
+                problems.push(FieldDiagnostic::new(
+                    field,
+                    message,
+                    "choose another one, or remove it from that consumer",
+                ));
             }
         }
         Some(verdict(known.object.meta.generation, problems, Vec::new()))
     }
 }
 
-/// Whether there is such a consumer or group, of our class and not for a control plane elsewhere.
-pub(super) fn is_ours(store: &Store, inputs: &Inputs<'_>, id: &ObjectId) -> bool {
+/// Whether the consumer or group exists, has a served class and belongs to no other control plane.
+pub(super) fn is_served(store: &Store, inputs: &CompileInputs<'_>, id: &ObjectId) -> bool {
     let reference = match id.kind {
         Kind::KongConsumerGroup => {
             let group = store.kong_consumer_groups.get(&id.key).and_then(|group| group.spec.as_ref());
@@ -209,35 +220,35 @@ pub(super) fn is_ours(store: &Store, inputs: &Inputs<'_>, id: &ObjectId) -> bool
             consumer.and_then(|spec| spec.control_plane_ref.as_ref())
         }
     };
-    let is_of_class = store.meta(id).is_some_and(|meta| inputs.classes.own(store, meta, None));
-    is_of_class && reference.is_none_or(ControlPlaneRef::is_here)
+    let is_of_class = store.meta(id).is_some_and(|meta| inputs.classes.serves_object(store, meta, None));
+    is_of_class && reference.is_none_or(ControlPlaneRef::is_this_controller)
 }
 
-fn verdict(generation: i64, problems: Vec<Problem>, notes: Vec<Problem>) -> Verdict {
+fn verdict(generation: i64, problems: Vec<FieldDiagnostic>, notes: Vec<FieldDiagnostic>) -> Verdict {
     let condition = match &problems[..] {
-        [] => Condition::plain(Code::KongProgrammed),
+        [] => Condition::without_diagnostics(Code::KongProgrammed),
         _ => Condition::new(Code::KongInvalid, problems),
     };
     Verdict { generation, conditions: vec![condition], notes, ..Verdict::default() }
 }
 
-fn known(store: &Store, inputs: &Inputs<'_>, object: &Arc<Object<KongConsumer>>) -> Known {
+fn read_consumer(store: &Store, inputs: &CompileInputs<'_>, object: &Arc<Object<KongConsumer>>) -> KnownConsumer {
     let key = &object.meta.key;
     let mut problems = Vec::new();
     let mut groups = Vec::new();
     for (index, name) in object.consumer_groups.iter().enumerate() {
         let target = ObjectKey { namespace: key.namespace.clone(), name: name.as_str().into() };
-        match is_ours(store, inputs, &ObjectId::new(Kind::KongConsumerGroup, target.clone())) {
-            true => groups.push(group(&target)),
+        match is_served(store, inputs, &ObjectId::new(Kind::KongConsumerGroup, target.clone())) {
+            true => groups.push(group_name(&target)),
             false => {
                 let is_there = store.kong_consumer_groups.contains_key(&target);
-                let what = if is_there { "is of another class or control plane" } else { "does not exist" };
+                let what = if is_there { "has another class or control plane" } else { "does not exist" };
                 let field = format!("consumerGroups[{index}]");
                 let message = format!("KongConsumerGroup {target} {what}");
-                problems.push(Problem::new(
+                problems.push(FieldDiagnostic::new(
                     field,
                     message,
-                    "create it with the class of the consumer, or correct the name",
+                    "create it with the consumer's class, or correct the name",
                 ));
             }
         }
@@ -247,33 +258,35 @@ fn known(store: &Store, inputs: &Inputs<'_>, object: &Arc<Object<KongConsumer>>)
     for (index, name) in object.credentials.iter().enumerate() {
         let field = format!("credentials[{index}]");
         let secret = ObjectKey { namespace: key.namespace.clone(), name: name.as_str().into() };
-        match credentials::read(store, &secret, &field) {
-            Ok(credentials::Read::Acl(group)) => acls.push(group),
-            Ok(credentials::Read::Credential(credential)) => {
+        match credentials::read_credential(store, &secret, &field) {
+            Ok(credentials::CredentialSecret::Acl(group)) => acls.push(group),
+            Ok(credentials::CredentialSecret::Credential(credential)) => {
                 raw.push((secret, credential));
             }
-            Ok(credentials::Read::Ignored) => {}
+            Ok(credentials::CredentialSecret::Ignored) => {}
             Err(problem) => problems.push(problem),
         }
     }
-    problems.extend(named(store, Kind::KongConsumer, &object.meta).filter_map(Result::err));
+    problems.extend(referenced_plugins(store, Kind::KongConsumer, &object.meta).filter_map(Result::err));
     acls.sort();
     acls.dedup();
-    let consumer = Consumer::new(id(key), object.username.as_deref(), object.custom_id.as_deref(), groups, acls);
+    let consumer =
+        Consumer::new(consumer_id(key), object.username.as_deref(), object.custom_id.as_deref(), groups, acls);
     let consumer = Arc::new(consumer);
-    let credentials = raw.into_iter().map(|(secret, raw)| Credential::new(uuid(Kind::Secret, &secret), raw, &consumer));
-    Known {
+    let credentials =
+        raw.into_iter().map(|(secret, raw)| Credential::new(derive_uuid(Kind::Secret, &secret), raw, &consumer));
+    KnownConsumer {
         object: Arc::clone(object),
-        told_apart: told_apart(store, object, &consumer),
+        content_hash: content_hash(store, object, &consumer),
         credentials: credentials.collect(),
         consumer,
-        remarks: (!problems.is_empty()).then(|| Box::new(Remarks(problems))),
+        diagnostics: (!problems.is_empty()).then(|| Box::new(ConsumerDiagnostics(problems))),
     }
 }
 
-/// What tells a consumer from others, in every process alike: also from one who is older and has the same names. For what is in
-/// Secrets stands which version of them it is, since the number is for everybody to see.
-fn told_apart(store: &Store, object: &Object<KongConsumer>, consumer: &Consumer) -> u64 {
+/// A hash that distinguishes consumers, equal in all processes. It covers the creation time, and for Secrets their
+/// resource version instead of their content, because the hash is public.
+fn content_hash(store: &Store, object: &Object<KongConsumer>, consumer: &Consumer) -> u64 {
     let mut hasher = DefaultHasher::new();
     let names = (&*consumer.id, consumer.username.as_deref(), consumer.custom_id().map(|id| &**id));
     (names, consumer.groups(), object.meta.created).hash(&mut hasher);
@@ -284,10 +297,10 @@ fn told_apart(store: &Store, object: &Object<KongConsumer>, consumer: &Consumer)
     hasher.finish()
 }
 
-impl Known {
-    /// Whether requests cannot tell it from the other, nor those who claim the same.
-    fn is_alike(&self, other: &Known) -> bool {
-        let Known { object, consumer, credentials, told_apart: _, remarks: _ } = self;
+impl KnownConsumer {
+    /// Whether requests and contested claims cannot distinguish it from the other one.
+    fn is_equivalent(&self, other: &KnownConsumer) -> bool {
+        let KnownConsumer { object, consumer, credentials, content_hash: _, diagnostics: _ } = self;
         (object.meta.created, consumer, credentials) == (other.object.meta.created, &other.consumer, &other.credentials)
     }
 
@@ -295,25 +308,25 @@ impl Known {
         Claimant { created: self.object.meta.created, key: self.object.meta.key.clone() }
     }
 
-    /// What only one consumer can have, in the order of the fields, each with the credential that it is of.
-    fn stated(&self) -> impl Iterator<Item = (Claim, Option<&Credential>)> {
-        let username = self.consumer.username.iter().map(|name| Claim::Username(Arc::clone(name.text())));
-        let custom_id = self.consumer.custom_id().into_iter().map(|id| Claim::CustomId(Arc::clone(id.text())));
+    /// The claims in field order, each with its credential.
+    fn claims_with_credentials(&self) -> impl Iterator<Item = (ConsumerClaim, Option<&Credential>)> {
+        let username = self.consumer.username.iter().map(|name| ConsumerClaim::Username(Arc::clone(name.text())));
+        let custom_id = self.consumer.custom_id().into_iter().map(|id| ConsumerClaim::CustomId(Arc::clone(id.text())));
         let credentials = self.credentials.iter().map(|credential| (credential.claim(), Some(credential)));
         username.chain(custom_id).map(|claim| (claim, None)).chain(credentials)
     }
 
-    /// Each once.
-    fn claims(&self) -> BTreeSet<Claim> {
-        self.stated().map(|(claim, _)| claim).collect()
+    /// Distinct claims.
+    fn claims(&self) -> BTreeSet<ConsumerClaim> {
+        self.claims_with_credentials().map(|(claim, _)| claim).collect()
     }
 
-    /// Where the consumer names its Secret. Only for complaints, so that it need not be remembered of all.
+    /// The field that refers to the Secret. Computed on demand, because only diagnostics need it.
     fn field_of(&self, credential: &Credential) -> String {
         let namespace = &self.object.meta.key.namespace;
         let is_its = |name: &String| {
             let secret = ObjectKey { namespace: Arc::clone(namespace), name: name.as_str().into() };
-            uuid(Kind::Secret, &secret) == *credential.id()
+            derive_uuid(Kind::Secret, &secret) == *credential.id()
         };
         match self.object.credentials.iter().position(is_its) {
             Some(index) => format!("credentials[{index}]"),
@@ -321,55 +334,55 @@ impl Known {
         }
     }
 
-    /// Puts into the directory what it claims and nobody before it.
-    fn take(&self, claim: &Claim, directory: &mut Directory) {
+    /// Enters the claim into the directory for this consumer.
+    fn take_claim(&self, claim: &ConsumerClaim, directory: &mut ConsumerDirectory) {
         let consumer = &self.consumer;
         match claim {
-            Claim::Username(_) => directory.usernames.insert(Arc::clone(consumer)),
-            Claim::CustomId(_) => directory.custom_ids.insert(Arc::clone(consumer)),
-            Claim::Key(_) | Claim::Login(_) | Claim::Token(_) => {
+            ConsumerClaim::Username(_) => directory.usernames.insert(Arc::clone(consumer)),
+            ConsumerClaim::CustomId(_) => directory.custom_ids.insert(Arc::clone(consumer)),
+            ConsumerClaim::ApiKey(_) | ConsumerClaim::BasicAuthUsername(_) | ConsumerClaim::JwtKey(_) => {
                 for credential in self.credentials.iter().filter(|credential| credential.claim() == *claim) {
-                    credential.enter(directory);
+                    credential.insert_into(directory);
                 }
             }
         }
     }
 }
 
-/// By id.
-impl Borrow<Id> for Known {
-    fn borrow(&self) -> &Id {
+/// Consumers are looked up by id.
+impl Borrow<EntityId> for KnownConsumer {
+    fn borrow(&self) -> &EntityId {
         &self.consumer.id
     }
 }
 
-impl Hash for Known {
+impl Hash for KnownConsumer {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.consumer.id.hash(state);
     }
 }
 
-impl PartialEq for Known {
+impl PartialEq for KnownConsumer {
     fn eq(&self, other: &Self) -> bool {
         self.consumer.id == other.consumer.id
     }
 }
 
-impl Eq for Known {}
+impl Eq for KnownConsumer {}
 
-/// The id under which backends and logs know a consumer: a UUID made of its key, so that it is the same in every replica
-/// and after a restore from a backup.
-pub(super) fn id(consumer: &ObjectKey) -> Id {
-    uuid(Kind::KongConsumer, consumer)
+/// The id of a consumer for backends and logs: a UUID derived from its key, so that it is the same in all replicas and
+/// after a restore from a backup.
+pub(super) fn consumer_id(consumer: &ObjectKey) -> EntityId {
+    derive_uuid(Kind::KongConsumer, consumer)
 }
 
-/// The name by which plugins know a group.
-pub(super) fn group(group: &ObjectKey) -> Arc<str> {
+/// The name of a group for plugins.
+pub(super) fn group_name(group: &ObjectKey) -> Arc<str> {
     group.to_string().into()
 }
 
-/// In the form of version 8 (RFC 9562, section 5.8), which leaves the bits to us.
-fn uuid(kind: Kind, key: &ObjectKey) -> Id {
+/// A UUID of version 8, whose bits the application chooses (RFC 9562, section 5.8).
+fn derive_uuid(kind: Kind, key: &ObjectKey) -> EntityId {
     let digest = digest(&SHA256, format!("{kind}/{key}").as_bytes());
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest.as_ref()[..16]);
@@ -383,5 +396,5 @@ fn uuid(kind: Kind, key: &ObjectKey) -> Id {
         let digit = |four: u8| char::from_digit(four.into(), 16).expect("half a byte is a digit");
         text.extend([digit(byte >> 4), digit(byte & 15)]);
     }
-    Id::of(&text)
+    EntityId::from_text(&text)
 }

@@ -1,9 +1,9 @@
-//! Annotations as values: what cannot be read counts as not written, as it does for Kong, but somebody is told.
+//! Parses annotations: a malformed value is ignored, as in Kong, and reported.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::verdict::Problem;
+use super::super::verdict::FieldDiagnostic;
 use crate::api::Meta;
 use crate::api::kong::annotations::{
     CA_CERTIFICATES_CONFIG_MAPS, CA_CERTIFICATES_SECRETS, CLIENT_CERT, CONNECT_TIMEOUT, FORCE_SSL_REDIRECT,
@@ -13,79 +13,83 @@ use crate::api::kong::annotations::{
     STRIP_PATH, TAGS, TLS_VERIFY, TLS_VERIFY_DEPTH, UPSTREAM_POLICY, WRITE_TIMEOUT,
 };
 
-/// Reads the annotations of one object.
+/// Parses the annotations of one object.
 #[derive(Debug)]
-pub(in crate::compile) struct Annotations<'a> {
+pub(in crate::compile) struct AnnotationReader<'a> {
     all: &'a BTreeMap<Arc<str>, Arc<str>>,
-    /// What was written and is not in effect.
-    pub(in crate::compile) notes: Vec<Problem>,
-    /// Those of the notes that are about what cannot be heeded, by whomever: values and names that mean nothing.
-    pub(in crate::compile) unheeded: Vec<Problem>,
+    /// Diagnostics about annotations without effect.
+    pub(in crate::compile) notes: Vec<FieldDiagnostic>,
+    /// The notes about unknown annotations and malformed values.
+    pub(in crate::compile) ignored: Vec<FieldDiagnostic>,
 }
 
-impl<'a> Annotations<'a> {
-    pub(in crate::compile) fn of(meta: &'a Meta) -> Self {
-        Annotations { all: &meta.annotations, notes: Vec::new(), unheeded: Vec::new() }
+impl<'a> AnnotationReader<'a> {
+    pub(in crate::compile) fn new(meta: &'a Meta) -> Self {
+        AnnotationReader { all: &meta.annotations, notes: Vec::new(), ignored: Vec::new() }
     }
 
     pub(super) fn text(&self, key: &str) -> Option<&'a str> {
         self.all.get(key).map(|value| &**value)
     }
 
-    /// `remedy` says what would be right.
+    /// `remedy` describes valid values.
     pub(super) fn read<T>(&mut self, key: &str, parse: impl FnOnce(&'a str) -> Option<T>, remedy: &str) -> Option<T> {
         let text = self.text(key)?;
         let value = parse(text);
         if value.is_none() {
-            let message = format!("{text:?} cannot be read, so it has no effect");
-            self.unheeded(Problem::new(field(key), message, remedy));
+            let message = format!("{text:?} is not a valid value, so it has no effect");
+            self.ignore(FieldDiagnostic::new(annotation_field(key), message, remedy));
         }
         value
     }
 
     pub(super) fn bool(&mut self, key: &str) -> Option<bool> {
-        self.read(key, flag, "write \"true\" or \"false\"")
+        self.read(key, parse_bool, "write \"true\" or \"false\"")
     }
 
     pub(super) fn note(&mut self, key: &str, message: impl Into<String>, remedy: impl Into<String>) {
-        self.notes.push(Problem::new(field(key), message, remedy));
+        self.notes.push(FieldDiagnostic::new(annotation_field(key), message, remedy));
     }
 
-    pub(super) fn unheeded(&mut self, problem: Problem) {
+    pub(super) fn ignore(&mut self, problem: FieldDiagnostic) {
         self.notes.push(problem.clone());
-        self.unheeded.push(problem);
+        self.ignored.push(problem);
     }
 
-    /// Those that begin with a prefix, with what follows it.
-    pub(super) fn beginning(&self, prefix: &str) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
+    /// The annotations with a prefix, without that prefix.
+    pub(super) fn with_prefix(&self, prefix: &str) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
         let prefix = prefix.to_owned();
         let all = self.all.iter();
         all.filter_map(move |(key, value)| Some((key.strip_prefix(&*prefix)?, &**value)))
     }
 
-    /// A misspelt annotation is one that nobody reads. `known` are the keys that mean something on such an object.
+    /// Reports misspelled annotations. `known` has the keys that are valid on this kind of object.
     pub(super) fn note_unknown(&mut self, known: &[&str], on: &str) {
         let foreign = |key: &str| {
             let ours = key.starts_with(KONG_PREFIX) || key.starts_with(INGRESS_PREFIX);
             ours && !known.contains(&key) && !key.starts_with(HEADERS_PREFIX)
         };
         for key in self.all.keys().map(|key| &**key).filter(|key| foreign(key)) {
-            let is_elsewhere = ON_ROUTES.contains(&key) || ON_SERVICES.contains(&key);
+            let is_elsewhere = ROUTE_ANNOTATIONS.contains(&key) || SERVICE_ANNOTATIONS.contains(&key);
             let (message, remedy) = match is_elsewhere {
-                true if ON_SERVICES.contains(&key) => ("means nothing here", "write it on the Service"),
-                true => ("means nothing here", "write it on the Ingress"),
-                false => ("is not known", "correct its name, or remove it"),
+                true if SERVICE_ANNOTATIONS.contains(&key) => ("has no effect here", "move it to the Service"),
+                true => ("has no effect here", "move it to the Ingress"),
+                false => ("is unknown", "correct its name, or remove it"),
             };
-            self.unheeded(Problem::new(field(key), format!("this annotation of {on} {message}"), remedy));
+            self.ignore(FieldDiagnostic::new(
+                annotation_field(key),
+                format!("this annotation of {on} {message}"),
+                remedy,
+            ));
         }
     }
 }
 
-pub(in crate::compile) fn field(key: &str) -> String {
+pub(in crate::compile) fn annotation_field(key: &str) -> String {
     format!("metadata.annotations[{key}]")
 }
 
-fn flag(text: &str) -> Option<bool> {
+fn parse_bool(text: &str) -> Option<bool> {
     match text {
         text if text.eq_ignore_ascii_case("true") => Some(true),
         text if text.eq_ignore_ascii_case("false") => Some(false),
@@ -93,8 +97,8 @@ fn flag(text: &str) -> Option<bool> {
     }
 }
 
-/// What an Ingress may have (`kong-compat.md` §2.2).
-pub(super) const ON_ROUTES: &[&str] = &[
+/// The annotations of an Ingress (docs/kong-compatibility.md, 2.2).
+pub(super) const ROUTE_ANNOTATIONS: &[&str] = &[
     PLUGINS,
     STRIP_PATH,
     PRESERVE_HOST,
@@ -114,8 +118,8 @@ pub(super) const ON_ROUTES: &[&str] = &[
     TAGS,
 ];
 
-/// What a Service may have, and a facade in its place (§2.1).
-pub(super) const ON_SERVICES: &[&str] = &[
+/// The annotations of a Service or KongServiceFacade (docs/kong-compatibility.md, 2.1).
+pub(super) const SERVICE_ANNOTATIONS: &[&str] = &[
     PLUGINS,
     PROTOCOL,
     PATH,

@@ -1,125 +1,125 @@
-//! Where a path of an Ingress leads: a Service by a port's number or name, or a facade that stands in for one.
+//! Resolves the backend of an Ingress path: a Service by port number or name, or a KongServiceFacade.
 
 use std::sync::Arc;
 
 use http::HeaderValue;
 
-use super::super::Inputs;
+use super::super::CompileInputs;
 use super::super::backends;
 use super::super::endpoints;
-use super::super::verdict::Problem;
+use super::super::verdict::FieldDiagnostic;
 use super::policy;
-use super::service_settings::{self, ServiceSettings, Speech};
+use super::service_settings::{self, AppProtocol, ServiceSettings};
 use super::upstream_tls;
 use crate::api::core::{Service, ServicePort};
 use crate::api::kind::KONG_INCUBATOR_GROUP;
 use crate::api::networking::IngressBackend;
 use crate::api::{Kind, Meta, Object, ObjectKey};
 use crate::store::Store;
-use crate::upstream::{Protocol, UpstreamKey};
+use crate::upstream::{UpstreamKey, UpstreamProtocol};
 
-/// Which of the paths of an Ingress belong together: those that lead to the same.
+/// The target of a path. Paths with equal targets form one route.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Lead {
-    /// The port as it is written.
+pub(super) enum IngressTarget {
+    /// The port as written in the object.
     Service(Arc<str>, String),
     Facade(Arc<str>),
-    /// Nothing that we know.
-    Nothing,
+    /// An unsupported or missing backend.
+    Unsupported,
 }
 
-impl Lead {
-    pub(super) fn of(backend: &IngressBackend) -> Self {
+impl IngressTarget {
+    pub(super) fn from_backend(backend: &IngressBackend) -> Self {
         if let Some(service) = &backend.service {
             let port = service.port.as_ref();
             let name = port.and_then(|port| port.name.clone()).filter(|name| !name.is_empty());
             let number = port.and_then(|port| port.number).filter(|number| *number != 0);
             let port = name.or(number.map(|number| number.to_string())).unwrap_or_default();
-            return Lead::Service(service.name.as_str().into(), port);
+            return IngressTarget::Service(service.name.as_str().into(), port);
         }
         match &backend.resource {
             Some(resource)
                 if resource.api_group.as_deref() == Some(KONG_INCUBATOR_GROUP)
                     && resource.kind == Kind::KongServiceFacade.name() =>
             {
-                Lead::Facade(resource.name.as_str().into())
+                IngressTarget::Facade(resource.name.as_str().into())
             }
-            _ => Lead::Nothing,
+            _ => IngressTarget::Unsupported,
         }
     }
 
-    /// As Kong's ingress controller names the service.
+    /// The name that Kong's ingress controller gives the service.
     pub(super) fn service_name(&self, namespace: &str) -> String {
         match self {
-            Lead::Service(service, port) => format!("{namespace}.{service}.{port}"),
-            Lead::Facade(facade) => format!("{namespace}.{facade}.svc.facade"),
-            Lead::Nothing => namespace.to_owned(),
+            IngressTarget::Service(service, port) => format!("{namespace}.{service}.{port}"),
+            IngressTarget::Facade(facade) => format!("{namespace}.{facade}.svc.facade"),
+            IngressTarget::Unsupported => namespace.to_owned(),
         }
     }
 
-    /// What follows namespace and Ingress in the name that Kong's ingress controller gives the route. `host` is as it is
-    /// written.
+    /// The part after namespace and Ingress of the name that Kong's ingress controller gives the route. `host` is as
+    /// written in the object.
     pub(super) fn route_name(&self, host: &str) -> String {
         let host = host.replace('*', "_");
         match self {
-            Lead::Service(service, port) => format!("{service}.{host}.{port}"),
-            Lead::Facade(facade) => format!("{host}.{facade}.svc.facade"),
-            Lead::Nothing => host,
+            IngressTarget::Service(service, port) => format!("{service}.{host}.{port}"),
+            IngressTarget::Facade(facade) => format!("{host}.{facade}.svc.facade"),
+            IngressTarget::Unsupported => host,
         }
     }
 }
 
-/// A backend with all its questions answered.
-pub(super) struct Resolved<'s> {
+/// A resolved backend.
+pub(super) struct ResolvedBackend<'s> {
     pub key: UpstreamKey,
     pub settings: ServiceSettings,
-    /// What an endpoint is asked for if not for the client's host.
+    /// The `Host` sent to the backend instead of the client's.
     pub host: HeaderValue,
-    /// Whose annotations count.
-    pub speaks: (Kind, &'s Meta),
+    /// The object whose annotations apply.
+    pub settings_source: (Kind, &'s Meta),
 }
 
-/// `whole`: the class says that requests go to Services rather than to endpoints.
+/// `whole`: the class sends requests to the ClusterIP of Services rather than to endpoints.
 pub(super) fn resolve<'s>(
     store: &'s Store,
-    inputs: &Inputs<'_>,
+    inputs: &CompileInputs<'_>,
     namespace: &str,
     backend: &IngressBackend,
     whole: bool,
     field: &str,
-) -> Result<Resolved<'s>, Problem> {
-    match Lead::of(backend) {
-        Lead::Service(name, port) => {
+) -> Result<ResolvedBackend<'s>, FieldDiagnostic> {
+    match IngressTarget::from_backend(backend) {
+        IngressTarget::Service(name, port) => {
             let service = service(store, namespace, &name, &format!("{field}.service.name"))?;
-            let port = port_of(service, &port, &format!("{field}.service.port"))?;
-            resolved((store, inputs), service, port, None, whole, &format!("{field}.service.name"))
+            let port = find_port(service, &port, &format!("{field}.service.port"))?;
+            resolve_service((store, inputs), service, port, None, whole, &format!("{field}.service.name"))
         }
-        Lead::Facade(name) => {
+        IngressTarget::Facade(name) => {
             let field = format!("{field}.resource.name");
             let key = ObjectKey::new(namespace, &name);
             let facade = store.kong_service_facades.get(&key);
-            let Some(facade) = facade.filter(|facade| inputs.classes.own(store, &facade.meta, None)) else {
+            let Some(facade) = facade.filter(|facade| inputs.classes.serves_object(store, &facade.meta, None)) else {
                 let (message, remedy) = match facade {
                     None => (format!("KongServiceFacade {key} does not exist"), "create it or correct the name"),
                     Some(_) => (
-                        format!("KongServiceFacade {key} is of another class"),
-                        "give it the class of the Ingress in the annotation kubernetes.io/ingress.class",
+                        format!("KongServiceFacade {key} has another class"),
+                        "set its annotation kubernetes.io/ingress.class to the class of the Ingress",
                     ),
                 };
-                return Err(Problem::new(field, message, remedy));
+                return Err(FieldDiagnostic::new(field, message, remedy));
             };
             let behind = &facade.spec.backend_ref;
             let service = service(store, namespace, &behind.name, &field)?;
-            let port = port_of(service, &behind.port.to_string(), &field)?;
-            resolved((store, inputs), service, port, Some((&facade.meta.key.name, &facade.meta)), whole, &field)
+            let port = find_port(service, &behind.port.to_string(), &field)?;
+            resolve_service((store, inputs), service, port, Some((&facade.meta.key.name, &facade.meta)), whole, &field)
         }
-        Lead::Nothing => {
+        IngressTarget::Unsupported => {
             let what = backend.resource.as_ref().map(|resource| resource.kind.as_str());
             let message = match what {
                 Some(kind) => format!("backends of kind {kind} are not served"),
-                None => "neither service nor resource is given".to_owned(),
+                None => "the backend has neither service nor resource".to_owned(),
             };
-            Err(Problem::new(field, message, "refer to a Service"))
+            Err(FieldDiagnostic::new(field, message, "refer to a Service"))
         }
     }
 }
@@ -129,15 +129,14 @@ fn service<'s>(
     namespace: &str,
     name: &str,
     field: &str,
-) -> Result<&'s Arc<Object<Service>>, Problem> {
+) -> Result<&'s Arc<Object<Service>>, FieldDiagnostic> {
     let key = ObjectKey::new(namespace, name);
-    store
-        .services
-        .get(&key)
-        .ok_or_else(|| Problem::new(field, format!("Service {key} does not exist"), "create it or correct the name"))
+    store.services.get(&key).ok_or_else(|| {
+        FieldDiagnostic::new(field, format!("Service {key} does not exist"), "create it or correct the name")
+    })
 }
 
-fn port_of<'s>(service: &'s Object<Service>, port: &str, field: &str) -> Result<&'s ServicePort, Problem> {
+fn find_port<'s>(service: &'s Object<Service>, port: &str, field: &str) -> Result<&'s ServicePort, FieldDiagnostic> {
     let ports = service.spec.ports.iter().filter(|port| backends::is_tcp(port));
     let fits = |candidate: &&ServicePort| match port.parse::<i32>() {
         Ok(number) => candidate.port == number,
@@ -145,21 +144,21 @@ fn port_of<'s>(service: &'s Object<Service>, port: &str, field: &str) -> Result<
     };
     ports.clone().find(fits).ok_or_else(|| {
         let message = match port {
-            "" => format!("no port of Service {} is given", service.meta.key),
+            "" => format!("the backend names no port of Service {}", service.meta.key),
             port => format!("Service {} has no TCP port {port}", service.meta.key),
         };
-        Problem::new(field, message, backends::ports_remedy(&service.spec.ports))
+        FieldDiagnostic::new(field, message, backends::ports_remedy(&service.spec.ports))
     })
 }
 
-fn resolved<'s>(
-    (store, inputs): (&'s Store, &Inputs<'_>),
+fn resolve_service<'s>(
+    (store, inputs): (&'s Store, &CompileInputs<'_>),
     service: &'s Object<Service>,
     port: &ServicePort,
     facade: Option<(&Arc<str>, &'s Meta)>,
     whole: bool,
     field: &str,
-) -> Result<Resolved<'s>, Problem> {
+) -> Result<ResolvedBackend<'s>, FieldDiagnostic> {
     let ObjectKey { namespace, name } = &service.meta.key;
     let (kind, meta, on) = match facade {
         Some((_, meta)) => (Kind::KongServiceFacade, meta, "a KongServiceFacade"),
@@ -169,24 +168,23 @@ fn resolved<'s>(
     let named = port.app_protocol.as_deref().unwrap_or_default();
     let protocol = match settings.protocol {
         Some(speech) => speech.protocol(),
-        None if upstream_tls::is_tls_port(port) => Some(Protocol::Http1),
-        // A word that nobody knows changes nothing, but TLS is not to become plain text.
+        None if upstream_tls::is_tls_port(port) => Some(UpstreamProtocol::Http1),
+        // An unknown appProtocol is ignored, but TLS must not become plain text.
         None if named == "tls" => None,
-        None => Some(backends::spoken(named).unwrap_or_default()),
+        None => Some(backends::protocol_from_app_protocol(named).unwrap_or_default()),
     };
     let Some(protocol) = protocol else {
-        let message =
-            format!("{kind} {} wants a protocol that this version cannot speak, so nothing is sent there", meta.key);
+        let message = format!("{kind} {} requires an unsupported protocol, so no requests are sent to it", meta.key);
         let remedy =
-            "set its annotation konghq.com/protocol to http, https, grpc, grpcs, ws or wss if it speaks one of these";
-        return Err(Problem::new(field, message, remedy));
+            "set its annotation konghq.com/protocol to http, https, grpc, grpcs, ws or wss if it serves one of these";
+        return Err(FieldDiagnostic::new(field, message, remedy));
     };
-    if let Some((message, remedy)) = backends::wants_tls(store, inputs, &service.meta.key, port) {
-        return Err(Problem::new(field, message, remedy));
+    if let Some((message, remedy)) = backends::requires_tls(store, inputs, &service.meta.key, port) {
+        return Err(FieldDiagnostic::new(field, message, remedy));
     }
-    let is_tls = settings.protocol.map_or_else(|| upstream_tls::is_tls_port(port), Speech::is_tls);
-    let tls = is_tls.then(|| upstream_tls::terms(store, inputs, meta, protocol, &settings.tls)).transpose();
-    let tls = tls.map_err(|problem| upstream_tls::at_referrer(kind, meta, &problem, field))?;
+    let is_tls = settings.protocol.map_or_else(|| upstream_tls::is_tls_port(port), AppProtocol::is_tls);
+    let tls = is_tls.then(|| upstream_tls::tls_settings(store, inputs, meta, protocol, &settings.tls)).transpose();
+    let tls = tls.map_err(|problem| upstream_tls::for_referrer(kind, meta, &problem, field))?;
     let number = u16::try_from(port.port).unwrap_or_default();
     let key = UpstreamKey {
         namespace: namespace.clone(),
@@ -195,16 +193,16 @@ fn resolved<'s>(
         protocol,
         tls,
         facade: facade.map(|(name, _)| name.clone()),
-        whole: (whole || settings.whole) && !endpoints::is_headless(service),
+        via_cluster_ip: (whole || settings.via_cluster_ip) && !endpoints::is_headless(service),
     };
     let host = settings.host.clone().or_else(|| policy::host_header(store, meta));
-    let host = host.unwrap_or_else(|| own_host(service, number, is_tls));
-    Ok(Resolved { key, settings, host, speaks: (kind, meta) })
+    let host = host.unwrap_or_else(|| default_host(service, number, is_tls));
+    Ok(ResolvedBackend { key, settings, host, settings_source: (kind, meta) })
 }
 
-/// What a Service is asked for if neither the client nor anybody else says so: as Kong's ingress controller names its service,
-/// and an external one by the name that it really has.
-pub(super) fn own_host(service: &Object<Service>, port: u16, is_tls: bool) -> HeaderValue {
+/// The `Host` for a Service if neither client nor configuration sets one: the name that Kong's ingress controller gives
+/// the service, or the external name of an ExternalName Service.
+pub(super) fn default_host(service: &Object<Service>, port: u16, is_tls: bool) -> HeaderValue {
     let ObjectKey { namespace, name } = &service.meta.key;
     let external = service.spec.external_name.as_deref();
     let host = match external.filter(|_| service.spec.kind.as_deref() == Some("ExternalName")) {

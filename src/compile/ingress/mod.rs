@@ -1,26 +1,26 @@
-//! Ingress v1 as Kong's ingress controller reads it (`kong-compat.md` §2, §3.1, §3.2): all Ingresses of ours behind two ports.
+//! Compiles Ingresses v1 as Kong's ingress controller does (docs/kong-compatibility.md); all share two ports.
 //!
 //! ```text
-//!   Ingress ─ class.rs: ours? ─▶ plan.rs ─┬ route_settings.rs   annotations of the Ingress
-//!                                         ├ path.rs             paths by type
-//!                                         ├ backend.rs          Service or facade ─ service_settings.rs, policy.rs
-//!                                         └ certificates        spec.tls
+//!   Ingress ─ class.rs: served? ─▶ plan.rs ─┬ route_settings.rs   annotations of the Ingress
+//!                                           ├ path.rs             paths by type
+//!                                           ├ backend.rs          Service or facade ─ service_settings.rs, policy.rs
+//!                                           └ certificates        spec.tls
 //!   all plans ─▶ one kong::Router ─▶ a Bind for plain text, one for TLS      published.rs ─▶ status.loadBalancer
 //! ```
 //!
-//! Annotations of HTTPRoutes, and of Services behind them, are read by on_http_route.rs.
+//! Annotations of HTTPRoutes and of their Services are read by http_route_annotations.rs.
 //!
-//! What two Ingresses want the older one gets, then the first by name: the certificate of a host, and the default backend.
+//! If two Ingresses claim the certificate of a host or the default backend, the older one wins, then the first by name.
 
 pub(super) mod annotations;
 mod backend;
 mod class;
-pub(super) mod disagreements;
-pub(super) mod on_http_route;
+pub(super) mod http_route_annotations;
 mod path;
 mod plan;
 pub(super) mod policy;
-mod published;
+pub(super) mod policy_conflicts;
+mod publish;
 mod route_settings;
 pub(super) mod service_settings;
 pub(super) mod upstream_tls;
@@ -30,59 +30,60 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub(super) use class::verdict as class_verdict;
-pub use published::Publish;
+pub use publish::PublishSource;
 
-use super::Inputs;
-use super::certificates::{self, Secrets};
+use super::CompileInputs;
+use super::certificates::{self, SecretCache};
 use super::plugins::Plugins;
-use super::verdict::{Code, Condition, Problem, Published, Verdict};
+use super::verdict::{Code, Condition, FieldDiagnostic, Published, Verdict};
 use crate::api::{Kind, ObjectId, ObjectKey};
-use crate::snapshot::certs::{Certificate, Certificates, Tls};
+use crate::snapshot::certs::{Certificate, Certificates, PortTls};
 use crate::snapshot::host::{HostMap, HostPattern};
-use crate::snapshot::kong::{Flavor, Router};
-use crate::snapshot::{Bind, Listener, Routes};
+use crate::snapshot::kong::{Router, RouterFlavor};
+use crate::snapshot::{Bind, HttpListener, Routes};
 use crate::store::{Changes, Store};
 use crate::upstream::UpstreamKey;
 use plan::IngressPlan;
 
-/// How Ingresses are served.
+/// Settings for all Ingresses.
 #[derive(Clone, Debug, Default)]
 pub struct IngressSettings {
-    /// For plain text. None: not at all.
-    pub http: Option<Entrance>,
-    /// For TLS.
-    pub https: Option<Entrance>,
-    pub flavor: Flavor,
-    /// The Secret of the certificate that is shown for hosts without one.
+    /// The listener for plain text. `None` disables it.
+    pub http: Option<IngressListener>,
+    /// The listener for TLS.
+    pub https: Option<IngressListener>,
+    pub flavor: RouterFlavor,
+    /// The Secret with the certificate for hosts without one.
     pub default_secret: Option<ObjectKey>,
-    /// What is shown if there is no such Secret. Without any, hosts without a certificate are refused.
+    /// The certificate if that Secret does not exist. Without it, handshakes for hosts without a certificate are
+    /// rejected.
     pub default_certificate: Option<Arc<Certificate>>,
-    pub publish: Publish,
+    pub publish: PublishSource,
 }
 
 /// A port that all Ingresses share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entrance {
+pub struct IngressListener {
     pub address: SocketAddr,
-    /// The port that clients see.
-    pub public: u16,
-    /// Listens also while there is no Ingress of ours.
-    pub always: bool,
+    /// The port that clients connect to.
+    pub public_port: u16,
+    /// Whether to listen even if no Ingress is served.
+    pub always_listen: bool,
 }
 
 impl IngressSettings {
     fn public_https(&self) -> u16 {
-        self.https.map_or(443, |entrance| entrance.public)
+        self.https.map_or(443, |entrance| entrance.public_port)
     }
 }
 
-/// Every Ingress of ours, and what all of them together come to.
+/// All served Ingresses, and what is compiled from them together.
 #[derive(Debug, Default)]
-pub(super) struct Ingresses {
+pub(super) struct IngressCompiler {
     plans: BTreeMap<ObjectKey, Arc<IngressPlan>>,
-    /// What each does not get because an older one has it.
-    contested: BTreeMap<ObjectKey, Vec<Problem>>,
-    /// None until everything was seen once.
+    /// Diagnostics about what each Ingress does not get because an older one has it.
+    conflicts: BTreeMap<ObjectKey, Vec<FieldDiagnostic>>,
+    /// `None` before the first update.
     router: Option<Arc<Router>>,
     certificates: Arc<BTreeMap<HostPattern, Arc<Certificates>>>,
     published: Option<Vec<Published>>,
@@ -91,30 +92,30 @@ pub(super) struct Ingresses {
 
 /// What an update changed.
 #[derive(Debug, Default)]
-pub(super) struct Updated {
+pub(super) struct IngressUpdate {
     /// Upstreams of each Ingress that was planned again, before and after.
     pub upstreams: Vec<(BTreeSet<UpstreamKey>, BTreeSet<UpstreamKey>)>,
-    /// Ingresses to be judged again.
-    pub again: BTreeSet<ObjectKey>,
+    /// Ingresses whose verdict must be updated.
+    pub verdicts_to_update: BTreeSet<ObjectKey>,
     pub router_built: bool,
 }
 
-impl Ingresses {
-    /// Plans again what was touched.
+impl IngressCompiler {
+    /// Plans the touched Ingresses.
     pub(super) fn update(
         &mut self,
         store: &Store,
-        inputs: &Inputs<'_>,
+        inputs: &CompileInputs<'_>,
         plugins: &Plugins,
-        secrets: &mut Secrets,
+        secrets: &mut SecretCache,
         touched: &Changes,
-    ) -> Updated {
-        let mut updated = Updated::default();
+    ) -> IngressUpdate {
+        let mut updated = IngressUpdate::default();
         let settings = inputs.ingress;
         for id in touched.iter().filter(|id| id.kind == Kind::Ingress) {
             let object = store.ingresses.get(&id.key);
             let plan = object.and_then(|object| plan::plan(store, inputs, plugins, secrets, object));
-            updated.again.insert(id.key.clone());
+            updated.verdicts_to_update.insert(id.key.clone());
             let after = plan.as_ref().map(|plan| plan.upstreams.clone()).unwrap_or_default();
             let before = match plan {
                 Some(plan) => self.plans.insert(id.key.clone(), Arc::new(plan)),
@@ -137,70 +138,71 @@ impl Ingresses {
                 self.build_router(settings.flavor);
             }
             let shown = Arc::clone(&self.certificates);
-            let contested = self.share_out(store, inputs, secrets);
-            for key in contested.keys().chain(self.contested.keys()) {
-                if contested.get(key) != self.contested.get(key) {
-                    updated.again.insert(key.clone());
+            let contested = self.assign_certificates(store, inputs, secrets);
+            for key in contested.keys().chain(self.conflicts.keys()) {
+                if contested.get(key) != self.conflicts.get(key) {
+                    updated.verdicts_to_update.insert(key.clone());
                 }
             }
-            self.contested = contested;
-            // Whatever is bound anew is published anew.
+            self.conflicts = contested;
+            // Changed binds must be published.
             if updated.router_built || is_first || !Arc::ptr_eq(&shown, &self.certificates) {
-                self.bind(settings);
+                self.build_binds(settings);
             }
         }
-        let asked = |id: &ObjectId| id.kind == Kind::Service && settings.publish.asks(&id.key);
+        let asked = |id: &ObjectId| id.kind == Kind::Service && settings.publish.uses_service(&id.key);
         if is_first || touched.iter().any(asked) {
             let published = settings.publish.addresses(store);
             if published != self.published {
                 self.published = published;
-                updated.again.extend(self.plans.keys().cloned());
+                updated.verdicts_to_update.extend(self.plans.keys().cloned());
             }
         }
         updated
     }
 
-    /// The oldest first.
-    fn by_age(&self) -> Vec<(&ObjectKey, &Arc<IngressPlan>)> {
+    /// All plans, oldest first.
+    fn plans_by_age(&self) -> Vec<(&ObjectKey, &Arc<IngressPlan>)> {
         let mut plans: Vec<_> = self.plans.iter().collect();
         plans.sort_by_key(|(key, plan)| (plan.created, *key));
         plans
     }
 
-    fn build_router(&mut self, flavor: Flavor) {
-        let oldest = self.by_age().into_iter().find_map(|(_, plan)| plan.fallback.clone());
+    fn build_router(&mut self, flavor: RouterFlavor) {
+        let oldest = self.plans_by_age().into_iter().find_map(|(_, plan)| plan.default_route.clone());
         let routes = self.plans.values().flat_map(|plan| &plan.routes).cloned();
         self.router = Some(Arc::new(Router::build(flavor, routes.chain(oldest))));
     }
 
-    /// Gives every host the certificate of the oldest Ingress that has one. Says what the others do not get.
-    fn share_out(
+    /// Gives every host the certificate of the oldest Ingress that has one. Returns diagnostics for the others.
+    fn assign_certificates(
         &mut self,
         store: &Store,
-        inputs: &Inputs<'_>,
-        secrets: &mut Secrets,
-    ) -> BTreeMap<ObjectKey, Vec<Problem>> {
-        let mut contested: BTreeMap<ObjectKey, Vec<Problem>> = BTreeMap::new();
+        inputs: &CompileInputs<'_>,
+        secrets: &mut SecretCache,
+    ) -> BTreeMap<ObjectKey, Vec<FieldDiagnostic>> {
+        let mut contested: BTreeMap<ObjectKey, Vec<FieldDiagnostic>> = BTreeMap::new();
         let mut shown: BTreeMap<HostPattern, (&ObjectKey, &Arc<Certificate>)> = BTreeMap::new();
         let mut fallback: Option<&ObjectKey> = None;
-        for (key, plan) in self.by_age() {
-            let mut lose = |problem: Problem| contested.entry(key.clone()).or_default().push(problem);
+        for (key, plan) in self.plans_by_age() {
+            let mut lose = |problem: FieldDiagnostic| contested.entry(key.clone()).or_default().push(problem);
             for own in &plan.certificates {
                 let (owner, certificate) = shown.entry(own.host.clone()).or_insert((key, &own.certificate));
-                // The same certificate out of two Secrets is one certificate.
+                // Equal certificates from two Secrets do not conflict.
                 if certificate.key.cert != own.certificate.key.cert {
-                    let message = format!("{} is shown the certificate of Ingress {owner}, which is older", own.host);
-                    lose(Problem::new(
+                    let message = format!("{} uses the certificate of Ingress {owner}, which is older", own.host);
+                    lose(FieldDiagnostic::new(
                         own.field.as_str(),
                         message,
-                        "name the same Secret in both, or remove the host from one",
+                        "use the same Secret in both, or remove the host from one",
                     ));
                 }
             }
-            if plan.fallback.is_some() {
+            if plan.default_route.is_some() {
                 if let Some(owner) = fallback {
-                    let message = format!("Ingress {owner} is older and has one too, so this one gets nothing");
-                    lose(Problem::new("spec.defaultBackend", message, "remove one of them"));
+                    let message =
+                        format!("Ingress {owner} is older and also has a default backend, so this one has no effect");
+                    lose(FieldDiagnostic::new("spec.defaultBackend", message, "remove one of them"));
                 } else {
                     fallback = Some(key);
                 }
@@ -212,7 +214,7 @@ impl Ingresses {
             .collect();
         let settings = inputs.ingress;
         let named = settings.default_secret.as_ref();
-        let named = named.and_then(|secret| certificates::of_secret(store, secrets, secret).ok());
+        let named = named.and_then(|secret| certificates::from_secret(store, secrets, secret).ok());
         let default = named.or_else(|| settings.default_certificate.clone());
         let default = Arc::new(Certificates::new(default.into_iter().collect()));
         certificates.entry(HostPattern::Any).or_insert(default);
@@ -222,50 +224,51 @@ impl Ingresses {
         contested
     }
 
-    fn bind(&mut self, settings: &IngressSettings) {
+    fn build_binds(&mut self, settings: &IngressSettings) {
         let Some(router) = &self.router else { return };
         self.binds.clear();
         for (entrance, name, is_secure) in [(settings.http, "http", false), (settings.https, "https", true)] {
-            let Some(entrance) = entrance.filter(|entrance| entrance.always || !self.plans.is_empty()) else {
+            let Some(entrance) = entrance.filter(|entrance| entrance.always_listen || !self.plans.is_empty()) else {
                 continue;
             };
             let routes = Routes::Kong(Arc::clone(router));
-            let listener = Listener { gateway: "ingress".into(), name: name.into(), port: entrance.public, routes };
+            let listener =
+                HttpListener { gateway: "ingress".into(), name: name.into(), port: entrance.public_port, routes };
             let tls = is_secure.then(|| {
                 let certificates = self.certificates.iter();
                 let listeners = certificates.map(|(host, all)| (host.clone(), Arc::clone(all)));
-                Tls { listeners: HostMap::new(listeners) }
+                PortTls { listeners: HostMap::new(listeners) }
             });
             let listeners = HostMap::new([(HostPattern::Any, Arc::new(listener))]);
             self.binds.insert(entrance.address, Arc::new(Bind { listeners, tls }));
         }
     }
 
-    /// What is listened on.
+    /// The binds of the listeners.
     pub(super) fn binds(&self) -> &BTreeMap<SocketAddr, Arc<Bind>> {
         &self.binds
     }
 
-    /// None if there is no such Ingress. `lost` are addresses that Gateways have.
+    /// `None` if the Ingress does not exist. `lost` are sockets that belong to Gateways.
     pub(super) fn verdict(
         &self,
         store: &Store,
-        inputs: &Inputs<'_>,
+        inputs: &CompileInputs<'_>,
         key: &ObjectKey,
         lost: &BTreeSet<SocketAddr>,
     ) -> Option<Verdict> {
         let Some(plan) = self.plans.get(key) else {
-            return store.ingresses.get(key).map(|object| class::foreign(store, inputs, object));
+            return store.ingresses.get(key).map(|object| class::foreign_verdict(store, inputs, object));
         };
-        let condition = match &plan.refused[..] {
-            [] => Condition::plain(Code::KongProgrammed),
+        let condition = match &plan.errors[..] {
+            [] => Condition::without_diagnostics(Code::KongProgrammed),
             refused => Condition::new(Code::KongInvalid, refused.to_vec()),
         };
         let mut notes = plan.notes.clone();
-        notes.extend(self.contested.get(key).cloned().unwrap_or_default());
+        notes.extend(self.conflicts.get(key).cloned().unwrap_or_default());
         for address in lost {
-            let message = format!("{address} belongs to a Gateway, so Ingresses are not served there");
-            notes.push(Problem::new(
+            let message = format!("{address} is used by a Gateway, so Ingresses are not served there");
+            notes.push(FieldDiagnostic::new(
                 "",
                 message,
                 "choose another address with --ingress-http-listen or --ingress-https-listen",
@@ -278,7 +281,7 @@ impl Ingresses {
             sockets: self.binds.keys().filter(|address| !lost.contains(address)).copied().collect(),
             notes,
             broken_plugins: plan.broken_plugins.clone(),
-            unheeded: plan.unheeded.clone(),
+            ignored_annotations: plan.ignored_annotations.clone(),
             ..Verdict::default()
         })
     }

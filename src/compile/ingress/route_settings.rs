@@ -1,19 +1,19 @@
-//! What the annotations of an Ingress say about its routes (`kong-compat.md` §2.2).
+//! Reads the annotations of an Ingress that configure its routes (docs/kong-compatibility.md, 2.2).
 
 use http::{HeaderName, Method, StatusCode};
 
-use super::super::verdict::Problem;
-use super::annotations::{Annotations, ON_ROUTES, field};
+use super::super::verdict::FieldDiagnostic;
+use super::annotations::{AnnotationReader, ROUTE_ANNOTATIONS, annotation_field};
 use crate::api::Meta;
 use crate::api::kong::annotations::{
     FORCE_SSL_REDIRECT, HEADERS_PREFIX, HEADERS_SEPARATOR, HOST_ALIASES, HTTPS_REDIRECT_STATUS_CODE, METHODS,
     PATH_HANDLING, PRESERVE_HOST, PROTOCOLS, REGEX_PREFIX, REGEX_PRIORITY, REQUEST_BUFFERING, RESPONSE_BUFFERING,
     REWRITE, SNIS, STRIP_PATH, list,
 };
-use crate::plugin::chain::Protocols;
-use crate::snapshot::kong::{Flavor, Header, HeaderText, Host, HostName, UriTemplate};
+use crate::plugin_api::chain::Protocols;
+use crate::snapshot::kong::{HeaderPattern, HostName, KongHeaderMatch, KongHost, RouterFlavor, UriTemplate};
 
-/// What all routes of one object have in common.
+/// The settings that all routes of one object share.
 #[derive(Clone, Debug)]
 pub(super) struct RouteSettings {
     pub strip_path: bool,
@@ -24,28 +24,29 @@ pub(super) struct RouteSettings {
     pub regex_prefix: String,
     pub methods: Vec<Method>,
     pub server_names: Vec<HostName>,
-    pub host_aliases: Vec<Host>,
-    pub headers: Vec<Header>,
-    /// What takes the place of the path. The error says why it cannot: then requests are not to go on without it.
-    pub rewrite: Result<Option<UriTemplate>, Problem>,
+    pub host_aliases: Vec<KongHost>,
+    pub headers: Vec<KongHeaderMatch>,
+    /// The template for the path. The error is a diagnostic about an invalid one; requests are not forwarded without
+    /// it.
+    pub rewrite: Result<Option<UriTemplate>, FieldDiagnostic>,
     pub request_buffering: bool,
     pub response_buffering: bool,
-    /// Conditions that cannot be asked: a route without them would take more than it was meant to.
-    pub refused: Vec<Problem>,
-    pub notes: Vec<Problem>,
-    /// Those of the notes that are about what means nothing.
-    pub unheeded: Vec<Problem>,
+    /// Conditions that cannot be evaluated: a route without them would match too many requests.
+    pub errors: Vec<FieldDiagnostic>,
+    pub notes: Vec<FieldDiagnostic>,
+    /// The notes about ignored annotations.
+    pub ignored_annotations: Vec<FieldDiagnostic>,
 }
 
-/// `on` is the kind of object, as remarks name it.
-pub(super) fn read(meta: &Meta, flavor: Flavor, on: &str) -> RouteSettings {
-    let mut read = Annotations::of(meta);
+/// `on` is the kind of object for notes.
+pub(super) fn read(meta: &Meta, flavor: RouterFlavor, on: &str) -> RouteSettings {
+    let mut read = AnnotationReader::new(meta);
     let mut refused = Vec::new();
-    let (protocols, forced) = protocols(&mut read, &mut refused);
-    let status = read.read(HTTPS_REDIRECT_STATUS_CODE, status, "write 426, 301, 302, 307 or 308");
+    let (protocols, forced) = parse_protocols(&mut read, &mut refused);
+    let status = read.read(HTTPS_REDIRECT_STATUS_CODE, parse_redirect_status, "write 426, 301, 302, 307 or 308");
     let priority = read.read(REGEX_PRIORITY, |text| text.trim().parse().ok(), "write a whole number");
-    if priority.is_some() && flavor == Flavor::Expressions {
-        read.note(REGEX_PRIORITY, "with --kong-router expressions it has no effect", "remove it");
+    if priority.is_some() && flavor == RouterFlavor::Expressions {
+        read.note(REGEX_PRIORITY, "it has no effect with --kong-router expressions", "remove it");
     }
     match read.text(PATH_HANDLING) {
         None | Some("v0") => {}
@@ -62,40 +63,44 @@ pub(super) fn read(meta: &Meta, flavor: Flavor, on: &str) -> RouteSettings {
             .read(
                 REGEX_PREFIX,
                 |text| (!text.is_empty()).then_some(text),
-                "write what regular expressions begin with, such as /~",
+                "write the prefix of regular expressions, such as /~",
             )
             .unwrap_or("/~")
             .to_owned(),
         methods: read
-            .read(METHODS, methods, "write methods like GET,POST; one that is none takes all of them away")
+            .read(METHODS, parse_methods, "write methods like GET,POST; one invalid method invalidates the whole list")
             .unwrap_or_default(),
-        server_names: read.read(SNIS, server_names, "write host names like a.example,b.example").unwrap_or_default(),
-        host_aliases: read.read(HOST_ALIASES, hosts, "write host names like a.example,*.b.example").unwrap_or_default(),
-        headers: headers(&mut read, &mut refused),
-        rewrite: read.text(REWRITE).map(rewrite).transpose(),
+        server_names: read
+            .read(SNIS, parse_server_names, "write host names like a.example,b.example")
+            .unwrap_or_default(),
+        host_aliases: read
+            .read(HOST_ALIASES, parse_hosts, "write host names like a.example,*.b.example")
+            .unwrap_or_default(),
+        headers: parse_headers(&mut read, &mut refused),
+        rewrite: read.text(REWRITE).map(parse_rewrite).transpose(),
         request_buffering: read.bool(REQUEST_BUFFERING).unwrap_or(true),
         response_buffering: read.bool(RESPONSE_BUFFERING).unwrap_or(true),
-        refused,
+        errors: refused,
         notes: Vec::new(),
-        unheeded: Vec::new(),
+        ignored_annotations: Vec::new(),
     };
-    read.note_unknown(ON_ROUTES, on);
-    RouteSettings { notes: read.notes, unheeded: read.unheeded, ..settings }
+    read.note_unknown(ROUTE_ANNOTATIONS, on);
+    RouteSettings { notes: read.notes, ignored_annotations: read.ignored, ..settings }
 }
 
-/// What requests may be spoken in, and whether plain text is sent to TLS with 302.
-fn protocols(read: &mut Annotations<'_>, refused: &mut Vec<Problem>) -> (Protocols, bool) {
+/// The protocols of requests, and whether plain text is redirected to TLS with 302.
+fn parse_protocols(read: &mut AnnotationReader<'_>, refused: &mut Vec<FieldDiagnostic>) -> (Protocols, bool) {
     let usual = Protocols { http: true, https: true, grpc: false, grpcs: false };
-    let remedy = "use http, https, grpc and grpcs; one that is none takes all of them away";
-    let named = read.read(PROTOCOLS, names, remedy);
-    let mut protocols = named.as_ref().map_or(usual, |names| Protocols::of(names.iter().copied()));
+    let remedy = "use http, https, grpc and grpcs; one invalid protocol invalidates the whole list";
+    let named = read.read(PROTOCOLS, parse_protocol_names, remedy);
+    let mut protocols = named.as_ref().map_or(usual, |names| Protocols::from_names(names.iter().copied()));
     let Protocols { http, https, grpc, grpcs } = protocols;
     if !(http || https || grpc || grpcs) {
         let message =
-            "it names no protocol of requests, and streams are not served by this version, so nothing is taken";
-        refused.push(Problem::new(field(PROTOCOLS), message, "use http, https, grpc or grpcs"));
+            "it has no HTTP protocol, and streams are not supported by this version, so no requests are accepted";
+        refused.push(FieldDiagnostic::new(annotation_field(PROTOCOLS), message, "use http, https, grpc or grpcs"));
     } else if (http || https) && (grpc || grpcs) {
-        read.note(PROTOCOLS, "a route is either of HTTP or of gRPC, so http and https count", "name only one family");
+        read.note(PROTOCOLS, "a route serves either HTTP or gRPC, so http and https apply", "use only one family");
         protocols = usual;
     }
     let forced = read.text(FORCE_SSL_REDIRECT).is_some();
@@ -104,25 +109,25 @@ fn protocols(read: &mut Annotations<'_>, refused: &mut Vec<Problem>) -> (Protoco
         let Protocols { http, https, grpc, grpcs } = protocols;
         protocols = Protocols { http: false, https: http || https, grpc: false, grpcs: grpc || grpcs };
     }
-    // What takes HTTP either way takes gRPC as well, which is spoken over it.
+    // A route for both http and https also accepts gRPC, which is carried over HTTP.
     if protocols == usual {
         protocols = Protocols::ALL;
     }
     (protocols, forced)
 }
 
-fn names(text: &str) -> Option<Vec<&str>> {
+fn parse_protocol_names(text: &str) -> Option<Vec<&str>> {
     const KNOWN: [&str; 10] = ["http", "https", "grpc", "grpcs", "tcp", "udp", "tls", "tls_passthrough", "ws", "wss"];
     let names: Vec<&str> = list(text).collect();
     (!names.is_empty() && names.iter().all(|name| KNOWN.contains(name))).then_some(names)
 }
 
-fn status(text: &str) -> Option<StatusCode> {
+fn parse_redirect_status(text: &str) -> Option<StatusCode> {
     let status = StatusCode::from_bytes(text.trim().as_bytes()).ok()?;
     matches!(status.as_u16(), 426 | 301 | 302 | 307 | 308).then_some(status)
 }
 
-fn methods(text: &str) -> Option<Vec<Method>> {
+fn parse_methods(text: &str) -> Option<Vec<Method>> {
     let method = |name: &str| {
         let name = name.to_ascii_uppercase();
         let good = name.bytes().all(|byte| byte.is_ascii_uppercase());
@@ -131,46 +136,54 @@ fn methods(text: &str) -> Option<Vec<Method>> {
     list(text).map(method).collect()
 }
 
-fn rewrite(text: &str) -> Result<UriTemplate, Problem> {
+fn parse_rewrite(text: &str) -> Result<UriTemplate, FieldDiagnostic> {
     UriTemplate::parse(text.trim()).map_err(|error| {
-        let message = format!("{text:?} cannot be used: {error}");
-        Problem::new(field(REWRITE), message, "write a path like /users/$1, where $1 is the first group of the path")
+        let message = format!("{text:?} is invalid: {error}");
+        FieldDiagnostic::new(
+            annotation_field(REWRITE),
+            message,
+            "write a path like /users/$1, where $1 is the first group of the path",
+        )
     })
 }
 
-fn server_names(text: &str) -> Option<Vec<HostName>> {
+fn parse_server_names(text: &str) -> Option<Vec<HostName>> {
     list(text).map(HostName::parse).collect()
 }
 
-fn hosts(text: &str) -> Option<Vec<Host>> {
-    list(text).map(Host::parse).collect()
+fn parse_hosts(text: &str) -> Option<Vec<KongHost>> {
+    list(text).map(KongHost::parse).collect()
 }
 
-/// A condition for each `headers.NAME`.
-fn headers(read: &mut Annotations<'_>, refused: &mut Vec<Problem>) -> Vec<Header> {
+/// One condition per `headers.NAME`.
+fn parse_headers(read: &mut AnnotationReader<'_>, refused: &mut Vec<FieldDiagnostic>) -> Vec<KongHeaderMatch> {
     let separator = read.text(HEADERS_SEPARATOR).filter(|separator| !separator.is_empty()).unwrap_or(",");
-    let mut headers: Vec<Header> = Vec::new();
-    for (name, value) in read.beginning(HEADERS_PREFIX) {
-        let field = field(&format!("{HEADERS_PREFIX}{name}"));
+    let mut headers: Vec<KongHeaderMatch> = Vec::new();
+    for (name, value) in read.with_prefix(HEADERS_PREFIX) {
+        let field = annotation_field(&format!("{HEADERS_PREFIX}{name}"));
         let Ok(name) = HeaderName::try_from(name) else {
             let message = format!("{name:?} is not a header name");
-            refused.push(Problem::new(field, message, "use letters, digits and hyphens"));
+            refused.push(FieldDiagnostic::new(field, message, "use letters, digits and hyphens"));
             continue;
         };
         let values: Vec<&str> = value.split(separator).map(str::trim).filter(|value| !value.is_empty()).collect();
         match &values[..] {
-            [] => read.unheeded(Problem::new(field, "it has no value, so it has no effect", "write one, or remove it")),
-            // Only a value that stands alone may be a regular expression.
-            [one] => match Header::parse(name, [*one]) {
+            [] => read.ignore(FieldDiagnostic::new(
+                field,
+                "the value is empty, so it has no effect",
+                "write a value, or remove it",
+            )),
+            // Only a single value may be a regular expression.
+            [one] => match KongHeaderMatch::parse(name, [*one]) {
                 Ok(header) => headers.push(header),
                 Err(error) => {
-                    let message = format!("the regular expression cannot be used: {error}");
-                    refused.push(Problem::new(field, message, "see docs/ingress.md for the syntax"));
+                    let message = format!("the regular expression is invalid: {error}");
+                    refused.push(FieldDiagnostic::new(field, message, "see docs/ingress.md for the syntax"));
                 }
             },
             several => {
-                let values = several.iter().map(|value| HeaderText::Is((*value).into())).collect();
-                headers.push(Header { name, values });
+                let values = several.iter().map(|value| HeaderPattern::Equals((*value).into())).collect();
+                headers.push(KongHeaderMatch { name, values });
             }
         }
     }
@@ -182,7 +195,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::snapshot::kong::Manner;
+    use crate::snapshot::kong::KongBehavior;
 
     fn meta(annotations: &[(&str, &str)]) -> Meta {
         let annotations: serde_json::Map<_, _> =
@@ -190,18 +203,20 @@ mod tests {
         serde_json::from_value(json!({"namespace": "a", "name": "b", "annotations": annotations})).unwrap()
     }
 
-    /// How settings differ from those without annotations.
+    /// The differences from the settings without annotations.
     fn described(settings: &RouteSettings) -> Vec<String> {
         let RouteSettings { methods, server_names, host_aliases, headers, regex_priority, .. } = settings;
-        let manner = Manner {
+        let manner = KongBehavior {
             strip_path: settings.strip_path,
             protocols: settings.protocols,
             request_buffering: settings.request_buffering,
             response_buffering: settings.response_buffering,
-            ..Manner::default()
+            ..KongBehavior::default()
         };
-        let usual =
-            Manner { protocols: read(&meta(&[]), Flavor::default(), "an Ingress").protocols, ..Manner::default() };
+        let usual = KongBehavior {
+            protocols: read(&meta(&[]), RouterFlavor::default(), "an Ingress").protocols,
+            ..KongBehavior::default()
+        };
         let mut lines = Vec::new();
         let mut line = |differs: bool, text: String| lines.extend(differs.then_some(text));
         line(manner.strip_path, "strip".into());
@@ -235,8 +250,8 @@ mod tests {
     // kong-compat §2.2
     // kong-compat §7.25
     #[test]
-    fn every_annotation_good_and_bad() {
-        // (annotation, value, what differs, how many notes, how many refusals)
+    fn valid_and_invalid_route_annotations() {
+        // (annotation, value, differences, number of notes, number of errors)
         let cases: &[(&str, &str, &[&str], usize, usize)] = &[
             ("konghq.com/strip-path", "TRUE", &["strip"], 0, 0),
             ("konghq.com/strip-path", "yes", &[], 1, 0),
@@ -263,7 +278,7 @@ mod tests {
             ("konghq.com/headers.X-A", "one,two", &["x-a: one|two"], 0, 0),
             ("konghq.com/headers.X-A", "~*^one$", &["x-a: ~*^one$"], 0, 0),
             ("konghq.com/headers.X-A", "~*(", &[], 0, 1),
-            // Among several a regular expression is text.
+            // In a list of several values, a regular expression is plain text.
             ("konghq.com/headers.X-A", "~*(,~*b", &["x-a: ~*(|~*b"], 0, 0),
             ("konghq.com/headers.X A", "one", &[], 0, 1),
             ("konghq.com/headers.X-A", "", &[], 1, 0),
@@ -280,27 +295,32 @@ mod tests {
             ("konghq.com/retries", "3", &[], 1, 0),
         ];
         for (key, value, expected, notes, refused) in cases {
-            let settings = read(&meta(&[(key, value)]), Flavor::default(), "an Ingress");
+            let settings = read(&meta(&[(key, value)]), RouterFlavor::default(), "an Ingress");
             assert_eq!(described(&settings), *expected, "{key}: {value}");
-            assert_eq!((settings.notes.len(), settings.refused.len()), (*notes, *refused), "{key}: {value}");
+            assert_eq!((settings.notes.len(), settings.errors.len()), (*notes, *refused), "{key}: {value}");
         }
     }
 
     // kong-compat §2.2
     #[test]
-    fn annotations_together() {
+    fn combined_route_annotations() {
         const FORCE: (&str, &str) = ("ingress.kubernetes.io/force-ssl-redirect", "true");
         type Written = &'static [(&'static str, &'static str)];
-        let cases: &[(Written, Flavor, &[&str], usize)] = &[
-            (&[FORCE, ("konghq.com/https-redirect-status-code", "308")], Flavor::default(), &["protocols H", "302"], 0),
-            (&[FORCE, ("konghq.com/protocols", "grpc")], Flavor::default(), &["protocols G", "302"], 0),
+        let cases: &[(Written, RouterFlavor, &[&str], usize)] = &[
+            (
+                &[FORCE, ("konghq.com/https-redirect-status-code", "308")],
+                RouterFlavor::default(),
+                &["protocols H", "302"],
+                0,
+            ),
+            (&[FORCE, ("konghq.com/protocols", "grpc")], RouterFlavor::default(), &["protocols G", "302"], 0),
             (
                 &[("konghq.com/headers.X-A", "a,b;c"), ("konghq.com/headers-separator", ";")],
-                Flavor::default(),
+                RouterFlavor::default(),
                 &["x-a: a,b|c"],
                 0,
             ),
-            (&[("konghq.com/regex-priority", "7")], Flavor::Expressions, &["priority 7"], 1),
+            (&[("konghq.com/regex-priority", "7")], RouterFlavor::Expressions, &["priority 7"], 1),
         ];
         for (annotations, flavor, expected, notes) in cases {
             let settings = read(&meta(annotations), *flavor, "an Ingress");

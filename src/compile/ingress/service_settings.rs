@@ -1,142 +1,147 @@
-//! What the annotations of a Service, or of a facade in its place, say about requests to it (`kong-compat.md` §2.1).
+//! Reads the annotations of a Service or facade that configure requests to it (docs/kong-compatibility.md, 2.1).
 
 use std::time::Duration;
 
 use http::HeaderValue;
 
-use super::super::verdict::Problem;
-use super::annotations::{Annotations, ON_SERVICES, field};
+use super::super::verdict::FieldDiagnostic;
+use super::annotations::{AnnotationReader, SERVICE_ANNOTATIONS, annotation_field};
 use crate::api::Meta;
 use crate::api::kong::annotations::{
     CA_CERTIFICATES_CONFIG_MAPS, CA_CERTIFICATES_SECRETS, CLIENT_CERT, CONNECT_TIMEOUT, HOST_HEADER, PATH, PROTOCOL,
     READ_TIMEOUT, RETRIES, SERVICE_UPSTREAM, TLS_VERIFY, TLS_VERIFY_DEPTH, WRITE_TIMEOUT, list,
 };
 use crate::snapshot::kong::HostName;
-use crate::upstream::Protocol;
+use crate::upstream::UpstreamProtocol;
 
-/// How requests go to a Service.
+/// How requests are sent to a Service.
 #[derive(Clone, Debug)]
 pub(in crate::compile) struct ServiceSettings {
-    /// None if it is not said.
-    pub protocol: Option<Speech>,
-    pub tls: TlsSettings,
+    /// `None` without annotation.
+    pub protocol: Option<AppProtocol>,
+    pub tls: ServiceTlsSettings,
     pub path: Box<str>,
-    pub connect: Duration,
-    pub write: Duration,
-    pub read: Duration,
+    pub connect_timeout: Duration,
+    pub write_timeout: Duration,
+    pub read_timeout: Duration,
     pub retries: u32,
     pub host: Option<HeaderValue>,
-    /// To the address of the Service, and not to its endpoints.
-    pub whole: bool,
-    pub notes: Vec<Problem>,
-    /// Those of the notes that are about what means nothing.
-    pub unheeded: Vec<Problem>,
+    /// Whether to connect to the ClusterIP of the Service instead of its endpoints.
+    pub via_cluster_ip: bool,
+    pub notes: Vec<FieldDiagnostic>,
+    /// The notes about ignored annotations.
+    pub ignored_annotations: Vec<FieldDiagnostic>,
 }
 
-/// What `konghq.com/protocol` names, as far as requests are concerned.
+/// The value of `konghq.com/protocol`, as far as it matters for requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::compile) enum Speech {
+pub(in crate::compile) enum AppProtocol {
     Http,
     Grpc,
     Https,
     Grpcs,
-    /// None of requests.
+    /// A protocol other than HTTP.
     Stream,
 }
 
-impl Speech {
-    /// A word that nobody knows says nothing; but where other annotations want TLS, it is not known that plain text will do.
-    pub(in crate::compile) fn of(meta: &Meta) -> Option<Self> {
+impl AppProtocol {
+    /// An unknown value is ignored, except when other annotations require TLS, because plain text may then be wrong.
+    pub(in crate::compile) fn from_annotations(meta: &Meta) -> Option<Self> {
         let text = meta.annotations.get(PROTOCOL)?;
-        speech(text).or_else(|| wants_tls(meta).then_some(Speech::Stream))
+        parse_protocol(text).or_else(|| has_tls_annotations(meta).then_some(AppProtocol::Stream))
     }
 
     pub(in crate::compile) fn is_tls(self) -> bool {
-        matches!(self, Speech::Https | Speech::Grpcs)
+        matches!(self, AppProtocol::Https | AppProtocol::Grpcs)
     }
 
-    /// None if it carries no requests.
-    pub(in crate::compile) fn protocol(self) -> Option<Protocol> {
+    /// `None` if the protocol is not HTTP.
+    pub(in crate::compile) fn protocol(self) -> Option<UpstreamProtocol> {
         match self {
-            Speech::Http | Speech::Https => Some(Protocol::Http1),
-            Speech::Grpc | Speech::Grpcs => Some(Protocol::Http2),
-            Speech::Stream => None,
+            AppProtocol::Http | AppProtocol::Https => Some(UpstreamProtocol::Http1),
+            AppProtocol::Grpc | AppProtocol::Grpcs => Some(UpstreamProtocol::Http2),
+            AppProtocol::Stream => None,
         }
     }
 }
 
-/// What there is to say where TLS is spoken.
+/// Settings for TLS connections.
 #[derive(Clone, Debug, Default)]
-pub(in crate::compile) struct TlsSettings {
-    /// A Secret.
+pub(in crate::compile) struct ServiceTlsSettings {
+    /// The Secret with the client certificate.
     pub client: Option<Box<str>>,
     pub verify: bool,
     pub depth: Option<usize>,
-    /// Authorities. Without any, those of the system count.
+    /// Secrets with trusted authorities. Without any, those of the system are trusted.
     pub secrets: Vec<Box<str>>,
     pub config_maps: Vec<Box<str>>,
-    /// Something that guards cannot be read, so that nothing is sent.
-    pub unreadable: Option<Problem>,
+    /// An invalid security setting, which prevents requests from being sent.
+    pub invalid: Option<FieldDiagnostic>,
 }
 
-/// `tls_port`: a port of the Service says that it speaks TLS.
+/// `tls_port`: whether the appProtocol of a port is a TLS protocol.
 pub(in crate::compile) fn read(meta: &Meta, on: &str, tls_port: bool) -> ServiceSettings {
-    let mut read = Annotations::of(meta);
+    let mut read = AnnotationReader::new(meta);
     let remedy = "write http, https, grpc, grpcs, ws, wss, tls, tcp or tls_passthrough";
-    let protocol = read.read(PROTOCOL, speech, remedy).or_else(|| Speech::of(meta));
-    let timeout = |read: &mut Annotations<'_>, key| {
-        read.read(key, milliseconds, "write milliseconds as a whole number from 1 up").unwrap_or(USUAL_TIMEOUT)
+    let protocol = read.read(PROTOCOL, parse_protocol, remedy).or_else(|| AppProtocol::from_annotations(meta));
+    let timeout = |read: &mut AnnotationReader<'_>, key| {
+        read.read(key, parse_milliseconds, "write a positive whole number of milliseconds").unwrap_or(DEFAULT_TIMEOUT)
     };
     let settings = ServiceSettings {
         protocol,
-        tls: tls(&read),
+        tls: read_tls(&read),
         path: read
-            .read(PATH, |text| text.starts_with('/').then_some(text), "write a path that begins with a slash")
+            .read(PATH, |text| text.starts_with('/').then_some(text), "write a path that starts with a slash")
             .unwrap_or("/")
             .into(),
-        connect: timeout(&mut read, CONNECT_TIMEOUT),
-        write: timeout(&mut read, WRITE_TIMEOUT),
-        read: timeout(&mut read, READ_TIMEOUT),
-        retries: read.read(RETRIES, retries, "write a whole number from 0 to 32767").unwrap_or(USUAL_RETRIES),
-        host: read.read(HOST_HEADER, host, "write a host name, such as backend.example"),
-        whole: read.bool(SERVICE_UPSTREAM).unwrap_or(false),
+        connect_timeout: timeout(&mut read, CONNECT_TIMEOUT),
+        write_timeout: timeout(&mut read, WRITE_TIMEOUT),
+        read_timeout: timeout(&mut read, READ_TIMEOUT),
+        retries: read.read(RETRIES, parse_retries, "write a whole number from 0 to 32767").unwrap_or(DEFAULT_RETRIES),
+        host: read.read(HOST_HEADER, parse_host, "write a host name, such as backend.example"),
+        via_cluster_ip: read.bool(SERVICE_UPSTREAM).unwrap_or(false),
         notes: Vec::new(),
-        unheeded: Vec::new(),
+        ignored_annotations: Vec::new(),
     };
     let of_verifying = [TLS_VERIFY_DEPTH, CA_CERTIFICATES_SECRETS, CA_CERTIFICATES_CONFIG_MAPS];
-    if !protocol.map_or(tls_port, Speech::is_tls) {
+    if !protocol.map_or(tls_port, AppProtocol::is_tls) {
         for key in [CLIENT_CERT, TLS_VERIFY].into_iter().chain(of_verifying) {
-            // Not to verify is what happens.
+            // Not verifying is the default.
             let is_wish = |text: &str| key != TLS_VERIFY || !text.eq_ignore_ascii_case("false");
             if read.text(key).is_some_and(is_wish) {
-                let message = "the Service is not spoken to in TLS, so it has no effect";
-                read.unheeded(Problem::new(field(key), message, "set konghq.com/protocol to https, or remove it"));
+                let message = "connections to the Service do not use TLS, so it has no effect";
+                read.ignore(FieldDiagnostic::new(
+                    annotation_field(key),
+                    message,
+                    "set konghq.com/protocol to https, or remove it",
+                ));
             }
         }
-    } else if !settings.tls.verify && settings.tls.unreadable.is_none() {
+    } else if !settings.tls.verify && settings.tls.invalid.is_none() {
         for key in of_verifying {
             if read.text(key).is_some() {
                 let message = "the certificate of the Service is not verified, so it has no effect";
                 let remedy = "set konghq.com/tls-verify to \"true\", or remove it";
-                read.unheeded(Problem::new(field(key), message, remedy));
+                read.ignore(FieldDiagnostic::new(annotation_field(key), message, remedy));
             }
         }
     }
-    read.note_unknown(ON_SERVICES, on);
-    ServiceSettings { notes: read.notes, unheeded: read.unheeded, ..settings }
+    read.note_unknown(SERVICE_ANNOTATIONS, on);
+    ServiceSettings { notes: read.notes, ignored_annotations: read.ignored, ..settings }
 }
 
-/// Whether requests go to the address of the Service, and not to its endpoints.
-pub(in crate::compile) fn is_whole(meta: &Meta) -> bool {
-    Annotations::of(meta).bool(SERVICE_UPSTREAM).unwrap_or(false)
+/// Whether to connect to the ClusterIP of the Service instead of its endpoints.
+pub(in crate::compile) fn is_via_cluster_ip(meta: &Meta) -> bool {
+    AnnotationReader::new(meta).bool(SERVICE_UPSTREAM).unwrap_or(false)
 }
 
-fn tls(read: &Annotations<'_>) -> TlsSettings {
+fn read_tls(read: &AnnotationReader<'_>) -> ServiceTlsSettings {
     let names = |key| list(read.text(key).unwrap_or_default()).map(Box::from).collect();
     let mut unreadable = None;
-    // Elsewhere what cannot be read counts as not written. Here that would be to verify less than somebody wants.
+    // Other invalid annotations are ignored. Ignoring one of these would verify less than configured.
     let mut refuse = |key: &str, text: &str, remedy: &str| {
-        unreadable = Some(Problem::new(field(key), format!("{text:?} cannot be read"), remedy));
+        unreadable =
+            Some(FieldDiagnostic::new(annotation_field(key), format!("{text:?} is not a valid value"), remedy));
     };
     let mut verify = false;
     match read.text(TLS_VERIFY) {
@@ -148,32 +153,32 @@ fn tls(read: &Annotations<'_>) -> TlsSettings {
     if let Some(text) = read.text(TLS_VERIFY_DEPTH).filter(|_| verify) {
         depth = text.trim().parse().ok();
         if depth.is_none() {
-            refuse(TLS_VERIFY_DEPTH, text, "write a whole number from 0 up");
+            refuse(TLS_VERIFY_DEPTH, text, "write a whole number, 0 or greater");
         }
     }
-    TlsSettings {
+    ServiceTlsSettings {
         client: read.text(CLIENT_CERT).map(|name| name.trim().into()),
         verify,
         depth,
         secrets: names(CA_CERTIFICATES_SECRETS),
         config_maps: names(CA_CERTIFICATES_CONFIG_MAPS),
-        unreadable,
+        invalid: unreadable,
     }
 }
 
-fn speech(text: &str) -> Option<Speech> {
+fn parse_protocol(text: &str) -> Option<AppProtocol> {
     Some(match text {
-        "http" | "ws" => Speech::Http,
-        "grpc" => Speech::Grpc,
-        "https" | "wss" => Speech::Https,
-        "grpcs" => Speech::Grpcs,
-        "tls" | "tcp" | "tls_passthrough" => Speech::Stream,
+        "http" | "ws" => AppProtocol::Http,
+        "grpc" => AppProtocol::Grpc,
+        "https" | "wss" => AppProtocol::Https,
+        "grpcs" => AppProtocol::Grpcs,
+        "tls" | "tcp" | "tls_passthrough" => AppProtocol::Stream,
         _ => return None,
     })
 }
 
-/// Whether annotations other than that of the protocol speak of a connection in TLS.
-fn wants_tls(meta: &Meta) -> bool {
+/// Whether annotations other than the protocol configure TLS.
+fn has_tls_annotations(meta: &Meta) -> bool {
     let verifies = meta.annotations.get(TLS_VERIFY).is_some_and(|text| !text.eq_ignore_ascii_case("false"));
     verifies
         || [CLIENT_CERT, CA_CERTIFICATES_SECRETS, CA_CERTIFICATES_CONFIG_MAPS]
@@ -181,16 +186,16 @@ fn wants_tls(meta: &Meta) -> bool {
             .any(|key| meta.annotations.contains_key(*key))
 }
 
-fn milliseconds(text: &str) -> Option<Duration> {
+fn parse_milliseconds(text: &str) -> Option<Duration> {
     let number: u64 = text.trim().parse().ok()?;
     (1..=i32::MAX as u64 - 1).contains(&number).then(|| Duration::from_millis(number))
 }
 
-fn retries(text: &str) -> Option<u32> {
+fn parse_retries(text: &str) -> Option<u32> {
     text.trim().parse().ok().filter(|number| *number <= 32_767)
 }
 
-pub(super) fn host(text: &str) -> Option<HeaderValue> {
+pub(super) fn parse_host(text: &str) -> Option<HeaderValue> {
     let (name, port) = match text.rsplit_once(':') {
         Some((name, port)) => (name, Some(port)),
         None => (text, None),
@@ -200,8 +205,8 @@ pub(super) fn host(text: &str) -> Option<HeaderValue> {
     HeaderValue::from_str(text).ok()
 }
 
-const USUAL_TIMEOUT: Duration = Duration::from_secs(60);
-const USUAL_RETRIES: u32 = 5;
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+const DEFAULT_RETRIES: u32 = 5;
 
 #[cfg(test)]
 mod tests {
@@ -212,14 +217,14 @@ mod tests {
     use crate::store::AnyObject;
 
     #[test]
-    fn a_misspelt_protocol_beside_wishes_for_tls_is_not_plain_text() {
+    fn invalid_protocol_with_tls_annotations_is_not_plain_text() {
         let protocol = |annotations: serde_json::Value| {
             let meta = serde_json::json!({"metadata": {"name": "s", "annotations": annotations}});
             let AnyObject::Service(service) = AnyObject::parse(Kind::Service, meta).unwrap() else {
                 panic!("a Service")
             };
-            assert_eq!(read(&service.meta, "a Service", false).protocol, Speech::of(&service.meta));
-            Speech::of(&service.meta)
+            assert_eq!(read(&service.meta, "a Service", false).protocol, AppProtocol::from_annotations(&service.meta));
+            AppProtocol::from_annotations(&service.meta)
         };
         for (wish, value) in [
             ("konghq.com/tls-verify", "true"),
@@ -229,7 +234,7 @@ mod tests {
             ("konghq.com/ca-certificates-configmaps", "authority"),
         ] {
             let found = protocol(serde_json::json!({"konghq.com/protocol": "HTTPS", wish: value}));
-            assert_eq!(found, Some(Speech::Stream), "{wish}: {value}");
+            assert_eq!(found, Some(AppProtocol::Stream), "{wish}: {value}");
         }
         let verify_off = serde_json::json!({"konghq.com/protocol": "HTTPS", "konghq.com/tls-verify": "false"});
         assert_eq!(protocol(verify_off), None);
@@ -238,28 +243,28 @@ mod tests {
 
     // kong-compat §2.1
     #[test]
-    fn every_annotation_good_and_bad() {
+    fn valid_and_invalid_service_annotations() {
         type Same = fn(&ServiceSettings) -> bool;
         let usual: Same = |settings| {
-            let timeouts = [settings.connect, settings.write, settings.read];
+            let timeouts = [settings.connect_timeout, settings.write_timeout, settings.read_timeout];
             timeouts == [Duration::from_millis(60_000); 3]
                 && (&*settings.path, settings.retries, settings.protocol) == ("/", 5, None)
                 && settings.host.is_none()
-                && !settings.whole
+                && !settings.via_cluster_ip
         };
         let cases: &[(&str, &str, Same, usize)] = &[
-            ("konghq.com/protocol", "grpc", |found| found.protocol == Some(Speech::Grpc), 0),
-            ("konghq.com/protocol", "ws", |found| found.protocol == Some(Speech::Http), 0),
-            ("konghq.com/protocol", "https", |found| found.protocol == Some(Speech::Https), 0),
-            ("konghq.com/protocol", "wss", |found| found.protocol == Some(Speech::Https), 0),
-            ("konghq.com/protocol", "grpcs", |found| found.protocol == Some(Speech::Grpcs), 0),
-            ("konghq.com/protocol", "tcp", |found| found.protocol == Some(Speech::Stream), 0),
+            ("konghq.com/protocol", "grpc", |found| found.protocol == Some(AppProtocol::Grpc), 0),
+            ("konghq.com/protocol", "ws", |found| found.protocol == Some(AppProtocol::Http), 0),
+            ("konghq.com/protocol", "https", |found| found.protocol == Some(AppProtocol::Https), 0),
+            ("konghq.com/protocol", "wss", |found| found.protocol == Some(AppProtocol::Https), 0),
+            ("konghq.com/protocol", "grpcs", |found| found.protocol == Some(AppProtocol::Grpcs), 0),
+            ("konghq.com/protocol", "tcp", |found| found.protocol == Some(AppProtocol::Stream), 0),
             ("konghq.com/protocol", "h2", usual, 1),
             ("konghq.com/path", "/v1", |found| &*found.path == "/v1", 0),
             ("konghq.com/path", "v1", usual, 1),
-            ("konghq.com/connect-timeout", "500", |found| found.connect == Duration::from_millis(500), 0),
-            ("konghq.com/write-timeout", "500", |found| found.write == Duration::from_millis(500), 0),
-            ("konghq.com/read-timeout", "500", |found| found.read == Duration::from_millis(500), 0),
+            ("konghq.com/connect-timeout", "500", |found| found.connect_timeout == Duration::from_millis(500), 0),
+            ("konghq.com/write-timeout", "500", |found| found.write_timeout == Duration::from_millis(500), 0),
+            ("konghq.com/read-timeout", "500", |found| found.read_timeout == Duration::from_millis(500), 0),
             ("konghq.com/read-timeout", "5s", usual, 1),
             ("konghq.com/read-timeout", "0", usual, 1),
             ("konghq.com/retries", "0", |found| found.retries == 0, 0),
@@ -280,7 +285,7 @@ mod tests {
             ("konghq.com/override", "a", usual, 0),
             ("konghq.com/upstream-policy", "a", usual, 0),
             ("konghq.com/tags", "a", usual, 0),
-            ("ingress.kubernetes.io/service-upstream", "true", |found| found.whole, 0),
+            ("ingress.kubernetes.io/service-upstream", "true", |found| found.via_cluster_ip, 0),
             ("ingress.kubernetes.io/service-upstream", "1", usual, 1),
             ("konghq.com/strip-path", "true", usual, 1),
             ("konghq.com/retrys", "1", usual, 1),

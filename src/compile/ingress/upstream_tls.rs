@@ -1,5 +1,6 @@
-//! What TLS towards a Service takes: whom to trust and what to show, from the Secrets and ConfigMaps that its annotations name
-//! (`kong-compat.md` §2.1, §2.3). What is asked for and cannot be had is never left out.
+//! TLS settings for connections to a Service: trusted authorities and client certificate, from the Secrets and
+//! ConfigMaps in its annotations (docs/kong-compatibility.md, 2.1 and 2.3). An invalid setting is an error and never
+//! ignored.
 
 use std::sync::Arc;
 
@@ -7,53 +8,61 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::sign::CertifiedKey;
 
-use super::super::verdict::Problem;
-use super::super::{Inputs, certificates};
-use super::annotations::field;
-use super::service_settings::TlsSettings;
+use super::super::verdict::FieldDiagnostic;
+use super::super::{CompileInputs, certificates};
+use super::annotations::annotation_field;
+use super::service_settings::ServiceTlsSettings;
 use crate::api::core::ServicePort;
 use crate::api::kong::annotations::{CA_CERT_LABEL, CA_CERTIFICATES_CONFIG_MAPS, CA_CERTIFICATES_SECRETS, CLIENT_CERT};
 use crate::api::{Kind, Meta, ObjectKey};
 use crate::store::Store;
-use crate::upstream::Protocol;
-use crate::upstream::tls::{Anchors, Terms, Trust};
+use crate::upstream::UpstreamProtocol;
+use crate::upstream::tls::{TlsTrust, TrustAnchors, UpstreamTlsSettings};
 
-/// Whether a port calls what it speaks TLS around HTTP/1.1.
+/// Whether the port's appProtocol is HTTP/1.1 over TLS.
 pub(in crate::compile) fn is_tls_port(port: &ServicePort) -> bool {
     port.app_protocol.as_deref().is_some_and(|named| ["https", "HTTPS", "kubernetes.io/wss"].contains(&named))
 }
 
-/// On which terms TLS is spoken to a Service, or to a facade in its place. The problem is one of that object.
-pub(in crate::compile) fn terms(
+/// The TLS settings for a Service or facade. The field of the diagnostic belongs to that object.
+pub(in crate::compile) fn tls_settings(
     store: &Store,
-    inputs: &Inputs<'_>,
+    inputs: &CompileInputs<'_>,
     meta: &Meta,
-    protocol: Protocol,
-    settings: &TlsSettings,
-) -> Result<Terms, Problem> {
-    let Material { anchors, client } = material(store, meta, settings)?;
+    protocol: UpstreamProtocol,
+    settings: &ServiceTlsSettings,
+) -> Result<UpstreamTlsSettings, FieldDiagnostic> {
+    let TlsMaterial { anchors, client } = load_material(store, meta, settings)?;
     let trust = settings.verify.then(|| {
-        let anchors = anchors.map_or_else(|| Arc::clone(inputs.upstreams.system()), Arc::new);
-        Trust { anchors, depth: settings.depth }
+        let anchors = anchors.map_or_else(|| Arc::clone(inputs.upstreams.system_anchors()), Arc::new);
+        TlsTrust { anchors, max_intermediates: settings.depth }
     });
-    let terms = inputs.upstreams.terms(protocol, trust, client);
-    terms.map_err(|error| Problem::new(field(CLIENT_CERT), error.to_string(), "use another certificate"))
+    let terms = inputs.upstreams.tls_settings(protocol, trust, client);
+    terms.map_err(|error| {
+        FieldDiagnostic::new(annotation_field(CLIENT_CERT), error.to_string(), "use another certificate")
+    })
 }
 
-/// What the objects hold that the annotations name.
-pub(in crate::compile) struct Material {
-    /// None for those of the system.
-    anchors: Option<Anchors>,
+/// The content of the objects that the annotations refer to.
+pub(in crate::compile) struct TlsMaterial {
+    /// `None` for the system's authorities.
+    anchors: Option<TrustAnchors>,
     client: Option<Arc<CertifiedKey>>,
 }
 
-pub(in crate::compile) fn material(store: &Store, meta: &Meta, settings: &TlsSettings) -> Result<Material, Problem> {
-    if let Some(problem) = &settings.unreadable {
+pub(in crate::compile) fn load_material(
+    store: &Store,
+    meta: &Meta,
+    settings: &ServiceTlsSettings,
+) -> Result<TlsMaterial, FieldDiagnostic> {
+    if let Some(problem) = &settings.invalid {
         return Err(problem.clone());
     }
     let named = |name: &str| ObjectKey { namespace: meta.key.namespace.clone(), name: name.into() };
-    let client = settings.client.as_deref().map(|name| certificates::of_client(store, &named(name))).transpose();
-    let client = client.map_err(|(message, remedy)| Problem::new(field(CLIENT_CERT), message, remedy))?;
+    let client =
+        settings.client.as_deref().map(|name| certificates::client_certificate(store, &named(name))).transpose();
+    let client =
+        client.map_err(|(message, remedy)| FieldDiagnostic::new(annotation_field(CLIENT_CERT), message, remedy))?;
     let mut authorities = Vec::new();
     let sources = [
         (CA_CERTIFICATES_SECRETS, Kind::Secret, &settings.secrets),
@@ -61,89 +70,105 @@ pub(in crate::compile) fn material(store: &Store, meta: &Meta, settings: &TlsSet
     ];
     for (annotation, kind, names) in sources.into_iter().filter(|_| settings.verify) {
         for name in names {
-            let read = authority(store, kind, &named(name));
-            authorities.extend(read.map_err(|(message, remedy)| Problem::new(field(annotation), message, remedy))?);
+            let read = read_ca_certificates(store, kind, &named(name));
+            authorities.extend(
+                read.map_err(|(message, remedy)| FieldDiagnostic::new(annotation_field(annotation), message, remedy))?,
+            );
         }
     }
-    let anchors = (!authorities.is_empty()).then(|| Anchors::new(authorities));
-    Ok(Material { anchors, client })
+    let anchors = (!authorities.is_empty()).then(|| TrustAnchors::new(authorities));
+    Ok(TlsMaterial { anchors, client })
 }
 
-/// The certificates of authorities that an object holds, at least one.
-fn authority(store: &Store, kind: Kind, key: &ObjectKey) -> Result<Vec<CertificateDer<'static>>, (String, String)> {
+/// The CA certificates in an object, at least one.
+fn read_ca_certificates(
+    store: &Store,
+    kind: Kind,
+    key: &ObjectKey,
+) -> Result<Vec<CertificateDer<'static>>, (String, String)> {
     let wrong = |message: &str, remedy: &str| Err((format!("{kind} {key} {message}"), remedy.to_owned()));
     let (meta, value): (&Meta, Option<&[u8]>) = if kind == Kind::Secret {
-        let Some(secret) = store.secrets.get(key) else { return wrong("does not exist", MISSING) };
-        (&secret.meta, KEYS.iter().find_map(|name| secret.value(name)))
+        let Some(secret) = store.secrets.get(key) else { return wrong("does not exist", MISSING_REMEDY) };
+        (&secret.meta, CA_KEYS.iter().find_map(|name| secret.value(name)))
     } else {
-        let Some(map) = store.config_maps.get(key) else { return wrong("does not exist", MISSING) };
-        (&map.meta, KEYS.iter().find_map(|name| map.data.get(*name)).map(|text| text.as_bytes()))
+        let Some(map) = store.config_maps.get(key) else { return wrong("does not exist", MISSING_REMEDY) };
+        (&map.meta, CA_KEYS.iter().find_map(|name| map.data.get(*name)).map(|text| text.as_bytes()))
     };
     if meta.labels.get(CA_CERT_LABEL).is_none_or(|label| **label != *"true") {
-        return wrong(
-            &format!("has no label {CA_CERT_LABEL}: \"true\""),
-            "label it, if whoever it certifies is to be trusted",
-        );
+        return wrong(&format!("has no label {CA_CERT_LABEL}: \"true\""), "add the label if this authority is trusted");
     }
     let Some(value) = value.filter(|value| !value.is_empty()) else {
         return wrong("has neither cert nor ca.crt", "store the PEM of the authority's certificate under cert");
     };
     let Ok(found) = CertificateDer::pem_slice_iter(value).collect::<Result<Vec<_>, _>>() else {
-        return wrong("holds something that is not PEM", PEM);
+        return wrong("has content that is not PEM", PEM_REMEDY);
     };
     if found.is_empty() {
-        return wrong("holds no certificate", PEM);
+        return wrong("has no certificate", PEM_REMEDY);
     }
     for certificate in &found {
         let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate) else {
-            return wrong("holds a block that is not an X.509 certificate", PEM);
+            return wrong("has a block that is not an X.509 certificate", PEM_REMEDY);
         };
         if !parsed.basic_constraints().ok().flatten().is_some_and(|constraints| constraints.value.ca) {
             return wrong(
-                "holds a certificate that is not of an authority (CA:TRUE)",
-                "store that of whoever issued it",
+                "has a certificate without CA:TRUE, which is not an authority's",
+                "store the certificate of its issuer",
             );
         }
     }
-    // What can be parsed and is of an authority is rarely refused after that, but then it must not be left out.
-    if Anchors::new(found.iter().cloned()).certificates().len() < found.len() {
-        return wrong("holds a certificate that cannot be used", "issue it anew");
+    // A parsed CA certificate is rarely rejected here; if it is, it must not be ignored.
+    if TrustAnchors::new(found.iter().cloned()).certificates().len() < found.len() {
+        return wrong("has a certificate that cannot be used", "issue a new one");
     }
     Ok(found)
 }
 
-const KEYS: [&str; 2] = ["cert", "ca.crt"];
-const MISSING: &str = "create it or correct the name";
-const PEM: &str = "store the authority's certificate as a block BEGIN CERTIFICATE";
+const CA_KEYS: [&str; 2] = ["cert", "ca.crt"];
+const MISSING_REMEDY: &str = "create it or correct the name";
+const PEM_REMEDY: &str = "store the authority's certificate as a block BEGIN CERTIFICATE";
 
-/// The same problem, told of whoever leads requests to the Service from its own namespace.
-pub(in crate::compile) fn at_referrer(kind: Kind, meta: &Meta, problem: &Problem, at: &str) -> Problem {
-    let Problem { field, message, remedy } = problem;
-    let message = format!("{kind} {} cannot be spoken to in TLS: {field}: {message}", meta.key);
-    Problem::new(at, message, remedy.clone())
+/// The diagnostic for a referrer in the Service's namespace.
+pub(in crate::compile) fn for_referrer(
+    kind: Kind,
+    meta: &Meta,
+    problem: &FieldDiagnostic,
+    at: &str,
+) -> FieldDiagnostic {
+    let FieldDiagnostic { field, message, remedy } = problem;
+    let message = format!("{kind} {} cannot be used with TLS: {field}: {message}", meta.key);
+    FieldDiagnostic::new(at, message, remedy.clone())
 }
 
-/// That there is a problem, told of whoever leads requests to a Service of another namespace: which Secrets are there, and what is
-/// wrong with them, is for those who can see them.
-pub(in crate::compile) fn at_stranger(kind: Kind, meta: &Meta, at: &str) -> Problem {
+/// The diagnostic for a referrer in another namespace, without details: names and contents of Secrets must not be
+/// revealed to users who cannot read them.
+pub(in crate::compile) fn for_foreign_referrer(kind: Kind, meta: &Meta, at: &str) -> FieldDiagnostic {
     let ObjectKey { namespace, .. } = &meta.key;
-    let message = format!("{kind} {} cannot be spoken to in TLS, since what it says of TLS cannot be used", meta.key);
-    Problem::new(at, message, format!("ask whoever owns namespace {namespace}: the {kind} says there what is wrong"))
+    let message = format!("{kind} {} cannot be used with TLS, because its TLS annotations are not valid", meta.key);
+    FieldDiagnostic::new(
+        at,
+        message,
+        format!("ask the owner of namespace {namespace}; the diagnostics of the {kind} have the reason"),
+    )
 }
 
-/// A remark for whoever leads requests to a Service whose certificate nobody looks at.
-pub(in crate::compile) fn unverified(terms: Option<&Terms>, service: &str, at: &str) -> Option<Problem> {
+/// A note for the referrer of a Service whose certificate is not verified.
+pub(in crate::compile) fn unverified_note(
+    terms: Option<&UpstreamTlsSettings>,
+    service: &str,
+    at: &str,
+) -> Option<FieldDiagnostic> {
     terms.filter(|terms| !terms.verifies()).map(|_| {
-        let message = format!("{service} is spoken to in TLS, but its certificate is not verified");
-        let remedy = "set its annotation konghq.com/tls-verify to \"true\", and name its authority in \
+        let message = format!("connections to {service} use TLS, but its certificate is not verified");
+        let remedy = "set its annotation konghq.com/tls-verify to \"true\", and refer to its authority in \
                       konghq.com/ca-certificates-secrets";
-        Problem::new(at, message, remedy)
+        FieldDiagnostic::new(at, message, remedy)
     })
 }
 
-/// What is wrong with what a Service or facade says about TLS.
-pub(in crate::compile) fn notes(store: &Store, meta: &Meta, settings: &TlsSettings) -> Option<Problem> {
-    let mut problem = material(store, meta, settings).err()?;
-    problem.message.push_str(", so nothing is sent there");
+/// The diagnostic about the TLS annotations of a Service or facade.
+pub(in crate::compile) fn notes(store: &Store, meta: &Meta, settings: &ServiceTlsSettings) -> Option<FieldDiagnostic> {
+    let mut problem = load_material(store, meta, settings).err()?;
+    problem.message.push_str(", so no requests are sent to it");
     Some(problem)
 }

@@ -1,46 +1,52 @@
-//! The chain of one rule, put together from everybody who has a say in it.
+//! Builds the plugin chain of one rule from all objects that attach plugins to it.
 
 use std::sync::Arc;
 
-use super::super::Inputs;
-use super::super::ingress::annotations::field;
-use super::super::verdict::Problem;
-use super::references::{self, People, Uses};
-use super::{Made, Plugins};
+use super::super::CompileInputs;
+use super::super::ingress::annotations::annotation_field;
+use super::super::verdict::FieldDiagnostic;
+use super::references::{self, PluginSubjects, PluginUses};
+use super::{CompiledPlugin, Plugins};
 use crate::api::kong::annotations::PLUGINS;
 use crate::api::{Kind, Meta, ObjectId, ObjectKey};
-use crate::plugin::chain::{Base, Builder, Instance, Place, Protocols, Refusal, With};
-use crate::plugin::{Chain, Names, Phases, Scopes};
+use crate::plugin_api::chain::{
+    AttachmentPoint, BaseScope, BrokenPlugin, ChainBuilder, OverlayScope, PluginInstance, Protocols,
+};
+use crate::plugin_api::{Chain, Phases, RouteNames, Scopes};
 use crate::store::Store;
 
-/// A rule that plugins may run on.
-pub(in crate::compile) struct Site<'a> {
+/// A rule to which plugins may be attached.
+pub(in crate::compile) struct PluginSite<'a> {
     pub kind: Kind,
-    /// Of the route, with its annotations.
+    /// The metadata of the route, with its annotations.
     pub meta: &'a Meta,
-    /// KongPlugins that are there and that filters name, each with the field that does.
+    /// Existing KongPlugins that filters refer to, each with its field.
     pub extensions: &'a [(ObjectKey, String)],
-    /// What requests are sent to: kind and metadata of Services, or of what stands in for them.
+    /// The Services or facades that requests are sent to, by kind and metadata.
     pub backends: &'a [(Kind, &'a Meta)],
-    pub names: Arc<Names>,
-    /// What is counted together, `HTTPRoute/default/shop/0`.
+    pub names: Arc<RouteNames>,
+    /// The scope of counters, such as `HTTPRoute/default/shop/0`.
     pub scope: Arc<str>,
 }
 
-/// The chain of a rule, and what there is to say about it to whoever wrote the rule.
+/// The chain of a rule, with diagnostics for the route.
 #[derive(Debug, Default)]
-pub(in crate::compile) struct Chained {
+pub(in crate::compile) struct RuleChain {
     pub chain: Option<Arc<Chain>>,
-    /// Somebody has attached a plugin here or everywhere.
+    /// Whether a plugin is attached here or globally.
     pub is_attached: bool,
-    /// References that lead nowhere, and plugins that cannot be used, with what comes of it.
-    pub problems: Vec<Problem>,
+    /// Unresolved references and unusable plugins, each with its consequence.
+    pub diagnostics: Vec<FieldDiagnostic>,
 }
 
-impl Chained {
-    /// Adds what there is to say to what was said of other rules, each once, and gives the chain.
-    pub(in crate::compile) fn tell(self, notes: &mut Vec<Problem>, broken: &mut Vec<Problem>) -> Option<Arc<Chain>> {
-        for problem in self.problems {
+impl RuleChain {
+    /// Adds the diagnostics to those of other rules without duplicates, and returns the chain.
+    pub(in crate::compile) fn report_into(
+        self,
+        notes: &mut Vec<FieldDiagnostic>,
+        broken: &mut Vec<FieldDiagnostic>,
+    ) -> Option<Arc<Chain>> {
+        for problem in self.diagnostics {
             if !notes.contains(&problem) {
                 broken.push(problem.clone());
                 notes.push(problem);
@@ -50,227 +56,242 @@ impl Chained {
     }
 }
 
-/// Where a plugin is attached, for all those attached there.
-struct Spot {
-    base: Base,
-    /// Of what it is attached to.
+/// A place where plugins are attached.
+struct PluginScope {
+    base: BaseScope,
+    /// The namespace of the object to which the plugin is attached.
     namespace: Arc<str>,
     scope: Arc<str>,
-    /// Where it is named.
+    /// The field with the reference.
     field: String,
 }
 
 impl Plugins {
-    pub(in crate::compile) fn chain(&self, store: &Store, inputs: &Inputs<'_>, site: &Site<'_>) -> Chained {
-        let (builder, problems) = (Builder::default(), Vec::new());
-        let mut mix = Mix { plugins: self, inputs, field: String::new(), builder, problems };
-        let mut spot = Spot {
-            base: Base::Route,
+    pub(in crate::compile) fn chain(
+        &self,
+        store: &Store,
+        inputs: &CompileInputs<'_>,
+        site: &PluginSite<'_>,
+    ) -> RuleChain {
+        let (builder, problems) = (ChainBuilder::default(), Vec::new());
+        let mut mix = ChainAssembler { plugins: self, inputs, field: String::new(), builder, diagnostics: problems };
+        let mut spot = PluginScope {
+            base: BaseScope::Route,
             namespace: Arc::clone(&site.meta.key.namespace),
             scope: Arc::clone(&site.scope),
-            field: field(PLUGINS),
+            field: annotation_field(PLUGINS),
         };
-        for named in references::named(store, site.kind, site.meta) {
-            mix.attach(&spot, named.meant, &named.token);
+        for named in references::plugin_references(store, site.kind, site.meta) {
+            mix.attach(&spot, named.target, &named.token);
         }
         for (key, field) in site.extensions {
             spot.field.clone_from(field);
             mix.attach(&spot, Ok(ObjectId::new(Kind::KongPlugin, key.clone())), &key.name);
         }
         for (kind, backend) in site.backends {
-            let spot = Spot {
-                base: Base::Service,
+            let spot = PluginScope {
+                base: BaseScope::Service,
                 namespace: Arc::clone(&backend.key.namespace),
                 scope: format!("{kind}/{}", backend.key).into(),
-                field: format!("{} of {kind} {}", field(PLUGINS), backend.key),
+                field: format!("{} of {kind} {}", annotation_field(PLUGINS), backend.key),
             };
-            for named in references::named(store, *kind, backend) {
-                mix.attach(&spot, named.meant, &named.token);
+            for named in references::plugin_references(store, *kind, backend) {
+                mix.attach(&spot, named.target, &named.token);
             }
         }
         let global: Arc<str> = "global".into();
-        let spot = Spot { base: Base::Global, namespace: "".into(), scope: Arc::clone(&global), field: String::new() };
+        let spot = PluginScope {
+            base: BaseScope::Global,
+            namespace: "".into(),
+            scope: Arc::clone(&global),
+            field: String::new(),
+        };
         for id in &self.everywhere.global {
             mix.attach(&spot, Ok(id.clone()), &id.key.name);
         }
         mix.field.clear();
         for id in &self.everywhere.ambiguous {
-            mix.refuse_ambiguous(id, &global);
+            mix.reject_ambiguous(id, &global);
         }
-        // Who is asking is found out by plugins, so without any nobody is known.
+        // Plugins identify the consumer, so a rule without plugins has none.
         if !mix.builder.is_empty() {
-            for (id, people) in &self.everywhere.personal {
-                if let Some(made) = self.made.get(id) {
-                    mix.add_for(made, people, With::Nothing, &global);
+            for (id, people) in &self.everywhere.consumer_bound {
+                if let Some(made) = self.plugins.get(id) {
+                    mix.add_for(made, people, OverlayScope::Nothing, &global);
                 }
             }
         }
         let is_attached = !mix.builder.is_empty();
-        if let Some(builtin) = &inputs.workshop.builtin {
+        if let Some(builtin) = &inputs.plugin_factory.builtin {
             builtin.add_to(&mut mix.builder, &global);
         }
-        Chained { is_attached, chain: mix.builder.build(Arc::clone(&site.names)), problems: mix.problems }
+        RuleChain { is_attached, chain: mix.builder.build(Arc::clone(&site.names)), diagnostics: mix.diagnostics }
     }
 }
 
-struct Mix<'a> {
+struct ChainAssembler<'a> {
     plugins: &'a Plugins,
-    inputs: &'a Inputs<'a>,
-    /// Where the plugin is named.
+    inputs: &'a CompileInputs<'a>,
+    /// The field with the reference to the plugin.
     field: String,
-    builder: Builder,
-    problems: Vec<Problem>,
+    builder: ChainBuilder,
+    diagnostics: Vec<FieldDiagnostic>,
 }
 
-impl Mix<'_> {
-    fn attach(&mut self, spot: &Spot, meant: Result<ObjectId, Problem>, token: &str) {
+impl ChainAssembler<'_> {
+    fn attach(&mut self, spot: &PluginScope, meant: Result<ObjectId, FieldDiagnostic>, token: &str) {
         self.field.clone_from(&spot.field);
         let (base, scope) = (spot.base, &spot.scope);
         let id = match meant {
             Ok(id) => id,
-            Err(problem) => return self.miss(problem, scope, token),
+            Err(problem) => return self.add_missing(problem, scope, token),
         };
-        let Some(made) = self.plugins.made.get(&id) else { return };
-        if !allows(made.scopes(), base) {
-            return self.misplace(made, base, scope);
+        let Some(made) = self.plugins.plugins.get(&id) else { return };
+        if !supports_scope(made.scopes(), base) {
+            return self.add_misplaced(made, base, scope);
         }
         let with = match base {
-            Base::Route => Some(With::Route),
-            Base::Service => Some(With::Service),
-            Base::Global => None,
+            BaseScope::Route => Some(OverlayScope::Route),
+            BaseScope::Service => Some(OverlayScope::Service),
+            BaseScope::Global => None,
         };
-        // What we do not know is for everybody: it may be what finds out who is asking.
+        // An unknown plugin runs for all clients, because it may be the one that authenticates them.
         let uses = self.plugins.uses.get(&id).filter(|_| made.kind.is_some());
-        match with.zip(uses.and_then(|uses: &Uses| uses.people(&spot.namespace))) {
-            // For these people on this rule, and for nobody else on it.
+        match with.zip(uses.and_then(|uses: &PluginUses| uses.subjects(&spot.namespace))) {
+            // Runs on this rule for these consumers and groups only.
             Some((with, people)) => self.add_for(made, people, with, scope),
-            None => self.add(made, [Place::Base(base)], scope),
+            None => self.add(made, [AttachmentPoint::Base(base)], scope),
         }
     }
 
-    fn add_for(&mut self, made: &Made, people: &People, with: With, scope: &Arc<str>) {
-        let consumers = people.consumers.iter().map(|consumer| Place::Consumer(Arc::clone(consumer), with));
-        let groups = people.groups.iter().map(|group| Place::Group(Arc::clone(group), with));
+    fn add_for(&mut self, made: &CompiledPlugin, people: &PluginSubjects, with: OverlayScope, scope: &Arc<str>) {
+        let consumers = people.consumers.iter().map(|consumer| AttachmentPoint::Consumer(Arc::clone(consumer), with));
+        let groups = people.groups.iter().map(|group| AttachmentPoint::Group(Arc::clone(group), with));
         self.add(made, consumers.chain(groups), scope);
     }
 
-    /// In all these places, of which there may be very many, stands the same instance.
-    fn add(&mut self, made: &Made, places: impl IntoIterator<Item = Place>, scope: &Arc<str>) {
+    /// Adds the same instance to all these places, of which there may be very many.
+    fn add(&mut self, made: &CompiledPlugin, places: impl IntoIterator<Item = AttachmentPoint>, scope: &Arc<str>) {
         if made.disabled {
             return;
         }
         let (kind, priority, instance) = match (made.kind, &made.plugin) {
             (Some(kind), Ok(plugin)) => {
-                let instance = Instance {
+                let instance = PluginInstance {
                     plugin: Arc::clone(plugin),
                     phases: kind.phases(),
                     protocols: made.protocols,
                     scope: Arc::clone(scope),
                     object: Arc::clone(&made.object),
-                    configuration: made.configuration,
+                    configuration_hash: made.configuration_hash,
                 };
                 (kind.name(), kind.priority(), instance)
             }
             _ => {
                 let what = format!("plugin {} cannot be used", made.object);
                 let remedy = "see its condition Programmed";
-                if !self.must_refuse(made) {
-                    self.say(format!("{what}, so requests are served without it"), remedy);
+                if !self.must_reject(made) {
+                    self.report(format!("{what}, so requests are served without it"), remedy);
                     return;
                 }
-                self.say(format!("{what}, so requests it would guard are answered 503"), remedy);
-                instead_of(made, scope, format!("{} of this route cannot be used", made.object))
+                self.report(format!("{what}, so requests it would protect get status 503"), remedy);
+                substitute(made, scope, format!("{} of this route cannot be used", made.object))
             }
         };
         for place in places {
-            self.say_if_taken(made, &place);
+            self.report_duplicate(made, &place);
             self.builder.add(kind, priority, place, instance.clone());
         }
     }
 
-    fn must_refuse(&self, made: &Made) -> bool {
-        made.is_guard() && !self.inputs.workshop.fail_open
+    fn must_reject(&self, made: &CompiledPlugin) -> bool {
+        made.is_guard() && !self.inputs.plugin_factory.fail_open
     }
 
-    /// Lets nobody pass where a guard should be that is not there. `message` is for clients.
-    fn refuse(&mut self, made: &Made, base: Base, scope: &Arc<str>, message: String) {
-        let (kind, priority, instance) = instead_of(made, scope, message);
-        self.builder.add(kind, priority, Place::Base(base), instance);
+    /// Rejects all requests in place of a missing guard. `message` is for clients.
+    fn add_rejection(&mut self, made: &CompiledPlugin, base: BaseScope, scope: &Arc<str>, message: String) {
+        let (kind, priority, instance) = substitute(made, scope, message);
+        self.builder.add(kind, priority, AttachmentPoint::Base(base), instance);
     }
 
-    fn say_if_taken(&mut self, made: &Made, place: &Place) {
+    fn report_duplicate(&mut self, made: &CompiledPlugin, place: &AttachmentPoint) {
         let Some(kind) = made.kind.filter(|kind| self.builder.has(kind.name(), place)) else { return };
-        let message = format!("another {} is attached here already, so {} has no effect", kind.name(), made.object);
-        self.say(message, "keep one of them");
+        let message = format!("another {} is already attached here, so {} has no effect", kind.name(), made.object);
+        self.report(message, "keep one of them");
     }
 
-    /// Whoever attached a guard where it cannot be expects the place to be guarded.
-    fn misplace(&mut self, made: &Made, base: Base, scope: &Arc<str>) {
+    /// A guard in an unsupported place rejects requests, because its author expects the place to be protected.
+    fn add_misplaced(&mut self, made: &CompiledPlugin, base: BaseScope, scope: &Arc<str>) {
         if made.disabled {
             return;
         }
         let what = match base {
-            Base::Route => "routes",
-            Base::Service => "services",
-            Base::Global => "everything",
+            BaseScope::Route => "routes",
+            BaseScope::Service => "services",
+            BaseScope::Global => "everything",
         };
         let message = format!("{} cannot be attached to {what}", made.name);
-        if !self.must_refuse(made) {
-            return self.say(format!("{message}, so requests are served without it"), "attach it elsewhere");
+        if !self.must_reject(made) {
+            return self.report(format!("{message}, so requests are served without it"), "attach it elsewhere");
         }
-        self.say(format!("{message}, so requests are answered 503"), "attach it elsewhere");
-        self.refuse(made, base, scope, format!("{} cannot guard this route", made.object));
+        self.report(format!("{message}, so requests get status 503"), "attach it elsewhere");
+        self.add_rejection(made, base, scope, format!("{} cannot guard this route", made.object));
     }
 
-    /// What is named and not there may have been a guard.
-    fn miss(&mut self, mut problem: Problem, scope: &Arc<str>, token: &str) {
-        if self.inputs.workshop.fail_open {
+    /// A missing plugin rejects requests, because it may have been a guard.
+    fn add_missing(&mut self, mut problem: FieldDiagnostic, scope: &Arc<str>, token: &str) {
+        if self.inputs.plugin_factory.fail_open {
             problem.message.push_str(", so requests are served without it");
-            self.problems.push(problem);
+            self.diagnostics.push(problem);
             return;
         }
-        problem.message.push_str(", so requests are answered 503");
-        self.problems.push(problem);
-        let instance = refusal(format!("plugin {token} of this route does not exist"), scope, token.into());
-        self.builder.add(UNKNOWN, i32::MAX, Place::Base(Base::Route), instance);
+        problem.message.push_str(", so requests get status 503");
+        self.diagnostics.push(problem);
+        let instance = rejecting_instance(format!("plugin {token} of this route does not exist"), scope, token.into());
+        self.builder.add(UNKNOWN, i32::MAX, AttachmentPoint::Base(BaseScope::Route), instance);
     }
 
-    /// Of two of one kind for everything neither runs; if they guard, nobody passes instead.
-    fn refuse_ambiguous(&mut self, id: &ObjectId, scope: &Arc<str>) {
-        let Some(made) = self.plugins.made.get(id).filter(|made| !made.disabled) else { return };
-        if self.must_refuse(made) {
-            self.refuse(made, Base::Global, scope, format!("more than one {} is for all routes", made.name));
+    /// Of two global plugins of the same kind neither runs; if they are guards, all requests are rejected.
+    fn reject_ambiguous(&mut self, id: &ObjectId, scope: &Arc<str>) {
+        let Some(made) = self.plugins.plugins.get(id).filter(|made| !made.disabled) else { return };
+        if self.must_reject(made) {
+            self.add_rejection(
+                made,
+                BaseScope::Global,
+                scope,
+                format!("more than one global {} is configured", made.name),
+            );
         }
     }
 
-    fn say(&mut self, message: String, remedy: &str) {
-        let problem = Problem::new(self.field.as_str(), message, remedy);
-        if !self.problems.contains(&problem) {
-            self.problems.push(problem);
+    fn report(&mut self, message: String, remedy: &str) {
+        let problem = FieldDiagnostic::new(self.field.as_str(), message, remedy);
+        if !self.diagnostics.contains(&problem) {
+            self.diagnostics.push(problem);
         }
     }
 }
 
-/// The slot of what has no kind of its own.
+/// The slot of unknown plugins.
 const UNKNOWN: &str = "unknown";
 
-fn allows(scopes: Scopes, base: Base) -> bool {
+fn supports_scope(scopes: Scopes, base: BaseScope) -> bool {
     match base {
-        Base::Route => scopes.route,
-        Base::Service => scopes.service,
-        Base::Global => scopes.global,
+        BaseScope::Route => scopes.route,
+        BaseScope::Service => scopes.service,
+        BaseScope::Global => scopes.global,
     }
 }
 
-/// Its kind and priority, and what lets nobody pass in its place.
-fn instead_of(made: &Made, scope: &Arc<str>, message: String) -> (&'static str, i32, Instance) {
+/// The plugin's kind and priority, and an instance that rejects all requests in its place.
+fn substitute(made: &CompiledPlugin, scope: &Arc<str>, message: String) -> (&'static str, i32, PluginInstance) {
     let (kind, priority) = made.kind.map_or((UNKNOWN, i32::MAX), |kind| (kind.name(), kind.priority()));
-    (kind, priority, refusal(message, scope, Arc::clone(&made.object)))
+    (kind, priority, rejecting_instance(message, scope, Arc::clone(&made.object)))
 }
 
-fn refusal(message: String, scope: &Arc<str>, object: Arc<str>) -> Instance {
-    let (plugin, scope) = (Refusal::with(message), Arc::clone(scope));
-    Instance { plugin, phases: Phases::ACCESS, protocols: Protocols::ALL, scope, object, configuration: 0 }
+fn rejecting_instance(message: String, scope: &Arc<str>, object: Arc<str>) -> PluginInstance {
+    let (plugin, scope) = (BrokenPlugin::with_message(message), Arc::clone(scope));
+    PluginInstance { plugin, phases: Phases::ACCESS, protocols: Protocols::ALL, scope, object, configuration_hash: 0 }
 }
 
 #[cfg(test)]
@@ -282,73 +303,73 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::compile::addresses::Addresses;
+    use crate::compile::addresses::GatewayAddresses;
     use crate::compile::{Classes, IngressSettings};
-    use crate::plugin::{self, BuildCx, Entry, Invalid, Plugin, Registry, Workshop};
+    use crate::plugin_api::{self, BuildCx, Plugin, PluginDiagnostic, PluginFactory, PluginRegistry, RegisteredKind};
     use crate::store::{AnyObject, Batch};
     use crate::upstream;
 
-    /// Guards services, but no route.
-    struct Sentry;
+    /// A guard for services, but not for routes.
+    struct ServiceGuard;
 
     #[derive(Debug, Default, Deserialize, JsonSchema)]
     #[serde(deny_unknown_fields)]
     struct Nothing {}
 
-    impl Plugin for Sentry {}
+    impl Plugin for ServiceGuard {}
 
-    impl plugin::Kind for Sentry {
+    impl plugin_api::PluginKind for ServiceGuard {
         const NAME: &'static str = "sentry";
         const PRIORITY: i32 = 1;
         const PHASES: Phases = Phases::ACCESS;
-        const GUARD: bool = true;
+        const FAIL_CLOSED: bool = true;
         const SCOPES: Scopes = Scopes { route: false, ..Scopes::ALL };
         type Config = Nothing;
         type Plugin = Self;
 
-        fn build(_config: Nothing, _cx: &BuildCx<'_>) -> Result<Self, Vec<Invalid>> {
-            Ok(Sentry)
+        fn build(_config: Nothing, _cx: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
+            Ok(ServiceGuard)
         }
     }
 
-    /// The same, but guards nothing.
-    struct Butler;
+    /// Like `Sentry`, but not a guard.
+    struct ServiceHelper;
 
-    impl Plugin for Butler {}
+    impl Plugin for ServiceHelper {}
 
-    impl plugin::Kind for Butler {
+    impl plugin_api::PluginKind for ServiceHelper {
         const NAME: &'static str = "butler";
-        const GUARD: bool = false;
-        const PRIORITY: i32 = Sentry::PRIORITY;
-        const PHASES: Phases = Sentry::PHASES;
-        const SCOPES: Scopes = Sentry::SCOPES;
+        const FAIL_CLOSED: bool = false;
+        const PRIORITY: i32 = ServiceGuard::PRIORITY;
+        const PHASES: Phases = ServiceGuard::PHASES;
+        const SCOPES: Scopes = ServiceGuard::SCOPES;
         type Config = Nothing;
         type Plugin = Self;
 
-        fn build(_config: Nothing, _cx: &BuildCx<'_>) -> Result<Self, Vec<Invalid>> {
-            Ok(Butler)
+        fn build(_config: Nothing, _cx: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
+            Ok(ServiceHelper)
         }
     }
 
-    /// Can be attached everywhere.
-    struct Waiter;
+    /// A guard that can be attached everywhere.
+    struct AnywhereGuard;
 
-    impl Plugin for Waiter {}
+    impl Plugin for AnywhereGuard {}
 
-    impl plugin::Kind for Waiter {
+    impl plugin_api::PluginKind for AnywhereGuard {
         const NAME: &'static str = "waiter";
-        const GUARD: bool = true;
-        const PRIORITY: i32 = Sentry::PRIORITY;
-        const PHASES: Phases = Sentry::PHASES;
+        const FAIL_CLOSED: bool = true;
+        const PRIORITY: i32 = ServiceGuard::PRIORITY;
+        const PHASES: Phases = ServiceGuard::PHASES;
         type Config = Nothing;
         type Plugin = Self;
 
-        fn build(_config: Nothing, _cx: &BuildCx<'_>) -> Result<Self, Vec<Invalid>> {
-            Ok(Waiter)
+        fn build(_config: Nothing, _cx: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
+            Ok(AnywhereGuard)
         }
     }
 
-    /// What a route with plugin `p` in its annotation comes to, among these objects: its chain, and what is said.
+    /// The chain and the diagnostics of a route with plugin `p` in its annotation, given these objects.
     fn routed(objects: Vec<(Kind, Value)>, fail_open: bool) -> (Option<Arc<Chain>>, String) {
         let annotations = json!({"konghq.com/plugins": "p"});
         let route = json!({"metadata": {"namespace": "a", "name": "r", "annotations": annotations}, "spec": {}});
@@ -356,41 +377,45 @@ mod tests {
         let upserts = all.map(|(kind, object)| AnyObject::parse(kind, object).unwrap()).collect();
         let mut store = Store::default();
         store.apply(Batch { upserts, removes: vec![] });
-        let registry = Registry(&[&Entry::<Butler>::NEW, &Entry::<Sentry>::NEW, &Entry::<Waiter>::NEW]);
-        let inputs = Inputs {
+        let registry = PluginRegistry(&[
+            &RegisteredKind::<ServiceHelper>::NEW,
+            &RegisteredKind::<ServiceGuard>::NEW,
+            &RegisteredKind::<AnywhereGuard>::NEW,
+        ]);
+        let inputs = CompileInputs {
             controllers: &[],
-            addresses: &Addresses::default(),
-            upstreams: &upstream::Registry::default(),
+            addresses: &GatewayAddresses::default(),
+            upstreams: &upstream::UpstreamRegistry::default(),
             classes: &Classes::default(),
-            workshop: &Workshop { fail_open, ..Workshop::offline(registry) },
-            unknown: &BTreeSet::new(),
+            plugin_factory: &PluginFactory { fail_open, ..PluginFactory::offline(registry) },
+            unreadable_kinds: &BTreeSet::new(),
             ingress: &IngressSettings::default(),
         };
         let mut plugins = Plugins::default();
         plugins.update(&store, &inputs, &store.everything());
         let route = &store.http_routes[&ObjectKey::new("a", "r")];
-        let site = Site {
+        let site = PluginSite {
             kind: Kind::HttpRoute,
             meta: &route.meta,
             extensions: &[],
             backends: &[],
-            names: plugin::testing::names(),
+            names: plugin_api::testing::names(),
             scope: "HTTPRoute/a/r/0".into(),
         };
         let chained = plugins.chain(&store, &inputs, &site);
-        (chained.chain, chained.problems.iter().map(ToString::to_string).collect())
+        (chained.chain, chained.diagnostics.iter().map(ToString::to_string).collect())
     }
 
     // kong-compat §3.12
     #[tokio::test]
-    async fn a_guard_that_is_attached_where_it_cannot_be_lets_nobody_pass() {
+    async fn misplaced_guard_rejects_all_requests() {
         let named =
             |name: &str| vec![(Kind::KongPlugin, json!({"metadata": {"namespace": "a", "name": "p"}, "plugin": name}))];
         let (chain, said) = routed(named("sentry"), false);
-        let outcome = plugin::testing::Visit::get("/").run(&chain.unwrap()).await;
-        assert_eq!(outcome.replied(), Some(http::StatusCode::SERVICE_UNAVAILABLE));
+        let outcome = plugin_api::testing::TestRequest::get("/").run(&chain.unwrap()).await;
+        assert_eq!(outcome.reply_status(), Some(http::StatusCode::SERVICE_UNAVAILABLE));
         assert_eq!(outcome.message(), Some("KongPlugin/a/p cannot guard this route"));
-        assert!(said.contains("sentry cannot be attached to routes, so requests are answered 503"), "{said}");
+        assert!(said.contains("sentry cannot be attached to routes, so requests get status 503"), "{said}");
 
         for (plugin, fail_open) in [("sentry", true), ("butler", false)] {
             let (chain, said) = routed(named(plugin), fail_open);
@@ -399,7 +424,7 @@ mod tests {
         }
     }
 
-    /// Somebody of a namespace, who takes plugin `p` along.
+    /// A consumer of a namespace that refers to plugin `p`.
     fn consumer(namespace: &str, name: &str) -> (Kind, Value) {
         let annotations = json!({"kubernetes.io/ingress.class": "portico", "konghq.com/plugins": "p"});
         let metadata = json!({"namespace": namespace, "name": name, "annotations": annotations});
@@ -407,24 +432,24 @@ mod tests {
     }
 
     #[test]
-    fn a_guard_of_many_that_cannot_be_built_is_refused_by_one() {
+    fn broken_guard_of_many_consumers_has_one_instance() {
         let broken = json!({"metadata": {"namespace": "a", "name": "p"}, "plugin": "waiter", "config": {"tip": 1}});
         let people = (0..100).map(|number| consumer("a", &format!("c-{number}")));
         let (chain, _) = routed(people.chain([(Kind::KongPlugin, broken)]).collect(), false);
         let chain = chain.unwrap();
         assert_eq!(format!("{chain:?}").matches("ConsumerAndRoute").count(), 100);
-        assert_eq!(chain.configurations().count(), 1, "one instance is for all of them");
+        assert_eq!(chain.configuration_hashes().count(), 1, "one instance serves all of them");
     }
 
     // kong-compat §1.4
     #[test]
-    fn a_plugin_of_the_cluster_is_for_consumers_of_the_namespace_of_the_route() {
+    fn cluster_plugin_combines_consumers_and_routes_per_namespace() {
         let cluster = |object: Value| (Kind::KongClusterPlugin, object);
         let plugin = || cluster(json!({"metadata": {"name": "p"}, "plugin": "waiter"}));
         let cases = [
-            ("of the namespace", "a", false, "ConsumerAndRoute"),
-            ("of another", "b", false, "(\"route\", \"KongClusterPlugin/p\")"),
-            ("of another, as with Kong", "b", true, "ConsumerAndRoute"),
+            ("same namespace", "a", false, "ConsumerAndRoute"),
+            ("other namespace", "b", false, "(\"route\", \"KongClusterPlugin/p\")"),
+            ("other namespace, fail-open", "b", true, "ConsumerAndRoute"),
         ];
         for (name, namespace, fail_open, expected) in cases {
             let (chain, _) = routed(vec![plugin(), consumer(namespace, "c")], fail_open);

@@ -1,54 +1,63 @@
-//! The configuration of a plugin: what the object says, or a Secret, or the one with parts of the other.
+//! Builds the configuration of a plugin from its object and from Secrets, in whole or by patches.
 //!
-//! No message repeats what a Secret holds.
+//! Messages never contain the content of Secrets.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::{Map, Value};
 
-use super::super::verdict::Problem;
+use super::super::verdict::FieldDiagnostic;
 use crate::api::ObjectKey;
 use crate::api::kong::{PluginSettings, SecretKeyRef};
-use crate::plugin::chain::Protocols;
+use crate::plugin_api::chain::Protocols;
 use crate::store::Store;
 
-/// The whole of it. `owner` is the object; Secrets that name no namespace are of its own.
-pub(super) fn of(store: &Store, owner: &ObjectKey, settings: &PluginSettings) -> Result<Value, Problem> {
+/// The complete configuration. `owner` is the plugin object, whose namespace is the default for its Secrets.
+pub(super) fn build(store: &Store, owner: &ObjectKey, settings: &PluginSettings) -> Result<Value, FieldDiagnostic> {
     if let Some(source) = &settings.config_from {
         let field = "configFrom.secretKeyRef";
-        let bytes = value(store, owner, &source.secret_key_ref, field)?;
-        let config = whole(bytes).ok_or_else(|| {
+        let bytes = secret_value(store, owner, &source.secret_key_ref, field)?;
+        let config = parse_document(bytes).ok_or_else(|| {
             let SecretKeyRef { name, key, .. } = &source.secret_key_ref;
-            let message = format!("key {key} of Secret {name} holds no object in JSON or YAML");
-            Problem::new(field, message, "write the fields of the plugin there, as under config")
+            let message = format!("key {key} of Secret {name} has no object in JSON or YAML");
+            FieldDiagnostic::new(field, message, "store the fields of the plugin there, as under config")
         })?;
-        return without_vaults(config);
+        return reject_vaults(config);
     }
     let mut config = Value::Object(settings.config.clone().unwrap_or_default());
     for (index, patch) in settings.config_patches.iter().enumerate() {
         let reference = &patch.value_from.secret_key_ref;
         let field = format!("configPatches[{index}].valueFrom.secretKeyRef");
-        let bytes = value(store, owner, reference, &field)?;
+        let bytes = secret_value(store, owner, reference, &field)?;
         let value: Value = serde_json::from_slice(bytes).map_err(|_| {
             let SecretKeyRef { name, key, .. } = reference;
-            let message = format!("key {key} of Secret {name}, which is for {:?}, is not JSON", patch.path);
-            let remedy = "write a string in quotes, for example \"secret-value\" with its quotes, also in stringData";
-            Problem::new(field, message, remedy)
+            let message = format!("key {key} of Secret {name}, used for {:?}, is not JSON", patch.path);
+            let remedy = "write strings with quotes, for example \"secret-value\", also in stringData";
+            FieldDiagnostic::new(field, message, remedy)
         })?;
-        put(&mut config, &patch.path, value).map_err(|message| {
-            let remedy = "write it as a JSON pointer into config, for example /redis/password";
-            Problem::new(format!("configPatches[{index}].path"), message, remedy)
+        apply_patch(&mut config, &patch.path, value).map_err(|message| {
+            let remedy = "write a JSON pointer into config, for example /redis/password";
+            FieldDiagnostic::new(format!("configPatches[{index}].path"), message, remedy)
         })?;
     }
     if !config.is_object() {
-        return Err(Problem::new("configPatches", "what they make of config is no object", "patch locations in it"));
+        return Err(FieldDiagnostic::new(
+            "configPatches",
+            "the patched config is not an object",
+            "use paths of fields in config",
+        ));
     }
-    without_vaults(config)
+    reject_vaults(config)
 }
 
-/// What tells the configuration that comes of these settings from others, in every process alike. For what a Secret holds stands its
-/// version, and what the object itself says in a field for secrets is left out: the number is for everybody to see.
-pub(super) fn told_apart(store: &Store, owner: &ObjectKey, settings: &PluginSettings, protocols: Protocols) -> u64 {
+/// A hash of the configuration and protocols, equal in all processes. It covers the resource version of Secrets instead
+/// of their content, and excludes secret fields of the object, because the hash is public.
+pub(super) fn configuration_hash(
+    store: &Store,
+    owner: &ObjectKey,
+    settings: &PluginSettings,
+    protocols: Protocols,
+) -> u64 {
     let sources = settings.config_from.iter().map(|source| ("", &source.secret_key_ref));
     let patches = settings.config_patches.iter().map(|patch| (&*patch.path, &patch.value_from.secret_key_ref));
     let secrets: Vec<_> = sources
@@ -60,45 +69,45 @@ pub(super) fn told_apart(store: &Store, owner: &ObjectKey, settings: &PluginSett
         })
         .collect();
     let mut written = Value::Object(settings.config.clone().unwrap_or_default());
-    blank(&mut written);
-    // The same fields say the same in whatever order.
+    remove_secrets(&mut written);
+    // The order of fields does not matter.
     written.sort_all_objects();
-    // The hasher has no seed.
+    // `DefaultHasher` has no random seed.
     let mut hasher = DefaultHasher::new();
     (written.to_string(), secrets, protocols).hash(&mut hasher);
     hasher.finish()
 }
 
-/// Takes out what only a Secret should hold, as far as fields say so by their names.
-fn blank(value: &mut Value) {
+/// Removes values that should be in a Secret, judging by the names of their fields.
+fn remove_secrets(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             for (name, field) in fields {
-                if SECRET.iter().any(|end| name.to_ascii_lowercase().ends_with(end)) {
+                if SECRET_FIELD_SUFFIXES.iter().any(|end| name.to_ascii_lowercase().ends_with(end)) {
                     *field = Value::Null;
                 }
-                blank(field);
+                remove_secrets(field);
             }
         }
-        Value::Array(items) => items.iter_mut().for_each(blank),
+        Value::Array(items) => items.iter_mut().for_each(remove_secrets),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 
-const SECRET: [&str; 4] = ["password", "passphrase", "secret", "token"];
+const SECRET_FIELD_SUFFIXES: [&str; 4] = ["password", "passphrase", "secret", "token"];
 
-/// A reference to a vault that nobody resolves would be taken for the secret itself.
-fn without_vaults(config: Value) -> Result<Value, Problem> {
+/// Rejects vault references, which would otherwise be used as the secret itself.
+fn reject_vaults(config: Value) -> Result<Value, FieldDiagnostic> {
     match vault_reference(&config, "config") {
         None => Ok(config),
         Some(field) => {
             let remedy = "take the value from a Secret, with configFrom or configPatches";
-            Err(Problem::new(field, "vaults are not read by this version", remedy))
+            Err(FieldDiagnostic::new(field, "vaults are not supported by this version", remedy))
         }
     }
 }
 
-/// The path of the first value that refers to a vault.
+/// The path of the first value that is a vault reference.
 fn vault_reference(value: &Value, path: &str) -> Option<String> {
     match value {
         Value::String(text) => text.trim_start().starts_with("{vault://").then(|| path.to_owned()),
@@ -112,25 +121,30 @@ fn vault_reference(value: &Value, path: &str) -> Option<String> {
     }
 }
 
-fn value<'s>(store: &'s Store, owner: &ObjectKey, reference: &SecretKeyRef, field: &str) -> Result<&'s [u8], Problem> {
+fn secret_value<'s>(
+    store: &'s Store,
+    owner: &ObjectKey,
+    reference: &SecretKeyRef,
+    field: &str,
+) -> Result<&'s [u8], FieldDiagnostic> {
     let namespace = reference.namespace.as_deref().unwrap_or(&owner.namespace);
-    // The schema of KongPlugins has no such field, but not every API server has our schema.
+    // Portico's schema of KongPlugin lacks this field, but API servers may have another schema.
     if !owner.namespace.is_empty() && namespace != &*owner.namespace {
-        let message = "Secrets of other namespaces are not for KongPlugins";
-        return Err(Problem::new(
+        let message = "KongPlugins cannot use Secrets of other namespaces";
+        return Err(FieldDiagnostic::new(
             format!("{field}.namespace"),
             message,
-            "remove it, and keep the Secret beside the plugin",
+            "remove it, and store the Secret in the namespace of the plugin",
         ));
     }
     let secret = secret_of(owner, reference);
     let Some(object) = store.secrets.get(&secret) else {
         let message = format!("Secret {secret} does not exist");
-        return Err(Problem::new(format!("{field}.name"), message, "create it or correct the name"));
+        return Err(FieldDiagnostic::new(format!("{field}.name"), message, "create it or correct the name"));
     };
     object.value(&reference.key).ok_or_else(|| {
         let message = format!("Secret {secret} has no key {}", reference.key);
-        Problem::new(format!("{field}.key"), message, "add it or correct the name of the key")
+        FieldDiagnostic::new(format!("{field}.key"), message, "add it or correct the name of the key")
     })
 }
 
@@ -138,20 +152,20 @@ fn secret_of(owner: &ObjectKey, reference: &SecretKeyRef) -> ObjectKey {
     ObjectKey::new(reference.namespace.as_deref().unwrap_or(&owner.namespace), &reference.name)
 }
 
-/// JSON, or else YAML.
-fn whole(bytes: &[u8]) -> Option<Value> {
+/// Parses JSON or YAML.
+fn parse_document(bytes: &[u8]) -> Option<Value> {
     let json = serde_json::from_slice(bytes).ok();
     let value: Value = json.or_else(|| serde_saphyr::from_slice(bytes).ok())?;
     value.is_object().then_some(value)
 }
 
-/// As `add` of JSON Patch (RFC 6902), but what is missing on the way is made.
-fn put(root: &mut Value, pointer: &str, value: Value) -> Result<(), String> {
+/// Like `add` of JSON Patch (RFC 6902), but creates missing parents.
+fn apply_patch(root: &mut Value, pointer: &str, value: Value) -> Result<(), String> {
     if pointer.is_empty() {
         *root = value;
         return Ok(());
     }
-    let Some(path) = pointer.strip_prefix('/') else { return Err("it does not begin with a slash".to_owned()) };
+    let Some(path) = pointer.strip_prefix('/') else { return Err("it does not start with a slash".to_owned()) };
     let mut steps: Vec<String> = path.split('/').map(|step| step.replace("~1", "/").replace("~0", "~")).collect();
     let last = steps.pop().unwrap_or_default();
     let mut place = root;
@@ -162,11 +176,13 @@ fn put(root: &mut Value, pointer: &str, value: Value) -> Result<(), String> {
         place = match place {
             Value::Object(fields) => fields.entry(step).or_insert(Value::Null),
             Value::Array(items) => {
-                let at: usize = step.parse().map_err(|_| format!("{step:?} is no index of the list there"))?;
+                let at: usize = step.parse().map_err(|_| format!("{step:?} is not an index of the list there"))?;
                 let length = items.len();
-                items.get_mut(at).ok_or_else(|| format!("the list there has {length} entries, so none at {at}"))?
+                items
+                    .get_mut(at)
+                    .ok_or_else(|| format!("the list there has {length} entries, so {at} is out of range"))?
             }
-            _ => return Err(format!("there is nothing that {step:?} could be in")),
+            _ => return Err(format!("{step:?} has no object or list as its parent")),
         };
     }
     if place.is_null() {
@@ -176,13 +192,13 @@ fn put(root: &mut Value, pointer: &str, value: Value) -> Result<(), String> {
         Value::Object(fields) => drop(fields.insert(last, value)),
         Value::Array(items) if last == "-" => items.push(value),
         Value::Array(items) => {
-            let at: usize = last.parse().map_err(|_| format!("{last:?} is no index of the list there"))?;
+            let at: usize = last.parse().map_err(|_| format!("{last:?} is not an index of the list there"))?;
             if at > items.len() {
-                return Err(format!("the list there has {} entries, so none can be put at {at}", items.len()));
+                return Err(format!("the list there has {} entries, so {at} is out of range", items.len()));
             }
             items.insert(at, value);
         }
-        _ => return Err(format!("there is nothing that {last:?} could be in")),
+        _ => return Err(format!("{last:?} has no object or list as its parent")),
     }
     Ok(())
 }
@@ -197,7 +213,7 @@ mod tests {
 
     // kong-compat §1.3
     #[test]
-    fn patches_make_what_is_missing() {
+    fn patches_create_missing_parents() {
         let cases = [
             (json!({}), "", json!({"a": 1}), Ok(json!({"a": 1}))),
             (json!({"a": 1}), "/a", json!(2), Ok(json!({"a": 2}))),
@@ -214,12 +230,12 @@ mod tests {
             (json!({"l": [{}]}), "/l/0/a", json!(2), Ok(json!({"l": [{"a": 2}]}))),
             (json!({}), "/a~1b/c~0d", json!(1), Ok(json!({"a/b": {"c~d": 1}}))),
             (json!({}), "a", json!(1), Err("slash")),
-            (json!({"a": 1}), "/a/b", json!(1), Err("nothing that")),
+            (json!({"a": 1}), "/a/b", json!(1), Err("no object or list")),
             (json!({"l": [1]}), "/l/3", json!(1), Err("1 entries")),
-            (json!({"l": [1]}), "/l/x/y", json!(1), Err("no index")),
+            (json!({"l": [1]}), "/l/x/y", json!(1), Err("not an index")),
         ];
         for (mut config, pointer, value, expected) in cases {
-            let outcome = put(&mut config, pointer, value);
+            let outcome = apply_patch(&mut config, pointer, value);
             match expected {
                 Ok(expected) => assert_eq!((outcome, config), (Ok(()), expected), "{pointer}"),
                 Err(part) => assert!(outcome.unwrap_err().contains(part), "{pointer}"),
@@ -228,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_belongs_to_the_cluster_reads_secrets_of_any_namespace() {
+    fn only_cluster_plugins_read_secrets_of_any_namespace() {
         let secret = json!({"metadata": {"namespace": "b", "name": "s"}, "stringData": {"key": "{\"minute\": 5}"}});
         let mut store = Store::default();
         let secret = AnyObject::parse(Kind::Secret, secret).unwrap();
@@ -242,18 +258,18 @@ mod tests {
             plugin.as_object_mut().unwrap().extend(source.as_object().unwrap().clone());
             let AnyObject::KongClusterPlugin(plugin) = AnyObject::parse(Kind::KongClusterPlugin, plugin).unwrap()
             else {
-                panic!("it is another kind")
+                panic!("not a KongClusterPlugin")
             };
-            let of = |owner: &ObjectKey| of(&store, owner, &plugin.settings);
+            let of = |owner: &ObjectKey| build(&store, owner, &plugin.settings);
             assert_eq!(of(&ObjectKey::cluster("p")), Ok(json!({"minute": 5})));
             assert_eq!(of(&ObjectKey::new("b", "p")), Ok(json!({"minute": 5})));
             let refused = of(&ObjectKey::new("a", "p")).unwrap_err().to_string();
-            assert!(refused.contains("secretKeyRef.namespace: Secrets of other namespaces"), "{refused}");
+            assert!(refused.contains("secretKeyRef.namespace: KongPlugins cannot use Secrets"), "{refused}");
         }
     }
 
     #[test]
-    fn what_tells_configurations_apart_says_nothing_about_secrets() {
+    fn configuration_hash_does_not_depend_on_secrets() {
         let told_apart = |config: Value, secret: Value| {
             let mut store = Store::default();
             store.apply(Batch { upserts: vec![AnyObject::parse(Kind::Secret, secret).unwrap()], removes: vec![] });
@@ -263,9 +279,9 @@ mod tests {
                 "configPatches": patches,
             });
             let AnyObject::KongPlugin(plugin) = AnyObject::parse(Kind::KongPlugin, plugin).unwrap() else {
-                panic!("it is another kind")
+                panic!("not a KongPlugin")
             };
-            self::told_apart(&store, &plugin.meta.key, &plugin.settings, Protocols::ALL)
+            self::configuration_hash(&store, &plugin.meta.key, &plugin.settings, Protocols::ALL)
         };
         let config = |minute: u32, password: &str| json!({"minute": minute, "redis": {"password": password}});
         let secret = |version: &str, host: &str| {
@@ -273,21 +289,25 @@ mod tests {
             json!({"metadata": metadata, "stringData": {"host": host}})
         };
         let first = told_apart(config(5, "one"), secret("1", "one"));
-        assert_eq!(first, told_apart(config(5, "one"), secret("1", "two")), "its version tells it");
-        assert_eq!(first, told_apart(config(5, "two"), secret("1", "one")), "it should be in a Secret");
+        assert_eq!(
+            first,
+            told_apart(config(5, "one"), secret("1", "two")),
+            "the resource version counts, not the content"
+        );
+        assert_eq!(first, told_apart(config(5, "two"), secret("1", "one")), "secret fields are excluded");
         let turned = json!({"redis": {"password": "one"}, "minute": 5});
-        assert_ne!(turned.to_string(), config(5, "one").to_string(), "order is kept as it is written");
-        assert_eq!(first, told_apart(turned, secret("1", "one")), "order says nothing");
+        assert_ne!(turned.to_string(), config(5, "one").to_string(), "serialization keeps the order");
+        assert_eq!(first, told_apart(turned, secret("1", "one")), "order does not matter");
         assert_ne!(first, told_apart(config(6, "one"), secret("1", "one")));
         assert_ne!(first, told_apart(config(5, "one"), secret("2", "one")));
     }
 
     #[test]
-    fn a_whole_configuration_is_json_or_yaml() {
-        assert_eq!(whole(b"{\"minute\": 5}"), Some(json!({"minute": 5})));
-        assert_eq!(whole(b"minute: 5\npolicy: local\n"), Some(json!({"minute": 5, "policy": "local"})));
-        assert_eq!(whole(b"just text"), None);
-        assert_eq!(whole(b"[1]"), None);
-        assert_eq!(whole(b"\xff\xfe"), None);
+    fn configuration_from_a_secret_is_json_or_yaml() {
+        assert_eq!(parse_document(b"{\"minute\": 5}"), Some(json!({"minute": 5})));
+        assert_eq!(parse_document(b"minute: 5\npolicy: local\n"), Some(json!({"minute": 5, "policy": "local"})));
+        assert_eq!(parse_document(b"just text"), None);
+        assert_eq!(parse_document(b"[1]"), None);
+        assert_eq!(parse_document(b"\xff\xfe"), None);
     }
 }

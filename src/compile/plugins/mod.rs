@@ -1,18 +1,18 @@
-//! Plugins: built once for each object that configures them, and put into the chains of the rules that refer to them.
+//! Builds plugins once per configuring object, and attaches them to the chains of the rules that refer to them.
 //!
 //! ```text
-//!   KongPlugin, KongClusterPlugin ─ configuration.rs ─▶ Workshop ─▶ Made
+//!   KongPlugin, KongClusterPlugin ─ configuration.rs ─▶ PluginFactory ─▶ CompiledPlugin
 //!   annotations, ExtensionRef ─ references.rs ─▶ which of them ─ chain.rs ─▶ Chain of a rule
 //! ```
 //!
-//! What guards and cannot be built refuses everybody in its place (`kong-compat.md` §3.12): a route is never served without
-//! the authentication that somebody wrote down for it.
+//! A guard that cannot be built is replaced by an instance that rejects all requests (docs/kong-compatibility.md,
+//! 3.12): a route is never served without its configured authentication.
 
 mod chain;
 mod configuration;
-mod known;
+mod degraded;
 mod references;
-mod trouble;
+mod unsupported_plugins;
 mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,123 +20,122 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-pub(super) use chain::{Chained, Site};
-pub use trouble::with_troubles;
+pub(super) use chain::{PluginSite, RuleChain};
+pub use degraded::with_degraded_plugins;
 
-use super::Inputs;
-use super::verdict::{Problem, Verdict};
+use super::CompileInputs;
+use super::verdict::{FieldDiagnostic, Verdict};
 use crate::api::kong::PluginSettings;
 use crate::api::kong::annotations::GLOBAL_LABEL;
 use crate::api::{Kind, Meta, ObjectId};
-use crate::plugin::chain::Protocols;
-use crate::plugin::kind::HTTP_FAMILY;
-use crate::plugin::{AnyKind, Plugin, Scopes};
+use crate::plugin_api::chain::Protocols;
+use crate::plugin_api::kind::HTTP_FAMILY;
+use crate::plugin_api::{AnyPluginKind, Plugin, Scopes};
 use crate::store::{Changes, Store};
-use references::{People, Uses};
+use references::{PluginSubjects, PluginUses};
 
-/// Every plugin object with what was made of it, and where plugins run.
+/// All plugin objects with their built plugins, and where they run.
 #[derive(Debug, Default)]
 pub(super) struct Plugins {
-    made: BTreeMap<ObjectId, Made>,
-    /// The plugins that each object mentioned, since one that is gone no longer says.
-    mentioned: BTreeMap<ObjectId, BTreeSet<ObjectId>>,
-    /// Who refers to each plugin that is there.
-    uses: BTreeMap<ObjectId, Uses>,
-    everywhere: Everywhere,
+    plugins: BTreeMap<ObjectId, CompiledPlugin>,
+    /// The plugins that each object referred to, because a deleted object no longer has its references.
+    referenced: BTreeMap<ObjectId, BTreeSet<ObjectId>>,
+    /// The referrers of each existing plugin.
+    uses: BTreeMap<ObjectId, PluginUses>,
+    everywhere: GlobalPlugins,
 }
 
 /// What an update changed.
 #[derive(Debug, Default)]
-pub(super) struct Updated {
-    /// Plugins that have to be judged again.
-    pub again: BTreeSet<ObjectId>,
-    /// Routes and Ingresses that have other plugins than before, or for other people.
-    pub rerouted: Changes,
+pub(super) struct PluginUpdate {
+    /// Plugins whose verdict must be updated.
+    pub verdicts_to_update: BTreeSet<ObjectId>,
+    /// Routes and Ingresses whose chains changed.
+    pub routes_to_update: Changes,
 }
 
-/// What an object that configures a plugin has become.
-struct Made {
-    /// None if we have no such plugin.
-    kind: Option<&'static dyn AnyKind>,
+/// The plugin built from an object.
+struct CompiledPlugin {
+    /// `None` if Portico does not have the plugin.
+    kind: Option<&'static dyn AnyPluginKind>,
     name: String,
     config: Value,
-    /// What tells `config` and `protocols` from others, in every process alike, without anything by which secrets in it could be
-    /// guessed.
-    configuration: u64,
+    /// A hash of `config` and `protocols`, equal in all processes, from which secrets in them cannot be guessed.
+    configuration_hash: u64,
     plugin: Result<Arc<dyn Plugin>, ()>,
-    /// Why it cannot be used, or settings that are not in effect.
-    problems: Vec<Problem>,
-    /// Settings that mean nothing.
-    idle: Vec<Problem>,
-    /// What was said when it was built.
-    notes: Vec<Problem>,
+    /// Errors, and settings that are not in effect.
+    problems: Vec<FieldDiagnostic>,
+    /// Settings that have no effect in Kong either.
+    ineffective_settings: Vec<FieldDiagnostic>,
+    /// Notes from building the plugin.
+    notes: Vec<FieldDiagnostic>,
     disabled: bool,
     protocols: Protocols,
     /// `KongPlugin/default/limit`.
     object: Arc<str>,
 }
 
-/// What runs on rules that do not name it.
+/// Plugins that run on rules without a reference to them.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Everywhere {
-    /// One of each kind, with the label `global`.
+struct GlobalPlugins {
+    /// Plugins with the label `global`, one per kind.
     global: BTreeSet<ObjectId>,
-    /// Several of one kind with that label, none of which counts.
+    /// Several plugins of one kind with that label, none of which runs.
     ambiguous: BTreeSet<ObjectId>,
-    /// Those of consumers and groups, who take them along.
-    personal: BTreeMap<ObjectId, People>,
+    /// Plugins that run on all routes for these consumers and groups.
+    consumer_bound: BTreeMap<ObjectId, PluginSubjects>,
 }
 
 impl Plugins {
-    /// Makes what was touched anew.
-    pub(super) fn update(&mut self, store: &Store, inputs: &Inputs<'_>, touched: &Changes) -> Updated {
+    /// Rebuilds the touched plugins.
+    pub(super) fn update(&mut self, store: &Store, inputs: &CompileInputs<'_>, touched: &Changes) -> PluginUpdate {
         let mut again = BTreeSet::new();
         for id in touched {
-            let now: BTreeSet<ObjectId> = store.plugins_of(id).collect();
-            let before = self.mentioned.remove(id).unwrap_or_default();
+            let now: BTreeSet<ObjectId> = store.plugins_referenced_by(id).collect();
+            let before = self.referenced.remove(id).unwrap_or_default();
             again.extend(now.union(&before).cloned());
             if !now.is_empty() {
-                self.mentioned.insert(id.clone(), now);
+                self.referenced.insert(id.clone(), now);
             }
         }
-        // Whether a plugin is attached to what is ours depends on the Gateways of its routes.
+        // Whether a plugin is attached to a served route depends on the route's Gateways.
         for gateway in touched.iter().filter(|id| id.kind == Kind::Gateway) {
-            let routes = store.refs().dependents(gateway).filter(|id| id.kind == Kind::HttpRoute);
-            again.extend(routes.flat_map(|route| store.plugins_of(route)));
+            let routes = store.dependency_index().dependents(gateway).filter(|id| id.kind == Kind::HttpRoute);
+            again.extend(routes.flat_map(|route| store.plugins_referenced_by(route)));
         }
         for id in touched.iter().filter(|id| matches!(id.kind, Kind::KongPlugin | Kind::KongClusterPlugin)) {
             again.insert(id.clone());
-            match settings(store, id) {
+            match plugin_settings(store, id) {
                 Some((meta, settings)) => {
-                    let before = self.made.remove(id);
-                    self.made.insert(id.clone(), make(store, inputs, id, meta, settings, before));
+                    let before = self.plugins.remove(id);
+                    self.plugins.insert(id.clone(), compile_plugin(store, inputs, id, meta, settings, before));
                 }
-                None => drop(self.made.remove(id)),
+                None => drop(self.plugins.remove(id)),
             }
         }
         let mut rerouted = Changes::new();
-        let mut is_everywhere = self.find_globals(store, inputs, &mut again);
+        let mut is_everywhere = self.update_globals(store, inputs, &mut again);
         for id in &again {
-            is_everywhere |= self.find_uses(store, inputs, id, &mut rerouted);
+            is_everywhere |= self.update_uses(store, inputs, id, &mut rerouted);
         }
-        // A plugin that runs everywhere and is another one now changes every chain.
+        // A change of a plugin that runs everywhere changes every chain.
         if is_everywhere || touched.iter().any(|id| self.everywhere.contains(id)) {
             rerouted.extend(store.http_routes.keys().map(|key| ObjectId::new(Kind::HttpRoute, key.clone())));
             rerouted.extend(store.ingresses.keys().map(|key| ObjectId::new(Kind::Ingress, key.clone())));
         }
-        Updated { again, rerouted }
+        PluginUpdate { verdicts_to_update: again, routes_to_update: rerouted }
     }
 
-    /// Which plugins are for everything. Says whether these are others than before, which have to be judged again then.
-    fn find_globals(&mut self, store: &Store, inputs: &Inputs<'_>, again: &mut BTreeSet<ObjectId>) -> bool {
+    /// Updates the global plugins. Returns whether they changed; changed plugins are added to `again`.
+    fn update_globals(&mut self, store: &Store, inputs: &CompileInputs<'_>, again: &mut BTreeSet<ObjectId>) -> bool {
         if !again.iter().any(|id| id.kind == Kind::KongClusterPlugin) {
             return false;
         }
         let mut by_name: BTreeMap<&str, Vec<&ObjectId>> = BTreeMap::new();
-        for (id, made) in &self.made {
+        for (id, made) in &self.plugins {
             let Some(meta) = store.meta(id).filter(|_| id.kind == Kind::KongClusterPlugin) else { continue };
             let is_global = meta.labels.get(GLOBAL_LABEL).is_some_and(|value| &**value == "true");
-            if is_global && inputs.classes.own(store, meta, None) {
+            if is_global && inputs.classes.serves_object(store, meta, None) {
                 by_name.entry(&made.name).or_default().push(id);
             }
         }
@@ -155,67 +154,74 @@ impl Plugins {
         true
     }
 
-    /// Who refers to a plugin. If that differs from before, so do the chains of those who do; says whether all chains do.
-    fn find_uses(&mut self, store: &Store, inputs: &Inputs<'_>, id: &ObjectId, rerouted: &mut Changes) -> bool {
-        let uses = self.made.get(id).map(|made| references::uses(store, inputs, id, made.scopes()));
+    /// Updates the referrers of a plugin, and adds their chains to `rerouted` if they changed. Returns whether all
+    /// chains changed.
+    fn update_uses(
+        &mut self,
+        store: &Store,
+        inputs: &CompileInputs<'_>,
+        id: &ObjectId,
+        rerouted: &mut Changes,
+    ) -> bool {
+        let uses = self.plugins.get(id).map(|made| references::uses(store, inputs, id, made.scopes()));
         if uses.as_ref() == self.uses.get(id) {
             return false;
         }
         let is_site = |id: &ObjectId| matches!(id.kind, Kind::HttpRoute | Kind::Ingress);
-        rerouted.extend(store.refs().touched_by([id]).into_iter().filter(is_site));
-        let people = uses.as_ref().map(Uses::everywhere).filter(|people| !people.is_nobody());
+        rerouted.extend(store.dependency_index().affected_by([id]).into_iter().filter(is_site));
+        let people = uses.as_ref().map(PluginUses::everywhere).filter(|people| !people.is_empty());
         match uses {
             Some(uses) => self.uses.insert(id.clone(), uses),
             None => self.uses.remove(id),
         };
         let before = match people.clone() {
-            Some(people) => self.everywhere.personal.insert(id.clone(), people),
-            None => self.everywhere.personal.remove(id),
+            Some(people) => self.everywhere.consumer_bound.insert(id.clone(), people),
+            None => self.everywhere.consumer_bound.remove(id),
         };
         before != people
     }
 
-    /// What there is to say about an object that configures a plugin.
+    /// The verdict on an object that configures a plugin.
     pub(super) fn verdict(&self, store: &Store, id: &ObjectId) -> Option<Verdict> {
-        let made = self.made.get(id)?;
-        Some(verdict::of(store, id, made, self.uses.get(id)?, &self.everywhere))
+        let made = self.plugins.get(id)?;
+        Some(verdict::build(store, id, made, self.uses.get(id)?, &self.everywhere))
     }
 }
 
-/// What the annotation of an object names: each plugin, or why there is none.
-pub(super) fn named<'s>(
+/// The plugins that the annotation of an object refers to, or why a reference cannot be resolved.
+pub(super) fn referenced_plugins<'s>(
     store: &'s Store,
     kind: Kind,
     meta: &'s Meta,
-) -> impl Iterator<Item = Result<ObjectId, Problem>> {
-    references::named(store, kind, meta).into_iter().map(|named| named.meant)
+) -> impl Iterator<Item = Result<ObjectId, FieldDiagnostic>> {
+    references::plugin_references(store, kind, meta).into_iter().map(|named| named.target)
 }
 
-impl Everywhere {
+impl GlobalPlugins {
     fn contains(&self, id: &ObjectId) -> bool {
-        self.global.contains(id) || self.ambiguous.contains(id) || self.personal.contains_key(id)
+        self.global.contains(id) || self.ambiguous.contains(id) || self.consumer_bound.contains_key(id)
     }
 }
 
-impl Made {
-    /// Whether requests must not be served without it. What we do not know may be anything.
+impl CompiledPlugin {
+    /// Whether requests must not be served without it. An unknown plugin may be a guard.
     fn is_guard(&self) -> bool {
-        self.kind.map_or_else(|| known::may_guard(&self.name), AnyKind::is_guard)
+        self.kind.map_or_else(|| unsupported_plugins::may_guard(&self.name), AnyPluginKind::fails_closed)
     }
 
     fn scopes(&self) -> Scopes {
-        self.kind.map_or(Scopes::ALL, AnyKind::scopes)
+        self.kind.map_or(Scopes::ALL, AnyPluginKind::scopes)
     }
 }
 
-impl std::fmt::Debug for Made {
+impl std::fmt::Debug for CompiledPlugin {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Without the configuration, which may hold what came from Secrets.
+        // Omit the configuration, which may contain values from Secrets.
         formatter.debug_struct("Made").field("object", &self.object).field("problems", &self.problems).finish()
     }
 }
 
-fn settings<'s>(store: &'s Store, id: &ObjectId) -> Option<(&'s Meta, &'s PluginSettings)> {
+fn plugin_settings<'s>(store: &'s Store, id: &ObjectId) -> Option<(&'s Meta, &'s PluginSettings)> {
     match id.kind {
         Kind::KongPlugin => store.kong_plugins.get(&id.key).map(|object| (&object.meta, &object.settings)),
         Kind::KongClusterPlugin => {
@@ -225,37 +231,37 @@ fn settings<'s>(store: &'s Store, id: &ObjectId) -> Option<(&'s Meta, &'s Plugin
     }
 }
 
-fn make(
+fn compile_plugin(
     store: &Store,
-    inputs: &Inputs<'_>,
+    inputs: &CompileInputs<'_>,
     id: &ObjectId,
     meta: &Meta,
     settings: &PluginSettings,
-    before: Option<Made>,
-) -> Made {
+    before: Option<CompiledPlugin>,
+) -> CompiledPlugin {
     let object: Arc<str> = format!("{}/{}", id.kind, meta.key).into();
-    let kind = inputs.workshop.registry.find(&settings.plugin);
+    let kind = inputs.plugin_factory.registry.find(&settings.plugin);
     let names = settings.protocols.iter().map(String::as_str);
     let protocols = match kind {
-        Some(kind) if settings.protocols.is_empty() => Protocols::of(kind.protocols().iter().copied()),
+        Some(kind) if settings.protocols.is_empty() => Protocols::from_names(kind.protocols().iter().copied()),
         _ if settings.protocols.is_empty() => Protocols::ALL,
-        _ => Protocols::of(names),
+        _ => Protocols::from_names(names),
     };
-    let mut made = Made {
+    let mut made = CompiledPlugin {
         kind,
         name: settings.plugin.clone(),
         config: Value::Null,
-        configuration: 0,
+        configuration_hash: 0,
         plugin: Err(()),
         problems: ineffective(settings),
-        idle: idle(settings),
+        ineffective_settings: ineffective_in_kong(settings),
         notes: Vec::new(),
         disabled: settings.disabled,
         protocols,
         object,
     };
     let Some(kind) = kind else {
-        made.problems.push(known::unknown(&settings.plugin, &inputs.workshop.registry));
+        made.problems.push(unsupported_plugins::unknown_plugin(&settings.plugin, &inputs.plugin_factory.registry));
         return made;
     };
     let foreign = foreign_protocols(kind, settings);
@@ -264,71 +270,71 @@ fn make(
         return made;
     }
     made.problems.extend(only_streams(settings));
-    match configuration::of(store, &meta.key, settings) {
+    match configuration::build(store, &meta.key, settings) {
         Err(problem) => made.problems.push(problem),
         Ok(config) => {
-            // The same configuration is the same plugin: whatever it remembers stays.
+            // Keep the plugin if its configuration did not change, so that it keeps its state.
             let same = before.filter(|before| before.name == made.name && before.config == config);
-            if let Some(Made { plugin: Ok(plugin), notes, .. }) = same {
+            if let Some(CompiledPlugin { plugin: Ok(plugin), notes, .. }) = same {
                 made.plugin = Ok(plugin);
                 made.notes = notes;
             } else {
-                match inputs.workshop.build(kind, &made.object, &config) {
+                match inputs.plugin_factory.build(kind, &made.object, &config) {
                     Ok((plugin, notes)) => {
                         made.plugin = Ok(plugin);
-                        made.notes = notes.into_iter().map(problem).collect();
+                        made.notes = notes.into_iter().map(to_diagnostic).collect();
                     }
-                    Err(invalid) => made.problems.extend(invalid.into_iter().map(problem)),
+                    Err(invalid) => made.problems.extend(invalid.into_iter().map(to_diagnostic)),
                 }
             }
-            made.configuration = configuration::told_apart(store, &meta.key, settings, made.protocols);
+            made.configuration_hash = configuration::configuration_hash(store, &meta.key, settings, made.protocols);
             made.config = config;
         }
     }
     made
 }
 
-fn problem(invalid: crate::plugin::Invalid) -> Problem {
-    Problem::new(invalid.field, invalid.message, invalid.remedy)
+fn to_diagnostic(invalid: crate::plugin_api::PluginDiagnostic) -> FieldDiagnostic {
+    FieldDiagnostic::new(invalid.field, invalid.message, invalid.remedy)
 }
 
-/// Protocols that the plugin knows nothing of: with these alone it would run for nobody.
-fn foreign_protocols(kind: &dyn AnyKind, settings: &PluginSettings) -> Vec<Problem> {
+/// Diagnostics about protocols that the plugin does not support: it would never run for them.
+fn foreign_protocols(kind: &dyn AnyPluginKind, settings: &PluginSettings) -> Vec<FieldDiagnostic> {
     let known = kind.protocols();
     let foreign = settings.protocols.iter().enumerate().filter(|(_, name)| !known.contains(&name.as_str()));
     let problem = |(index, name): (usize, &String)| {
-        let message = format!("{} is not made for {name}", kind.name());
-        Problem::new(format!("protocols[{index}]"), message, format!("use some of {}", known.join(", ")))
+        let message = format!("{} does not support {name}", kind.name());
+        FieldDiagnostic::new(format!("protocols[{index}]"), message, format!("use some of {}", known.join(", ")))
     };
     foreign.map(problem).collect()
 }
 
-/// Settings that somebody may count on and that we do not honor.
-fn ineffective(settings: &PluginSettings) -> Vec<Problem> {
+/// Diagnostics about settings that are not in effect.
+fn ineffective(settings: &PluginSettings) -> Vec<FieldDiagnostic> {
     let ordering = settings.ordering.iter().map(|_| {
-        let message = "plugins run in the order of their priorities here, so it has no effect";
-        Problem::new("ordering", message, "remove it, if that order will do")
+        let message = "plugins run in order of their priorities, so it has no effect";
+        FieldDiagnostic::new("ordering", message, "remove it if that order is acceptable")
     });
     ordering.collect()
 }
 
-/// There are no requests of these alone.
-fn only_streams(settings: &PluginSettings) -> Option<Problem> {
+/// A diagnostic if all protocols are stream protocols, for which there are no requests.
+fn only_streams(settings: &PluginSettings) -> Option<FieldDiagnostic> {
     let is_stream = |name: &String| !HTTP_FAMILY.contains(&name.as_str());
     let never = !settings.protocols.is_empty() && settings.protocols.iter().all(is_stream);
-    let message = "these are protocols of streams, which are not served by this version, so it never runs";
-    never.then(|| Problem::new("protocols", message, format!("use some of {}", HTTP_FAMILY.join(", "))))
+    let message = "these are stream protocols, which are not supported by this version, so it never runs";
+    never.then(|| FieldDiagnostic::new("protocols", message, format!("use some of {}", HTTP_FAMILY.join(", "))))
 }
 
-/// Settings that mean nothing, here as in Kong.
-fn idle(settings: &PluginSettings) -> Vec<Problem> {
+/// Notes on settings that have no effect in Kong either.
+fn ineffective_in_kong(settings: &PluginSettings) -> Vec<FieldDiagnostic> {
     let mut notes = Vec::new();
     if settings.consumer_ref.is_some() {
-        let remedy = "name the plugin in the annotation konghq.com/plugins of the KongConsumer";
-        notes.push(Problem::new("consumerRef", "it has no effect, as in Kong", remedy));
+        let remedy = "refer to the plugin in the annotation konghq.com/plugins of the KongConsumer";
+        notes.push(FieldDiagnostic::new("consumerRef", "it has no effect, as in Kong", remedy));
     }
     if settings.run_on.as_deref().is_some_and(|side| side != "first") {
-        notes.push(Problem::new("run_on", "it has no effect, as in Kong", "remove it"));
+        notes.push(FieldDiagnostic::new("run_on", "it has no effect, as in Kong", "remove it"));
     }
     notes
 }

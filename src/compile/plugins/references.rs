@@ -1,101 +1,102 @@
-//! Who refers to a plugin, and which plugin a reference means (`kong-compat.md` §1.4).
+//! Finds the objects that refer to a plugin, and the plugin that a reference resolves to (docs/kong-compatibility.md,
+//! 1.4).
 //!
-//! What consumers and groups name together with routes runs for these people on these routes, and for nobody else there.
-//! Whoever refers to a KongPlugin is of its namespace or has been let by it, so all of them are taken together. Anybody
-//! can refer to a KongClusterPlugin: there each namespace is taken for itself, or a consumer of one would take the guards
-//! of routes of another away, and a route of one those of consumers of another.
+//! A plugin that both consumers or groups and routes refer to runs on these routes for these consumers and groups only.
+//! All referrers of a KongPlugin are combined, because they are in its namespace or allowed by a grant. Any namespace
+//! can refer to a KongClusterPlugin, so its referrers are combined per namespace; otherwise a consumer of one namespace
+//! would disable guards on routes of another.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::Inputs;
+use super::super::CompileInputs;
 use super::super::consumers;
-use super::super::grants::Reference;
-use super::super::ingress::annotations::field;
-use super::super::verdict::Problem;
+use super::super::ingress::annotations::annotation_field;
+use super::super::reference_grants::CrossNamespaceReference;
+use super::super::verdict::FieldDiagnostic;
 use crate::api::gateway::{HttpRoute, LocalObjectReference};
 use crate::api::kind::{GATEWAY_GROUP, KONG_GROUP};
 use crate::api::kong::annotations::{PLUGINS, list};
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
-use crate::plugin::Scopes;
+use crate::plugin_api::Scopes;
 use crate::store::Store;
 
-/// Everybody who refers to one plugin.
+/// All objects that refer to one plugin.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Uses {
-    /// Whether references of all namespaces are taken together.
+pub(super) struct PluginUses {
+    /// Whether referrers of all namespaces are combined.
     is_shared: bool,
-    /// Those that are taken together, by their namespace if that counts.
-    together: BTreeMap<Arc<str>, Together>,
-    /// What names the plugin although it cannot be attached there.
-    pub(super) misplaced: Misplaced,
+    /// The combined referrers, per namespace unless `is_shared`.
+    groups: BTreeMap<Arc<str>, ReferrerGroup>,
+    /// Kinds of objects that refer to the plugin but do not support it.
+    pub(super) misplaced: MisplacedReferences,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Together {
-    /// Some route or backend of ours does.
+struct ReferrerGroup {
+    /// Whether a served route or backend refers to it.
     is_attached: bool,
-    people: People,
-    /// Groups that do not count, since consumers refer to it as well.
-    passed_over: bool,
+    subjects: PluginSubjects,
+    /// Whether groups are ignored because consumers refer to it as well.
+    ignores_consumer_groups: bool,
 }
 
-/// Whom a plugin is for, if it is not for everybody.
+/// The consumers and groups that a plugin is restricted to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct People {
-    /// Ids.
+pub(super) struct PluginSubjects {
+    /// Consumer ids.
     pub(super) consumers: Vec<Arc<str>>,
-    /// Names.
+    /// Group names.
     pub(super) groups: Vec<Arc<str>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Misplaced {
+pub(super) struct MisplacedReferences {
     pub(super) consumers: bool,
     pub(super) groups: bool,
 }
 
-impl Uses {
-    /// Whether anything refers to it where it can be.
+impl PluginUses {
+    /// Whether any object refers to it where it is supported.
     pub(super) fn is_any(&self) -> bool {
-        self.together.values().any(|together| together.is_attached || !together.people.is_nobody())
+        self.groups.values().any(|together| together.is_attached || !together.subjects.is_empty())
     }
 
-    /// Whom it is for on what an object of this namespace attaches it to.
-    pub(super) fn people(&self, namespace: &str) -> Option<&People> {
-        let together = self.together.get(if self.is_shared { "" } else { namespace })?;
-        Some(&together.people).filter(|people| !people.is_nobody())
+    /// The consumers and groups it is restricted to when an object of this namespace attaches it.
+    pub(super) fn subjects(&self, namespace: &str) -> Option<&PluginSubjects> {
+        let together = self.groups.get(if self.is_shared { "" } else { namespace })?;
+        Some(&together.subjects).filter(|people| !people.is_empty())
     }
 
-    /// Those who take it along wherever they go, since nothing else refers to it.
-    pub(super) fn everywhere(&self) -> People {
-        let mut people = People::default();
-        for together in self.together.values().filter(|together| !together.is_attached) {
-            people.consumers.extend(together.people.consumers.iter().cloned());
-            people.groups.extend(together.people.groups.iter().cloned());
+    /// The consumers and groups for which it runs on all routes, because no route refers to it.
+    pub(super) fn everywhere(&self) -> PluginSubjects {
+        let mut people = PluginSubjects::default();
+        for together in self.groups.values().filter(|together| !together.is_attached) {
+            people.consumers.extend(together.subjects.consumers.iter().cloned());
+            people.groups.extend(together.subjects.groups.iter().cloned());
         }
         people
     }
 
-    /// Whether there are people who take it along although routes of other namespaces have it.
-    pub(super) fn is_kept_apart(&self) -> bool {
-        let is_attached = self.together.values().any(|together| together.is_attached);
-        is_attached && !self.everywhere().is_nobody()
+    /// Whether it runs on all routes for some consumers although routes of other namespaces refer to it.
+    pub(super) fn is_combined_per_namespace(&self) -> bool {
+        let is_attached = self.groups.values().any(|together| together.is_attached);
+        is_attached && !self.everywhere().is_empty()
     }
 
-    /// Whether there are groups that do not count, since consumers refer to it as well.
-    pub(super) fn passes_groups_over(&self) -> bool {
-        self.together.values().any(|together| together.passed_over)
+    /// Whether groups are ignored because consumers refer to the plugin as well.
+    pub(super) fn ignores_consumer_groups(&self) -> bool {
+        self.groups.values().any(|together| together.ignores_consumer_groups)
     }
 
-    fn of(&mut self, namespace: &Arc<str>) -> &mut Together {
-        self.together.entry(if self.is_shared { "".into() } else { Arc::clone(namespace) }).or_default()
+    fn group_mut(&mut self, namespace: &Arc<str>) -> &mut ReferrerGroup {
+        self.groups.entry(if self.is_shared { "".into() } else { Arc::clone(namespace) }).or_default()
     }
 
-    /// Leaves those out whom the plugin cannot be for.
-    fn within(mut self, scopes: Scopes) -> Self {
-        for together in self.together.values_mut() {
-            let people = &mut together.people;
+    /// Removes the consumers and groups that the plugin does not support.
+    fn restrict_to(mut self, scopes: Scopes) -> Self {
+        for together in self.groups.values_mut() {
+            let people = &mut together.subjects;
             if !scopes.consumer {
                 self.misplaced.consumers |= !std::mem::take(&mut people.consumers).is_empty();
             }
@@ -103,43 +104,54 @@ impl Uses {
                 self.misplaced.groups |= !std::mem::take(&mut people.groups).is_empty();
             }
             if !people.consumers.is_empty() {
-                together.passed_over = !std::mem::take(&mut people.groups).is_empty();
+                together.ignores_consumer_groups = !std::mem::take(&mut people.groups).is_empty();
             }
         }
         self
     }
 }
 
-impl People {
-    pub(super) fn is_nobody(&self) -> bool {
+impl PluginSubjects {
+    pub(super) fn is_empty(&self) -> bool {
         self.consumers.is_empty() && self.groups.is_empty()
     }
 }
 
-/// A reference in the annotation: the token, where it stands, and what it means.
-pub(super) struct Named {
+/// A reference in the annotation: its token, and the plugin or the reason why there is none.
+pub(super) struct PluginReference {
     pub(super) token: String,
-    pub(super) meant: Result<ObjectId, Problem>,
+    pub(super) target: Result<ObjectId, FieldDiagnostic>,
 }
 
-/// What the annotation of an object names, in its order.
-pub(super) fn named(store: &Store, kind: Kind, meta: &Meta) -> Vec<Named> {
+/// The references in the annotation of an object, in order.
+pub(super) fn plugin_references(store: &Store, kind: Kind, meta: &Meta) -> Vec<PluginReference> {
     let Some(value) = meta.annotations.get(PLUGINS) else { return Vec::new() };
-    list(value).map(|token| Named { token: token.to_owned(), meant: meant(store, kind, &meta.key, token) }).collect()
+    list(value)
+        .map(|token| PluginReference {
+            token: token.to_owned(),
+            target: resolve_reference(store, kind, &meta.key, token),
+        })
+        .collect()
 }
 
-fn meant(store: &Store, from: Kind, referrer: &ObjectKey, token: &str) -> Result<ObjectId, Problem> {
+fn resolve_reference(
+    store: &Store,
+    from: Kind,
+    referrer: &ObjectKey,
+    token: &str,
+) -> Result<ObjectId, FieldDiagnostic> {
     if let Some((namespace, name)) = token.split_once(':') {
         let target = ObjectKey::new(namespace, name);
-        let crossing = Reference { from, namespace: &referrer.namespace, to: Kind::KongPlugin, target: &target };
+        let crossing =
+            CrossNamespaceReference { from, namespace: &referrer.namespace, to: Kind::KongPlugin, target: &target };
         if !crossing.is_allowed(store) {
-            return Err(crossing.problem(field(PLUGINS)));
+            return Err(crossing.problem(annotation_field(PLUGINS)));
         }
         if store.kong_plugins.contains_key(&target) {
             return Ok(ObjectId::new(Kind::KongPlugin, target));
         }
         let message = format!("KongPlugin {target} does not exist");
-        return Err(Problem::new(field(PLUGINS), message, "create it or correct the name"));
+        return Err(FieldDiagnostic::new(annotation_field(PLUGINS), message, "create it or correct the name"));
     }
     let own = ObjectKey { namespace: referrer.namespace.clone(), name: token.into() };
     if store.kong_plugins.contains_key(&own) {
@@ -150,56 +162,60 @@ fn meant(store: &Store, from: Kind, referrer: &ObjectKey, token: &str) -> Result
         return Ok(ObjectId::new(Kind::KongClusterPlugin, common));
     }
     let message = format!("there is neither a KongPlugin {own} nor a KongClusterPlugin {token}");
-    Err(Problem::new(field(PLUGINS), message, "create one of them or correct the name"))
+    Err(FieldDiagnostic::new(annotation_field(PLUGINS), message, "create one of them or correct the name"))
 }
 
-/// Who refers to this plugin, which can be attached within `scopes`. Only what means it counts: a name alone is a
-/// KongClusterPlugin only where there is no KongPlugin of that name. And only what is ours: of a route that somebody else
-/// serves nobody's plugin depends.
-pub(super) fn uses(store: &Store, inputs: &Inputs<'_>, plugin: &ObjectId, scopes: Scopes) -> Uses {
-    let is_shared = plugin.kind == Kind::KongPlugin || inputs.workshop.fail_open;
-    let mut uses = Uses { is_shared, ..Uses::default() };
-    for id in store.refs().dependents(plugin) {
+/// The objects that refer to this plugin, which can be attached within `scopes`.
+///
+/// A name without namespace refers to a KongClusterPlugin only if no KongPlugin has that name. Only served objects
+/// count, so that routes of other controllers do not affect the plugin.
+pub(super) fn uses(store: &Store, inputs: &CompileInputs<'_>, plugin: &ObjectId, scopes: Scopes) -> PluginUses {
+    let is_shared = plugin.kind == Kind::KongPlugin || inputs.plugin_factory.fail_open;
+    let mut uses = PluginUses { is_shared, ..PluginUses::default() };
+    for id in store.dependency_index().dependents(plugin) {
         let Some(meta) = store.meta(id) else { continue };
         let means_it = || {
             let names = meta.annotations.get(PLUGINS).map(|value| &**value).unwrap_or_default();
-            list(names).any(|token| meant(store, id.kind, &meta.key, token).as_ref() == Ok(plugin))
+            list(names).any(|token| resolve_reference(store, id.kind, &meta.key, token).as_ref() == Ok(plugin))
         };
         let is_attached = match id.kind {
             Kind::KongConsumer => {
-                if consumers::is_ours(store, inputs, id) && means_it() {
-                    uses.of(&id.key.namespace).people.consumers.push(Arc::from(&*consumers::id(&meta.key)));
+                if consumers::is_served(store, inputs, id) && means_it() {
+                    uses.group_mut(&id.key.namespace)
+                        .subjects
+                        .consumers
+                        .push(Arc::from(&*consumers::consumer_id(&meta.key)));
                 }
                 continue;
             }
             Kind::KongConsumerGroup => {
-                if consumers::is_ours(store, inputs, id) && means_it() {
-                    uses.of(&id.key.namespace).people.groups.push(consumers::group(&meta.key));
+                if consumers::is_served(store, inputs, id) && means_it() {
+                    uses.group_mut(&id.key.namespace).subjects.groups.push(consumers::group_name(&meta.key));
                 }
                 continue;
             }
             Kind::HttpRoute => {
-                let route = store.http_routes.get(&id.key).filter(|route| is_for_us(store, inputs, route));
+                let route = store.http_routes.get(&id.key).filter(|route| is_served_route(store, inputs, route));
                 route.is_some_and(|route| means_it() || has_filter(route, plugin))
             }
             Kind::Ingress => {
                 let ingress = store.ingresses.get(&id.key);
                 let class = ingress.and_then(|ingress| ingress.spec.ingress_class_name.as_deref());
-                inputs.classes.own(store, meta, class) && means_it()
+                inputs.classes.serves_object(store, meta, class) && means_it()
             }
-            Kind::KongServiceFacade => inputs.classes.own(store, meta, None) && means_it(),
+            Kind::KongServiceFacade => inputs.classes.serves_object(store, meta, None) && means_it(),
             Kind::Service => means_it(),
-            // No plugin runs for what is not served.
+            // Plugins do not run for kinds that are not served.
             _ => continue,
         };
         if is_attached {
-            uses.of(&id.key.namespace).is_attached = true;
+            uses.group_mut(&id.key.namespace).is_attached = true;
         }
     }
-    uses.within(scopes)
+    uses.restrict_to(scopes)
 }
-/// Whether the route names a Gateway of ours.
-fn is_for_us(store: &Store, inputs: &Inputs<'_>, route: &Object<HttpRoute>) -> bool {
+/// Whether the route refers to a served Gateway.
+fn is_served_route(store: &Store, inputs: &CompileInputs<'_>, route: &Object<HttpRoute>) -> bool {
     let gateways = route.spec.parent_refs.iter().filter_map(|parent| {
         let is_gateway = parent.group == GATEWAY_GROUP && parent.kind == Kind::Gateway.name();
         let namespace = parent.namespace.as_deref().unwrap_or(&route.meta.key.namespace);
@@ -210,7 +226,7 @@ fn is_for_us(store: &Store, inputs: &Inputs<'_>, route: &Object<HttpRoute>) -> b
     classes.any(|class| inputs.controllers.contains(&class.spec.controller_name))
 }
 
-/// Whether a rule names the plugin by a filter, which reaches KongPlugins of the own namespace.
+/// Whether a filter of a rule refers to the plugin; filters can refer to KongPlugins of the route's namespace only.
 fn has_filter(route: &Object<HttpRoute>, plugin: &ObjectId) -> bool {
     let names_it = |reference: &LocalObjectReference| {
         reference.group == KONG_GROUP

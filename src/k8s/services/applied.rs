@@ -1,25 +1,27 @@
-//! Whether server-side apply would change anything: then, and only then, it is asked to.
+//! Decides whether server-side apply would change anything; only then is it called.
 
 use serde_json::{Map, Value};
 
-/// Whether an object says all that we want of it, and holds nothing more of ours.
+/// Whether an object already has the desired fields, and `manager` owns no others.
 ///
-/// `observed` has to have its managed fields: they tell what we applied before, so that a label that is no longer wanted is
-/// found without remembering anything here.
+/// `observed` needs its managed fields: they record what was applied before, so labels that are no longer wanted are
+/// found without any state here.
 pub(super) fn is_applied(wanted: &Value, observed: &Value, manager: &str) -> bool {
     let managed = observed["metadata"]["managedFields"].as_array().map_or(&[][..], |entries| entries);
-    let ours =
+    let is_own_entry =
         |entry: &&Value| entry["manager"] == manager && entry["operation"] == "Apply" && entry["subresource"].is_null();
-    let Some(fields) = managed.iter().find(ours).and_then(|entry| entry["fieldsV1"].as_object()) else { return false };
+    let Some(fields) = managed.iter().find(is_own_entry).and_then(|entry| entry["fieldsV1"].as_object()) else {
+        return false;
+    };
     let mut wanted = wanted.clone();
-    // What names the object is not a field of it.
+    // The fields that identify the object are not managed.
     for key in ["apiVersion", "kind"] {
         remove(&mut wanted, key);
     }
     for key in ["name", "namespace", "uid"] {
         remove(&mut wanted["metadata"], key);
     }
-    same(&wanted, observed, fields)
+    owned_fields_match(&wanted, observed, fields)
 }
 
 fn remove(value: &mut Value, key: &str) {
@@ -28,16 +30,16 @@ fn remove(value: &mut Value, key: &str) {
     }
 }
 
-fn same(wanted: &Value, observed: &Value, fields: &Map<String, Value>) -> bool {
+fn owned_fields_match(wanted: &Value, observed: &Value, fields: &Map<String, Value>) -> bool {
     let Some(wanted) = wanted.as_object() else { return false };
     let is_owned = |(key, value): (&String, &Value)| {
         let Some(owned) = fields.get(&format!("f:{key}")).and_then(Value::as_object) else { return false };
         let Some(observed) = observed.get(key) else { return false };
-        match (value, keys_of(key)) {
-            // Without a word on its parts, a map or a list has one owner as a whole.
+        match (value, list_map_keys(key)) {
+            // A map or list without entries for its parts has one owner.
             _ if owned.is_empty() => value == observed,
-            (Value::Object(_), _) => same(value, observed, owned),
-            (Value::Array(items), Some(keys)) => same_items(items, observed, owned, keys),
+            (Value::Object(_), _) => owned_fields_match(value, observed, owned),
+            (Value::Array(items), Some(keys)) => owned_items_match(items, observed, owned, keys),
             _ => value == observed,
         }
     };
@@ -46,8 +48,8 @@ fn same(wanted: &Value, observed: &Value, fields: &Map<String, Value>) -> bool {
     unwanted.is_none() && wanted.iter().all(is_owned)
 }
 
-/// Lists whose items are told apart by some of their fields.
-fn same_items(items: &[Value], observed: &Value, owned: &Map<String, Value>, keys: &[&str]) -> bool {
+/// Compares lists whose items are identified by some of their fields.
+fn owned_items_match(items: &[Value], observed: &Value, owned: &Map<String, Value>, keys: &[&str]) -> bool {
     let observed = observed.as_array().map_or(&[][..], |items| items);
     let alike = |a: &Value, b: &Value| keys.iter().all(|key| a.get(*key) == b.get(*key));
     let owned: Vec<(Value, &Map<String, Value>)> = owned
@@ -58,16 +60,16 @@ fn same_items(items: &[Value], observed: &Value, owned: &Map<String, Value>, key
         && items.iter().all(|item| {
             let fields = owned.iter().find(|(key, _)| alike(key, item)).map(|(_, fields)| *fields);
             let there = observed.iter().find(|candidate| alike(candidate, item));
-            // An item too may have one owner as a whole.
+            // An item may have a single owner, too.
             fields.zip(there).is_some_and(|(fields, there)| match fields.is_empty() {
                 true => item == there,
-                false => same(item, there, fields),
+                false => owned_fields_match(item, there, fields),
             })
         })
 }
 
-/// By which fields the items of a list are told apart (`x-kubernetes-list-map-keys`). None for lists that have one owner.
-fn keys_of(list: &str) -> Option<&'static [&'static str]> {
+/// The fields that identify items of a list (`x-kubernetes-list-map-keys`). None for atomic lists.
+fn list_map_keys(list: &str) -> Option<&'static [&'static str]> {
     match list {
         "ports" => Some(&["port", "protocol"]),
         "ownerReferences" => Some(&["uid"]),
@@ -98,7 +100,7 @@ mod tests {
         })
     }
 
-    /// As the API server shows it after that was applied.
+    /// As the API server returns it after `wanted` was applied.
     fn observed() -> Value {
         json!({
             "metadata": {
@@ -106,7 +108,10 @@ mod tests {
                 "labels": {"l": "1", "foreign": "x"},
                 "ownerReferences": [{"uid": "g", "name": "web"}],
                 "managedFields": [
-                    {"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:metadata": {"f:labels": {"f:foreign": {}}}}},
+                    {
+                        "manager": "kubectl", "operation": "Update",
+                        "fieldsV1": {"f:metadata": {"f:labels": {"f:foreign": {}}}},
+                    },
                     {"manager": "portico", "operation": "Update", "subresource": "status", "fieldsV1": {}},
                     {"manager": "portico", "operation": "Apply", "fieldsV1": {
                         "f:metadata": {
@@ -133,17 +138,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_as_wanted_is_left_alone() {
+    fn applied_objects_need_no_apply() {
         assert!(is_applied(&wanted(), &observed(), "portico"));
     }
 
     #[test]
-    fn what_differs_is_found() {
+    fn differences_need_an_apply() {
         type Edit = fn(&mut Value);
         let edits: &[(&str, Edit)] = &[
             ("another value", |wanted| wanted["metadata"]["labels"]["l"] = json!("2")),
             ("a new label", |wanted| wanted["metadata"]["labels"]["m"] = json!("1")),
-            ("somebody else's label", |wanted| wanted["metadata"]["labels"]["foreign"] = json!("x")),
+            ("another manager's label", |wanted| wanted["metadata"]["labels"]["foreign"] = json!("x")),
             ("a label less", |wanted| wanted["metadata"]["labels"] = json!({})),
             ("no labels", |wanted| remove(&mut wanted["metadata"], "labels")),
             ("annotations", |wanted| wanted["metadata"]["annotations"] = json!({"a": "b"})),
@@ -160,7 +165,7 @@ mod tests {
             edit(&mut wanted);
             assert!(!is_applied(&wanted, &observed(), "portico"), "{what}");
         }
-        assert!(!is_applied(&wanted(), &observed(), "other"), "what others applied is not ours");
+        assert!(!is_applied(&wanted(), &observed(), "other"), "fields of other managers do not count");
         assert!(!is_applied(&wanted(), &json!({}), "portico"));
     }
 }

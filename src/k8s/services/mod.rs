@@ -1,108 +1,108 @@
-//! The Services in front of Gateways: written by the replica that leads, read by all.
+//! The Services in front of Gateways: the leader writes them, every replica reads them.
 //!
 //! ```text
-//!   Wants (what the Gateways need) ─▶ plan ──steps──▶ API server      leader: Services; each Pod: its own EndpointSlices
-//!                                      ▲                  │
-//!                                      └──── world ◀──watch
-//!                                              └──▶ View (ports and addresses that the Services say) ─▶ compile
+//!   DesiredServices ─▶ plan ──steps──▶ API server   leader: Services; each Pod: its own EndpointSlices
+//!                       ▲                  │
+//!                       └─ observed_state ◀┘ watch
+//!                               └──▶ GatewayServicesView (ports and addresses in the Services) ─▶ compile
 //! ```
 //!
-//! With a pool of addresses a Gateway's Service is headless: it carries the labels and annotations that the Gateway wants
-//! on what is made for it, and nothing else. Otherwise it is how clients get to us: it has no selector, since all Gateways
-//! share the same Pods and each needs ports of its own there. Which port that is stands in the Service and nowhere else,
-//! so a restart or another leader moves nothing.
+//! With an address pool, a Gateway's Service is headless and only carries the labels and annotations that the Gateway
+//! requests. Otherwise clients connect through it. It has no selector: all Gateways share the same Pods, and each needs
+//! its own ports there. The Service itself is the only record of these ports, so a restart or a new leader changes
+//! nothing.
 
 mod applied;
-mod choice;
-mod keeper;
 mod names;
+mod observed_state;
 mod plan;
 mod pod;
 mod ports;
+mod reconciler;
+mod selection;
 mod service;
 mod slices;
 mod table;
 mod watch;
-mod world;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-pub use choice::Bound;
-pub use keeper::{Inputs, Settings, keep};
-pub use slices::Stay;
+pub use reconciler::{ReconcilerInputs, ReconcilerSettings, reconcile};
+pub use selection::ListeningPorts;
+pub use slices::ReplicaLifecycle;
 
-use super::client::chain;
+use super::client::error_chain;
 use crate::api::ObjectKey;
 use crate::api::core::ServiceType;
 
-/// What is in front of Gateways.
+/// How Gateways are exposed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
-    /// Nothing: they have addresses of a pool. Their Service is only a carrier of labels and annotations.
+pub enum GatewayExposure {
+    /// Not by their Services: Gateways get addresses of a pool, and their Services only carry labels and annotations.
     Headless,
     Exposed(ServiceType),
 }
 
-/// What a Gateway needs of its Service.
+/// The Service that a Gateway needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Want {
-    /// Of the Gateway.
+pub struct DesiredService {
+    /// The uid of the Gateway.
     pub uid: Arc<str>,
     pub class: String,
-    /// The controller name of its class, in whose name we act.
+    /// The controller name of its class.
     pub controller: String,
-    /// Of `spec.infrastructure`, and `annotations` likewise.
+    /// From `spec.infrastructure`, like `annotations`.
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
     /// The ports of its listeners.
     pub ports: BTreeSet<u16>,
-    /// The address that it is to have.
+    /// The requested address.
     pub address: Option<IpAddr>,
-    /// The Gateway is not accepted: what there is stays as it is, and nothing new is made.
+    /// The Gateway is not accepted: an existing Service stays as it is, and none is created.
     pub hold: bool,
 }
 
-/// What all Gateways need.
+/// The Services that all Gateways need.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wants {
-    pub gateways: BTreeMap<ObjectKey, Want>,
-    /// The uids of Gateways that belong to another controller. What we made for them when they were ours goes.
+pub struct DesiredServices {
+    pub gateways: BTreeMap<ObjectKey, DesiredService>,
+    /// The uids of Gateways that belong to another controller. Services made for them earlier are deleted.
     pub foreign: BTreeMap<ObjectKey, Arc<str>>,
 }
 
-/// What the Services in front of Gateways say.
+/// The state of the existing Services of Gateways.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct View {
-    /// Everything was listed once; nothing should be concluded from what is missing before.
+pub struct GatewayServicesView {
+    /// Everything was listed once; before that, a missing Service means nothing.
     pub complete: bool,
-    pub fronts: BTreeMap<ObjectKey, Front>,
-    /// The Gateways that it speaks of: of others it says nothing.
-    pub of: Arc<Wants>,
-    /// The addresses of our own Pod.
+    pub services: BTreeMap<ObjectKey, GatewayServiceState>,
+    /// The Gateways that this view covers; others are unknown.
+    pub desired: Arc<DesiredServices>,
+    /// The addresses of this process's own Pod.
     pub pod_ips: Vec<IpAddr>,
-    /// Those of every Pod of ours, itself included.
+    /// The addresses of all Pods of Portico, this one included.
     pub replicas: BTreeSet<IpAddr>,
 }
 
 /// The Service in front of a Gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Front {
-    /// Its name; empty if there is none.
+pub struct GatewayServiceState {
+    /// Its name; empty if the Service does not exist.
     pub name: String,
-    /// Where it sends each of its ports.
+    /// The target port of each port.
     pub ports: BTreeMap<u16, u16>,
-    /// Where clients find it: IP addresses, or names that a balancer has.
+    /// Where clients reach it: IP addresses, or hostnames of a load balancer.
     pub addresses: Vec<String>,
     /// Why it is not as it should be.
-    pub trouble: Option<Trouble>,
+    pub error: Option<GatewayServiceError>,
 }
 
-/// What keeps us from doing something, and what would help: clauses without a full stop.
+/// An error and its remedy, each a clause without a full stop.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
+pub struct GatewayServiceError {
     pub message: String,
     pub remedy: String,
 }

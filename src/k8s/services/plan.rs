@@ -1,101 +1,101 @@
-//! What is to be done so that every Gateway has its Service: a pure function of what is wanted and what there is.
+//! Plans the write calls that give every Gateway its Service: a pure function of desired and observed state.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::choice::{self, Bound, Chosen};
-use super::service::{self, Known};
-use super::{Shape, Trouble, Want, Wants, applied, names, ports};
+use super::selection::{self, ListeningPorts, SelectedService};
+use super::service::{self, KnownService};
+use super::{DesiredService, DesiredServices, GatewayExposure, GatewayServiceError, applied, names, ports};
 use crate::api::ObjectKey;
 use crate::api::names::MANAGED_BY;
 
-/// Services of ours, by their keys.
-pub(super) type Services = BTreeMap<ObjectKey, Arc<Known>>;
+/// Portico's Services.
+pub(super) type ServicesByKey = BTreeMap<ObjectKey, Arc<KnownService>>;
 
-/// What a step is about.
+/// The kind of object of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum What {
+pub(super) enum StepTarget {
     Service,
     Slice,
 }
 
-/// One call of the API server about one object.
+/// One call to the API server about one object.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Step {
-    pub(super) what: What,
-    /// For whose sake, if that is known.
+pub(super) struct PlanStep {
+    pub(super) target: StepTarget,
+    /// The Gateway that needs it, if known.
     pub(super) gateway: Option<ObjectKey>,
     pub(super) key: ObjectKey,
-    pub(super) call: Call,
+    pub(super) call: ApiCall,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Call {
-    /// There is none of this name that is ours; somebody else's is left alone.
+pub(super) enum ApiCall {
+    /// No Service of Portico has this name; one of another owner is not changed.
     Create(Value),
-    /// Creates it or changes it. If the object says its uid, only this very one.
+    /// Creates or changes the object. If it has a uid, only the object of that uid.
     Apply(Value),
-    /// Only this very one.
+    /// Deletes only the object of this uid.
     Delete { uid: String },
-    /// There is nothing that could be asked for.
-    GiveUp(Trouble),
+    /// No call can help.
+    GiveUp(GatewayServiceError),
 }
 
-/// The steps to take for the Services of Gateways, one at a time for each; none for what is as it should be, or what has
-/// to wait.
-pub(super) fn services(
-    wants: &Wants,
-    shape: Shape,
+/// The steps for the Services of Gateways, one at a time for each; none for a Service that is as it should be or has to
+/// wait.
+pub(super) fn plan_services(
+    wants: &DesiredServices,
+    shape: GatewayExposure,
     controllers: &BTreeSet<String>,
-    known: &Services,
-    bound: &Bound,
-) -> Vec<Step> {
-    let chosen = choice::of_gateways(wants, known, bound);
+    known: &ServicesByKey,
+    bound: &ListeningPorts,
+) -> Vec<PlanStep> {
+    let chosen = selection::select_services(wants, known, bound);
     let ports = chosen.values().flat_map(|chosen| chosen.ports.values().copied()).collect();
-    let mut taken = Taken { ports, names: BTreeSet::new() };
-    let mut of_gateway: BTreeMap<&ObjectKey, Vec<&Known>> = BTreeMap::new();
+    let mut taken = Reservations { ports, names: BTreeSet::new() };
+    let mut of_gateway: BTreeMap<&ObjectKey, Vec<&KnownService>> = BTreeMap::new();
     for service in known.values() {
         of_gateway.entry(&service.owner.gateway).or_default().push(service);
     }
     let mut steps = Vec::new();
     for (gateway, want) in &wants.gateways {
         let own = of_gateway.remove(gateway).unwrap_or_default();
-        // Of a Gateway of the same name that is gone: the garbage collector would take it too, but later.
-        let stale = own.iter().find(|service| service.owner.uid != want.uid && !service.going);
+        // From a deleted Gateway of the same name. The garbage collector would delete it, too, but later.
+        let stale = own.iter().find(|service| service.owner.uid != want.uid && !service.terminating);
         steps.extend(match stale {
             Some(stale) => Some(delete(stale)),
-            None => of_one(gateway, want, shape, chosen.get(gateway), known, &mut taken),
+            None => plan_gateway(gateway, want, shape, chosen.get(gateway), known, &mut taken),
         });
     }
     for (gateway, uid) in &wants.foreign {
-        let ours = |service: &&&Known| {
+        let is_own = |service: &&&KnownService| {
             let controller = service.controller.as_ref().is_some_and(|controller| controllers.contains(controller));
-            controller && service.owner.uid == *uid && !service.going
+            controller && service.owner.uid == *uid && !service.terminating
         };
         let services = of_gateway.get(gateway).map_or(&[][..], |services| services);
-        steps.extend(services.iter().find(ours).map(|service| delete(service)));
+        steps.extend(services.iter().find(is_own).map(|service| delete(service)));
     }
     steps
 }
 
-fn of_one(
+fn plan_gateway(
     gateway: &ObjectKey,
-    want: &Want,
-    shape: Shape,
-    chosen: Option<&Chosen<'_>>,
-    known: &Services,
-    taken: &mut Taken,
-) -> Option<Step> {
-    let exposed = matches!(shape, Shape::Exposed(_));
+    want: &DesiredService,
+    shape: GatewayExposure,
+    chosen: Option<&SelectedService<'_>>,
+    known: &ServicesByKey,
+    taken: &mut Reservations,
+) -> Option<PlanStep> {
+    let exposed = matches!(shape, GatewayExposure::Exposed(_));
     if want.hold || (exposed && want.ports.is_empty()) {
         return None;
     }
     let step = |key: &ObjectKey, call| {
-        Some(Step { what: What::Service, gateway: Some(gateway.clone()), key: key.clone(), call })
+        Some(PlanStep { target: StepTarget::Service, gateway: Some(gateway.clone()), key: key.clone(), call })
     };
-    let Some(Chosen { service: current, ports: kept }) = chosen else {
+    let Some(SelectedService { service: current, ports: kept }) = chosen else {
         let key = free_name(gateway, want, known, &taken.names)?;
         taken.names.insert(key.clone());
         return match if exposed {
@@ -103,66 +103,77 @@ fn of_one(
         } else {
             Ok(BTreeMap::new())
         } {
-            Ok(ports) => step(&key, Call::Create(service::wanted(gateway, want, &key.name, shape, &ports))),
-            Err(trouble) => step(&key, Call::GiveUp(trouble)),
+            Ok(ports) => step(&key, ApiCall::Create(service::desired_service(gateway, want, &key.name, shape, &ports))),
+            Err(service_error) => step(&key, ApiCall::GiveUp(service_error)),
         };
     };
-    if current.going {
+    if current.terminating {
         return None;
     }
     if current.headless == exposed {
-        // Whether a Service has an address of its own cannot be changed.
+        // A Service cannot change between headless and not headless.
         return Some(delete(current));
     }
     let ports = match if exposed { allocate(gateway, want, kept, &mut taken.ports) } else { Ok(BTreeMap::new()) } {
         Ok(ports) => ports,
-        Err(trouble) => return step(&current.key, Call::GiveUp(trouble)),
+        Err(service_error) => return step(&current.key, ApiCall::GiveUp(service_error)),
     };
-    let mut object = service::wanted(gateway, want, &current.key.name, shape, &ports);
-    if applied::is_applied(&object, &current.whole, MANAGED_BY) {
+    let mut object = service::desired_service(gateway, want, &current.key.name, shape, &ports);
+    if applied::is_applied(&object, &current.object, MANAGED_BY) {
         return None;
     }
     object["metadata"]["uid"] = Value::from(current.uid.as_str());
-    step(&current.key, Call::Apply(object))
+    step(&current.key, ApiCall::Apply(object))
 }
 
-fn delete(service: &Known) -> Step {
+fn delete(service: &KnownService) -> PlanStep {
     let gateway = Some(service.owner.gateway.clone());
-    Step { what: What::Service, gateway, key: service.key.clone(), call: Call::Delete { uid: service.uid.clone() } }
-}
-
-/// What one plan must not give twice.
-struct Taken {
-    ports: BTreeSet<u16>,
-    /// Of Services that are to be made.
-    names: BTreeSet<ObjectKey>,
-}
-
-/// The name of a Service that is to be made; None as long as the one of its predecessor has to go first. `GATEWAY-CLASS`
-/// may be that of another Gateway and another class too, which then has it.
-fn free_name(gateway: &ObjectKey, want: &Want, known: &Services, taken: &BTreeSet<ObjectKey>) -> Option<ObjectKey> {
-    let key = |name: &str| ObjectKey::new(&gateway.namespace, name);
-    let plain = key(&names::service(&gateway.name, &want.class));
-    match known.get(&plain) {
-        None if !taken.contains(&plain) => Some(plain),
-        Some(holder) if holder.owner.gateway == *gateway => None,
-        _ => Some(key(&names::service_apart(&gateway.name, &want.class))).filter(|apart| !known.contains_key(apart)),
+    PlanStep {
+        target: StepTarget::Service,
+        gateway,
+        key: service.key.clone(),
+        call: ApiCall::Delete { uid: service.uid.clone() },
     }
 }
 
-/// Where each port of a Gateway goes: where it went before, or to a free one.
+/// What one plan must not hand out twice.
+struct Reservations {
+    ports: BTreeSet<u16>,
+    /// Names of Services to be created.
+    names: BTreeSet<ObjectKey>,
+}
+
+/// The name of a Service to create; None while the predecessor still has to be deleted. Another pair of Gateway and
+/// class may give the same `GATEWAY-CLASS`, and then keeps it.
+fn free_name(
+    gateway: &ObjectKey,
+    want: &DesiredService,
+    known: &ServicesByKey,
+    taken: &BTreeSet<ObjectKey>,
+) -> Option<ObjectKey> {
+    let key = |name: &str| ObjectKey::new(&gateway.namespace, name);
+    let plain = key(&names::service_name(&gateway.name, &want.class));
+    match known.get(&plain) {
+        None if !taken.contains(&plain) => Some(plain),
+        Some(holder) if holder.owner.gateway == *gateway => None,
+        _ => Some(key(&names::unique_service_name(&gateway.name, &want.class)))
+            .filter(|apart| !known.contains_key(apart)),
+    }
+}
+
+/// The target port of each port of a Gateway: the previous one, or a free one.
 fn allocate(
     gateway: &ObjectKey,
-    want: &Want,
+    want: &DesiredService,
     kept: &BTreeMap<u16, u16>,
     taken: &mut BTreeSet<u16>,
-) -> Result<BTreeMap<u16, u16>, Trouble> {
+) -> Result<BTreeMap<u16, u16>, GatewayServiceError> {
     let mut ports = BTreeMap::new();
     for port in &want.ports {
-        let Some(target) = kept.get(port).copied().or_else(|| ports::free(gateway, *port, taken)) else {
-            return Err(Trouble {
-                message: format!("no port of the Pods is left for its port {port}"),
-                remedy: "delete Gateways or listeners that are not needed".to_owned(),
+        let Some(target) = kept.get(port).copied().or_else(|| ports::find_free_port(gateway, *port, taken)) else {
+            return Err(GatewayServiceError {
+                message: format!("no Pod port is free for listener port {port}"),
+                remedy: "delete unused Gateways or listeners".to_owned(),
             });
         };
         taken.insert(target);
@@ -178,43 +189,43 @@ mod tests {
     use super::*;
     use crate::api::core::ServiceType;
 
-    const EXPOSED: Shape = Shape::Exposed(ServiceType::LoadBalancer);
+    const EXPOSED: GatewayExposure = GatewayExposure::Exposed(ServiceType::LoadBalancer);
 
-    fn want(uid: &str, ports: &[u16]) -> Want {
-        Want {
+    fn want(uid: &str, ports: &[u16]) -> DesiredService {
+        DesiredService {
             uid: Arc::from(uid),
             class: "portico".to_owned(),
             controller: "portico.dev/gateway-controller".to_owned(),
             ports: ports.iter().copied().collect(),
-            ..Want::default()
+            ..DesiredService::default()
         }
     }
 
-    fn wants(gateways: &[(&str, Want)]) -> Wants {
+    fn wants(gateways: &[(&str, DesiredService)]) -> DesiredServices {
         let gateways = gateways.iter().map(|(name, want)| (ObjectKey::new("ns", name), want.clone()));
-        Wants { gateways: gateways.collect(), foreign: BTreeMap::new() }
+        DesiredServices { gateways: gateways.collect(), foreign: BTreeMap::new() }
     }
 
-    /// The API server, as far as it matters here: what was applied is there, and ours.
-    fn take(known: &mut Services, steps: &[Step]) {
-        for Step { key, call, .. } in steps {
+    /// A minimal API server: what was applied exists, and is Portico's.
+    fn take(known: &mut ServicesByKey, steps: &[PlanStep]) {
+        for PlanStep { key, call, .. } in steps {
             match call {
-                Call::Create(object) => {
+                ApiCall::Create(object) => {
                     let created = i64::try_from(known.len()).unwrap();
                     put(known, key, &format!("uid-{created}"), created, object);
                 }
-                Call::Apply(object) => {
+                ApiCall::Apply(object) => {
                     let (uid, created) = (known[key].uid.clone(), known[key].created);
-                    assert_eq!(object["metadata"]["uid"], *uid, "nothing but this very object is changed");
+                    assert_eq!(object["metadata"]["uid"], *uid, "only the object of this uid is changed");
                     put(known, key, &uid, created, object);
                 }
-                Call::Delete { uid } => assert_eq!(&known.remove(key).unwrap().uid, uid),
-                Call::GiveUp(trouble) => panic!("{trouble:?}"),
+                ApiCall::Delete { uid } => assert_eq!(&known.remove(key).unwrap().uid, uid),
+                ApiCall::GiveUp(service_error) => panic!("{service_error:?}"),
             }
         }
     }
 
-    fn put(known: &mut Services, key: &ObjectKey, uid: &str, created: i64, object: &Value) {
+    fn put(known: &mut ServicesByKey, key: &ObjectKey, uid: &str, created: i64, object: &Value) {
         let mut whole = object.clone();
         let metadata = &mut whole["metadata"];
         metadata["uid"] = json!(uid);
@@ -227,10 +238,10 @@ mod tests {
         let fields = owned(object);
         let entry = json!({"manager": "portico", "operation": "Apply", "fieldsV1": fields});
         service.metadata.managed_fields = Some(vec![serde_json::from_value(entry).unwrap()]);
-        known.insert(key.clone(), Arc::new(Known::read(&service).unwrap()));
+        known.insert(key.clone(), Arc::new(KnownService::read(&service).unwrap()));
     }
 
-    /// Managed fields, as the API server would write them.
+    /// Managed fields as the API server would write them.
     fn owned(object: &Value) -> Value {
         let fields = |value: &Value, without: &[&str]| -> Value {
             let keys = value.as_object().unwrap().keys().filter(|key| !without.contains(&key.as_str()));
@@ -252,38 +263,41 @@ mod tests {
         json!({"f:metadata": of_metadata, "f:spec": of_spec})
     }
 
-    /// Takes steps until there are none, and says which.
-    fn settle(wants: &Wants, shape: Shape, known: &mut Services) -> Vec<String> {
+    /// Takes steps until none is left, and returns them.
+    fn settle(wants: &DesiredServices, shape: GatewayExposure, known: &mut ServicesByKey) -> Vec<String> {
         let controllers = BTreeSet::from(["portico.dev/gateway-controller".to_owned()]);
         let mut taken = Vec::new();
         loop {
-            let steps = services(wants, shape, &controllers, known, &Bound::new());
+            let steps = plan_services(wants, shape, &controllers, known, &ListeningPorts::new());
             if steps.is_empty() {
                 return taken;
             }
             taken.extend(steps.iter().map(|step| {
                 let call = match step.call {
-                    Call::Create(_) => "create",
-                    Call::Apply(_) => "apply",
-                    Call::Delete { .. } => "delete",
-                    Call::GiveUp(_) => "give up",
+                    ApiCall::Create(_) => "create",
+                    ApiCall::Apply(_) => "apply",
+                    ApiCall::Delete { .. } => "delete",
+                    ApiCall::GiveUp(_) => "give up",
                 };
                 format!("{call} {}", step.key.name)
             }));
-            assert!(taken.len() < 10, "it does not come to rest: {taken:?}");
+            assert!(taken.len() < 10, "the plan does not converge: {taken:?}");
             take(known, &steps);
         }
     }
 
     #[test]
-    fn the_service_of_a_pool_carries_what_the_gateway_wants_on_it() {
-        let mut known = Services::new();
+    fn headless_service_carries_labels_and_annotations() {
+        let mut known = ServicesByKey::new();
         let mut web = want("1", &[80]);
         web.labels.insert("team".to_owned(), "a".to_owned());
-        web.labels.insert("app.kubernetes.io/managed-by".to_owned(), "somebody".to_owned());
+        web.labels.insert("app.kubernetes.io/managed-by".to_owned(), "helm".to_owned());
         web.annotations.insert("example.com/a".to_owned(), "b".to_owned());
-        assert_eq!(settle(&wants(&[("web", web.clone())]), Shape::Headless, &mut known), ["create web-portico"]);
-        let service = &known[&ObjectKey::new("ns", "web-portico")].whole;
+        assert_eq!(
+            settle(&wants(&[("web", web.clone())]), GatewayExposure::Headless, &mut known),
+            ["create web-portico"]
+        );
+        let service = &known[&ObjectKey::new("ns", "web-portico")].object;
         assert_eq!(service["spec"]["clusterIP"], "None");
         assert!(service["spec"]["ports"].is_null() && service["spec"]["selector"].is_null());
         let metadata = &service["metadata"];
@@ -293,72 +307,73 @@ mod tests {
             "gateway.networking.k8s.io/gateway-name": "web",
             "gateway.networking.k8s.io/gateway-class-name": "portico",
         });
-        assert_eq!(metadata["labels"], expected, "what we find it by cannot be set by others");
+        assert_eq!(metadata["labels"], expected, "users cannot set the labels that Portico selects by");
         assert_eq!(metadata["annotations"]["example.com/a"], "b");
         let owner = json!([{
-            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "name": "web", "uid": "1", "controller": true,
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "name": "web", "uid": "1",
+            "controller": true,
         }]);
         assert_eq!(metadata["ownerReferences"], owner);
 
         web.labels.clear();
         web.annotations.clear();
-        assert_eq!(settle(&wants(&[("web", web)]), Shape::Headless, &mut known), ["apply web-portico"]);
-        let metadata = &known[&ObjectKey::new("ns", "web-portico")].whole["metadata"];
+        assert_eq!(settle(&wants(&[("web", web)]), GatewayExposure::Headless, &mut known), ["apply web-portico"]);
+        let metadata = &known[&ObjectKey::new("ns", "web-portico")].object["metadata"];
         assert!(metadata["labels"]["team"].is_null() && metadata["annotations"]["example.com/a"].is_null());
     }
 
     #[test]
-    fn ports_are_given_once_and_stay() {
-        let mut known = Services::new();
-        let of = |known: &Services, name: &str| known[&ObjectKey::new("ns", name)].ports.clone();
+    fn ports_are_unique_and_stable() {
+        let mut known = ServicesByKey::new();
+        let of = |known: &ServicesByKey, name: &str| known[&ObjectKey::new("ns", name)].ports.clone();
         settle(&wants(&[("a", want("1", &[80, 443])), ("b", want("2", &[80]))]), EXPOSED, &mut known);
         let (first, other) = (of(&known, "a-portico"), of(&known, "b-portico"));
         let all: BTreeSet<_> = first.values().chain(other.values()).collect();
-        assert_eq!(all.len(), 3, "each has its own");
+        assert_eq!(all.len(), 3, "each port has its own target");
         let grown = wants(&[("a", want("1", &[80, 8080])), ("b", want("2", &[80]))]);
         assert_eq!(settle(&grown, EXPOSED, &mut known), ["apply a-portico"]);
         let now = of(&known, "a-portico");
-        assert_eq!((now.get(&80), now.get(&443)), (first.get(&80), None), "what stays stays where it is");
+        assert_eq!((now.get(&80), now.get(&443)), (first.get(&80), None), "ports that stay keep their targets");
         assert_eq!(now.len(), 2);
         assert_eq!(of(&known, "b-portico"), other);
     }
 
     #[test]
-    fn of_two_services_with_one_port_the_older_keeps_it() {
-        let mut known = Services::new();
+    fn older_service_keeps_a_disputed_port() {
+        let mut known = ServicesByKey::new();
         let both = wants(&[("a", want("1", &[80])), ("b", want("2", &[80]))]);
         settle(&both, EXPOSED, &mut known);
         let key = |name: &str| ObjectKey::new("ns", name);
-        let mut same = Known::clone(&known[&key("b-portico")]);
+        let mut same = KnownService::clone(&known[&key("b-portico")]);
         same.ports.clone_from(&known[&key("a-portico")].ports);
-        same.whole["spec"]["ports"][0]["targetPort"] = json!(same.ports[&80]);
+        same.object["spec"]["ports"][0]["targetPort"] = json!(same.ports[&80]);
         known.insert(key("b-portico"), Arc::new(same));
         assert_eq!(settle(&both, EXPOSED, &mut known), ["apply b-portico"]);
         assert_ne!(known[&key("a-portico")].ports, known[&key("b-portico")].ports);
     }
 
     #[test]
-    fn a_port_that_is_open_for_a_gateway_stays_with_it_whatever_an_older_service_says() {
-        let mut known = Services::new();
+    fn bound_ports_win_over_older_services() {
+        let mut known = ServicesByKey::new();
         let both = wants(&[("a", want("1", &[80])), ("b", want("2", &[80]))]);
         settle(&both, EXPOSED, &mut known);
         let key = |name: &str| ObjectKey::new("ns", name);
         let open = known[&key("b-portico")].ports[&80];
-        let mut edited = Known::clone(&known[&key("a-portico")]);
-        edited.whole["spec"]["ports"][0]["targetPort"] = json!(open);
+        let mut edited = KnownService::clone(&known[&key("a-portico")]);
+        edited.object["spec"]["ports"][0]["targetPort"] = json!(open);
         edited.ports = [(80, open)].into();
         known.insert(key("a-portico"), Arc::new(edited));
-        let bound = Bound::from([(open, key("b"))]);
+        let bound = ListeningPorts::from([(open, key("b"))]);
         let controllers = BTreeSet::from(["portico.dev/gateway-controller".to_owned()]);
-        let steps = services(&both, EXPOSED, &controllers, &known, &bound);
+        let steps = plan_services(&both, EXPOSED, &controllers, &known, &bound);
         let names: Vec<_> = steps.iter().map(|step| &*step.key.name).collect();
-        assert_eq!(names, ["a-portico"], "it is the older one that has to move");
+        assert_eq!(names, ["a-portico"], "the older one has to move");
     }
 
     #[test]
-    fn two_gateways_whose_services_would_have_one_name_get_two() {
-        let mut known = Services::new();
-        let of_class = |class: &str, uid: &str| Want { class: class.to_owned(), ..want(uid, &[80]) };
+    fn colliding_service_names_are_made_unique() {
+        let mut known = ServicesByKey::new();
+        let of_class = |class: &str, uid: &str| DesiredService { class: class.to_owned(), ..want(uid, &[80]) };
         let both = wants(&[("web-internal", of_class("portico", "1")), ("web", of_class("internal-portico", "2"))]);
         let created = settle(&both, EXPOSED, &mut known);
         assert_eq!((created.len(), known.len()), (2, 2), "{created:?}");
@@ -366,22 +381,22 @@ mod tests {
     }
 
     #[test]
-    fn what_others_wrote_over_is_set_right() {
-        type Edit = fn(&mut Known);
+    fn foreign_edits_are_reverted() {
+        type Edit = fn(&mut KnownService);
         let edits: &[(&str, Edit)] = &[
-            ("a label", |known| known.whole["metadata"]["labels"]["app.kubernetes.io/managed-by"] = json!("x")),
-            ("the type", |known| known.whole["spec"]["type"] = json!("NodePort")),
+            ("a label", |known| known.object["metadata"]["labels"]["app.kubernetes.io/managed-by"] = json!("x")),
+            ("the type", |known| known.object["spec"]["type"] = json!("NodePort")),
             ("a port sent elsewhere", |known| {
-                known.whole["spec"]["ports"][0]["targetPort"] = json!(22);
+                known.object["spec"]["ports"][0]["targetPort"] = json!(22);
                 known.ports.clear();
             }),
         ];
         for (what, edit) in edits {
-            let mut known = Services::new();
+            let mut known = ServicesByKey::new();
             let wants = wants(&[("a", want("1", &[80]))]);
             settle(&wants, EXPOSED, &mut known);
             let key = ObjectKey::new("ns", "a-portico");
-            let mut edited = Known::clone(&known[&key]);
+            let mut edited = KnownService::clone(&known[&key]);
             edit(&mut edited);
             known.insert(key, Arc::new(edited));
             assert_eq!(settle(&wants, EXPOSED, &mut known), ["apply a-portico"], "{what}");
@@ -389,46 +404,51 @@ mod tests {
     }
 
     #[test]
-    fn who_is_gone_or_went_to_another_controller_keeps_no_service() {
-        let mut known = Services::new();
+    fn services_of_deleted_and_foreign_gateways_are_deleted() {
+        let mut known = ServicesByKey::new();
         settle(&wants(&[("a", want("1", &[80]))]), EXPOSED, &mut known);
         let again = wants(&[("a", want("2", &[80]))]);
         let renewed = ["delete a-portico", "create a-portico"];
-        assert_eq!(settle(&again, EXPOSED, &mut known), renewed, "a Gateway of the same name is another one");
-        assert_eq!(settle(&again, Shape::Headless, &mut known), renewed, "from one kind of provider to the other");
-        assert_eq!(settle(&Wants::default(), EXPOSED, &mut known), [""; 0], "the garbage collector does that");
-        let mut wants = Wants::default();
+        assert_eq!(settle(&again, EXPOSED, &mut known), renewed, "a new Gateway of the same name");
+        assert_eq!(settle(&again, GatewayExposure::Headless, &mut known), renewed, "from exposed to headless");
+        assert_eq!(settle(&DesiredServices::default(), EXPOSED, &mut known), [""; 0], "left to the garbage collector");
+        let mut wants = DesiredServices::default();
         wants.foreign.insert(ObjectKey::new("ns", "a"), Arc::from("1"));
         assert_eq!(settle(&wants, EXPOSED, &mut known), [""; 0], "another Gateway of this name");
         wants.foreign.insert(ObjectKey::new("ns", "a"), Arc::from("2"));
-        let others =
-            services(&wants, EXPOSED, &BTreeSet::from(["example.com/other".to_owned()]), &known, &Bound::new());
-        assert!(others.is_empty(), "what another Portico made");
+        let others = plan_services(
+            &wants,
+            EXPOSED,
+            &BTreeSet::from(["example.com/other".to_owned()]),
+            &known,
+            &ListeningPorts::new(),
+        );
+        assert!(others.is_empty(), "made by another installation");
         assert_eq!(settle(&wants, EXPOSED, &mut known), ["delete a-portico"]);
     }
 
     #[test]
-    fn who_is_not_accepted_keeps_what_there_is() {
-        let mut known = Services::new();
-        let held = |ports: &[u16], hold: bool| wants(&[("a", Want { hold, ..want("1", ports) })]);
+    fn gateways_not_accepted_keep_their_service() {
+        let mut known = ServicesByKey::new();
+        let held = |ports: &[u16], hold: bool| wants(&[("a", DesiredService { hold, ..want("1", ports) })]);
         assert_eq!(settle(&held(&[80], true), EXPOSED, &mut known), [""; 0]);
-        assert_eq!(settle(&held(&[], false), EXPOSED, &mut known), [""; 0], "no Service is without ports");
+        assert_eq!(settle(&held(&[], false), EXPOSED, &mut known), [""; 0], "a Service needs ports");
         settle(&held(&[80], false), EXPOSED, &mut known);
         assert_eq!(settle(&held(&[81], true), EXPOSED, &mut known), [""; 0]);
         assert_eq!(settle(&held(&[], false), EXPOSED, &mut known), [""; 0]);
     }
 
     #[test]
-    fn the_address_asked_for_is_asked_of_the_balancer() {
-        let mut known = Services::new();
+    fn requested_address_becomes_load_balancer_ip() {
+        let mut known = ServicesByKey::new();
         let with = |address: Option<&str>| {
-            wants(&[("a", Want { address: address.map(|text| text.parse().unwrap()), ..want("1", &[80]) })])
+            wants(&[("a", DesiredService { address: address.map(|text| text.parse().unwrap()), ..want("1", &[80]) })])
         };
         settle(&with(Some("192.0.2.1")), EXPOSED, &mut known);
-        let asked =
-            |known: &Services| known[&ObjectKey::new("ns", "a-portico")].whole["spec"]["loadBalancerIP"].clone();
-        assert_eq!(asked(&known), "192.0.2.1");
+        let requested =
+            |known: &ServicesByKey| known[&ObjectKey::new("ns", "a-portico")].object["spec"]["loadBalancerIP"].clone();
+        assert_eq!(requested(&known), "192.0.2.1");
         assert_eq!(settle(&with(None), EXPOSED, &mut known), ["apply a-portico"]);
-        assert!(asked(&known).is_null());
+        assert!(requested(&known).is_null());
     }
 }

@@ -1,4 +1,4 @@
-//! Pods of ours: where they are, and whether they answer.
+//! Pods of Portico: their addresses, and whether clients should be sent to them.
 
 use std::net::IpAddr;
 
@@ -6,41 +6,41 @@ use k8s_openapi::api::core::v1;
 
 use crate::api::ObjectKey;
 
-/// What we read of a Pod.
+/// The part of a Pod that is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Pod {
+pub(super) struct ReplicaPod {
     pub(super) key: ObjectKey,
     pub(super) uid: String,
     pub(super) ips: Vec<IpAddr>,
-    /// Of the node that it runs on.
+    /// Addresses of its node.
     pub(super) host_ips: Vec<IpAddr>,
     pub(super) node: Option<String>,
     pub(super) ready: bool,
-    /// Told to stop.
-    pub(super) leaving: bool,
-    /// None of its containers will ever run again.
-    pub(super) over: bool,
+    /// It is being terminated.
+    pub(super) terminating: bool,
+    /// None of its containers will run again.
+    pub(super) finished: bool,
 }
 
-impl Pod {
-    pub(super) fn read(pod: &v1::Pod) -> Option<Pod> {
+impl ReplicaPod {
+    pub(super) fn read(pod: &v1::Pod) -> Option<ReplicaPod> {
         let meta = &pod.metadata;
         let status = pod.status.as_ref();
         let phase = status.and_then(|status| status.phase.as_deref()).unwrap_or_default();
         let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
         let ips = status.and_then(|status| status.pod_ips.as_deref()).unwrap_or_default();
         let host_ips = status.and_then(|status| status.host_ips.as_deref()).unwrap_or_default();
-        // One address alone, as from a kubelet of before there could be two.
+        // A kubelet from before dual-stack sets a single address.
         let single = |ip: Option<&String>| ip.and_then(|ip| ip.parse().ok()).into_iter().collect::<Vec<IpAddr>>();
-        let mut found = Pod {
+        let mut found = ReplicaPod {
             key: ObjectKey::new(meta.namespace.as_deref()?, meta.name.as_deref()?),
             uid: meta.uid.clone()?,
             ips: ips.iter().filter_map(|ip| ip.ip.parse().ok()).collect(),
             host_ips: host_ips.iter().filter_map(|ip| ip.ip.parse().ok()).collect(),
             node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
             ready: conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
-            leaving: meta.deletion_timestamp.is_some(),
-            over: matches!(phase, "Succeeded" | "Failed"),
+            terminating: meta.deletion_timestamp.is_some(),
+            finished: matches!(phase, "Succeeded" | "Failed"),
         };
         if found.ips.is_empty() {
             found.ips = single(status.and_then(|status| status.pod_ip.as_ref()));
@@ -52,8 +52,8 @@ impl Pod {
     }
 
     /// Whether clients should be sent to it.
-    pub(super) fn answers(&self) -> bool {
-        self.ready && !self.leaving && !self.over
+    pub(super) fn is_available(&self) -> bool {
+        self.ready && !self.terminating && !self.finished
     }
 }
 
@@ -64,11 +64,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_matters_of_a_pod_is_read() {
+    fn addresses_and_state_of_a_pod_are_read() {
         let read = |status| {
             let metadata = json!({"namespace": "portico-system", "name": "portico-1", "uid": "u"});
             let pod = json!({"metadata": metadata, "spec": {"nodeName": "n", "containers": []}, "status": status});
-            Pod::read(&serde_json::from_value(pod).unwrap()).unwrap()
+            ReplicaPod::read(&serde_json::from_value(pod).unwrap()).unwrap()
         };
         let dual = read(json!({
             "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}],
@@ -77,10 +77,10 @@ mod tests {
         }));
         let ips: Vec<_> = dual.ips.iter().chain(&dual.host_ips).map(ToString::to_string).collect();
         assert_eq!(ips, ["10.0.0.1", "fd00::1", "192.0.2.1"]);
-        assert!(dual.answers() && dual.node.as_deref() == Some("n"));
+        assert!(dual.is_available() && dual.node.as_deref() == Some("n"));
         let single = read(json!({"podIP": "10.0.0.1", "hostIP": "192.0.2.1"}));
-        assert_eq!((single.ips.len(), single.host_ips.len(), single.answers()), (1, 1, false));
+        assert_eq!((single.ips.len(), single.host_ips.len(), single.is_available()), (1, 1, false));
         let failed = read(json!({"phase": "Failed", "conditions": [{"type": "Ready", "status": "True"}]}));
-        assert!(failed.over && !failed.answers() && failed.ips.is_empty());
+        assert!(failed.finished && !failed.is_available() && failed.ips.is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! The Service of a Gateway: as it should be, and what one says.
+//! The Service of a Gateway: the desired object, and the parsed existing one.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,74 +9,74 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
 
-use super::{Shape, Want, names, ports};
+use super::{DesiredService, GatewayExposure, names, ports};
 use crate::api::core::ServiceType;
 use crate::api::names::{CONTROLLER_ANNOTATION, GATEWAY_CLASS_LABEL, GATEWAY_NAME_LABEL, MANAGED_BY, MANAGED_BY_LABEL};
 use crate::api::{Kind, ObjectKey};
 
-/// What we read of a Service of ours.
+/// The part of a Service that is used.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Known {
+pub(super) struct KnownService {
     pub(super) key: ObjectKey,
     pub(super) uid: String,
     /// Seconds since 1970.
     pub(super) created: i64,
-    pub(super) owner: Owner,
-    /// The controller in whose name it was made.
+    pub(super) owner: OwnerGateway,
+    /// The controller name under which it was made.
     pub(super) controller: Option<String>,
-    /// Deleted, but not gone yet.
-    pub(super) going: bool,
+    /// Being deleted.
+    pub(super) terminating: bool,
     pub(super) headless: bool,
-    /// Where it sends each of its ports.
+    /// The target port of each port.
     pub(super) ports: BTreeMap<u16, u16>,
-    /// Of its own, for clients within the cluster.
+    /// Its cluster IPs, for clients within the cluster.
     pub(super) cluster_ips: Vec<String>,
-    /// What its balancer has.
+    /// The addresses of its load balancer.
     pub(super) ingress: Vec<String>,
-    /// The whole of it, to see whether it is as it should be.
-    pub(super) whole: Value,
+    /// The complete object, to compare with the desired one.
+    pub(super) object: Value,
 }
 
-/// The Gateway that something belongs to.
+/// The Gateway that owns an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Owner {
+pub(super) struct OwnerGateway {
     pub(super) gateway: ObjectKey,
     pub(super) uid: Arc<str>,
 }
 
-impl Known {
-    /// None if the Service is not one that we made for a Gateway.
-    pub(super) fn read(service: &Service) -> Option<Known> {
+impl KnownService {
+    /// None if Portico did not make the Service for a Gateway.
+    pub(super) fn read(service: &Service) -> Option<KnownService> {
         let meta = &service.metadata;
         let spec = service.spec.as_ref();
         let listed = spec.and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
         let sent = listed.iter().filter_map(|port| {
             let Some(IntOrString::Int(target)) = &port.target_port else { return None };
-            // Whoever may edit Services must not make us listen just anywhere.
-            let target = u16::try_from(*target).ok().filter(|target| ports::RANGE.contains(target))?;
+            // Users who may edit Services must not choose arbitrary ports for Portico to listen on.
+            let target = u16::try_from(*target).ok().filter(|target| ports::POD_PORT_RANGE.contains(target))?;
             Some((u16::try_from(port.port).ok()?, target))
         });
         let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
         let ingress = balancer.and_then(|balancer| balancer.ingress.as_deref()).unwrap_or_default();
         let cluster_ips = spec.and_then(|spec| spec.cluster_ips.clone()).unwrap_or_default();
-        Some(Known {
+        Some(KnownService {
             key: ObjectKey::new(meta.namespace.as_deref()?, meta.name.as_deref()?),
             uid: meta.uid.clone()?,
             created: meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
             owner: owner(meta)?,
             controller: meta.annotations.as_ref().and_then(|all| all.get(CONTROLLER_ANNOTATION).cloned()),
-            going: meta.deletion_timestamp.is_some(),
+            terminating: meta.deletion_timestamp.is_some(),
             headless: cluster_ips.iter().any(|ip| ip == "None"),
             ports: sent.collect(),
             cluster_ips: cluster_ips.into_iter().filter(|ip| ip != "None" && !ip.is_empty()).collect(),
             ingress: ingress.iter().filter_map(|given| given.ip.clone().or_else(|| given.hostname.clone())).collect(),
-            whole: serde_json::to_value(service).ok()?,
+            object: serde_json::to_value(service).ok()?,
         })
     }
 }
 
-/// The Gateway that an object of ours belongs to.
-fn owner(meta: &ObjectMeta) -> Option<Owner> {
+/// The Gateway that owns an object of Portico.
+fn owner(meta: &ObjectMeta) -> Option<OwnerGateway> {
     if meta.labels.as_ref()?.get(MANAGED_BY_LABEL).map(String::as_str) != Some(MANAGED_BY) {
         return None;
     }
@@ -86,16 +86,22 @@ fn owner(meta: &ObjectMeta) -> Option<Owner> {
         owner.controller == Some(true) && owner.kind == Kind::Gateway.name() && group == Some(Kind::Gateway.group())
     })?;
     let gateway = ObjectKey::new(meta.namespace.as_deref()?, &owner.name);
-    Some(Owner { gateway, uid: Arc::from(&*owner.uid) })
+    Some(OwnerGateway { gateway, uid: Arc::from(&*owner.uid) })
 }
 
-/// The Service that a Gateway needs. `ports` says where each port of it goes.
-pub(super) fn wanted(gateway: &ObjectKey, want: &Want, name: &str, shape: Shape, ports: &BTreeMap<u16, u16>) -> Value {
+/// The Service that a Gateway needs. `ports` holds the target of each port.
+pub(super) fn desired_service(
+    gateway: &ObjectKey,
+    want: &DesiredService,
+    name: &str,
+    shape: GatewayExposure,
+    ports: &BTreeMap<u16, u16>,
+) -> Value {
     let mut labels = want.labels.clone();
-    // After those of the user: they are what the Service is found by.
+    // Set after the user's labels: the Service is selected by them.
     labels.insert(MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned());
-    labels.insert(GATEWAY_NAME_LABEL.to_owned(), names::label(&gateway.name));
-    labels.insert(GATEWAY_CLASS_LABEL.to_owned(), names::label(&want.class));
+    labels.insert(GATEWAY_NAME_LABEL.to_owned(), names::label_value(&gateway.name));
+    labels.insert(GATEWAY_CLASS_LABEL.to_owned(), names::label_value(&want.class));
     let mut annotations = want.annotations.clone();
     annotations.insert(CONTROLLER_ANNOTATION.to_owned(), want.controller.clone());
     let metadata = json!({
@@ -104,7 +110,8 @@ pub(super) fn wanted(gateway: &ObjectKey, want: &Want, name: &str, shape: Shape,
         "labels": labels,
         "annotations": annotations,
         "ownerReferences": [{
-            // Collects the garbage. Without blockOwnerDeletion, which needs a permission and would delay deleting a Gateway.
+            // For garbage collection. Without blockOwnerDeletion, which needs a permission and would delay the deletion
+            // of a Gateway.
             "apiVersion": format!("{}/{}", Kind::Gateway.group(), Kind::Gateway.versions()[0]),
             "kind": Kind::Gateway.name(),
             "name": &*gateway.name,
@@ -113,8 +120,8 @@ pub(super) fn wanted(gateway: &ObjectKey, want: &Want, name: &str, shape: Shape,
         }],
     });
     let spec = match shape {
-        Shape::Headless => json!({"clusterIP": "None"}),
-        Shape::Exposed(kind) => {
+        GatewayExposure::Headless => json!({"clusterIP": "None"}),
+        GatewayExposure::Exposed(kind) => {
             let ports = ports.iter().map(|(port, target)| {
                 json!({"name": port_name(*port), "port": port, "protocol": "TCP", "targetPort": target})
             });
@@ -132,21 +139,21 @@ pub(super) fn wanted(gateway: &ObjectKey, want: &Want, name: &str, shape: Shape,
     json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
 }
 
-/// Ties a port of a Service to that of the same name in its EndpointSlices.
+/// The name that links a port of a Service to its EndpointSlices.
 pub(super) fn port_name(port: u16) -> String {
     format!("tcp-{port}")
 }
 
-/// Where clients find a Service. `nodes` are the addresses of the nodes that it has endpoints on.
-pub(super) fn addresses(known: &Known, kind: ServiceType, nodes: &[IpAddr]) -> Vec<String> {
+/// Where clients reach a Service. `nodes` are the addresses of the nodes that have endpoints of it.
+pub(super) fn addresses(known: &KnownService, kind: ServiceType, nodes: &[IpAddr]) -> Vec<String> {
     let mut addresses = match kind {
         ServiceType::LoadBalancer => known.ingress.clone(),
         ServiceType::NodePort => nodes.iter().map(IpAddr::to_string).collect(),
         ServiceType::ClusterIp => known.cluster_ips.clone(),
     };
-    addresses.truncate(MOST_ADDRESSES);
+    addresses.truncate(MAX_ADDRESSES);
     addresses
 }
 
-/// `status.addresses` of a Gateway holds no more.
-const MOST_ADDRESSES: usize = 16;
+/// The limit of `status.addresses` of a Gateway.
+const MAX_ADDRESSES: usize = 16;

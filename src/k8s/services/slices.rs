@@ -1,10 +1,10 @@
-//! Which Pods a Gateway's Service leads to. Each Pod writes its own EndpointSlices, since it alone knows which ports it
-//! has bound, and marks them when it leaves.
+//! The EndpointSlices of a Gateway's Service. Each Pod writes its own, because only the Pod knows which ports it has
+//! bound, and marks them as terminating before it stops.
 //!
-//! A Pod that died cannot do that, and its slices cannot be owned by it, since owners are in the namespace of what they
-//! own. So the replica that leads looks after them: it removes those of Pods that are gone, and marks those of Pods that
-//! are not ready. It never marks one as ready, and a Pod does so only while its own Pod object is: both judge by the same
-//! object, so that they do not write over each other.
+//! A dead Pod cannot do that, and cannot own its slices, because owners must be in the same namespace. So the leader
+//! deletes the slices of Pods that are gone, and marks those of Pods that are not ready. The leader never marks a slice
+//! as ready, and a Pod does so only while its own Pod object is ready: both use the same object, so they do not
+//! overwrite each other.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,22 +13,22 @@ use std::sync::Arc;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 
-use super::choice::{self, Bound};
-use super::plan::{Call, Services, Step, What};
-use super::pod::Pod;
-use super::service::{Known, port_name};
-use super::{Wants, applied, names};
+use super::plan::{ApiCall, PlanStep, ServicesByKey, StepTarget};
+use super::pod::ReplicaPod;
+use super::selection::{self, ListeningPorts};
+use super::service::{KnownService, port_name};
+use super::{DesiredServices, applied, names};
 use crate::api::names::{MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL};
 use crate::api::{Kind, ObjectKey};
 
-/// EndpointSlices of ours, by their keys.
-pub(super) type Slices = BTreeMap<ObjectKey, Arc<Slice>>;
-/// Pods of our namespace, by their keys.
-pub(super) type Pods = BTreeMap<ObjectKey, Arc<Pod>>;
+/// Portico's EndpointSlices.
+pub(super) type SlicesByKey = BTreeMap<ObjectKey, Arc<KnownSlice>>;
+/// The Pods of Portico's namespace.
+pub(super) type PodsByKey = BTreeMap<ObjectKey, Arc<ReplicaPod>>;
 
-/// What we read of an EndpointSlice of ours.
+/// The part of an EndpointSlice that is used.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Slice {
+pub(super) struct KnownSlice {
     pub(super) key: ObjectKey,
     pub(super) uid: String,
     pub(super) service: String,
@@ -36,131 +36,144 @@ pub(super) struct Slice {
     pod_namespace: String,
     pub(super) pod_uid: String,
     pub(super) ready: bool,
-    whole: Value,
+    object: Value,
 }
 
-impl Slice {
-    /// None if the slice is not one that a Pod of ours wrote.
-    pub(super) fn read(slice: &EndpointSlice) -> Option<Slice> {
+impl KnownSlice {
+    /// None if no Pod of Portico wrote the slice.
+    pub(super) fn read(slice: &EndpointSlice) -> Option<KnownSlice> {
         let meta = &slice.metadata;
         let labels = meta.labels.as_ref()?;
         let conditions = slice.endpoints.iter().flatten().filter_map(|endpoint| endpoint.conditions.as_ref());
-        Some(Slice {
+        Some(KnownSlice {
             key: ObjectKey::new(meta.namespace.as_deref()?, meta.name.as_deref()?),
             uid: meta.uid.clone()?,
             service: labels.get(SERVICE_NAME_LABEL)?.clone(),
             pod_namespace: labels.get(POD_NAMESPACE_LABEL)?.clone(),
             pod_uid: labels.get(POD_UID_LABEL)?.clone(),
             ready: conditions.into_iter().any(|conditions| conditions.ready != Some(false)),
-            whole: serde_json::to_value(slice).ok()?,
+            object: serde_json::to_value(slice).ok()?,
         })
     }
 }
 
-/// How long this process means to stay.
+/// The lifecycle of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stay {
+pub enum ReplicaLifecycle {
     Serving,
-    /// Still serving, but new clients should go elsewhere.
-    Leaving,
-    /// Not listening any more.
-    Gone,
+    /// Still serving, but new clients should connect elsewhere.
+    Draining,
+    /// No longer listening.
+    Stopped,
 }
 
-/// This process, as clients get to it.
+/// This process, as an endpoint.
 #[derive(Clone, Debug)]
-pub(super) struct Own<'a> {
-    pub(super) pod: &'a Pod,
-    pub(super) stay: Stay,
-    pub(super) bound: &'a Bound,
+pub(super) struct OwnEndpoint<'a> {
+    pub(super) pod: &'a ReplicaPod,
+    pub(super) lifecycle: ReplicaLifecycle,
+    pub(super) bound: &'a ListeningPorts,
 }
 
-/// What has to be done about the slices of this Pod.
-pub(super) fn of_this_pod(own: &Own<'_>, wants: &Wants, services: &Services, slices: &Slices) -> Vec<Step> {
+/// The steps for the slices of this Pod.
+pub(super) fn plan_own_slices(
+    own: &OwnEndpoint<'_>,
+    wants: &DesiredServices,
+    services: &ServicesByKey,
+    slices: &SlicesByKey,
+) -> Vec<PlanStep> {
     let mut wanted = BTreeMap::new();
-    for (gateway, chosen) in choice::of_gateways(wants, services, own.bound) {
-        if !chosen.serves() {
+    for (gateway, chosen) in selection::select_services(wants, services, own.bound) {
+        if !chosen.accepts_clients() {
             continue;
         }
         let service = chosen.service;
-        // Whoever else is served at that port must not get these clients.
+        // A port at which another Gateway is served must not receive these clients.
         let sent = chosen.ports.iter().filter(|(_, target)| own.bound.get(target) == Some(gateway));
         let ports: Vec<_> =
             sent.map(|(port, target)| json!({"name": port_name(*port), "port": target, "protocol": "TCP"})).collect();
-        if ports.is_empty() || own.stay == Stay::Gone || own.pod.over {
+        if ports.is_empty() || own.lifecycle == ReplicaLifecycle::Stopped || own.pod.finished {
             continue;
         }
         for ip in &own.pod.ips {
-            let name = name(&service.key.name, own.pod, *ip);
-            let object = wanted_slice(service, &name, own.pod, *ip, &json!(ports), conditions(own.pod, own.stay));
+            let name = slice_name(&service.key.name, own.pod, *ip);
+            let object = desired_slice(service, &name, own.pod, *ip, &json!(ports), conditions(own.pod, own.lifecycle));
             wanted.insert(ObjectKey::new(&service.key.namespace, &name), (service, object));
         }
     }
     let in_vain = slices.values().filter(|slice| slice.pod_uid == own.pod.uid && !wanted.contains_key(&slice.key));
-    let mut steps: Vec<Step> = in_vain.map(|slice| delete(slice, services)).collect();
+    let mut steps: Vec<PlanStep> = in_vain.map(|slice| delete(slice, services)).collect();
     for (key, (service, mut object)) in wanted {
         let known = slices.get(&key);
-        if known.is_some_and(|known| applied::is_applied(&object, &known.whole, MANAGED_BY)) {
+        if known.is_some_and(|known| applied::is_applied(&object, &known.object, MANAGED_BY)) {
             continue;
         }
         if let Some(known) = known {
             object["metadata"]["uid"] = json!(known.uid);
         }
-        steps.push(step(key, Some(service), Call::Apply(object)));
+        steps.push(step(key, Some(service), ApiCall::Apply(object)));
     }
     steps
 }
 
-/// What the leader has to do about the slices of Pods in its namespace that cannot do so themselves.
-pub(super) fn of_other_pods(
+/// The steps of the leader for the slices of other Pods in its namespace.
+pub(super) fn plan_other_slices(
     namespace: &str,
     own: &str,
-    pods: &Pods,
-    services: &Services,
-    slices: &Slices,
-) -> Vec<Step> {
-    let by_uid: BTreeMap<&str, &Pod> = pods.values().map(|pod| (&*pod.uid, &**pod)).collect();
+    pods: &PodsByKey,
+    services: &ServicesByKey,
+    slices: &SlicesByKey,
+) -> Vec<PlanStep> {
+    let by_uid: BTreeMap<&str, &ReplicaPod> = pods.values().map(|pod| (&*pod.uid, &**pod)).collect();
     let others = slices.values().filter(|slice| slice.pod_namespace == namespace && slice.pod_uid != own);
     let steps = others.filter_map(|slice| match by_uid.get(&*slice.pod_uid) {
-        Some(pod) if pod.over => Some(delete(slice, services)),
+        Some(pod) if pod.finished => Some(delete(slice, services)),
         None => Some(delete(slice, services)),
-        Some(pod) if slice.ready && !pod.answers() => {
+        Some(pod) if slice.ready && !pod.is_available() => {
             let service = services.get(&ObjectKey::new(&slice.key.namespace, &slice.service))?;
-            let address = slice.whole["endpoints"][0]["addresses"][0].as_str()?.parse().ok()?;
-            let ports = &slice.whole["ports"];
-            let conditions = conditions(pod, Stay::Serving);
-            let mut object = wanted_slice(service, &slice.key.name, pod, address, ports, conditions);
+            let address = slice.object["endpoints"][0]["addresses"][0].as_str()?.parse().ok()?;
+            let ports = &slice.object["ports"];
+            let conditions = conditions(pod, ReplicaLifecycle::Serving);
+            let mut object = desired_slice(service, &slice.key.name, pod, address, ports, conditions);
             object["metadata"]["uid"] = json!(slice.uid);
-            Some(step(slice.key.clone(), Some(service), Call::Apply(object)))
+            Some(step(slice.key.clone(), Some(service), ApiCall::Apply(object)))
         }
         Some(_) => None,
     });
     steps.collect()
 }
 
-fn delete(slice: &Slice, services: &Services) -> Step {
+fn delete(slice: &KnownSlice, services: &ServicesByKey) -> PlanStep {
     let service = services.get(&ObjectKey::new(&slice.key.namespace, &slice.service));
-    step(slice.key.clone(), service.map(|service| &**service), Call::Delete { uid: slice.uid.clone() })
+    step(slice.key.clone(), service.map(|service| &**service), ApiCall::Delete { uid: slice.uid.clone() })
 }
 
-fn step(key: ObjectKey, service: Option<&Known>, call: Call) -> Step {
-    Step { what: What::Slice, gateway: service.map(|service| service.owner.gateway.clone()), key, call }
+fn step(key: ObjectKey, service: Option<&KnownService>, call: ApiCall) -> PlanStep {
+    PlanStep { target: StepTarget::Slice, gateway: service.map(|service| service.owner.gateway.clone()), key, call }
 }
 
-fn conditions(pod: &Pod, stay: Stay) -> Value {
+fn conditions(pod: &ReplicaPod, stay: ReplicaLifecycle) -> Value {
     json!({
-        "ready": pod.answers() && stay == Stay::Serving,
+        "ready": pod.is_available() && stay == ReplicaLifecycle::Serving,
         "serving": pod.ready,
-        "terminating": pod.leaving || stay != Stay::Serving,
+        "terminating": pod.terminating || stay != ReplicaLifecycle::Serving,
     })
 }
 
-fn name(service: &str, pod: &Pod, ip: IpAddr) -> String {
-    // A hash, since the name of the Pod may take up all the room; every address is one slice, since a slice has one family.
+fn slice_name(service: &str, pod: &ReplicaPod, ip: IpAddr) -> String {
+    // A hash, because the Pod's name may use the whole length. One slice for each address, because a slice has a single
+    // address family.
     format!("{service}-{:016x}", names::hash(&format!("{}/{ip}", pod.uid)))
 }
 
-fn wanted_slice(service: &Known, name: &str, pod: &Pod, ip: IpAddr, ports: &Value, conditions: Value) -> Value {
+fn desired_slice(
+    service: &KnownService,
+    name: &str,
+    pod: &ReplicaPod,
+    ip: IpAddr,
+    ports: &Value,
+    conditions: Value,
+) -> Value {
     let mut endpoint = json!({
         "addresses": [ip],
         "conditions": conditions,
@@ -178,7 +191,7 @@ fn wanted_slice(service: &Known, name: &str, pod: &Pod, ip: IpAddr, ports: &Valu
             "labels": {
                 MANAGED_BY_LABEL: MANAGED_BY,
                 SERVICE_NAME_LABEL: &*service.key.name,
-                // Tells the controllers of the cluster that these are none of theirs.
+                // Keeps the cluster's EndpointSlice controllers from managing these slices.
                 "endpointslice.kubernetes.io/managed-by": "portico.dev",
                 POD_NAMESPACE_LABEL: &*pod.key.namespace,
                 POD_UID_LABEL: pod.uid,
@@ -193,7 +206,7 @@ fn wanted_slice(service: &Known, name: &str, pod: &Pod, ip: IpAddr, ports: &Valu
     })
 }
 
-/// Labels that say which Pod wrote a slice.
+/// Labels with the Pod that wrote a slice.
 const POD_NAMESPACE_LABEL: &str = "portico.dev/pod-namespace";
 const POD_UID_LABEL: &str = "portico.dev/pod-uid";
 
@@ -202,38 +215,44 @@ mod tests {
     use super::*;
     use crate::api::core::ServiceType;
     use crate::k8s::services::service;
-    use crate::k8s::services::{Shape, Want};
+    use crate::k8s::services::{DesiredService, GatewayExposure};
 
-    const NOBODY: &str = "nobody";
+    const NO_POD: &str = "none";
 
-    fn pod(uid: &str, ready: bool) -> Pod {
-        Pod {
+    fn pod(uid: &str, ready: bool) -> ReplicaPod {
+        ReplicaPod {
             key: ObjectKey::new("portico-system", &format!("portico-{uid}")),
             uid: uid.to_owned(),
             ips: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
             host_ips: Vec::new(),
             node: Some("n".to_owned()),
             ready,
-            leaving: false,
-            over: false,
+            terminating: false,
+            finished: false,
         }
     }
 
     /// A Gateway `web` with ports 80 and 443, which its Service sends to 10080 and 10443.
-    fn world() -> (Wants, Services) {
+    fn wants_and_services() -> (DesiredServices, ServicesByKey) {
         let gateway = ObjectKey::new("ns", "web");
-        let want = Want { uid: Arc::from("g"), ports: [80, 443].into(), ..Want::default() };
+        let want = DesiredService { uid: Arc::from("g"), ports: [80, 443].into(), ..DesiredService::default() };
         let ports = BTreeMap::from([(80, 10080), (443, 10443)]);
-        let mut object = service::wanted(&gateway, &want, "web-c", Shape::Exposed(ServiceType::LoadBalancer), &ports);
+        let mut object = service::desired_service(
+            &gateway,
+            &want,
+            "web-c",
+            GatewayExposure::Exposed(ServiceType::LoadBalancer),
+            &ports,
+        );
         object["metadata"]["uid"] = json!("s");
         object["metadata"]["resourceVersion"] = json!("1");
-        let known = Known::read(&serde_json::from_value(object).unwrap()).unwrap();
-        let wants = Wants { gateways: BTreeMap::from([(gateway, want)]), foreign: BTreeMap::new() };
+        let known = KnownService::read(&serde_json::from_value(object).unwrap()).unwrap();
+        let wants = DesiredServices { gateways: BTreeMap::from([(gateway, want)]), foreign: BTreeMap::new() };
         (wants, BTreeMap::from([(known.key.clone(), Arc::new(known))]))
     }
 
-    /// Takes steps until there are none, and says which.
-    fn settle(slices: &mut Slices, plan: impl Fn(&Slices) -> Vec<Step>) -> Vec<String> {
+    /// Takes steps until none is left, and returns them.
+    fn settle(slices: &mut SlicesByKey, plan: impl Fn(&SlicesByKey) -> Vec<PlanStep>) -> Vec<String> {
         let mut taken = Vec::new();
         loop {
             let steps = plan(slices);
@@ -244,7 +263,7 @@ mod tests {
             for step in steps {
                 assert_eq!(step.gateway, Some(ObjectKey::new("ns", "web")));
                 match step.call {
-                    Call::Apply(object) => {
+                    ApiCall::Apply(object) => {
                         let known = slices.get(&step.key);
                         assert_eq!(object["metadata"]["uid"].as_str(), known.map(|known| &*known.uid));
                         let endpoint = &object["endpoints"][0];
@@ -261,20 +280,20 @@ mod tests {
                         ));
                         slices.insert(step.key.clone(), Arc::new(applied(object)));
                     }
-                    Call::Delete { uid } => {
+                    ApiCall::Delete { uid } => {
                         let gone = slices.remove(&step.key).unwrap();
                         assert_eq!(gone.uid, uid);
-                        taken.push(format!("delete {}", gone.whole["endpoints"][0]["addresses"][0].as_str().unwrap()));
+                        taken.push(format!("delete {}", gone.object["endpoints"][0]["addresses"][0].as_str().unwrap()));
                     }
                     other => panic!("{other:?}"),
                 }
             }
-            assert!(taken.len() < 10, "it does not come to rest: {taken:?}");
+            assert!(taken.len() < 10, "the plan does not converge: {taken:?}");
         }
     }
 
-    /// As the API server shows it afterwards.
-    fn applied(mut object: Value) -> Slice {
+    /// As the API server returns it afterwards.
+    fn applied(mut object: Value) -> KnownSlice {
         let fields = |value: &Value| -> Value {
             value
                 .as_object()
@@ -285,48 +304,61 @@ mod tests {
                 .into()
         };
         let owned = json!({
-            "f:metadata": {"f:labels": fields(&object["metadata"]["labels"]), "f:ownerReferences": {"k:{\"uid\":\"s\"}": {}}},
+            "f:metadata": {
+                "f:labels": fields(&object["metadata"]["labels"]),
+                "f:ownerReferences": {"k:{\"uid\":\"s\"}": {}},
+            },
             "f:addressType": {}, "f:endpoints": {}, "f:ports": {},
         });
         object["metadata"]["managedFields"] = json!([{"manager": "portico", "operation": "Apply", "fieldsV1": owned}]);
         object["metadata"]["uid"] = json!(format!("uid of {}", object["metadata"]["name"]));
-        Slice::read(&serde_json::from_value(object).unwrap()).unwrap()
+        KnownSlice::read(&serde_json::from_value(object).unwrap()).unwrap()
     }
 
-    fn own(pod: &Pod, stay: Stay, bound: &[u16], slices: &mut Slices) -> Vec<String> {
-        let (wants, services) = world();
+    fn own(pod: &ReplicaPod, stay: ReplicaLifecycle, bound: &[u16], slices: &mut SlicesByKey) -> Vec<String> {
+        let (wants, services) = wants_and_services();
         let bound = bound.iter().map(|port| (*port, ObjectKey::new("ns", "web"))).collect();
-        settle(slices, |slices| of_this_pod(&Own { pod, stay, bound: &bound }, &wants, &services, slices))
+        settle(slices, |slices| {
+            plan_own_slices(&OwnEndpoint { pod, lifecycle: stay, bound: &bound }, &wants, &services, slices)
+        })
     }
 
     #[test]
-    fn a_pod_joins_with_the_ports_that_it_has_bound_and_leaves_before_it_goes() {
-        let mut slices = Slices::new();
+    fn pods_join_with_bound_ports_and_drain_before_they_stop() {
+        let mut slices = SlicesByKey::new();
         let mut this = pod("a", false);
-        assert_eq!(own(&this, Stay::Serving, &[], &mut slices), [""; 0]);
-        assert_eq!(own(&this, Stay::Serving, &[10080], &mut slices), ["10.0.0.1 10080: ", "fd00::1 10080: "]);
+        assert_eq!(own(&this, ReplicaLifecycle::Serving, &[], &mut slices), [""; 0]);
+        assert_eq!(
+            own(&this, ReplicaLifecycle::Serving, &[10080], &mut slices),
+            ["10.0.0.1 10080: ", "fd00::1 10080: "]
+        );
         this.ready = true;
         let joined = ["10.0.0.1 10080: ready serving", "fd00::1 10080: ready serving"];
-        assert_eq!(own(&this, Stay::Serving, &[10080, 22], &mut slices), joined);
-        assert_eq!(own(&this, Stay::Serving, &[10080], &mut slices), [""; 0], "nothing is written twice");
+        assert_eq!(own(&this, ReplicaLifecycle::Serving, &[10080, 22], &mut slices), joined);
+        assert_eq!(own(&this, ReplicaLifecycle::Serving, &[10080], &mut slices), [""; 0], "nothing is written twice");
         let both = ["10.0.0.1 10080 10443: ready serving", "fd00::1 10080 10443: ready serving"];
-        assert_eq!(own(&this, Stay::Serving, &[10080, 10443], &mut slices), both);
+        assert_eq!(own(&this, ReplicaLifecycle::Serving, &[10080, 10443], &mut slices), both);
         let leaving = ["10.0.0.1 10080: serving terminating", "fd00::1 10080: serving terminating"];
-        assert_eq!(own(&this, Stay::Leaving, &[10080], &mut slices), leaving);
-        assert_eq!(own(&this, Stay::Gone, &[10080], &mut slices), ["delete 10.0.0.1", "delete fd00::1"]);
+        assert_eq!(own(&this, ReplicaLifecycle::Draining, &[10080], &mut slices), leaving);
+        assert_eq!(own(&this, ReplicaLifecycle::Stopped, &[10080], &mut slices), ["delete 10.0.0.1", "delete fd00::1"]);
     }
 
     #[test]
-    fn clients_of_a_gateway_are_not_sent_to_a_port_that_another_is_served_at() {
-        let (wants, services) = world();
-        let bound = Bound::from([(10080, ObjectKey::new("other", "web")), (10443, ObjectKey::new("ns", "web"))]);
+    fn ports_bound_for_another_gateway_are_left_out() {
+        let (wants, services) = wants_and_services();
+        let bound =
+            ListeningPorts::from([(10080, ObjectKey::new("other", "web")), (10443, ObjectKey::new("ns", "web"))]);
         let this = pod("a", true);
-        let steps =
-            of_this_pod(&Own { pod: &this, stay: Stay::Serving, bound: &bound }, &wants, &services, &Slices::new());
+        let steps = plan_own_slices(
+            &OwnEndpoint { pod: &this, lifecycle: ReplicaLifecycle::Serving, bound: &bound },
+            &wants,
+            &services,
+            &SlicesByKey::new(),
+        );
         let ports: Vec<_> = steps
             .iter()
             .map(|step| match &step.call {
-                Call::Apply(object) => object["ports"].to_string(),
+                ApiCall::Apply(object) => object["ports"].to_string(),
                 other => panic!("{other:?}"),
             })
             .collect();
@@ -334,10 +366,10 @@ mod tests {
     }
 
     #[test]
-    fn each_slice_belongs_to_its_service_and_names_its_pod() {
-        let mut slices = Slices::new();
-        own(&pod("a", true), Stay::Serving, &[10080], &mut slices);
-        let slice = &slices.values().find(|slice| slice.whole["addressType"] == "IPv6").unwrap().whole;
+    fn slices_name_their_service_and_pod() {
+        let mut slices = SlicesByKey::new();
+        own(&pod("a", true), ReplicaLifecycle::Serving, &[10080], &mut slices);
+        let slice = &slices.values().find(|slice| slice.object["addressType"] == "IPv6").unwrap().object;
         let labels = &slice["metadata"]["labels"];
         assert_eq!(labels["kubernetes.io/service-name"], "web-c");
         assert_eq!(slice["metadata"]["ownerReferences"][0]["uid"], "s");
@@ -347,31 +379,38 @@ mod tests {
     }
 
     #[test]
-    fn the_leader_looks_after_the_slices_of_pods_that_cannot() {
-        let (wants, services) = world();
-        let mut slices = Slices::new();
+    fn the_leader_updates_slices_of_dead_pods() {
+        let (wants, services) = wants_and_services();
+        let mut slices = SlicesByKey::new();
         let mut other = pod("b", true);
         other.ips.truncate(1);
-        own(&other, Stay::Serving, &[10080], &mut slices);
-        let mut judge = |pods: &[&Pod], namespace: &str, own: &str| {
-            let pods: Pods = pods.iter().map(|&pod| (pod.key.clone(), Arc::new(pod.clone()))).collect();
-            settle(&mut slices, |slices| of_other_pods(namespace, own, &pods, &services, slices))
+        own(&other, ReplicaLifecycle::Serving, &[10080], &mut slices);
+        let mut lead = |pods: &[&ReplicaPod], namespace: &str, own: &str| {
+            let pods: PodsByKey = pods.iter().map(|&pod| (pod.key.clone(), Arc::new(pod.clone()))).collect();
+            settle(&mut slices, |slices| plan_other_slices(namespace, own, &pods, &services, slices))
         };
-        assert_eq!(judge(&[&other], "portico-system", NOBODY), [""; 0]);
-        assert_eq!(judge(&[], "elsewhere", NOBODY), [""; 0], "Pods of another Portico");
-        assert_eq!(judge(&[], "portico-system", "b"), [""; 0], "its own are not judged here");
-        let dead = Pod { ready: false, ..other.clone() };
-        assert_eq!(judge(&[&dead], "portico-system", NOBODY), ["10.0.0.1 10080: "]);
-        assert_eq!(judge(&[&other], "portico-system", NOBODY), [""; 0], "it says itself when it is ready again");
-        // Which it does; until its Pod is told to stop.
-        let bound = Bound::from([(10080, ObjectKey::new("ns", "web"))]);
-        let back = Own { pod: &other, stay: Stay::Serving, bound: &bound };
-        settle(&mut slices, |slices| of_this_pod(&back, &wants, &services, slices));
-        let mut judge = |pod: Option<&Pod>| {
-            let pods: Pods = pod.into_iter().map(|pod| (pod.key.clone(), Arc::new(pod.clone()))).collect();
-            settle(&mut slices, |slices| of_other_pods("portico-system", NOBODY, &pods, &services, slices))
+        assert_eq!(lead(&[&other], "portico-system", NO_POD), [""; 0]);
+        assert_eq!(lead(&[], "elsewhere", NO_POD), [""; 0], "Pods of another installation");
+        assert_eq!(lead(&[], "portico-system", "b"), [""; 0], "its own slices are not planned here");
+        let dead = ReplicaPod { ready: false, ..other.clone() };
+        assert_eq!(lead(&[&dead], "portico-system", NO_POD), ["10.0.0.1 10080: "]);
+        assert_eq!(lead(&[&other], "portico-system", NO_POD), [""; 0], "only the Pod itself marks its slices as ready");
+        // The Pod itself does, until it is terminated.
+        let bound = ListeningPorts::from([(10080, ObjectKey::new("ns", "web"))]);
+        let back = OwnEndpoint { pod: &other, lifecycle: ReplicaLifecycle::Serving, bound: &bound };
+        settle(&mut slices, |slices| plan_own_slices(&back, &wants, &services, slices));
+        let mut lead = |pod: Option<&ReplicaPod>| {
+            let pods: PodsByKey = pod.into_iter().map(|pod| (pod.key.clone(), Arc::new(pod.clone()))).collect();
+            settle(&mut slices, |slices| plan_other_slices("portico-system", NO_POD, &pods, &services, slices))
         };
-        assert_eq!(judge(Some(&Pod { leaving: true, ..other.clone() })), ["10.0.0.1 10080: serving terminating"]);
-        assert_eq!(judge(Some(&Pod { uid: "c".to_owned(), ..other })), ["delete 10.0.0.1"], "another Pod of that name");
+        assert_eq!(
+            lead(Some(&ReplicaPod { terminating: true, ..other.clone() })),
+            ["10.0.0.1 10080: serving terminating"]
+        );
+        assert_eq!(
+            lead(Some(&ReplicaPod { uid: "c".to_owned(), ..other })),
+            ["delete 10.0.0.1"],
+            "another Pod of that name"
+        );
     }
 }

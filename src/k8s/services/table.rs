@@ -1,4 +1,4 @@
-//! What a watch has seen: the objects of one kind, complete from the first list on.
+//! The observed objects of one kind, complete after the first list.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,24 +7,24 @@ use kube::runtime::watcher::Event;
 
 use crate::api::ObjectKey;
 
-/// Objects of one kind. Several watches may fill it, each with a namespace of its own.
+/// Objects of one kind. Several watches may fill it, each with its own namespace.
 #[derive(Debug)]
-pub(super) struct Table<T> {
+pub(super) struct ObservedObjects<T> {
     items: BTreeMap<ObjectKey, Arc<T>>,
     /// Watches that have not listed everything yet.
     unlisted: BTreeSet<usize>,
-    /// What each watch is listing right now.
+    /// Objects of the list that each watch is receiving.
     listing: BTreeMap<usize, BTreeMap<ObjectKey, Arc<T>>>,
-    /// Which watch knows an object.
+    /// The watch that reported an object.
     seen_by: BTreeMap<ObjectKey, usize>,
-    /// The highest version that each watch has told of, deletions included.
+    /// The highest version that each watch has reported, deletions included.
     newest: BTreeMap<usize, u64>,
 }
 
-impl<T: PartialEq> Table<T> {
-    /// To be filled by this many watches, with numbers from 0.
-    pub(super) fn of(watches: usize) -> Self {
-        Table {
+impl<T: PartialEq> ObservedObjects<T> {
+    /// Filled by this many watches, numbered from 0.
+    pub(super) fn new(watches: usize) -> Self {
+        ObservedObjects {
             items: BTreeMap::new(),
             unlisted: (0..watches).collect(),
             listing: BTreeMap::new(),
@@ -33,17 +33,17 @@ impl<T: PartialEq> Table<T> {
         }
     }
 
-    /// A watch has come to this version of anything.
-    pub(super) fn came_to(&mut self, watch: usize, version: &str) {
+    /// Records the version of an object that a watch has reported.
+    pub(super) fn record_version(&mut self, watch: usize, version: &str) {
         if let Ok(version) = version.parse::<u64>() {
             let newest = self.newest.entry(watch).or_default();
             *newest = version.max(*newest);
         }
     }
 
-    /// Whether a watch has told already of this version, or of what came after it. Versions that are not numbers, as those
-    /// of all API servers there are, are news.
-    pub(super) fn is_past(&self, watch: usize, version: &str) -> bool {
+    /// Whether a watch has reported this version or a later one. A version that is not a number, which no known API
+    /// server sends, counts as new.
+    pub(super) fn has_reached(&self, watch: usize, version: &str) -> bool {
         version.parse().is_ok_and(|version: u64| self.newest.get(&watch).is_some_and(|newest| version <= *newest))
     }
 
@@ -51,19 +51,18 @@ impl<T: PartialEq> Table<T> {
         &self.items
     }
 
-    /// Everything was listed once.
+    /// Whether everything was listed once.
     pub(super) fn is_complete(&self) -> bool {
         self.unlisted.is_empty()
     }
 
-    /// A watch cannot list, and others must not wait for it.
+    /// A watch may not list; the table is complete without it.
     pub(super) fn give_up(&mut self, watch: usize) -> bool {
         self.unlisted.remove(&watch)
     }
 
-    /// Takes an event over and says whether that changed anything. `read` gives the key and what is kept of an object, None
-    /// if that is nothing.
-    pub(super) fn take<K>(
+    /// Applies an event and returns whether anything changed. `read` returns what is kept of an object, or None.
+    pub(super) fn apply_event<K>(
         &mut self,
         watch: usize,
         event: Event<K>,
@@ -120,34 +119,34 @@ impl<T: PartialEq> Table<T> {
 mod tests {
     use super::*;
 
-    fn take(table: &mut Table<u8>, watch: usize, event: Event<(&str, u8)>) -> bool {
+    fn take(table: &mut ObservedObjects<u8>, watch: usize, event: Event<(&str, u8)>) -> bool {
         let key =
             |object: &(&str, u8)| object.0.split_once('/').map(|(namespace, name)| ObjectKey::new(namespace, name));
-        // Zero stands for an object that is not ours.
-        table.take(watch, event, key, |object| Some(object.1).filter(|value| *value > 0))
+        // Zero stands for an irrelevant object.
+        table.apply_event(watch, event, key, |object| Some(object.1).filter(|value| *value > 0))
     }
 
-    fn listed(table: &Table<u8>) -> Vec<String> {
+    fn listed(table: &ObservedObjects<u8>) -> Vec<String> {
         table.items().iter().map(|(key, value)| format!("{key}={value}")).collect()
     }
 
     #[test]
-    fn lists_replace_what_the_same_watch_saw_before() {
+    fn lists_replace_objects_of_the_same_watch() {
         use Event::{Apply, Delete, Init, InitApply, InitDone};
-        let mut table = Table::of(2);
+        let mut table = ObservedObjects::new(2);
         for event in [Init, InitApply(("a/x", 1)), InitApply(("a/y", 1)), InitApply(("a/foreign", 0))] {
-            assert!(!take(&mut table, 0, event), "nothing is seen of a list before it is whole");
+            assert!(!take(&mut table, 0, event), "an unfinished list changes nothing");
         }
         assert!(take(&mut table, 0, InitDone));
         assert!(!table.is_complete());
         assert!(!take(&mut table, 1, Init));
         assert!(!take(&mut table, 1, InitApply(("b/x", 1))));
         assert!(take(&mut table, 1, InitDone) && table.is_complete());
-        assert!(!take(&mut table, 1, Apply(("b/x", 1))), "the same again");
+        assert!(!take(&mut table, 1, Apply(("b/x", 1))), "nothing changed");
         assert!(take(&mut table, 1, Apply(("b/y", 2))));
         assert!(!take(&mut table, 0, Init));
         assert!(!take(&mut table, 0, InitApply(("a/y", 3))));
-        assert_eq!(listed(&table), ["a/x=1", "a/y=1", "b/x=1", "b/y=2"], "a list that begins takes nothing away");
+        assert_eq!(listed(&table), ["a/x=1", "a/y=1", "b/x=1", "b/y=2"], "a started list removes nothing");
         assert!(take(&mut table, 0, InitDone));
         assert_eq!(listed(&table), ["a/y=3", "b/x=1", "b/y=2"]);
         assert!(take(&mut table, 1, Delete(("b/x", 1))) && take(&mut table, 1, Apply(("b/y", 0))));
@@ -156,8 +155,8 @@ mod tests {
     }
 
     #[test]
-    fn a_watch_that_is_not_allowed_is_not_waited_for() {
-        let mut table: Table<u8> = Table::of(1);
+    fn forbidden_watches_are_not_waited_for() {
+        let mut table: ObservedObjects<u8> = ObservedObjects::new(1);
         assert!(table.give_up(0) && table.is_complete() && !table.give_up(0));
     }
 }

@@ -1,4 +1,4 @@
-//! Follows the objects of one kind for as long as somebody wants to know, whatever happens to the API server.
+//! Watches the objects of one kind until it is dropped, and retries after failures.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -10,49 +10,51 @@ use serde::de::DeserializeOwned;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use crate::k8s::health::Trouble;
+use crate::k8s::watch_health::WatchError;
 
-/// What a watch has to tell.
-pub(super) enum Seen<K> {
+/// What a watch reports.
+pub(super) enum WatchUpdate<K> {
     Event(Event<K>),
-    /// We may not see these objects.
+    /// These objects may not be read.
     Forbidden,
 }
 
 /// Never returns. `what` names the objects in messages.
-pub(super) async fn follow<K>(what: &str, api: Api<K>, config: watcher::Config, tell: impl Fn(Seen<K>))
+pub(super) async fn watch_objects<K>(what: &str, api: Api<K>, config: watcher::Config, report: impl Fn(WatchUpdate<K>))
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let mut wait = FIRST;
+    let mut wait = MIN_RETRY_DELAY;
     let mut failing = false;
     loop {
         let mut events = std::pin::pin!(watcher(api.clone(), config.clone()));
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => {
-                    // The beginning of a list proves nothing yet.
+                    // The start of a list does not show yet that the watch works.
                     if !matches!(event, Event::Init) {
-                        wait = FIRST;
+                        wait = MIN_RETRY_DELAY;
                         if std::mem::take(&mut failing) {
                             info!("Watching {what} again");
                         }
                     }
-                    tell(Seen::Event(event));
+                    report(WatchUpdate::Event(event));
                 }
                 Err(error) => {
-                    let trouble = Trouble::of(&error);
-                    if trouble.forbidden {
-                        tell(Seen::Forbidden);
+                    let watch_error = WatchError::from_watcher(&error);
+                    if watch_error.forbidden {
+                        report(WatchUpdate::Forbidden);
                     }
                     if !std::mem::replace(&mut failing, true) {
-                        let remedy = if trouble.forbidden { "grant list and watch to Portico's role; " } else { "" };
-                        warn!("Cannot watch {what}: {}; {remedy}it is tried again until it works", trouble.message);
+                        let remedy =
+                            if watch_error.forbidden { "grant list and watch to Portico's role; " } else { "" };
+                        warn!("Cannot watch {what}: {}; {remedy}Portico retries", watch_error.message);
                     }
-                    sleep(wait.max(trouble.retry_after)).await;
-                    wait = (wait * 2).min(LONGEST);
-                    // The watcher would ask for the version that is no more again, if that was said instead of an answer.
-                    if trouble.expired {
+                    sleep(wait.max(watch_error.retry_after)).await;
+                    wait = (wait * 2).min(MAX_RETRY_DELAY);
+                    // If the 410 came as the response instead of an event, the watcher would request the expired
+                    // version again.
+                    if watch_error.expired {
                         break;
                     }
                 }
@@ -61,5 +63,5 @@ where
     }
 }
 
-const FIRST: Duration = Duration::from_millis(200);
-const LONGEST: Duration = Duration::from_secs(5);
+const MIN_RETRY_DELAY: Duration = Duration::from_millis(200);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! The calls of the API server that write, each with what to say if it is refused.
+//! Write calls to the API server, and the error message of each failure.
 
 use std::time::Duration;
 
@@ -14,46 +14,52 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::applied::is_applied;
-use super::plan::{Call, Step, What};
-use super::service::Known;
-use super::world::Done;
-use super::{Trouble, chain};
+use super::observed_state::StepResult;
+use super::plan::{ApiCall, PlanStep, StepTarget};
+use super::service::KnownService;
+use super::{GatewayServiceError, error_chain};
 use crate::api::names::MANAGED_BY;
-use crate::k8s::failure::is_terminating;
+use crate::k8s::api_error::is_terminating;
 
 /// Takes one step.
-pub(super) async fn take(client: &Client, step: &Step) -> Result<Done, Trouble> {
-    if let Call::GiveUp(trouble) = &step.call {
-        return Err(trouble.clone());
+pub(super) async fn run_step(client: &Client, step: &PlanStep) -> Result<StepResult, GatewayServiceError> {
+    if let ApiCall::GiveUp(service_error) = &step.call {
+        return Err(service_error.clone());
     }
     let call = async {
-        match step.what {
-            What::Service => Ok(match call::<Service>(client, step, |there| Known::read(there).is_some()).await? {
-                Left::There(service) => Done::Service(service),
-                Left::Gone { uid } => Done::Gone { uid },
-            }),
-            What::Slice => Ok(match call::<EndpointSlice>(client, step, |_| true).await? {
-                Left::There(slice) => Done::Slice(slice),
-                Left::Gone { uid } => Done::Gone { uid },
+        match step.target {
+            StepTarget::Service => {
+                Ok(match call::<Service>(client, step, |there| KnownService::read(there).is_some()).await? {
+                    CallResult::Present(service) => StepResult::Service(service),
+                    CallResult::Gone { uid } => StepResult::Gone { uid },
+                })
+            }
+            StepTarget::Slice => Ok(match call::<EndpointSlice>(client, step, |_| true).await? {
+                CallResult::Present(slice) => StepResult::Slice(slice),
+                CallResult::Gone { uid } => StepResult::Gone { uid },
             }),
         }
     };
-    timeout(PATIENCE, call).await.map_err(|_| Trouble {
-        message: format!("the API server does not answer about {}", describe(step)),
-        remedy: "it is tried again by itself".to_owned(),
+    timeout(CALL_TIMEOUT, call).await.map_err(|_| GatewayServiceError {
+        message: format!("the API server does not respond to a request for {}", describe(step)),
+        remedy: "Portico retries".to_owned(),
     })?
 }
 
-/// What there is after a call.
-enum Left<K> {
-    There(Box<K>),
-    /// The one of this uid is no more; there may be another of its name.
+/// The state after a call.
+enum CallResult<K> {
+    Present(Box<K>),
+    /// The object of this uid is deleted; another of the same name may exist.
     Gone {
         uid: String,
     },
 }
 
-async fn call<K>(client: &Client, step: &Step, is_ours: impl Fn(&K) -> bool) -> Result<Left<K>, Trouble>
+async fn call<K>(
+    client: &Client,
+    step: &PlanStep,
+    is_own: impl Fn(&K) -> bool,
+) -> Result<CallResult<K>, GatewayServiceError>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
         + Clone
@@ -63,94 +69,104 @@ where
 {
     let api: Api<K> = Api::namespaced(client.clone(), &step.key.namespace);
     let name = &step.key.name;
-    let refused = |error: Error| refusal(step, &error);
+    let refused = |error: Error| call_error(step, &error);
     let object = match &step.call {
-        Call::Create(object) => {
+        ApiCall::Create(object) => {
             if let Some(there) = api.get_opt(name).await.map_err(refused)? {
-                // One of ours that the watch has not told of, and maybe never will.
-                return if is_ours(&there) { Ok(Left::There(Box::new(there))) } else { Err(foreign(step)) };
+                // Made by Portico, but the watch has not reported it, and maybe never will.
+                return if is_own(&there) {
+                    Ok(CallResult::Present(Box::new(there)))
+                } else {
+                    Err(foreign_object_error(step))
+                };
             }
             object
         }
-        Call::Apply(object) => object,
-        Call::Delete { uid } => {
+        ApiCall::Apply(object) => object,
+        ApiCall::Delete { uid } => {
             let this = Preconditions { uid: Some(uid.clone()), resource_version: None };
             return match api.delete(name, &DeleteParams::background().preconditions(this)).await {
-                // If something has to be done before it goes, it says when that began.
+                // An object with finalizers stays, with a deletion timestamp.
                 Ok(answer) => Ok(match answer.left().filter(|object| object.meta().deletion_timestamp.is_some()) {
-                    Some(going) => Left::There(Box::new(going)),
-                    None => Left::Gone { uid: uid.clone() },
+                    Some(going) => CallResult::Present(Box::new(going)),
+                    None => CallResult::Gone { uid: uid.clone() },
                 }),
-                // Gone before, or another one by now.
-                Err(Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(Left::Gone { uid: uid.clone() }),
+                // Already deleted, or replaced by another one.
+                Err(Error::Api(status)) if matches!(status.code, 404 | 409) => {
+                    Ok(CallResult::Gone { uid: uid.clone() })
+                }
                 Err(error) => Err(refused(error)),
             };
         }
-        Call::GiveUp(trouble) => return Err(trouble.clone()),
+        ApiCall::GiveUp(service_error) => return Err(service_error.clone()),
     };
-    // Whatever others set in our fields is set back; their own fields stay.
+    // Portico's fields are set back if others changed them; other fields stay.
     let params = PatchParams::apply(MANAGED_BY).force();
     let applied = match api.patch(name, &params, &Patch::Apply(object)).await {
         Ok(applied) => applied,
-        // It was to be this very one, and that is gone, or another has its name.
+        // The object to change is deleted, or another one has its name.
         Err(Error::Api(status)) if matches!(status.code, 404 | 409) && !object["metadata"]["uid"].is_null() => {
             let uid = object["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
-            // We may look at Services; a slice that is there after all is applied again.
-            let there = if step.what == What::Service { api.get_opt(name).await.map_err(refused)? } else { None };
+            // Services may be read; a slice that still exists is applied again.
+            let there =
+                if step.target == StepTarget::Service { api.get_opt(name).await.map_err(refused)? } else { None };
             return match there {
                 Some(there) if there.meta().uid.as_deref() == Some(&*uid) => Err(refused(Error::Api(status))),
-                Some(there) if is_ours(&there) => Ok(Left::There(Box::new(there))),
-                _ => Ok(Left::Gone { uid }),
+                Some(there) if is_own(&there) => Ok(CallResult::Present(Box::new(there))),
+                _ => Ok(CallResult::Gone { uid }),
             };
         }
         Err(error) => return Err(refused(error)),
     };
     debug!(object = describe(step), "Applied");
     let stays = serde_json::to_value(&applied).is_ok_and(|whole: Value| is_applied(object, &whole, MANAGED_BY));
-    if stays { Ok(Left::There(Box::new(applied))) } else { Err(overwritten(step)) }
+    if stays { Ok(CallResult::Present(Box::new(applied))) } else { Err(overwritten_error(step)) }
 }
 
-fn describe(step: &Step) -> String {
-    let kind = match step.what {
-        What::Service => "Service",
-        What::Slice => "EndpointSlice",
+fn describe(step: &PlanStep) -> String {
+    let kind = match step.target {
+        StepTarget::Service => "Service",
+        StepTarget::Slice => "EndpointSlice",
     };
     format!("{kind} {}", step.key)
 }
 
-fn foreign(step: &Step) -> Trouble {
-    Trouble {
-        message: format!("{} is not one of Portico's, so it is left alone", describe(step)),
-        remedy: "rename or delete it: the Gateway needs one of this name".to_owned(),
+fn foreign_object_error(step: &PlanStep) -> GatewayServiceError {
+    GatewayServiceError {
+        message: format!("{} was not created by Portico, so it is not changed", describe(step)),
+        remedy: "rename or delete it: Portico needs this name for the Gateway".to_owned(),
     }
 }
 
-/// Tried seldom from then on: otherwise we and whoever changes it would write without end.
-fn overwritten(step: &Step) -> Trouble {
-    Trouble {
-        message: format!("{} does not stay as it is written", describe(step)),
-        remedy: "see which admission webhook or controller changes it".to_owned(),
+/// Retried rarely: otherwise Portico and the other writer would overwrite each other forever.
+fn overwritten_error(step: &PlanStep) -> GatewayServiceError {
+    GatewayServiceError {
+        message: format!("{} is changed back after each write", describe(step)),
+        remedy: "find the admission webhook or controller that changes it".to_owned(),
     }
 }
 
-fn refusal(step: &Step, error: &Error) -> Trouble {
+fn call_error(step: &PlanStep, error: &Error) -> GatewayServiceError {
     let what = match step.call {
-        Call::Create(_) => "created",
-        Call::Apply(_) | Call::GiveUp(_) => "changed",
-        Call::Delete { .. } => "deleted",
+        ApiCall::Create(_) => "created",
+        ApiCall::Apply(_) | ApiCall::GiveUp(_) => "changed",
+        ApiCall::Delete { .. } => "deleted",
     };
     let remedy = match error {
-        Error::Api(status) if is_terminating(status) => "its namespace is being deleted, and it goes with it",
+        Error::Api(status) if is_terminating(status) => "nothing to do: its namespace is being deleted",
         Error::Api(status) if status.code == 403 => {
-            "grant the ServiceAccount what manifests/ lists, or see which admission policy refuses it"
+            "grant the ServiceAccount the permissions listed in manifests/, or check which admission policy rejects it"
         }
         Error::Api(status) if matches!(status.code, 400 | 422) => {
             "correct spec.infrastructure or spec.addresses of the Gateway"
         }
-        _ => "it is tried again by itself",
+        _ => "Portico retries",
     };
-    Trouble { message: format!("{} cannot be {what}: {}", describe(step), chain(error)), remedy: remedy.to_owned() }
+    GatewayServiceError {
+        message: format!("{} cannot be {what}: {}", describe(step), error_chain(error)),
+        remedy: remedy.to_owned(),
+    }
 }
 
-/// An API server that takes longer has other worries.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// An API server that takes longer is overloaded.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);

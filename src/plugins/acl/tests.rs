@@ -1,63 +1,63 @@
-//! Groups of consumers, of strangers, and of those for whom another plugin vouches.
+//! Tests with groups of consumers, of the anonymous consumer, and of an authentication plugin.
 
 use serde_json::{Value, json};
 
 use super::*;
-use crate::plugin::chain::{Base, Builder, Instance, Place, Protocols};
-use crate::plugin::consumers::Id;
-use crate::plugin::testing::{Visit, build, consumer, instance, names};
-use crate::plugin::{AnyKind, Chain, Consumer, Entry};
+use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder, PluginInstance, Protocols};
+use crate::plugin_api::consumers::EntityId;
+use crate::plugin_api::testing::{TestRequest, build, consumer, instance, names};
+use crate::plugin_api::{AnyPluginKind, Chain, Consumer, RegisteredKind};
 
-const KIND: Entry<Acl> = Entry::NEW;
+const KIND: RegisteredKind<Acl> = RegisteredKind::NEW;
 
-/// Stands for an authentication plugin.
-struct Says(Identity);
+/// Sets an identity in place of an authentication plugin.
+struct SetIdentity(Identity);
 
-impl Plugin for Says {
-    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> Outcome<'a> {
+impl Plugin for SetIdentity {
+    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         *cx.identity = self.0.clone();
-        Outcome::Next
+        AccessOutcome::Continue
     }
 }
 
 fn identity(consumer: Option<Arc<Consumer>>, with_credential: bool, groups: &[&str]) -> Identity {
     let groups = groups.iter().copied().map(Arc::from).collect();
-    Identity { consumer, credential: with_credential.then(|| Id::of("credential")), groups }
+    Identity { consumer, credential: with_credential.then(|| EntityId::from_text("credential")), groups }
 }
 
 fn chain(identity: Identity, config: &Value) -> Arc<Chain> {
-    let mut builder = Builder::default();
+    let mut builder = ChainBuilder::default();
     let plugin = build(&KIND, config).unwrap();
-    builder.add("acl", KIND.priority(), Place::Base(Base::Route), instance(&KIND, plugin));
-    let says = Instance {
-        plugin: Arc::new(Says(identity)),
+    builder.add("acl", KIND.priority(), AttachmentPoint::Base(BaseScope::Route), instance(&KIND, plugin));
+    let says = PluginInstance {
+        plugin: Arc::new(SetIdentity(identity)),
         phases: Phases::ACCESS,
         protocols: Protocols::ALL,
         scope: "".into(),
         object: "".into(),
-        configuration: 0,
+        configuration_hash: 0,
     };
-    builder.add("says", 1000, Place::Base(Base::Route), says);
+    builder.add("says", 1000, AttachmentPoint::Base(BaseScope::Route), says);
     builder.build(names()).unwrap()
 }
 
 /// Status, `X-Consumer-Groups` and `X-Authenticated-Groups`.
-type Then = (u16, Option<&'static str>, Option<&'static str>);
+type ExpectedResponse = (u16, Option<&'static str>, Option<&'static str>);
 
-const UNAUTHORIZED: Then = (401, None, None);
-const FORBIDDEN: Then = (403, None, None);
+const UNAUTHORIZED: ExpectedResponse = (401, None, None);
+const FORBIDDEN: ExpectedResponse = (403, None, None);
 
 // kong-compat §4.1
 #[tokio::test]
-async fn groups_decide() {
+async fn requests_are_allowed_or_denied_by_group() {
     let anna = || Some(consumer("anna", &["b", "a"]));
     let lone = || Some(consumer("lone", &[]));
     let allow = |groups: &[&str]| json!({"allow": groups});
     let deny = |groups: &[&str]| json!({"deny": groups});
     let always = json!({"allow": ["a"], "always_use_authenticated_groups": true});
-    let cases: [(&str, Identity, Value, Then); 19] = [
+    let cases: [(&str, Identity, Value, ExpectedResponse); 19] = [
         ("member", identity(anna(), true, &[]), allow(&["x", "a"]), (200, Some("b, a"), None)),
-        ("no member", identity(anna(), true, &[]), allow(&["x"]), FORBIDDEN),
+        ("not a member", identity(anna(), true, &[]), allow(&["x"]), FORBIDDEN),
         ("another case", identity(anna(), true, &[]), allow(&["A"]), FORBIDDEN),
         ("denied member", identity(anna(), true, &[]), deny(&["x", "a"]), FORBIDDEN),
         ("not denied", identity(anna(), true, &[]), deny(&["x"]), (200, Some("b, a"), None)),
@@ -67,25 +67,29 @@ async fn groups_decide() {
         ("anonymous, no groups, deny", identity(lone(), false, &[]), deny(&["a"]), (200, None, None)),
         ("anonymous member", identity(anna(), false, &[]), allow(&["a"]), (200, Some("b, a"), None)),
         ("anonymous, wrong group", identity(anna(), false, &[]), allow(&["x"]), FORBIDDEN),
-        ("nobody", identity(None, false, &[]), deny(&["a"]), UNAUTHORIZED),
-        ("credential, nobody", identity(None, true, &[]), deny(&["a"]), FORBIDDEN),
-        ("vouched for", identity(None, true, &["c", "a"]), allow(&["a"]), (200, None, Some("c, a"))),
-        ("vouched for, wrong group", identity(None, true, &["c"]), allow(&["a"]), FORBIDDEN),
-        ("anonymous, vouched for", identity(lone(), false, &["a"]), allow(&["a"]), (200, None, Some("a"))),
-        ("consumer's count first", identity(lone(), true, &["a"]), allow(&["a"]), FORBIDDEN),
-        ("unless told otherwise", identity(lone(), true, &["a"]), always.clone(), (200, None, Some("a"))),
-        ("and there are any", identity(anna(), true, &[]), always, (200, Some("b, a"), None)),
+        ("no consumer", identity(None, false, &[]), deny(&["a"]), UNAUTHORIZED),
+        ("credential without consumer", identity(None, true, &[]), deny(&["a"]), FORBIDDEN),
+        ("authenticated group", identity(None, true, &["c", "a"]), allow(&["a"]), (200, None, Some("c, a"))),
+        ("wrong authenticated group", identity(None, true, &["c"]), allow(&["a"]), FORBIDDEN),
+        ("anonymous, authenticated group", identity(lone(), false, &["a"]), allow(&["a"]), (200, None, Some("a"))),
+        ("consumer's groups first", identity(lone(), true, &["a"]), allow(&["a"]), FORBIDDEN),
+        ("always authenticated groups", identity(lone(), true, &["a"]), always.clone(), (200, None, Some("a"))),
+        ("no authenticated groups", identity(anna(), true, &[]), always, (200, Some("b, a"), None)),
     ];
     for (name, identity, mut config, then) in cases {
         for hides in [false, true] {
             config["hide_groups_header"] = hides.into();
-            let visit = Visit::get("/").header("x-consumer-groups", "admin").header("x-authenticated-groups", "admin");
+            let visit =
+                TestRequest::get("/").header("x-consumer-groups", "admin").header("x-authenticated-groups", "admin");
             let visit = visit.header("x_consumer_groups", "admin").header("x_consumer_color", "red");
             let outcome = visit.run(&chain(identity.clone(), &config)).await;
-            assert_eq!((outcome.sent("x_consumer_groups"), outcome.sent("x_consumer_color")), (None, Some("red")));
-            let headers = |name| outcome.sent(name).filter(|_| outcome.reply.is_none());
+            assert_eq!(
+                (outcome.upstream_header("x_consumer_groups"), outcome.upstream_header("x_consumer_color")),
+                (None, Some("red"))
+            );
+            let headers = |name| outcome.upstream_header(name).filter(|_| outcome.reply.is_none());
             let found =
-                (outcome.answer.status.as_u16(), headers("x-consumer-groups"), headers("x-authenticated-groups"));
+                (outcome.response.status.as_u16(), headers("x-consumer-groups"), headers("x-authenticated-groups"));
             let expected = if hides { (then.0, None, None) } else { then };
             assert_eq!(found, expected, "{name}, hidden: {hides}");
             let message = match then.0 {
@@ -100,7 +104,7 @@ async fn groups_decide() {
 
 // kong-compat §4.1
 #[test]
-fn exactly_one_list_is_taken() {
+fn exactly_one_of_allow_and_deny_is_required() {
     let cases = [
         (json!({}), "config"),
         (json!({"allow": null, "deny": null}), "config"),
@@ -111,7 +115,7 @@ fn exactly_one_list_is_taken() {
         (json!({"whitelist": ["a"]}), "config.whitelist"),
     ];
     for (config, field) in cases {
-        let invalid = build(&KIND, &config).err().unwrap_or_else(|| panic!("{config} is taken"));
+        let invalid = build(&KIND, &config).err().unwrap_or_else(|| panic!("{config} was accepted"));
         assert_eq!(invalid.iter().map(|invalid| &*invalid.field).collect::<Vec<_>>(), [field], "{config}");
     }
 }

@@ -1,4 +1,4 @@
-//! Tells browsers which sites may read what is answered, and answers their preflight requests.
+//! `cors`: sets the CORS headers of responses and responds to preflight requests.
 //!
 //! ```yaml
 //! plugin: cors
@@ -18,39 +18,43 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::plugin::{AnswerCx, BuildCx, Invalid, Kind, Outcome, Phases, Plugin, Reply, ReplyBody, RequestCx, Scopes};
+use crate::plugin_api::{
+    AccessOutcome, BuildCx, Phases, Plugin, PluginDiagnostic, PluginKind, Reply, ReplyBody, RequestCx, ResponseCx,
+    Scopes,
+};
 
-use origin::{Asking, Origins, Verdict};
+use origin::{AllowOrigin, OriginRules, ParsedOrigin};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
-    /// Who may read answers; everybody if it is empty. An entry is `*`, an origin such as `https://shop.example:8443`, an
-    /// origin with `*.` before its host, which is every subdomain and not the host itself, or a regular expression: of the
-    /// whole host if there is no colon in it, else of the whole origin. A single origin is returned to everybody, whoever
-    /// asks. A host without a scheme matches nothing.
+    /// Origins that may read responses; if empty, all origins. An entry is `*`, an origin such as
+    /// `https://shop.example:8443`, an origin whose host begins with `*.`, which matches all subdomains but not the
+    /// domain itself, or a regular expression. A regular expression must match the whole host, or the whole origin if
+    /// it contains a colon. If the only entry is an origin, it is returned for every request without a comparison. A
+    /// host without a scheme matches nothing.
     origins: Vec<String>,
-    /// The request headers that a site may set; those that it asks for if it is empty.
+    /// Request headers that cross-origin requests may set; if empty, those in `Access-Control-Request-Headers`.
     headers: Vec<String>,
-    /// The answer's headers that a site may read, besides those that every site may.
+    /// Response headers that scripts may read, in addition to the CORS-safelisted ones.
     exposed_headers: Vec<String>,
-    /// The methods that a site may use.
-    methods: Vec<Verb>,
-    /// For how many seconds a browser may remember the answer to a preflight request.
+    /// Methods that cross-origin requests may use.
+    methods: Vec<CorsMethod>,
+    /// How many seconds a browser may cache the response to a preflight request.
     max_age: Option<i64>,
-    /// Whether a site may send cookies and the like along.
+    /// Allow credentials, such as cookies, in cross-origin requests.
     credentials: bool,
-    /// Whether public sites may reach this one in a private network, if their browser asks for that.
+    /// Allow requests from public sites to a private network, if the preflight request asks for it.
     private_network: bool,
-    /// Lets preflight requests go to the endpoint, and its answer back as it is.
+    /// Forward preflight requests to the endpoint and return its response unchanged.
     preflight_continue: bool,
-    /// Whether answers to requests without `Origin` have these headers too.
+    /// Also set the CORS headers on responses to requests without `Origin`.
     allow_origin_absent: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        use Verb::{Connect, Delete, Get, Head, Options, Patch, Post, Put, Trace};
+        use CorsMethod::{Connect, Delete, Get, Head, Options, Patch, Post, Put, Trace};
         Config {
             origins: Vec::new(),
             headers: Vec::new(),
@@ -67,7 +71,7 @@ impl Default for Config {
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
-enum Verb {
+enum CorsMethod {
     Get,
     Head,
     Put,
@@ -79,24 +83,24 @@ enum Verb {
     Connect,
 }
 
-impl Verb {
+impl CorsMethod {
     fn as_str(self) -> &'static str {
         match self {
-            Verb::Get => "GET",
-            Verb::Head => "HEAD",
-            Verb::Put => "PUT",
-            Verb::Patch => "PATCH",
-            Verb::Post => "POST",
-            Verb::Delete => "DELETE",
-            Verb::Options => "OPTIONS",
-            Verb::Trace => "TRACE",
-            Verb::Connect => "CONNECT",
+            CorsMethod::Get => "GET",
+            CorsMethod::Head => "HEAD",
+            CorsMethod::Put => "PUT",
+            CorsMethod::Patch => "PATCH",
+            CorsMethod::Post => "POST",
+            CorsMethod::Delete => "DELETE",
+            CorsMethod::Options => "OPTIONS",
+            CorsMethod::Trace => "TRACE",
+            CorsMethod::Connect => "CONNECT",
         }
     }
 }
 
-pub(crate) struct Cors {
-    origins: Origins,
+pub(crate) struct CorsPlugin {
+    origins: OriginRules,
     headers: Option<HeaderValue>,
     exposed: Option<HeaderValue>,
     methods: HeaderValue,
@@ -107,31 +111,31 @@ pub(crate) struct Cors {
     origin_may_be_absent: bool,
 }
 
-/// What a request says that its answer needs.
-enum Seen {
-    /// The endpoint's answer to a preflight request is its own affair, and ours is complete.
-    Nothing,
+/// What the response phase needs to know about the request.
+enum RequestOrigin {
+    /// A preflight request: the response of the endpoint stays unchanged, and a reply of this plugin is complete.
+    Preflight,
     Origin(HeaderValue),
 }
 
-impl Kind for Cors {
+impl PluginKind for CorsPlugin {
     const NAME: &'static str = "cors";
     const PRIORITY: i32 = 2000;
-    const PHASES: Phases = Phases::ACCESS_AND_ANSWER;
-    const GUARD: bool = false;
-    const SCOPES: Scopes = Scopes::FOR_EVERYBODY;
+    const PHASES: Phases = Phases::ACCESS_AND_RESPONSE;
+    const FAIL_CLOSED: bool = false;
+    const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
     type Config = Config;
-    type Plugin = Cors;
+    type Plugin = CorsPlugin;
 
-    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Invalid>> {
+    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
         let mut invalid = Vec::new();
-        let headers = joined("headers", &config.headers, &mut invalid);
-        let exposed = joined("exposed_headers", &config.exposed_headers, &mut invalid);
+        let headers = join_header_names("headers", &config.headers, &mut invalid);
+        let exposed = join_header_names("exposed_headers", &config.exposed_headers, &mut invalid);
         let methods: Vec<&str> = config.methods.iter().map(|verb| verb.as_str()).collect();
-        let methods = HeaderValue::try_from(methods.join(",")).expect("letters and commas are a header value");
-        let origins = Origins::parsed(&config.origins, cx).map_err(|wrong| invalid.extend(wrong)).ok();
+        let methods = HeaderValue::try_from(methods.join(",")).expect("letters and commas are valid in a header value");
+        let origins = OriginRules::parse(&config.origins, cx).map_err(|wrong| invalid.extend(wrong)).ok();
         match origins {
-            Some(origins) if invalid.is_empty() => Ok(Cors {
+            Some(origins) if invalid.is_empty() => Ok(CorsPlugin {
                 origins,
                 headers,
                 exposed,
@@ -147,43 +151,43 @@ impl Kind for Cors {
     }
 }
 
-impl Plugin for Cors {
-    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> Outcome<'a> {
+impl Plugin for CorsPlugin {
+    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         let asks = &cx.head.headers;
-        let Some(origin) = asks.get(ORIGIN) else { return Outcome::Next };
+        let Some(origin) = asks.get(ORIGIN) else { return AccessOutcome::Continue };
         if cx.head.method != Method::OPTIONS || !asks.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
-            let origin = Seen::Origin(origin.clone());
-            cx.keep(origin);
-            return Outcome::Next;
+            let origin = RequestOrigin::Origin(origin.clone());
+            cx.set_plugin_data(origin);
+            return AccessOutcome::Continue;
         }
         if self.preflight_continue {
-            cx.keep(Seen::Nothing);
-            return Outcome::Next;
+            cx.set_plugin_data(RequestOrigin::Preflight);
+            return AccessOutcome::Continue;
         }
         let reply = self.preflight(origin, asks);
-        cx.keep(Seen::Nothing);
-        Outcome::Reply(reply)
+        cx.set_plugin_data(RequestOrigin::Preflight);
+        AccessOutcome::Reply(reply)
     }
 
-    fn answer(&self, cx: &mut AnswerCx<'_>) {
-        let origin = match cx.kept::<Seen>() {
-            Some(Seen::Nothing) => return,
-            Some(Seen::Origin(origin)) => Some(origin.clone()),
+    fn response(&self, cx: &mut ResponseCx<'_>) {
+        let origin = match cx.plugin_data::<RequestOrigin>() {
+            Some(RequestOrigin::Preflight) => return,
+            Some(RequestOrigin::Origin(origin)) => Some(origin.clone()),
             None if self.origin_may_be_absent => None,
             None => return,
         };
-        self.say_who_may(origin.as_ref(), cx.headers);
+        self.set_origin_headers(origin.as_ref(), cx.headers);
         if let Some(exposed) = &self.exposed {
             cx.headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed.clone());
         }
     }
 }
 
-impl Cors {
+impl CorsPlugin {
     fn preflight(&self, origin: &HeaderValue, asks: &HeaderMap) -> Box<Reply> {
         let mut reply = Reply::new(StatusCode::OK, ReplyBody::Empty, "preflight");
         let headers = &mut reply.headers;
-        self.say_who_may(Some(origin), headers);
+        self.set_origin_headers(Some(origin), headers);
         if let Some(may) = self.headers.as_ref().or_else(|| asks.get(ACCESS_CONTROL_REQUEST_HEADERS)) {
             headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, may.clone());
         }
@@ -197,53 +201,53 @@ impl Cors {
         reply
     }
 
-    fn say_who_may(&self, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
-        let asking = origin.and_then(|origin| origin.to_str().ok()).and_then(Asking::parsed);
-        let verdict = self.origins.verdict(asking);
-        if !matches!(self.origins, Origins::Any) {
+    fn set_origin_headers(&self, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
+        let asking = origin.and_then(|origin| origin.to_str().ok()).and_then(ParsedOrigin::parse);
+        let verdict = self.origins.decide(asking);
+        if !matches!(self.origins, OriginRules::Any) {
             vary_by_origin(headers);
         }
         match &verdict {
-            Verdict::Any => _ = headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")),
-            // Both are ASCII without control characters: the entry was checked, the origin came in a header.
-            Verdict::This(origin) => match HeaderValue::from_str(origin) {
+            AllowOrigin::Any => _ = headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")),
+            // Always valid: configured origins are validated, and the other value comes from a header.
+            AllowOrigin::Exact(origin) => match HeaderValue::from_str(origin) {
                 Ok(origin) => _ = headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin),
                 Err(_) => _ = headers.remove(ACCESS_CONTROL_ALLOW_ORIGIN),
             },
-            Verdict::No => _ = headers.remove(ACCESS_CONTROL_ALLOW_ORIGIN),
+            AllowOrigin::Denied => _ = headers.remove(ACCESS_CONTROL_ALLOW_ORIGIN),
         }
         if !self.credentials {
             return;
         }
         match (verdict, origin) {
-            // Browsers take no `*` together with credentials.
-            (Verdict::Any, Some(origin)) => {
+            // Browsers do not accept `*` together with credentials.
+            (AllowOrigin::Any, Some(origin)) => {
                 headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
                 vary_by_origin(headers);
             }
-            (Verdict::Any, None) => return,
-            (Verdict::This(_) | Verdict::No, _) => {}
+            (AllowOrigin::Any, None) => return,
+            (AllowOrigin::Exact(_) | AllowOrigin::Denied, _) => {}
         }
         headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
     }
 }
 
-/// Adds to what the endpoint says, once.
+/// Adds `Origin` to `Vary`, unless it is already there.
 fn vary_by_origin(headers: &mut HeaderMap) {
-    let is_said = headers.get_all(VARY).iter().any(|vary| {
+    let is_present = headers.get_all(VARY).iter().any(|vary| {
         let mut names = vary.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
         names.any(|name| name.eq_ignore_ascii_case(b"origin") || name == b"*")
     });
-    if !is_said {
+    if !is_present {
         headers.append(VARY, HeaderValue::from_static("Origin"));
     }
 }
 
-fn joined(field: &str, names: &[String], invalid: &mut Vec<Invalid>) -> Option<HeaderValue> {
+fn join_header_names(field: &str, names: &[String], invalid: &mut Vec<PluginDiagnostic>) -> Option<HeaderValue> {
     for (at, name) in names.iter().enumerate() {
         if HeaderName::from_bytes(name.as_bytes()).is_err() {
-            let message = format!("{name:?} cannot be the name of a header");
-            invalid.push(Invalid::new(
+            let message = format!("{name:?} is not a valid header name");
+            invalid.push(PluginDiagnostic::new(
                 format!("{field}[{at}]"),
                 message,
                 "use letters, digits and `-`, or `*` for all",

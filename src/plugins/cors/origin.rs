@@ -1,150 +1,152 @@
-//! Which origins may read answers: entries of `origins` as Kong reads them, but for `https://*.shop.example`.
+//! Matching of origins with the entries of `origins`. Entries have Kong's syntax, except for `https://*.shop.example`.
 
 use regex::Regex;
 
-use crate::plugin::{BuildCx, Invalid, said_of_expression};
+use crate::plugin_api::{BuildCx, PluginDiagnostic, regex_error_message};
 
-/// What `Access-Control-Allow-Origin` says.
+/// The configured origins.
 #[derive(Debug)]
-pub(super) enum Origins {
-    /// `*`, to everybody.
+pub(super) enum OriginRules {
+    /// Returns `*`.
     Any,
-    /// This, to everybody: an answer that only one origin can use needs no comparison.
-    One(String),
-    /// The origin that asks, if an entry matches it.
-    Listed(Vec<Entry>),
+    /// Always returns this origin. Browsers reject it for other origins, so no comparison is needed.
+    Single(String),
+    /// Returns the origin of the request if an entry matches it.
+    Listed(Vec<OriginEntry>),
 }
 
 #[derive(Debug)]
-pub(super) enum Entry {
+pub(super) enum OriginEntry {
     Any,
-    /// `scheme://host[:port]`, or a bare host, which matches nothing.
+    /// `scheme://host[:port]`. A host without a scheme matches nothing.
     Literal(String),
     Subdomains(Subdomains),
-    /// Of the whole host.
+    /// Matches the whole host.
     Host(Regex),
-    /// Of the whole origin.
-    Whole(Regex),
+    /// Matches the whole origin.
+    Origin(Regex),
 }
 
 /// `https://*.shop.example`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Subdomains {
-    /// None if any will do.
+    /// `None` matches any scheme.
     scheme: Option<String>,
-    /// With the dot before it.
+    /// The domain with a leading dot.
     suffix: String,
-    port: Port,
+    port: PortRule,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Port {
+enum PortRule {
     Default,
     Any,
     Number(String),
 }
 
-/// An origin that asks, its port left out if it is that of the scheme.
+/// The parsed origin of a request. A default port is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Asking<'o> {
-    pub whole: &'o str,
+pub(super) struct ParsedOrigin<'o> {
+    pub text: &'o str,
     scheme: &'o str,
     host: &'o str,
     port: Option<&'o str>,
 }
 
-/// What an origin is answered.
+/// The value of `Access-Control-Allow-Origin` for a request.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict<'o> {
+pub(super) enum AllowOrigin<'o> {
     Any,
-    This(&'o str),
-    No,
+    Exact(&'o str),
+    Denied,
 }
 
-impl Origins {
-    pub(super) fn parsed(texts: &[String], cx: &BuildCx<'_>) -> Result<Self, Vec<Invalid>> {
+impl OriginRules {
+    pub(super) fn parse(texts: &[String], cx: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
         let (mut entries, mut invalid) = (Vec::new(), Vec::new());
         for (at, text) in texts.iter().enumerate() {
-            match Entry::parsed(text) {
+            match OriginEntry::parse(text) {
                 Ok(entry) => {
-                    if matches!(entry, Entry::Subdomains(_)) {
+                    if matches!(entry, OriginEntry::Subdomains(_)) {
                         cx.note(note(at, text));
                     }
                     entries.push(entry);
                 }
-                Err((message, remedy)) => invalid.push(Invalid::new(format!("origins[{at}]"), message, remedy)),
+                Err((message, remedy)) => {
+                    invalid.push(PluginDiagnostic::new(format!("origins[{at}]"), message, remedy))
+                }
             }
         }
         if !invalid.is_empty() {
             return Err(invalid);
         }
         Ok(match &*entries {
-            [] | [Entry::Any] => Origins::Any,
-            [Entry::Literal(literal)] => Origins::One(literal.clone()),
-            _ => Origins::Listed(entries),
+            [] | [OriginEntry::Any] => OriginRules::Any,
+            [OriginEntry::Literal(literal)] => OriginRules::Single(literal.clone()),
+            _ => OriginRules::Listed(entries),
         })
     }
 
-    /// `None` is a request that does not say where it comes from.
-    pub(super) fn verdict<'o>(&'o self, asking: Option<Asking<'o>>) -> Verdict<'o> {
+    /// `asking` is `None` for a request without a valid `Origin`.
+    pub(super) fn decide<'o>(&'o self, asking: Option<ParsedOrigin<'o>>) -> AllowOrigin<'o> {
         match self {
-            Origins::Any => Verdict::Any,
-            Origins::One(literal) => Verdict::This(literal),
-            Origins::Listed(entries) => {
-                let Some(asking) = asking else { return Verdict::No };
+            OriginRules::Any => AllowOrigin::Any,
+            OriginRules::Single(literal) => AllowOrigin::Exact(literal),
+            OriginRules::Listed(entries) => {
+                let Some(asking) = asking else { return AllowOrigin::Denied };
                 match entries.iter().find(|entry| entry.matches(&asking)) {
-                    Some(Entry::Any) => Verdict::Any,
-                    Some(_) => Verdict::This(asking.whole),
-                    None => Verdict::No,
+                    Some(OriginEntry::Any) => AllowOrigin::Any,
+                    Some(_) => AllowOrigin::Exact(asking.text),
+                    None => AllowOrigin::Denied,
                 }
             }
         }
     }
 }
 
-impl Entry {
-    fn parsed(text: &str) -> Result<Self, (String, &'static str)> {
+impl OriginEntry {
+    fn parse(text: &str) -> Result<Self, (String, &'static str)> {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".:/-".contains(&byte);
         if text == "*" {
-            return Ok(Entry::Any);
+            return Ok(OriginEntry::Any);
         }
         if text.is_empty() {
             return Err(("is empty".to_owned(), "write an origin, such as https://shop.example"));
         }
         if text.bytes().all(is_plain) {
-            let asking = Asking::parsed(text);
-            return Ok(Entry::Literal(asking.map_or(text, |asking| asking.whole).to_owned()));
+            let asking = ParsedOrigin::parse(text);
+            return Ok(OriginEntry::Literal(asking.map_or(text, |asking| asking.text).to_owned()));
         }
-        // As an expression, `//*.` would be slashes and any character: it means subdomains to whoever writes it.
+        // As a regular expression, `//*.` would match slashes and any character, which is never intended.
         if text.contains("://*.") || text.starts_with("*.") {
-            return Subdomains::parsed(text).map(Entry::Subdomains).ok_or_else(|| {
-                let message = format!("{text:?} is neither an origin with `*` for the subdomains nor an expression");
-                (message, "write https://*.shop.example, or an expression with `.*` where anything may stand")
+            return Subdomains::parse(text).map(OriginEntry::Subdomains).ok_or_else(|| {
+                let message = format!("{text:?} is not an origin with a leading `*.` in its host");
+                (message, "use https://*.shop.example, or a regular expression with `.*` as the wildcard")
             });
         }
         let anchored = format!("^(?:{text})$");
         let regex = Regex::new(&anchored).map_err(|error| {
             (
-                said_of_expression(&error),
+                regex_error_message(&error),
                 "write an origin, or a regular expression without look-around and backreferences",
             )
         })?;
-        Ok(if text.contains(':') { Entry::Whole(regex) } else { Entry::Host(regex) })
+        Ok(if text.contains(':') { OriginEntry::Origin(regex) } else { OriginEntry::Host(regex) })
     }
 
-    fn matches(&self, asking: &Asking<'_>) -> bool {
+    fn matches(&self, asking: &ParsedOrigin<'_>) -> bool {
         match self {
-            Entry::Any => true,
-            Entry::Literal(literal) => asking.whole == literal,
-            Entry::Subdomains(subdomains) => subdomains.include(asking),
-            Entry::Host(regex) => regex.is_match(asking.host),
-            Entry::Whole(regex) => regex.is_match(asking.whole),
+            OriginEntry::Any => true,
+            OriginEntry::Literal(literal) => asking.text == literal,
+            OriginEntry::Subdomains(subdomains) => subdomains.matches(asking),
+            OriginEntry::Host(regex) => regex.is_match(asking.host),
+            OriginEntry::Origin(regex) => regex.is_match(asking.text),
         }
     }
 }
 
 impl Subdomains {
-    fn parsed(text: &str) -> Option<Self> {
+    fn parse(text: &str) -> Option<Self> {
         let (scheme, rest) = match text.split_once("://") {
             Some(("*", rest)) => (None, rest),
             Some((scheme, rest)) => {
@@ -155,12 +157,12 @@ impl Subdomains {
         };
         let suffix = rest.strip_prefix('*')?;
         let (suffix, port) = match suffix.rsplit_once(':') {
-            None => (suffix, Port::Default),
-            Some((suffix, "*")) => (suffix, Port::Any),
+            None => (suffix, PortRule::Default),
+            Some((suffix, "*")) => (suffix, PortRule::Any),
             Some((suffix, port)) => {
                 let port = port.parse::<u16>().ok()?;
                 let is_default = scheme.and_then(default_port).is_some_and(|known| known == port.to_string());
-                (suffix, if is_default { Port::Default } else { Port::Number(port.to_string()) })
+                (suffix, if is_default { PortRule::Default } else { PortRule::Number(port.to_string()) })
             }
         };
         let is_label = |label: &str| {
@@ -171,11 +173,11 @@ impl Subdomains {
         is_name.then(|| Subdomains { scheme, suffix: suffix.to_ascii_lowercase(), port })
     }
 
-    fn include(&self, asking: &Asking<'_>) -> bool {
+    fn matches(&self, asking: &ParsedOrigin<'_>) -> bool {
         let port_fits = match &self.port {
-            Port::Default => asking.port.is_none(),
-            Port::Any => true,
-            Port::Number(number) => asking.port == Some(number),
+            PortRule::Default => asking.port.is_none(),
+            PortRule::Any => true,
+            PortRule::Number(number) => asking.port == Some(number),
         };
         let is_below = asking.host.len() > self.suffix.len()
             && asking.host.is_char_boundary(asking.host.len() - self.suffix.len())
@@ -185,9 +187,9 @@ impl Subdomains {
     }
 }
 
-impl<'o> Asking<'o> {
-    /// None of what is not `scheme://host[:port]`, such as `null`.
-    pub(super) fn parsed(origin: &'o str) -> Option<Self> {
+impl<'o> ParsedOrigin<'o> {
+    /// `None` if the origin is not `scheme://host[:port]`, for example `null`.
+    pub(super) fn parse(origin: &'o str) -> Option<Self> {
         let (scheme, authority) = origin.split_once("://")?;
         let is_authority = !authority.is_empty() && !authority.contains(['/', '?', '#', '@', '\\']);
         if scheme.is_empty() || !is_authority {
@@ -202,9 +204,9 @@ impl<'o> Asking<'o> {
         match port {
             Some(port) if default_port(scheme) == Some(port) => {
                 let whole = &origin[..origin.len() - port.len() - 1];
-                Some(Asking { whole, scheme, host, port: None })
+                Some(ParsedOrigin { text: whole, scheme, host, port: None })
             }
-            port => Some(Asking { whole: origin, scheme, host, port }),
+            port => Some(ParsedOrigin { text: origin, scheme, host, port }),
         }
     }
 }
@@ -217,9 +219,13 @@ fn default_port(scheme: &str) -> Option<&'static str> {
     }
 }
 
-fn note(at: usize, text: &str) -> Invalid {
+fn note(at: usize, text: &str) -> PluginDiagnostic {
     let message = format!(
-        "{text:?} admits the subdomains and nothing else; Kong reads it as a regular expression, which admits no subdomain"
+        "{text:?} allows only subdomains; Kong interprets it as a regular expression, which matches no subdomain"
     );
-    Invalid::new(format!("origins[{at}]"), message, "add the domain itself as an entry of its own if it is meant too")
+    PluginDiagnostic::new(
+        format!("origins[{at}]"),
+        message,
+        "add a separate entry for the domain itself if it is allowed, too",
+    )
 }

@@ -1,42 +1,43 @@
-//! What browsers are told, by configuration and origin.
+//! Tests of CORS headers by configuration and origin.
 
 use http::{Request, Response};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::plugin::Entry;
-use crate::plugin::testing::{self, Visit, build, chain};
+use crate::plugin_api::RegisteredKind;
+use crate::plugin_api::testing::{self, TestRequest, build, chain};
 
-const KIND: Entry<Cors> = Entry::NEW;
+const KIND: RegisteredKind<CorsPlugin> = RegisteredKind::NEW;
 
-/// `Access-Control-Allow-Origin` and `Vary` of an answer whose endpoint allows others.
+/// `Access-Control-Allow-Origin` and `Vary` of a response whose endpoint allows another origin.
 async fn allowed(config: &Value, origin: Option<&str>) -> (Option<String>, Option<String>) {
-    let visit = Visit::get("/");
+    let visit = TestRequest::get("/");
     let mut visit = match origin {
         Some(origin) => visit.header("origin", origin),
         None => visit,
     };
-    visit.endpoint = Response::builder().header("access-control-allow-origin", "https://endpoint").body(()).unwrap();
+    visit.upstream_response =
+        Response::builder().header("access-control-allow-origin", "https://endpoint").body(()).unwrap();
     let outcome = visit.run(&chain(&[(&KIND, config.clone())])).await;
-    let header = |name| outcome.header(name).map(str::to_owned);
+    let header = |name| outcome.response_header(name).map(str::to_owned);
     (header("access-control-allow-origin"), header("vary"))
 }
 
 // kong-compat §4.8
 // kong-compat §7.19
 #[tokio::test]
-async fn origins_decide_who_may() {
+async fn origins_are_matched_with_entries() {
     let vary = Some("Origin");
     let a = "https://a.example";
     for (origins, asking, allowed, varies) in [
         (json!([]), Some(a), Some("*"), None),
         (json!([]), None, Some("*"), None),
         (json!(["*"]), Some(a), Some("*"), None),
-        // The only one is returned whoever asks.
+        // A single origin is returned for every request.
         (json!(["https://b.example"]), Some(a), Some("https://b.example"), vary),
         (json!(["https://b.example"]), None, Some("https://b.example"), vary),
         (json!(["b.example"]), Some(a), Some("b.example"), vary),
-        // Of several the one that asks, without a port that says nothing.
+        // Of several origins, the one of the request is returned, without a default port.
         (json!([a, "https://b.example"]), Some(a), Some(a), vary),
         (json!([a, "https://b.example"]), Some("https://a.example:443"), Some(a), vary),
         (json!(["https://a.example:443", "https://b.example"]), Some(a), Some(a), vary),
@@ -46,9 +47,9 @@ async fn origins_decide_who_may() {
         (json!([a, "https://b.example"]), None, None, vary),
         (json!(["http://a.example:80", "*"]), Some("http://a.example"), Some("http://a.example"), vary),
         (json!(["https://c.example", "*"]), Some(a), Some("*"), vary),
-        // A bare host in a list matches nothing.
+        // A host without a scheme in a list matches nothing.
         (json!(["a.example", "b.example"]), Some(a), None, vary),
-        // An expression without a colon is about the host, one with a colon about all of it, and always about the whole.
+        // Expressions without a colon match the whole host, others the whole origin.
         (json!(["(a|b)\\.example"]), Some(a), Some(a), vary),
         (json!(["(a|b)\\.example"]), Some("http://b.example:81"), Some("http://b.example:81"), vary),
         (json!(["(a|b)\\.example"]), Some("https://a.example.evil"), None, vary),
@@ -66,7 +67,7 @@ async fn origins_decide_who_may() {
 // kong-compat §4.8
 // kong-compat §7.19
 #[tokio::test]
-async fn a_star_before_a_host_means_subdomains_and_nothing_else() {
+async fn wildcard_hosts_match_only_subdomains() {
     let alone = json!(["https://*.company.com"]);
     let listed = json!(["https://other.example", "https://*.company.com"]);
     let ported = json!(["https://*.company.com:8443"]);
@@ -105,7 +106,7 @@ async fn a_star_before_a_host_means_subdomains_and_nothing_else() {
 }
 
 #[test]
-fn what_a_star_means_is_said_once() {
+fn wildcard_hosts_get_one_note() {
     let config = json!({"origins": ["https://*.company.com", "https://a.example", "https://.*\\.example"]});
     let notes = testing::notes(&KIND, &config);
     assert_eq!(notes.len(), 1, "{notes:?}");
@@ -116,10 +117,10 @@ fn what_a_star_means_is_said_once() {
 
 // kong-compat §4.8
 #[tokio::test]
-async fn a_preflight_request_is_answered_here() {
+async fn preflight_requests_get_a_reply() {
     let listed = json!({
-        "origins": ["https://a.example", "https://b.example"], "headers": ["X-One", "X-Two"], "methods": ["GET", "POST"],
-        "max_age": 3600, "credentials": true, "private_network": true, "exposed_headers": ["X-Three"],
+        "origins": ["https://a.example", "https://b.example"], "headers": ["X-One", "X-Two"],
+        "methods": ["GET", "POST"], "max_age": 3600, "credentials": true, "private_network": true, "exposed_headers": ["X-Three"],
     });
     let every = "GET,HEAD,PUT,PATCH,POST,DELETE,OPTIONS,TRACE,CONNECT";
     for (config, asks, expected) in [
@@ -149,11 +150,11 @@ async fn a_preflight_request_is_answered_here() {
             request = request.header(format!("access-control-request-{name}"), value);
         }
         let outcome =
-            Visit::new(request.body(bytes::Bytes::new()).unwrap()).run(&chain(&[(&KIND, config.clone())])).await;
+            TestRequest::new(request.body(bytes::Bytes::new()).unwrap()).run(&chain(&[(&KIND, config.clone())])).await;
         let reply = outcome.reply.as_ref().unwrap();
         assert_eq!((reply.status, &reply.body), (StatusCode::OK, &ReplyBody::Empty), "{config}");
         let found =
-            outcome.answer.headers.iter().filter_map(|(name, value)| {
+            outcome.response.headers.iter().filter_map(|(name, value)| {
                 Some((name.as_str().strip_prefix("access-control-")?, value.to_str().ok()?))
             });
         let (mut found, mut expected) = (found.collect::<Vec<_>>(), expected);
@@ -165,7 +166,7 @@ async fn a_preflight_request_is_answered_here() {
 
 // kong-compat §4.8
 #[tokio::test]
-async fn what_is_no_preflight_request_goes_on() {
+async fn other_requests_are_forwarded() {
     let chain = chain(&[(&KIND, json!({"exposed_headers": ["X-Three", "X-Four"]}))]);
     for (method, headers) in [
         ("OPTIONS", vec![("origin", "https://a.example")]),
@@ -175,72 +176,73 @@ async fn what_is_no_preflight_request_goes_on() {
         let request = headers
             .iter()
             .fold(Request::builder().method(method), |request, (name, value)| request.header(*name, *value));
-        let outcome = Visit::new(request.body(bytes::Bytes::new()).unwrap()).run(&chain).await;
+        let outcome = TestRequest::new(request.body(bytes::Bytes::new()).unwrap()).run(&chain).await;
         assert!(outcome.reply.is_none(), "{method} {headers:?}");
-        assert_eq!(outcome.header("access-control-allow-origin"), Some("*"));
-        assert_eq!(outcome.header("access-control-expose-headers"), Some("X-Three,X-Four"));
-        assert_eq!(outcome.header("access-control-allow-methods"), None);
+        assert_eq!(outcome.response_header("access-control-allow-origin"), Some("*"));
+        assert_eq!(outcome.response_header("access-control-expose-headers"), Some("X-Three,X-Four"));
+        assert_eq!(outcome.response_header("access-control-allow-methods"), None);
     }
 }
 
 // kong-compat §4.8
 #[tokio::test]
-async fn a_preflight_request_that_goes_on_gets_the_endpoint_s_answer_as_it_is() {
+async fn forwarded_preflight_responses_are_unchanged() {
     let chain = chain(&[(&KIND, json!({"preflight_continue": true, "origins": ["https://b.example"]}))]);
     let request = Request::options("/").header("origin", "https://a.example");
     let request = request.header("access-control-request-method", "PUT").body(bytes::Bytes::new()).unwrap();
-    let mut visit = Visit::new(request);
-    visit.endpoint = Response::builder().header("access-control-allow-origin", "https://endpoint").body(()).unwrap();
+    let mut visit = TestRequest::new(request);
+    visit.upstream_response =
+        Response::builder().header("access-control-allow-origin", "https://endpoint").body(()).unwrap();
     let outcome = visit.run(&chain).await;
     assert!(outcome.reply.is_none());
-    assert_eq!(outcome.answer.headers.len(), 1, "{:?}", outcome.answer.headers);
-    assert_eq!(outcome.header("access-control-allow-origin"), Some("https://endpoint"));
+    assert_eq!(outcome.response.headers.len(), 1, "{:?}", outcome.response.headers);
+    assert_eq!(outcome.response_header("access-control-allow-origin"), Some("https://endpoint"));
 }
 
 // kong-compat §4.8
 #[tokio::test]
-async fn credentials_need_an_origin_by_name() {
+async fn credentials_replace_the_wildcard_by_the_origin() {
     for (origins, asking, allowed, credentials, vary) in [
         (json!([]), Some("https://a.example"), Some("https://a.example"), Some("true"), Some("Origin")),
         (json!(["*"]), Some("https://a.example"), Some("https://a.example"), Some("true"), Some("Origin")),
         (json!([]), None, Some("*"), None, None),
         (json!(["https://b.example"]), None, Some("https://b.example"), Some("true"), Some("Origin")),
     ] {
-        let visit = Visit::get("/");
+        let visit = TestRequest::get("/");
         let visit = match asking {
             Some(origin) => visit.header("origin", origin),
             None => visit,
         };
         let outcome = visit.run(&chain(&[(&KIND, json!({"origins": origins, "credentials": true}))])).await;
-        assert_eq!(outcome.header("access-control-allow-origin"), allowed, "{origins} {asking:?}");
-        assert_eq!(outcome.header("access-control-allow-credentials"), credentials, "{origins} {asking:?}");
-        assert_eq!(outcome.header("vary"), vary, "{origins} {asking:?}");
+        assert_eq!(outcome.response_header("access-control-allow-origin"), allowed, "{origins} {asking:?}");
+        assert_eq!(outcome.response_header("access-control-allow-credentials"), credentials, "{origins} {asking:?}");
+        assert_eq!(outcome.response_header("vary"), vary, "{origins} {asking:?}");
     }
 }
 
 // kong-compat §4.8
 #[tokio::test]
-async fn without_an_origin_nothing_is_said_if_so_told() {
+async fn allow_origin_absent_false_omits_headers_without_origin() {
     let chain = chain(&[(&KIND, json!({"allow_origin_absent": false, "exposed_headers": ["X"]}))]);
-    let outcome = Visit::get("/").run(&chain).await;
-    assert!(outcome.answer.headers.is_empty(), "{:?}", outcome.answer.headers);
-    let outcome = Visit::get("/").header("origin", "https://a.example").run(&chain).await;
-    assert_eq!(outcome.header("access-control-allow-origin"), Some("*"));
+    let outcome = TestRequest::get("/").run(&chain).await;
+    assert!(outcome.response.headers.is_empty(), "{:?}", outcome.response.headers);
+    let outcome = TestRequest::get("/").header("origin", "https://a.example").run(&chain).await;
+    assert_eq!(outcome.response_header("access-control-allow-origin"), Some("*"));
 }
 
 #[tokio::test]
-async fn what_the_endpoint_varies_by_stays() {
+async fn vary_of_the_endpoint_is_kept() {
     for (said, expected) in [("Accept", vec!["Accept", "Origin"]), ("accept, origin", vec!["accept, origin"])] {
-        let mut visit = Visit::get("/").header("origin", "https://a.example");
-        visit.endpoint = Response::builder().header("vary", said).body(()).unwrap();
+        let mut visit = TestRequest::get("/").header("origin", "https://a.example");
+        visit.upstream_response = Response::builder().header("vary", said).body(()).unwrap();
         let outcome = visit.run(&chain(&[(&KIND, json!({"origins": ["https://a.example"]}))])).await;
-        let vary: Vec<_> = outcome.answer.headers.get_all("vary").iter().collect();
+        let vary: Vec<_> = outcome.response.headers.get_all("vary").iter().collect();
         assert_eq!(vary, expected);
     }
 }
 
 #[test]
-fn what_cannot_be_meant_is_refused() {
+fn invalid_configurations_are_rejected() {
     for (config, field) in [
         (json!({"origins": ["*", "("]}), "config.origins[1]"),
         (json!({"origins": [""]}), "config.origins[0]"),
@@ -250,7 +252,7 @@ fn what_cannot_be_meant_is_refused() {
         (json!({"exposed_headers": ["X", "\n"]}), "config.exposed_headers[1]"),
         (json!({"methods": ["get"]}), "config.methods[0]"),
     ] {
-        let invalid = build(&KIND, &config).err().unwrap_or_else(|| panic!("{config} is taken"));
+        let invalid = build(&KIND, &config).err().unwrap_or_else(|| panic!("{config} was accepted"));
         assert_eq!(invalid[0].field, field, "{config}: {invalid:?}");
     }
 }

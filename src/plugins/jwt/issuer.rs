@@ -1,4 +1,4 @@
-//! Issuers that publish their keys: what is accepted of each, and which consumer it speaks of.
+//! Issuers that publish their keys: which of their tokens are accepted, and the mapping to consumers.
 
 use std::sync::Arc;
 
@@ -7,40 +7,40 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::key_set::{KeySet, Keys, Subscription};
-use super::token::Token;
-use super::verified::Subject;
-use crate::plugin::consumers::{Consumer, Directory, Id};
-use crate::plugin::jwk::PublishedKey;
-use crate::plugin::kind::{BuildCx, Invalid};
-use crate::plugin::signature::Algorithm;
+use super::key_set::{KeySet, KeySetSubscription, PublishedKeys};
+use super::token::UnverifiedToken;
+use super::token_cache::TokenSubject;
+use crate::plugin_api::consumers::{Consumer, ConsumerDirectory, EntityId};
+use crate::plugin_api::jwk::PublishedKey;
+use crate::plugin_api::kind::{BuildCx, PluginDiagnostic};
+use crate::plugin_api::signature::Algorithm;
 
-/// An issuer whose keys are fetched. Its tokens must not have expired, also if `claims_to_verify` does not say so.
+/// An issuer whose keys are fetched. Its tokens must not have expired, even if `claims_to_verify` does not list `exp`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct IssuerConfig {
-    /// What its tokens have in `iss`, to the letter. They are verified with its keys and no others.
+    /// The exact value of `iss` in its tokens. They are verified only with the keys of this issuer.
     issuer: String,
-    /// Where it publishes them, a JSON Web Key Set by `https` or `http`. Fetched every five minutes and when a token names a
-    /// key that is not known, at most every thirty seconds. While the issuer is down, the keys that are known stay in use.
+    /// `https` or `http` URL of its JSON Web Key Set. Fetched every five minutes, and when a token refers to an unknown
+    /// key, but then at most every thirty seconds. While the issuer is unavailable, the known keys remain in use.
     uri: String,
-    /// Tokens must be for one of these (`aud`). Without it they may be for anybody.
+    /// Accepted audiences: `aud` of a token must contain one of them. If empty, all audiences are accepted.
     #[serde(default)]
     audiences: Vec<String>,
-    /// How its tokens may be signed; without it in any of these ways.
+    /// Accepted signature algorithms. If empty, all of these are accepted.
     #[serde(default)]
     algorithms: Vec<AsymmetricAlgorithm>,
-    /// Id or username of the consumer that all of its tokens stand for.
+    /// Id or username of the consumer for all tokens of the issuer.
     consumer: Option<String>,
-    /// The claim that holds the username of the consumer, or else the custom id. `sub` if `consumer` is not set either.
+    /// The claim with the username or custom id of the consumer; if neither this nor `consumer` is set, `sub`.
     consumer_claim: Option<String>,
-    /// Whether a token for whom there is no consumer is accepted nevertheless. The endpoint is then told the subject only, as
+    /// Accept tokens without a matching consumer. The endpoint then gets only the subject, in
     /// `X-Credential-Identifier`.
     #[serde(default)]
     allow_without_consumer: bool,
 }
 
-/// How tokens of an issuer can be signed that publishes keys. HMAC is none: who could verify could sign.
+/// Signature algorithms of issuers that publish keys. HMAC is excluded, because its keys must not be published.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub(crate) enum AsymmetricAlgorithm {
@@ -80,62 +80,62 @@ pub(super) struct Issuer {
     pub(super) keys: Arc<KeySet>,
     audiences: Box<[Box<str>]>,
     algorithms: Box<[Algorithm]>,
-    mapping: Mapping,
+    mapping: ConsumerMapping,
     pub(super) allows_without_consumer: bool,
-    _subscription: Subscription,
+    _subscription: KeySetSubscription,
 }
 
-/// How a token leads to a consumer.
+/// How the consumer of a token is determined.
 #[derive(Debug)]
-enum Mapping {
-    /// By id or username.
+enum ConsumerMapping {
+    /// Always the consumer with this id or username.
     Always(Box<str>),
     ByClaim(Box<str>),
 }
 
-/// Keys that are tried with a token that names none.
-const MOST_TRIES: usize = 8;
+/// Limit of the keys that are tried for one token.
+const MAX_KEYS_TRIED: usize = 8;
 
-/// What the keys of an issuer say of a token.
-pub(super) enum Checked {
-    Genuine(Arc<PublishedKey>),
-    Forged,
-    /// Signed with a key that is not known, which may be a new one.
+/// The result of verifying a token with the keys of an issuer.
+pub(super) enum KeyCheck {
+    Verified(Arc<PublishedKey>),
+    InvalidSignature,
+    /// The token refers to an unknown key, which may be a new one.
     UnknownKey,
-    /// The issuer was never heard of.
+    /// The keys have never been fetched successfully.
     NoKeys,
 }
 
 impl Issuer {
-    /// `path` is where it stands in the configuration.
-    pub(super) fn new(config: IssuerConfig, path: &str, cx: &BuildCx<'_>) -> Result<Self, Vec<Invalid>> {
+    /// `path` is its path in the configuration.
+    pub(super) fn new(config: IssuerConfig, path: &str, cx: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
         let uri = check_uri(&config.uri);
         let host = uri.as_ref().ok().and_then(Uri::host);
         let mut invalid: Vec<_> =
-            host.and_then(|host| cx.unreachable(format!("{path}.uri"), host)).into_iter().collect();
+            host.and_then(|host| cx.check_host(format!("{path}.uri"), host)).into_iter().collect();
         let mut refuse = |field: &str, message: &str, remedy: &str| {
-            invalid.push(Invalid::new(format!("{path}.{field}"), message, remedy));
+            invalid.push(PluginDiagnostic::new(format!("{path}.{field}"), message, remedy));
         };
         if config.issuer.is_empty() {
-            refuse("issuer", "is empty", "write what its tokens have in `iss`");
+            refuse("issuer", "is empty", "set it to the value of `iss` in the tokens");
         }
         if let Err(wrong) = uri {
-            refuse("uri", wrong, "write where the keys are, for example https://issuer.example/keys");
+            refuse("uri", wrong, "use the URL of the key set, for example https://issuer.example/keys");
         }
         let mapping = match (config.consumer, config.consumer_claim) {
             (Some(_), Some(_)) => {
-                refuse("consumer_claim", "is set beside `consumer`", "set one of them");
+                refuse("consumer_claim", "cannot be combined with `consumer`", "set only one of them");
                 None
             }
-            (Some(consumer), None) => Some(("consumer", Mapping::Always(consumer.into()))),
+            (Some(consumer), None) => Some(("consumer", ConsumerMapping::Always(consumer.into()))),
             (None, claim) => {
-                Some(("consumer_claim", Mapping::ByClaim(claim.unwrap_or_else(|| "sub".to_owned()).into())))
+                Some(("consumer_claim", ConsumerMapping::ByClaim(claim.unwrap_or_else(|| "sub".to_owned()).into())))
             }
         };
-        if let Some((field, Mapping::Always(name) | Mapping::ByClaim(name))) = &mapping
+        if let Some((field, ConsumerMapping::Always(name) | ConsumerMapping::ByClaim(name))) = &mapping
             && name.is_empty()
         {
-            refuse(field, "is empty", "name a consumer, or a claim that does");
+            refuse(field, "is empty", "set `consumer` to a consumer, or `consumer_claim` to a claim");
         }
         let (Some((_, mapping)), []) = (mapping, &invalid[..]) else { return Err(invalid) };
         let algorithms: Box<[Algorithm]> = if config.algorithms.is_empty() {
@@ -159,84 +159,91 @@ impl Issuer {
         self.algorithms.contains(&algorithm)
     }
 
-    pub(super) fn check(&self, token: &Token<'_>) -> Checked {
+    pub(super) fn check(&self, token: &UnverifiedToken<'_>) -> KeyCheck {
         let keys = self.keys.current();
-        let Some(keys) = keys.as_ref() else { return Checked::NoKeys };
+        let Some(keys) = keys.as_ref() else { return KeyCheck::NoKeys };
         let Some(id) = token.key_id() else {
-            let fitting = keys.iter().filter(|key| key.of(token.algorithm).is_some()).take(MOST_TRIES);
-            return verify(token, fitting).map_or(Checked::Forged, Checked::Genuine);
+            let fitting = keys.iter().filter(|key| key.for_algorithm(token.algorithm).is_some()).take(MAX_KEYS_TRIED);
+            return verify(token, fitting).map_or(KeyCheck::InvalidSignature, KeyCheck::Verified);
         };
         let named = || keys.iter().filter(|key| key.id.as_deref() == Some(id));
-        match verify(token, named().take(MOST_TRIES)) {
-            Some(key) => Checked::Genuine(key),
-            None if named().next().is_some() => Checked::Forged,
-            None => Checked::UnknownKey,
+        match verify(token, named().take(MAX_KEYS_TRIED)) {
+            Some(key) => KeyCheck::Verified(key),
+            None if named().next().is_some() => KeyCheck::InvalidSignature,
+            None => KeyCheck::UnknownKey,
         }
     }
 
-    /// Whether this key is still among those that it publishes.
+    /// Whether the issuer still publishes this key.
     pub(super) fn publishes(&self, key: &Arc<PublishedKey>) -> bool {
-        let keys: &Keys = &self.keys.current();
+        let keys: &PublishedKeys = &self.keys.current();
         keys.iter().flatten().any(|known| Arc::ptr_eq(known, key))
     }
 
-    /// Whether the token is for one of us.
-    pub(super) fn is_for_us(&self, token: &Token<'_>) -> bool {
-        let is_ours =
+    /// Whether the token is for one of the accepted audiences.
+    pub(super) fn accepts_audience(&self, token: &UnverifiedToken<'_>) -> bool {
+        let is_accepted =
             |value: &Value| value.as_str().is_some_and(|name| self.audiences.iter().any(|own| **own == *name));
         self.audiences.is_empty()
             || match token.claims.get("aud") {
-                Some(Value::Array(several)) => several.iter().any(is_ours),
-                Some(one) => is_ours(one),
+                Some(Value::Array(several)) => several.iter().any(is_accepted),
+                Some(one) => is_accepted(one),
                 None => false,
             }
     }
 
-    pub(super) fn subject(&self, token: &Token<'_>) -> Subject {
+    pub(super) fn subject(&self, token: &UnverifiedToken<'_>) -> TokenSubject {
         let name = token.text("sub").unwrap_or_default();
         let claim = match &self.mapping {
-            Mapping::Always(_) => "",
-            Mapping::ByClaim(claim) => token.text(claim).unwrap_or_default(),
+            ConsumerMapping::Always(_) => "",
+            ConsumerMapping::ByClaim(claim) => token.text(claim).unwrap_or_default(),
         };
-        Subject {
-            credential: Id::of(&format!("{}#{name}", self.name)),
+        TokenSubject {
+            credential: EntityId::from_text(&format!("{}#{name}", self.name)),
             identifier: Some(name).filter(|name| !name.is_empty()).and_then(|name| HeaderValue::from_str(name).ok()),
             claim: claim.into(),
         }
     }
 
-    pub(super) fn consumer<'c>(&self, subject: &Subject, consumers: &'c Directory) -> Option<&'c Arc<Consumer>> {
+    pub(super) fn consumer<'c>(
+        &self,
+        subject: &TokenSubject,
+        consumers: &'c ConsumerDirectory,
+    ) -> Option<&'c Arc<Consumer>> {
         match &self.mapping {
-            Mapping::Always(name) => consumers.named(name),
-            Mapping::ByClaim(_) if subject.claim.is_empty() => None,
-            Mapping::ByClaim(_) => consumers.called(&subject.claim),
+            ConsumerMapping::Always(name) => consumers.by_id_or_username(name),
+            ConsumerMapping::ByClaim(_) if subject.claim.is_empty() => None,
+            ConsumerMapping::ByClaim(_) => consumers.by_username_or_custom_id(&subject.claim),
         }
     }
 
-    /// `sub=anna`: for whom there is no consumer.
-    pub(super) fn sought(&self, subject: &Subject) -> String {
+    /// The consumer that was looked up, for error messages: `sub=anna`.
+    pub(super) fn describe_lookup(&self, subject: &TokenSubject) -> String {
         match &self.mapping {
-            Mapping::Always(name) => format!("consumer={name}"),
-            Mapping::ByClaim(claim) => format!("{claim}={}", subject.claim),
+            ConsumerMapping::Always(name) => format!("consumer={name}"),
+            ConsumerMapping::ByClaim(claim) => format!("{claim}={}", subject.claim),
         }
     }
 }
 
-fn verify<'k>(token: &Token<'_>, mut keys: impl Iterator<Item = &'k Arc<PublishedKey>>) -> Option<Arc<PublishedKey>> {
+fn verify<'k>(
+    token: &UnverifiedToken<'_>,
+    mut keys: impl Iterator<Item = &'k Arc<PublishedKey>>,
+) -> Option<Arc<PublishedKey>> {
     let fits = |key: &&Arc<PublishedKey>| {
-        key.of(token.algorithm).is_some_and(|key| key.verifies(token.signed, &token.signature))
+        key.for_algorithm(token.algorithm).is_some_and(|key| key.verifies(token.signed, &token.signature))
     };
     keys.find(fits).cloned()
 }
 
 fn check_uri(uri: &str) -> Result<Uri, &'static str> {
-    let uri: Uri = uri.parse().map_err(|_| "is no URI")?;
+    let uri: Uri = uri.parse().map_err(|_| "is not a valid URL")?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) {
-        return Err("begins with neither https:// nor http://");
+        return Err("does not begin with https:// or http://");
     }
     match uri.authority() {
-        None => Err("names no host"),
-        Some(authority) if authority.as_str().contains('@') => Err("holds a username, which would not be sent"),
+        None => Err("has no host"),
+        Some(authority) if authority.as_str().contains('@') => Err("contains a username, which is not supported"),
         Some(_) => Ok(uri),
     }
 }

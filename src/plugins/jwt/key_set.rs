@@ -1,11 +1,11 @@
-//! The keys of an issuer: fetched in the background, kept while it is down, and not asked for by requests when it fails.
+//! The key set of an issuer: fetched in the background, and kept while the issuer is unavailable.
 //!
 //! ```text
-//!            ┌── every five minutes ◀───────────────┐
-//!            ▼                                      │
-//!   start ─▶ fetch ── a set ──────▶ known, closed ──┴── a token names an unknown key ─▶ fetch
-//!            ▲   └─── anything else ─▶ open: known keys stay, requests neither wait nor ask
-//!            └──────── after 1, 2, 4 … 60 seconds ──┘
+//!            ┌── every five minutes ◀──┐
+//!            ▼                         │
+//!   start ─▶ fetch ── success ──▶ keys known ── a token refers to an unknown key ─▶ fetch
+//!            ▲   └─── failure ──▶ keep the known keys; requests neither wait nor trigger a fetch
+//!            └── after 1, 2, 4 … 60 seconds ──┘
 //! ```
 
 use std::fmt;
@@ -19,157 +19,166 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
-use crate::plugin::jwk::PublishedKey;
-use crate::plugin::kind::Invalid;
-use crate::plugin::{Fetched, Services, State};
+use crate::plugin_api::jwk::PublishedKey;
+use crate::plugin_api::kind::PluginDiagnostic;
+use crate::plugin_api::{FetchResponse, PluginServices, PluginState};
 
-/// How long an issuer has for its answer, and a request waits for that.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// After how long keys are fetched again: for so long one that its issuer removed stays usable.
-const REFRESH: Duration = Duration::from_secs(300);
-/// Tokens with made-up names of keys make us ask no more often than this.
-const COOL_DOWN: Duration = Duration::from_secs(30);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-const LARGEST_SET: usize = 1 << 20;
+/// Timeout of a fetch, and limit of the time that a request waits for it.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Interval of fetches. A key that its issuer removed remains usable for up to this time.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
+/// Minimum interval of fetches that tokens with unknown keys trigger.
+const MIN_FETCH_INTERVAL: Duration = Duration::from_secs(30);
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
+const MAX_SET_BYTES: usize = 1 << 20;
 
-/// The keys behind one URI, shared by all plugins that name it. Dropped with the last of them, which ends the fetching.
+/// The key set of one URI, shared by all plugins that use it. Dropping the last reference ends the fetching.
 #[derive(Debug)]
 pub(super) struct KeySet {
-    shared: Arc<Shared>,
-    progress: watch::Receiver<Progress>,
-    _lives: oneshot::Sender<()>,
+    shared: Arc<SharedKeySet>,
+    progress: watch::Receiver<FetchProgress>,
+    _stop_on_drop: oneshot::Sender<()>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct SharedKeySet {
     uri: Box<str>,
-    keys: ArcSwap<Keys>,
+    keys: ArcSwap<PublishedKeys>,
     wanted: Notify,
-    public: Mutex<Public>,
+    subscribers: Mutex<KeySetSubscribers>,
 }
 
-/// Who is told when fetching fails, and what of.
+/// The objects to report failed fetches to.
 #[derive(Debug, Default)]
-struct Public {
-    /// Why it failed last, if it did.
-    trouble: Option<String>,
-    /// Objects, and the field of each that names the URI. One that is built anew is here twice for a moment.
-    readers: Vec<(Arc<str>, Arc<str>)>,
+struct KeySetSubscribers {
+    /// The error of the last fetch, if it failed.
+    last_error: Option<String>,
+    /// Each object and its field with the URI. While an object is rebuilt, it is listed twice.
+    fields: Vec<(Arc<str>, Arc<str>)>,
 }
 
-/// Keeps an object among those that are told.
-pub(super) struct Subscription {
-    shared: Arc<Shared>,
-    services: Arc<dyn Services>,
+/// Subscribes an object to reports until it is dropped.
+pub(super) struct KeySetSubscription {
+    shared: Arc<SharedKeySet>,
+    services: Arc<dyn PluginServices>,
     object: Arc<str>,
 }
 
-/// What the issuer published last. None if it was never heard of.
-pub(super) type Keys = Option<Vec<Arc<PublishedKey>>>;
+/// The keys of the last successful fetch. `None` if there was none.
+pub(super) type PublishedKeys = Option<Vec<Arc<PublishedKey>>>;
 
-/// How the fetching goes.
+/// Progress of the fetches.
 #[derive(Clone, Copy, Debug, Default)]
-struct Progress {
+struct FetchProgress {
     attempts: u64,
-    /// In a row.
+    /// Consecutive failures.
     failures: u32,
     last: Option<Instant>,
 }
 
 impl KeySet {
-    pub(super) fn open(uri: &str, state: &State, services: &Arc<dyn Services>) -> Arc<Self> {
-        state.shared(&format!("jwks {uri}"), || {
+    pub(super) fn open(uri: &str, state: &PluginState, services: &Arc<dyn PluginServices>) -> Arc<Self> {
+        state.get_or_create(&format!("jwks {uri}"), || {
             let (keys, public) = (ArcSwap::default(), Mutex::default());
-            let shared = Arc::new(Shared { uri: uri.into(), keys, wanted: Notify::new(), public });
-            let (report, progress) = watch::channel(Progress::default());
+            let shared = Arc::new(SharedKeySet { uri: uri.into(), keys, wanted: Notify::new(), subscribers: public });
+            let (report, progress) = watch::channel(FetchProgress::default());
             let (lives, ended) = oneshot::channel();
-            services.spawn(Box::pin(fetching(Arc::clone(&shared), Arc::clone(services), report, ended)));
-            KeySet { shared, progress, _lives: lives }
+            services.spawn(Box::pin(fetch_loop(Arc::clone(&shared), Arc::clone(services), report, ended)));
+            KeySet { shared, progress, _stop_on_drop: lives }
         })
     }
 
-    /// Has the conditions of an object say so while the keys cannot be fetched. `field` is where it names the URI.
-    pub(super) fn subscribe(&self, object: &str, field: &str, services: &Arc<dyn Services>) -> Subscription {
+    /// Reports in the conditions of an object when the keys cannot be fetched. `field` is its field with the URI.
+    pub(super) fn subscribe(
+        &self,
+        object: &str,
+        field: &str,
+        services: &Arc<dyn PluginServices>,
+    ) -> KeySetSubscription {
         let (object, field): (Arc<str>, Arc<str>) = (object.into(), field.into());
-        let mut public = self.shared.public.lock();
-        public.readers.push((Arc::clone(&object), Arc::clone(&field)));
-        if let Some(error) = &public.trouble {
-            services.tell(&object, Some(trouble(&field, error)));
+        let mut public = self.shared.subscribers.lock();
+        public.fields.push((Arc::clone(&object), Arc::clone(&field)));
+        if let Some(error) = &public.last_error {
+            services.report(&object, Some(fetch_diagnostic(&field, error)));
         }
         drop(public);
-        Subscription { shared: Arc::clone(&self.shared), services: Arc::clone(services), object }
+        KeySetSubscription { shared: Arc::clone(&self.shared), services: Arc::clone(services), object }
     }
 
-    pub(super) fn current(&self) -> Guard<Arc<Keys>> {
+    pub(super) fn current(&self) -> Guard<Arc<PublishedKeys>> {
         self.shared.keys.load()
     }
 
-    /// Whether it makes sense to wait for newer keys.
-    pub(super) fn may_have_news(&self) -> bool {
-        // Without anybody who fetches there is nothing to wait for.
+    /// Whether a request may wait for newer keys.
+    pub(super) fn can_refresh(&self) -> bool {
+        // The channel is closed if no fetch task runs, for example in `portico check`.
         self.progress.has_changed().is_ok() && self.progress.borrow().is_ready()
     }
 
-    /// Asks for newer keys and waits until that has succeeded or failed.
-    pub(super) async fn news(&self) {
+    /// Triggers a fetch and waits until it has succeeded or failed.
+    pub(super) async fn refresh(&self) {
         let mut progress = self.progress.clone();
         let seen = *progress.borrow_and_update();
         if seen.is_ready() {
             self.shared.wanted.notify_one();
-            // Whatever comes of it, the keys that are known afterwards decide.
-            timeout(PATIENCE, progress.wait_for(|progress| progress.attempts > seen.attempts)).await.ok();
+            // In case of a timeout or failure, the caller uses the known keys.
+            timeout(FETCH_TIMEOUT, progress.wait_for(|progress| progress.attempts > seen.attempts)).await.ok();
         }
     }
 }
 
-impl Progress {
-    /// Whether a request may cause the next attempt, or wait for the first.
+impl FetchProgress {
+    /// Whether a request may trigger the next fetch, or wait for the first one.
     fn is_ready(&self) -> bool {
-        self.failures == 0 && self.last.is_none_or(|last| last.elapsed() >= COOL_DOWN)
+        self.failures == 0 && self.last.is_none_or(|last| last.elapsed() >= MIN_FETCH_INTERVAL)
     }
 }
 
-async fn fetching(
-    shared: Arc<Shared>,
-    services: Arc<dyn Services>,
-    report: watch::Sender<Progress>,
+async fn fetch_loop(
+    shared: Arc<SharedKeySet>,
+    services: Arc<dyn PluginServices>,
+    report: watch::Sender<FetchProgress>,
     mut ended: oneshot::Receiver<()>,
 ) {
-    let mut progress = Progress::default();
+    let mut progress = FetchProgress::default();
     loop {
         let fetched = tokio::select! {
-            fetched = services.fetch(&shared.uri, PATIENCE, LARGEST_SET) => fetched,
+            fetched = services.fetch(&shared.uri, FETCH_TIMEOUT, MAX_SET_BYTES) => fetched,
             _ = &mut ended => return,
         };
         progress.attempts += 1;
         progress.last = Some(Instant::now());
-        match fetched.and_then(keys_of) {
+        match fetched.and_then(parse_response) {
             Ok(keys) => {
                 let number = keys.len();
                 if progress.failures > 0 || shared.keys.load().is_none() {
-                    info!(uri = &*shared.uri, keys = number, "Fetched the keys of an issuer of tokens");
+                    info!(uri = &*shared.uri, keys = number, "Fetched the JSON Web Key Set of a token issuer");
                 }
                 progress.failures = 0;
-                shared.adopt(keys);
-                shared.tell(&services, None);
+                shared.replace_keys(keys);
+                shared.report(&services, None);
             }
             Err(error) => {
                 progress.failures = progress.failures.saturating_add(1);
                 if progress.failures == 1 {
-                    warn!(uri = &*shared.uri, %error, "Cannot fetch the keys of an issuer of tokens; known ones stay in use");
+                    warn!(
+                        uri = &*shared.uri,
+                        %error,
+                        "Cannot fetch the JSON Web Key Set of a token issuer; known keys remain in use"
+                    );
                 }
-                shared.tell(&services, Some(error));
+                shared.report(&services, Some(error));
             }
         }
         report.send_replace(progress);
-        let pause = sleep(pause_after(progress.failures));
+        let pause = sleep(pause_after_failures(progress.failures));
         tokio::pin!(pause);
         loop {
             tokio::select! {
                 () = &mut pause => break,
                 _ = &mut ended => return,
                 () = shared.wanted.notified(), if progress.failures == 0 => {
-                    // The wish may be older than the fetch that has just answered it.
+                    // The request may be older than the last fetch, which then already served it.
                     if progress.is_ready() {
                         break;
                     }
@@ -179,20 +188,20 @@ async fn fetching(
     }
 }
 
-impl Shared {
-    fn tell(&self, services: &Arc<dyn Services>, error: Option<String>) {
-        let mut public = self.public.lock();
-        if error.is_none() && public.trouble.is_none() {
+impl SharedKeySet {
+    fn report(&self, services: &Arc<dyn PluginServices>, error: Option<String>) {
+        let mut public = self.subscribers.lock();
+        if error.is_none() && public.last_error.is_none() {
             return;
         }
-        for (object, field) in &public.readers {
-            services.tell(object, error.as_deref().map(|error| trouble(field, error)));
+        for (object, field) in &public.fields {
+            services.report(object, error.as_deref().map(|error| fetch_diagnostic(field, error)));
         }
-        public.trouble = error;
+        public.last_error = error;
     }
 
-    /// A key that has not changed stays the same one, so that what was verified with it stays verified.
-    fn adopt(&self, published: Vec<PublishedKey>) {
+    /// Keeps the objects of unchanged keys, so that tokens verified with them stay in the cache.
+    fn replace_keys(&self, published: Vec<PublishedKey>) {
         let old = self.keys.load();
         let old = old.as_deref().unwrap_or_default();
         let keys = published.into_iter().map(|key| {
@@ -203,40 +212,40 @@ impl Shared {
     }
 }
 
-impl Drop for Subscription {
+impl Drop for KeySetSubscription {
     fn drop(&mut self) {
-        let mut public = self.shared.public.lock();
+        let mut public = self.shared.subscribers.lock();
         let is_own = |(object, _): &(Arc<str>, Arc<str>)| *object == self.object;
-        if let Some(at) = public.readers.iter().position(is_own) {
-            public.readers.remove(at);
+        if let Some(at) = public.fields.iter().position(is_own) {
+            public.fields.remove(at);
         }
-        if public.trouble.is_some() && !public.readers.iter().any(is_own) {
-            self.services.tell(&self.object, None);
+        if public.last_error.is_some() && !public.fields.iter().any(is_own) {
+            self.services.report(&self.object, None);
         }
     }
 }
 
-impl fmt::Debug for Subscription {
+impl fmt::Debug for KeySetSubscription {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("Subscription").field(&self.object).finish()
+        formatter.debug_tuple("KeySetSubscription").field(&self.object).finish()
     }
 }
 
-fn trouble(field: &str, error: &str) -> Invalid {
-    let message = format!("its keys cannot be fetched, and those that are known stay in use: {error}");
-    Invalid::new(field, message, "make the issuer reachable from here, or correct the URI")
+fn fetch_diagnostic(field: &str, error: &str) -> PluginDiagnostic {
+    let message = format!("the key set cannot be fetched, and known keys remain in use: {error}");
+    PluginDiagnostic::new(field, message, "make the issuer reachable from Portico, or correct the URL")
 }
 
-fn keys_of(answer: Fetched) -> Result<Vec<PublishedKey>, String> {
-    if answer.status != StatusCode::OK {
-        return Err(format!("it answered {}", answer.status));
+fn parse_response(response: FetchResponse) -> Result<Vec<PublishedKey>, String> {
+    if response.status != StatusCode::OK {
+        return Err(format!("the issuer responded with status {}", response.status));
     }
-    PublishedKey::all_of(&answer.body).map_err(|error| format!("what it answered {error}"))
+    PublishedKey::parse_set(&response.body).map_err(|error| format!("the response of the issuer {error}"))
 }
 
-fn pause_after(failures: u32) -> Duration {
+fn pause_after_failures(failures: u32) -> Duration {
     match failures {
-        0 => REFRESH,
-        failures => Duration::from_secs(1 << (failures - 1).min(6)).min(LONGEST_PAUSE),
+        0 => REFRESH_INTERVAL,
+        failures => Duration::from_secs(1 << (failures - 1).min(6)).min(MAX_BACKOFF),
     }
 }

@@ -1,4 +1,4 @@
-//! `jwt`: a signed token says who is asking.
+//! `jwt`: authenticates consumers by JSON Web Tokens.
 //!
 //! ```yaml
 //! apiVersion: configuration.konghq.com/v1
@@ -14,22 +14,23 @@
 //!     audiences: [shop]
 //! ```
 //!
-//! Tokens are verified with Secrets labeled `konghq.com/credential: jwt`, which a KongConsumer lists and which the key claim of
-//! a token names; or, if `jwks` lists their issuer, with the keys that this one publishes.
+//! If `jwks` lists the issuer of a token, the token is verified with the keys that the issuer publishes. Other tokens
+//! are verified with Secrets labeled `konghq.com/credential: jwt`, which a KongConsumer lists in `credentials`; the key
+//! claim of the token selects the Secret.
 //!
 //! ```text
-//!   token ─▶ known from before? ──yes──▶ still in use what it was verified with? ──yes──▶ times ─▶ consumer
-//!                 │ no ◀───────────────────────────── no ─────┘                            ▲
-//!                 └─▶ parse ─▶ whose? ─▶ credential or published key ─▶ signature ─────────┘
+//!   token ─▶ in the cache? ──yes──▶ is its key still valid? ──yes──▶ check time claims ─▶ consumer
+//!                │ no ◀──────────────────── no ──┘                          ▲
+//!                └─▶ parse ─▶ find credential or published key ─▶ verify signature
 //! ```
 
 mod issuer;
 mod key_set;
-mod refusal;
-mod sources;
-mod times;
+mod rejection;
+mod time_claims;
 mod token;
-mod verified;
+mod token_cache;
+mod token_location;
 
 use std::sync::Arc;
 
@@ -38,46 +39,47 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use self::issuer::{Checked, Issuer, IssuerConfig};
-use self::refusal::{Challenges, Refusal};
-use self::sources::Sources;
-use self::times::{Claim, Rules, Times};
-use self::token::{Token, decode_secret};
-use self::verified::{Entry, Proof, Verified};
-use crate::plugin::authentication::{Gate, Shown};
-use crate::plugin::consumers::{Digest, JwtCredential, digest_of};
-use crate::plugin::fields::Found;
-use crate::plugin::kind::{BuildCx, Invalid, Kind, Phases, Scopes};
-use crate::plugin::signature::{Key, hmac_verifies};
-use crate::plugin::{Outcome, Plugin, Reply, RequestCx};
+use self::issuer::{Issuer, IssuerConfig, KeyCheck};
+use self::rejection::{Challenges, JwtRejection};
+use self::time_claims::{TimeClaimName, TimeClaimRules, TimeClaims};
+use self::token::{UnverifiedToken, decode_secret};
+use self::token_cache::{Proof, TokenCache, VerifiedToken};
+use self::token_location::TokenLocations;
+use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential};
+use crate::plugin_api::consumers::{JwtCredential, Sha256Digest, sha256};
+use crate::plugin_api::fields::FieldValue;
+use crate::plugin_api::kind::{BuildCx, Phases, PluginDiagnostic, PluginKind, Scopes};
+use crate::plugin_api::signature::{VerificationKey, hmac_verifies};
+use crate::plugin_api::{AccessOutcome, Plugin, Reply, RequestCx};
 
-/// Lets in who shows a token that a consumer or an issuer has signed.
+/// Authenticates consumers by JSON Web Tokens.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
-    /// Parameters of the query that are searched for tokens.
+    /// Query parameters to search for a token.
     uri_param_names: Vec<String>,
-    /// Cookies that are searched.
+    /// Cookies to search for a token.
     cookie_names: Vec<String>,
-    /// Headers that are searched, for `Bearer` and a token.
+    /// Headers to search for a token after the scheme `Bearer`.
     header_names: Vec<String>,
-    /// The claim, or else the member of the token's header, that names the credential.
+    /// The claim, or else the member of the token's header, that identifies the credential.
     key_claim_name: String,
-    /// Whether secrets for HMAC are written in base64.
+    /// HMAC secrets are encoded in base64.
     secret_is_base64: bool,
-    /// Claims about time that tokens must have and that must hold. Of tokens that `jwks` verifies, `exp` and `nbf` must hold in
-    /// any case if they are there; of others nothing that is not listed is looked at, so that expired tokens are valid.
-    claims_to_verify: Vec<Claim>,
-    /// Id or username of the consumer in whose name requests without a valid token go on. Without it they are refused.
+    /// Time claims that tokens must contain and that must be valid. In tokens verified with `jwks`, `exp` and `nbf`
+    /// must be valid if they are present, even if they are not listed. In other tokens, claims that are not listed are
+    /// ignored, so without `exp` here, expired tokens are accepted.
+    claims_to_verify: Vec<TimeClaimName>,
+    /// Id or username of the consumer for requests without a valid token. If unset, such requests are rejected.
     anonymous: Option<String>,
-    /// Whether OPTIONS requests need a token too.
+    /// Require a token for OPTIONS requests, too.
     run_on_preflight: bool,
-    /// For how many seconds from now a token may be valid at most; 0 for any number. Needs `exp` among `claims_to_verify`.
+    /// The maximum remaining lifetime of a token in seconds; 0 for no limit. Requires `exp` in `claims_to_verify`.
     #[schemars(range(max = 31_536_000))]
     maximum_expiration: u32,
-    /// What the client is told that the token is for, in `WWW-Authenticate`.
+    /// Realm in `WWW-Authenticate`.
     realm: Option<String>,
-    /// Issuers whose keys are fetched.
+    /// Issuers whose keys are fetched from a URL.
     jwks: Vec<IssuerConfig>,
 }
 
@@ -99,132 +101,137 @@ impl Default for Config {
     }
 }
 
-const LONGEST_EXPIRATION: u32 = 31_536_000;
+const MAX_EXPIRATION: u32 = 31_536_000;
 
 #[derive(Debug)]
 pub(crate) struct Jwt {
-    sources: Sources,
-    gate: Gate,
+    locations: TokenLocations,
+    policy: AuthPolicy,
     challenges: Challenges,
     key_claim: Box<str>,
     secret_is_base64: bool,
-    rules: Rules,
+    rules: TimeClaimRules,
     issuers: Box<[Issuer]>,
-    verified: Arc<Verified>,
-    /// Of the configuration, so that a token that was verified under another one is not known under this.
-    fingerprint: Digest,
+    cache: Arc<TokenCache>,
+    /// Fingerprint of the configuration. Part of the cache key, so that tokens verified under another configuration are
+    /// not accepted.
+    fingerprint: Sha256Digest,
 }
 
-impl Kind for Jwt {
+impl PluginKind for Jwt {
     const NAME: &'static str = "jwt";
     const PRIORITY: i32 = 1450;
     const PHASES: Phases = Phases::ACCESS;
-    const GUARD: bool = true;
-    const SCOPES: Scopes = Scopes::FOR_EVERYBODY;
+    const FAIL_CLOSED: bool = true;
+    const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
     type Config = Config;
     type Plugin = Self;
 
-    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Invalid>> {
-        let fingerprint = digest_of(format!("{} {config:?}", cx.object).as_bytes());
+    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
+        let fingerprint = sha256(format!("{} {config:?}", cx.object).as_bytes());
         let mut invalid = Vec::new();
         if config.key_claim_name.is_empty() {
-            invalid.push(Invalid::new("key_claim_name", "is empty", "name a claim, for example `iss`"));
+            invalid.push(PluginDiagnostic::new("key_claim_name", "is empty", "set it to a claim, for example `iss`"));
         }
-        if config.maximum_expiration > 0 && !config.claims_to_verify.contains(&Claim::Exp) {
-            let remedy = "list `exp` in config.claims_to_verify";
-            invalid.push(Invalid::new("maximum_expiration", "needs the claim `exp` to be verified", remedy));
+        if config.maximum_expiration > 0 && !config.claims_to_verify.contains(&TimeClaimName::Exp) {
+            let remedy = "add `exp` to config.claims_to_verify";
+            invalid.push(PluginDiagnostic::new(
+                "maximum_expiration",
+                "requires `exp` in config.claims_to_verify",
+                remedy,
+            ));
         }
-        if config.maximum_expiration > LONGEST_EXPIRATION {
-            let remedy = "write 0 to 31536000 seconds, which is a year";
-            invalid.push(Invalid::new("maximum_expiration", "is too long", remedy));
+        if config.maximum_expiration > MAX_EXPIRATION {
+            let remedy = "use 0 to 31536000 seconds (one year)";
+            invalid.push(PluginDiagnostic::new("maximum_expiration", "is too large", remedy));
         }
         let (rules, gate) = (
-            Rules::new(&config.claims_to_verify, config.maximum_expiration),
-            Gate::new(config.anonymous, config.run_on_preflight).map_err(|error| invalid.push(error)),
+            TimeClaimRules::new(&config.claims_to_verify, config.maximum_expiration),
+            AuthPolicy::new(config.anonymous, config.run_on_preflight).map_err(|error| invalid.push(error)),
         );
         let challenges = Challenges::new(config.realm.as_deref()).map_err(|error| invalid.push(error));
-        let sources = Sources::new(config.uri_param_names, config.cookie_names, &config.header_names);
+        let sources = TokenLocations::new(config.uri_param_names, config.cookie_names, &config.header_names);
         let sources = sources.map_err(|errors| invalid.extend(errors));
         let mut issuers: Vec<Issuer> = Vec::new();
         for (at, issuer) in config.jwks.into_iter().enumerate() {
             let path = format!("jwks[{at}]");
             match Issuer::new(issuer, &path, cx) {
                 Ok(issuer) if issuers.iter().any(|known| known.name == issuer.name) => {
-                    let remedy = "write all that is accepted of an issuer in one place";
-                    invalid.push(Invalid::new(format!("{path}.issuer"), "is listed twice", remedy));
+                    let remedy = "merge the entries of this issuer";
+                    invalid.push(PluginDiagnostic::new(format!("{path}.issuer"), "is listed twice", remedy));
                 }
                 Ok(issuer) => issuers.push(issuer),
                 Err(errors) => invalid.extend(errors),
             }
         }
-        if issuers.is_empty() && !config.claims_to_verify.contains(&Claim::Exp) {
-            let message = "does not list `exp`, so that tokens are accepted which have expired";
-            cx.note(Invalid::new("claims_to_verify", message, "list `exp`, unless that is meant"));
+        if issuers.is_empty() && !config.claims_to_verify.contains(&TimeClaimName::Exp) {
+            let message = "does not contain `exp`, so expired tokens are accepted";
+            cx.note(PluginDiagnostic::new("claims_to_verify", message, "add `exp`, unless this is intended"));
         }
         let (Ok(gate), Ok(challenges), Ok(sources), []) = (gate, challenges, sources, &invalid[..]) else {
             return Err(invalid);
         };
         Ok(Jwt {
-            sources,
-            gate,
+            locations: sources,
+            policy: gate,
             challenges,
             key_claim: config.key_claim_name.into(),
             secret_is_base64: config.secret_is_base64,
             rules,
             issuers: issuers.into(),
-            verified: cx.state.shared("jwt/verified", Verified::default),
+            cache: cx.state.get_or_create("jwt/verified", TokenCache::default),
             fingerprint,
         })
     }
 }
 
 impl Plugin for Jwt {
-    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> Outcome<'a> {
-        if self.gate.is_open(cx) {
-            return Outcome::Next;
+    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
+        if self.policy.skips(cx) {
+            return AccessOutcome::Continue;
         }
-        let judgment = match self.sources.find(cx) {
-            Found::Nothing => Judgment::Refuse(Refusal::NO_TOKEN),
-            Found::NoText => Judgment::Refuse(Refusal::UNRECOGNIZABLE),
-            Found::Many => Judgment::Refuse(Refusal::SEVERAL_TOKENS),
-            Found::One(token) => match self.judge(cx, &token) {
-                Judgment::Ask(issuer) => {
+        let judgment = match self.locations.find(cx) {
+            FieldValue::Absent => TokenDecision::Reject(JwtRejection::NO_TOKEN),
+            FieldValue::NotString => TokenDecision::Reject(JwtRejection::UNRECOGNIZABLE),
+            FieldValue::Multiple => TokenDecision::Reject(JwtRejection::SEVERAL_TOKENS),
+            FieldValue::Single(token) => match self.evaluate(cx, &token) {
+                TokenDecision::AwaitKeys(issuer) => {
                     let token = token.into_owned();
-                    return Outcome::Wait(Box::pin(async move {
-                        self.issuers[issuer].keys.news().await;
-                        let judgment = self.judge(cx, &token);
-                        self.conclude(cx, judgment)
+                    return AccessOutcome::Wait(Box::pin(async move {
+                        self.issuers[issuer].keys.refresh().await;
+                        let judgment = self.evaluate(cx, &token);
+                        self.finish(cx, judgment)
                     }));
                 }
                 judgment => judgment,
             },
         };
-        self.conclude(cx, judgment).map_or(Outcome::Next, Outcome::Reply)
+        self.finish(cx, judgment).map_or(AccessOutcome::Continue, AccessOutcome::Reply)
     }
 }
 
-/// What is to become of a request.
-enum Judgment {
-    Accept(Arc<Entry>),
-    Refuse(Refusal),
-    /// The issuer in this place may have a key by now that would decide it.
-    Ask(usize),
+/// The result of evaluating a token.
+enum TokenDecision {
+    Accept(Arc<VerifiedToken>),
+    Reject(JwtRejection),
+    /// The key is unknown, and the issuer with this index may have published it by now.
+    AwaitKeys(usize),
 }
 
 impl Jwt {
-    fn judge(&self, cx: &RequestCx<'_>, text: &[u8]) -> Judgment {
+    fn evaluate(&self, cx: &RequestCx<'_>, text: &[u8]) -> TokenDecision {
         let digest = self.digest(text);
-        if let Some(entry) = self.verified.find(&digest).as_deref().and_then(Option::as_ref)
-            && self.holds(&entry.proof, cx)
+        if let Some(entry) = self.cache.find(&digest).as_deref().and_then(Option::as_ref)
+            && self.is_still_valid(&entry.proof, cx)
         {
-            return match self.rules_of(&entry.proof).check(&entry.times, cx.now) {
-                Ok(()) => Judgment::Accept(Arc::clone(entry)),
-                Err(violations) => Judgment::Refuse(Refusal::Claims(violations)),
+            return match self.rules_for(&entry.proof).check(&entry.times, cx.now) {
+                Ok(()) => TokenDecision::Accept(Arc::clone(entry)),
+                Err(violations) => TokenDecision::Reject(JwtRejection::Claims(violations)),
             };
         }
-        let token = match Token::parse(text) {
+        let token = match UnverifiedToken::parse(text) {
             Ok(token) => token,
-            Err(malformed) => return Judgment::Refuse(Refusal::message(malformed)),
+            Err(malformed) => return TokenDecision::Reject(JwtRejection::message(malformed)),
         };
         let issuer = token.text("iss").and_then(|name| self.issuers.iter().position(|known| *known.name == *name));
         let proof = match issuer {
@@ -235,26 +242,26 @@ impl Jwt {
             Ok(proof) => proof,
             Err(judgment) => return judgment,
         };
-        let times = Times::of(&token.claims);
-        if let Err(violations) = self.rules_of(&proof).check(&times, cx.now) {
-            return Judgment::Refuse(Refusal::Claims(violations));
+        let times = TimeClaims::from_claims(&token.claims);
+        if let Err(violations) = self.rules_for(&proof).check(&times, cx.now) {
+            return TokenDecision::Reject(JwtRejection::Claims(violations));
         }
-        let entry = Arc::new(Entry { digest, proof, times });
-        self.verified.keep(Arc::clone(&entry), cx.now);
-        Judgment::Accept(entry)
+        let entry = Arc::new(VerifiedToken { digest, proof, times });
+        self.cache.insert(Arc::clone(&entry), cx.now);
+        TokenDecision::Accept(entry)
     }
 
-    fn digest(&self, text: &[u8]) -> Digest {
+    fn digest(&self, text: &[u8]) -> Sha256Digest {
         let mut context = Context::new(&SHA256);
         context.update(&self.fingerprint);
         context.update(text);
-        let mut digest = Digest::default();
+        let mut digest = Sha256Digest::default();
         digest.copy_from_slice(context.finish().as_ref());
         digest
     }
 
-    /// Whether what a token was verified with is still what it would be verified with.
-    fn holds(&self, proof: &Proof, cx: &RequestCx<'_>) -> bool {
+    /// Whether the key that a cached token was verified with is still valid for it.
+    fn is_still_valid(&self, proof: &Proof, cx: &RequestCx<'_>) -> bool {
         match proof {
             Proof::Credential(credential) => {
                 cx.consumers.tokens.get(&*credential.claim).is_some_and(|known| Arc::ptr_eq(known, credential))
@@ -263,15 +270,15 @@ impl Jwt {
         }
     }
 
-    fn rules_of(&self, proof: &Proof) -> Rules {
+    fn rules_for(&self, proof: &Proof) -> TimeClaimRules {
         match proof {
             Proof::Credential(_) => self.rules,
-            Proof::Published { .. } => self.rules.and_what_is_there(),
+            Proof::Published { .. } => self.rules.with_present_claims(),
         }
     }
 
-    fn verify_credential(&self, cx: &RequestCx<'_>, token: &Token<'_>) -> Result<Proof, Judgment> {
-        let refuse = |message| Err(Judgment::Refuse(Refusal::Message(message)));
+    fn verify_credential(&self, cx: &RequestCx<'_>, token: &UnverifiedToken<'_>) -> Result<Proof, TokenDecision> {
+        let refuse = |message| Err(TokenDecision::Reject(JwtRejection::Message(message)));
         let claim = match token.claim_or_header(&self.key_claim) {
             None => return refuse(format!("No mandatory '{}' in claims", self.key_claim).into()),
             Some(Value::String(claim)) if !claim.is_empty() => &**claim,
@@ -283,59 +290,61 @@ impl Jwt {
         if credential.key.algorithm() != token.algorithm {
             return refuse("Invalid algorithm".into());
         }
-        match self.is_genuine(credential, token) {
+        match self.verify_signature(credential, token) {
             Some(true) => Ok(Proof::Credential(Arc::clone(credential))),
             Some(false) => refuse("Invalid signature".into()),
             None => refuse("Invalid key/secret".into()),
         }
     }
 
-    /// None if the secret cannot be used.
-    fn is_genuine(&self, credential: &JwtCredential, token: &Token<'_>) -> Option<bool> {
+    /// Verifies the signature. `None` if the secret is not valid base64.
+    fn verify_signature(&self, credential: &JwtCredential, token: &UnverifiedToken<'_>) -> Option<bool> {
         let verifies = |secret: &[u8]| hmac_verifies(token.algorithm, secret, token.signed, &token.signature);
         match &credential.key {
-            Key::Secret(secret) if self.secret_is_base64 => {
+            VerificationKey::Secret(secret) if self.secret_is_base64 => {
                 decode_secret(secret.bytes()).map(|secret| verifies(&secret))
             }
-            Key::Secret(secret) => Some(verifies(secret.bytes())),
-            Key::Public(key) => Some(key.verifies(token.signed, &token.signature)),
+            VerificationKey::Secret(secret) => Some(verifies(secret.bytes())),
+            VerificationKey::Public(key) => Some(key.verifies(token.signed, &token.signature)),
         }
     }
 
-    fn verify_published(&self, at: usize, token: &Token<'_>) -> Result<Proof, Judgment> {
+    fn verify_published(&self, at: usize, token: &UnverifiedToken<'_>) -> Result<Proof, TokenDecision> {
         let issuer = &self.issuers[at];
-        let refuse = |message| Err(Judgment::Refuse(Refusal::message(message)));
+        let refuse = |message| Err(TokenDecision::Reject(JwtRejection::message(message)));
         if !issuer.accepts(token.algorithm) {
             return refuse("Invalid algorithm");
         }
         match issuer.check(token) {
-            Checked::Genuine(key) if issuer.is_for_us(token) => {
+            KeyCheck::Verified(key) if issuer.accepts_audience(token) => {
                 Ok(Proof::Published { issuer: at, key, subject: issuer.subject(token) })
             }
-            Checked::Genuine(_) => Err(Judgment::Refuse(Refusal::Claims(vec![("aud", "token for another audience")]))),
-            Checked::Forged => refuse("Invalid signature"),
-            Checked::UnknownKey | Checked::NoKeys if issuer.keys.may_have_news() => Err(Judgment::Ask(at)),
-            Checked::UnknownKey => refuse("Invalid key/secret"),
-            Checked::NoKeys => Err(Judgment::Refuse(Refusal::NoKeys)),
+            KeyCheck::Verified(_) => {
+                Err(TokenDecision::Reject(JwtRejection::Claims(vec![("aud", "token for another audience")])))
+            }
+            KeyCheck::InvalidSignature => refuse("Invalid signature"),
+            KeyCheck::UnknownKey | KeyCheck::NoKeys if issuer.keys.can_refresh() => Err(TokenDecision::AwaitKeys(at)),
+            KeyCheck::UnknownKey => refuse("Invalid key/secret"),
+            KeyCheck::NoKeys => Err(TokenDecision::Reject(JwtRejection::NoKeys)),
         }
     }
 
-    fn conclude(&self, cx: &mut RequestCx<'_>, judgment: Judgment) -> Option<Box<Reply>> {
+    fn finish(&self, cx: &mut RequestCx<'_>, judgment: TokenDecision) -> Option<Box<Reply>> {
         let refusal = match judgment {
-            Judgment::Accept(entry) => match self.admit(cx, &entry.proof) {
+            TokenDecision::Accept(entry) => match self.accept(cx, &entry.proof) {
                 Ok(()) => return None,
                 Err(refusal) => refusal,
             },
-            Judgment::Refuse(refusal) => refusal,
-            // It was waited for once already.
-            Judgment::Ask(_) => Refusal::NoKeys,
+            TokenDecision::Reject(refusal) => refusal,
+            // The request has already waited for a fetch.
+            TokenDecision::AwaitKeys(_) => JwtRejection::NoKeys,
         };
-        self.gate.turn_away(cx, || self.challenges.reply(refusal))
+        self.policy.reject(cx, || self.challenges.reply(refusal))
     }
 
-    fn admit(&self, cx: &mut RequestCx<'_>, proof: &Proof) -> Result<(), Refusal> {
+    fn accept(&self, cx: &mut RequestCx<'_>, proof: &Proof) -> Result<(), JwtRejection> {
         let shown = match proof {
-            Proof::Credential(credential) => Shown {
+            Proof::Credential(credential) => VerifiedCredential {
                 consumer: Some(&credential.consumer),
                 credential: &credential.id,
                 identifier: credential.claim.header(),
@@ -344,13 +353,17 @@ impl Jwt {
                 let issuer = &self.issuers[*issuer];
                 let consumer = issuer.consumer(subject, cx.consumers);
                 if consumer.is_none() && !issuer.allows_without_consumer {
-                    let message = format!("Could not find consumer for '{}'", issuer.sought(subject));
-                    return Err(Refusal::Message(message.into()));
+                    let message = format!("Could not find consumer for '{}'", issuer.describe_lookup(subject));
+                    return Err(JwtRejection::Message(message.into()));
                 }
-                Shown { consumer, credential: &subject.credential, identifier: subject.identifier.as_ref() }
+                VerifiedCredential {
+                    consumer,
+                    credential: &subject.credential,
+                    identifier: subject.identifier.as_ref(),
+                }
             }
         };
-        self.gate.admit(cx, shown);
+        self.policy.accept(cx, shown);
         Ok(())
     }
 }

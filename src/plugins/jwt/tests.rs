@@ -1,69 +1,74 @@
-//! Tokens of consumers: where they stand, what is refused, and what is remembered.
+//! Tests of tokens of consumers: locations, rejections and the cache.
 
 use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::plugin::consumers::Id;
-use crate::plugin::signature::signing::Signer;
-use crate::plugin::signature::{Algorithm, PublicKey, Secret};
-use crate::plugin::testing::{Outcome as Seen, Visit, build, chain, consumer, noon};
-use crate::plugin::{Directory, Entry as Registered, Notes, State};
+use crate::plugin_api::consumers::EntityId;
+use crate::plugin_api::signature::signing::Signer;
+use crate::plugin_api::signature::{Algorithm, HmacSecret, PublicKey};
+use crate::plugin_api::testing::{TestOutcome as Seen, TestRequest, build, chain, consumer, noon};
+use crate::plugin_api::{BuildNotes, ConsumerDirectory, PluginState, RegisteredKind as Registered};
 
 mod published;
 
 const KIND: Registered<Jwt> = Registered::NEW;
 const SECRET: &[u8] = b"c2VjcmV0";
 
-fn consumers() -> Directory {
-    let mut directory = Directory::default();
+fn consumers() -> ConsumerDirectory {
+    let mut directory = ConsumerDirectory::default();
     for name in ["anna", "guest"] {
         directory.add(&consumer(name, &[]));
     }
-    add(&mut directory, "key-1", Key::Secret(Secret::new(Algorithm::Hs256, SECRET).unwrap()));
+    add(&mut directory, "key-1", VerificationKey::Secret(HmacSecret::new(Algorithm::Hs256, SECRET).unwrap()));
     directory
 }
 
-fn add(directory: &mut Directory, claim: &str, key: Key) {
-    let anna = Arc::clone(directory.named("anna").unwrap());
-    directory.tokens.insert(Arc::new(JwtCredential::new(Id::of(&format!("id-{claim}")), claim, key, anna)));
+fn add(directory: &mut ConsumerDirectory, claim: &str, key: VerificationKey) {
+    let anna = Arc::clone(directory.by_id_or_username("anna").unwrap());
+    directory.tokens.insert(Arc::new(JwtCredential::new(
+        EntityId::from_text(&format!("id-{claim}")),
+        claim,
+        key,
+        anna,
+    )));
 }
 
 fn signed(claims: &Value) -> String {
     Signer::secret(SECRET).token(Algorithm::Hs256, &json!({}), claims)
 }
 
-fn bearing(token: &str) -> Visit {
-    Visit::get("/").header("authorization", &format!("Bearer {token}"))
+fn request_with_token(token: &str) -> TestRequest {
+    TestRequest::get("/").header("authorization", &format!("Bearer {token}"))
 }
 
-async fn run(config: &Value, visit: Visit) -> Seen {
-    visit.of(&consumers()).run(&chain(&[(&KIND, config.clone())])).await
+async fn run(config: &Value, visit: TestRequest) -> Seen {
+    visit.with_consumers(&consumers()).run(&chain(&[(&KIND, config.clone())])).await
 }
 
-fn assert_in(name: &str, outcome: &Seen) {
+fn assert_accepted(name: &str, outcome: &Seen) {
     assert_eq!(outcome.message(), None, "{name}");
-    assert_eq!(outcome.known_as(), (Some("anna"), Some("key-1"), false), "{name}");
-    assert_eq!(outcome.passage.identity.credential.as_deref(), Some("id-key-1"), "{name}");
+    assert_eq!(outcome.upstream_identity(), (Some("anna"), Some("key-1"), false), "{name}");
+    assert_eq!(outcome.state.identity.credential.as_deref(), Some("id-key-1"), "{name}");
 }
 
-fn assert_out(name: &str, outcome: &Seen, message: &str) {
+fn assert_rejected(name: &str, outcome: &Seen, message: &str) {
     assert_eq!(outcome.message(), Some(message), "{name}");
-    assert_eq!(outcome.replied(), Some(StatusCode::UNAUTHORIZED), "{name}");
+    assert_eq!(outcome.reply_status(), Some(StatusCode::UNAUTHORIZED), "{name}");
     let challenge = if message == "Unauthorized" { "Bearer" } else { "Bearer error=\"invalid_token\"" };
-    assert_eq!(outcome.header("www-authenticate"), Some(challenge), "{name}");
+    assert_eq!(outcome.response_header("www-authenticate"), Some(challenge), "{name}");
 }
 
 // kong-compat §4.16
 #[tokio::test]
-async fn tokens_are_looked_for_in_all_places() {
+async fn tokens_are_found_in_all_locations() {
     let token = &signed(&json!({"iss": "key-1"}));
     let other = &signed(&json!({"iss": "key-1", "a": 1}));
-    let get = |uri: &str| Visit::get(uri);
+    let get = |uri: &str| TestRequest::get(uri);
     let cookies = json!({"cookie_names": ["session"], "uri_param_names": ["jwt", "token"]});
     let headers = json!({"header_names": ["x-token", "authorization"]});
     let found = [
-        ("Authorization", json!({}), bearing(token)),
+        ("Authorization", json!({}), request_with_token(token)),
         ("any case", json!({}), get("/").header("authorization", &format!("  bEARER \t {token}"))),
         ("query", json!({}), get(&format!("/?a=b&jwt={token}"))),
         ("second name", cookies.clone(), get(&format!("/?token={token}"))),
@@ -79,15 +84,19 @@ async fn tokens_are_looked_for_in_all_places() {
             visit.header("cookie", &format!("session={token}")).header("authorization", &format!("Bearer {token}"))
         }),
         (
-            "empty ones do not count",
+            "empty values are ignored",
             cookies.clone(),
             get(&format!("/?jwt=&token={token}")).header("cookie", "session="),
         ),
-        ("nor other schemes", headers, bearing(token).header("x-token", other)),
-        ("the first of two lines", json!({}), bearing(token).header("authorization", &format!("Bearer {other}"))),
+        ("other schemes are ignored", headers, request_with_token(token).header("x-token", other)),
+        (
+            "the first of two headers",
+            json!({}),
+            request_with_token(token).header("authorization", &format!("Bearer {other}")),
+        ),
     ];
     for (name, config, visit) in found {
-        assert_in(name, &run(&config, visit).await);
+        assert_accepted(name, &run(&config, visit).await);
     }
     let refused = [
         ("none", json!({}), get("/"), "Unauthorized"),
@@ -114,19 +123,19 @@ async fn tokens_are_looked_for_in_all_places() {
         ("OPTIONS", json!({}), options("/"), "Unauthorized"),
     ];
     for (name, config, visit, message) in refused {
-        assert_out(name, &run(&config, visit).await, message);
+        assert_rejected(name, &run(&config, visit).await, message);
     }
 }
 
-fn options(uri: &str) -> Visit {
-    let mut visit = Visit::get(uri);
+fn options(uri: &str) -> TestRequest {
+    let mut visit = TestRequest::get(uri);
     *visit.request.method_mut() = http::Method::OPTIONS;
     visit
 }
 
 // kong-compat §4.16
 #[tokio::test]
-async fn every_refusal_says_why() {
+async fn rejections_have_a_message() {
     let good = signed(&json!({"iss": "key-1"}));
     let hs512 = Signer::secret(SECRET).token(Algorithm::Hs512, &json!({}), &json!({"iss": "key-1"}));
     let forged = Signer::secret(b"guessed").token(Algorithm::Hs256, &json!({}), &json!({"iss": "key-1"}));
@@ -148,44 +157,47 @@ async fn every_refusal_says_why() {
         (json!({"secret_is_base64": true}), good, "Invalid signature"),
     ];
     for (config, token, message) in cases {
-        assert_out(&format!("{config} {token}"), &run(&config, bearing(&token)).await, message);
+        assert_rejected(&format!("{config} {token}"), &run(&config, request_with_token(&token)).await, message);
     }
-    assert_in("in the header of the token", &run(&json!({}), bearing(&in_header)).await);
-    let kid_claim = run(&kid, bearing(&with(json!({"kid": "key-1"})))).await;
-    assert_in("another claim", &kid_claim);
+    assert_accepted("in the header of the token", &run(&json!({}), request_with_token(&in_header)).await);
+    let kid_claim = run(&kid, request_with_token(&with(json!({"kid": "key-1"})))).await;
+    assert_accepted("another claim", &kid_claim);
 }
 
 // kong-compat §4.16
 #[tokio::test]
-async fn secrets_may_be_in_base64() {
+async fn base64_secrets_are_decoded() {
     let token = Signer::secret(b"secret").token(Algorithm::Hs256, &json!({}), &json!({"iss": "key-1"}));
-    assert_in("decoded", &run(&json!({"secret_is_base64": true}), bearing(&token)).await);
-    assert_out("as written", &run(&json!({}), bearing(&token)).await, "Invalid signature");
+    assert_accepted("decoded", &run(&json!({"secret_is_base64": true}), request_with_token(&token)).await);
+    assert_rejected("as written", &run(&json!({}), request_with_token(&token)).await, "Invalid signature");
     let mut directory = consumers();
-    add(&mut directory, "bad", Key::Secret(Secret::new(Algorithm::Hs256, &b"no base64!"[..]).unwrap()));
+    add(&mut directory, "bad", VerificationKey::Secret(HmacSecret::new(Algorithm::Hs256, &b"no base64!"[..]).unwrap()));
     let chain = chain(&[(&KIND, json!({"secret_is_base64": true}))]);
-    let outcome = bearing(&signed(&json!({"iss": "bad"}))).of(&directory).run(&chain).await;
-    assert_out("no base64", &outcome, "Invalid key/secret");
+    let outcome = request_with_token(&signed(&json!({"iss": "bad"}))).with_consumers(&directory).run(&chain).await;
+    assert_rejected("invalid base64", &outcome, "Invalid key/secret");
 }
 
 // kong-compat §4.16
 #[tokio::test]
-async fn every_algorithm_is_verified_with_its_own_key_only() {
+async fn keys_are_bound_to_their_algorithm() {
     let chain = chain(&[(&KIND, json!({"secret_is_base64": true}))]);
     for algorithm in Algorithm::ALL {
         let signer = Signer::for_algorithm(algorithm);
         let mut directory = consumers();
         let key = match algorithm.is_symmetric() {
-            true => Key::Secret(Secret::new(algorithm, &b"YSBzZWNyZXQ="[..]).unwrap()),
-            false => Key::Public(PublicKey::from_pem(algorithm, signer.public_pem().as_bytes()).unwrap()),
+            true => VerificationKey::Secret(HmacSecret::new(algorithm, &b"YSBzZWNyZXQ="[..]).unwrap()),
+            false => VerificationKey::Public(PublicKey::from_pem(algorithm, signer.public_pem().as_bytes()).unwrap()),
         };
         add(&mut directory, "key-1", key);
         let token = |algorithm| signer.token(algorithm, &json!({}), &json!({"iss": "key-1"}));
-        assert_in(algorithm.name(), &bearing(&token(algorithm)).of(&directory).run(&chain).await);
+        assert_accepted(
+            algorithm.name(),
+            &request_with_token(&token(algorithm)).with_consumers(&directory).run(&chain).await,
+        );
         if !algorithm.is_symmetric() {
-            // Signed with the public key as if that were a secret.
-            let outcome = bearing(&token(Algorithm::Hs256)).of(&directory).run(&chain).await;
-            assert_out(algorithm.name(), &outcome, "Invalid algorithm");
+            // Algorithm confusion attack: the public key used as an HMAC secret.
+            let outcome = request_with_token(&token(Algorithm::Hs256)).with_consumers(&directory).run(&chain).await;
+            assert_rejected(algorithm.name(), &outcome, "Invalid algorithm");
         }
     }
 }
@@ -193,7 +205,7 @@ async fn every_algorithm_is_verified_with_its_own_key_only() {
 // kong-compat §4.16
 // kong-compat §7.18
 #[tokio::test]
-async fn claims_that_do_not_hold_are_the_whole_body() {
+async fn invalid_claims_are_the_whole_body() {
     let noon = noon().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let verify = |claims: &[&str]| json!({"claims_to_verify": claims});
     let all = verify(&["exp", "nbf", "iat"]);
@@ -214,12 +226,12 @@ async fn claims_that_do_not_hold_are_the_whole_body() {
     ];
     for (config, mut claims, expected) in cases {
         claims["iss"] = "key-1".into();
-        let outcome = run(&config, bearing(&signed(&claims))).await;
+        let outcome = run(&config, request_with_token(&signed(&claims))).await;
         match expected {
-            None => assert_in(&claims.to_string(), &outcome),
+            None => assert_accepted(&claims.to_string(), &outcome),
             Some(body) => {
-                assert_out(&claims.to_string(), &outcome, body);
-                assert_eq!(outcome.header("content-type"), Some("application/json; charset=utf-8"));
+                assert_rejected(&claims.to_string(), &outcome, body);
+                assert_eq!(outcome.response_header("content-type"), Some("application/json; charset=utf-8"));
             }
         }
     }
@@ -227,54 +239,62 @@ async fn claims_that_do_not_hold_are_the_whole_body() {
 
 // kong-compat §4.16
 #[tokio::test]
-async fn the_realm_is_named_and_the_token_goes_on() {
+async fn the_challenge_has_the_realm_and_tokens_are_forwarded() {
     let config = json!({"realm": "shop"});
-    let none = run(&config, Visit::get("/")).await;
-    assert_eq!(none.header("www-authenticate"), Some(r#"Bearer realm="shop""#));
-    let wrong = run(&config, bearing("x")).await;
-    assert_eq!(wrong.header("www-authenticate"), Some(r#"Bearer realm="shop", error="invalid_token""#));
+    let none = run(&config, TestRequest::get("/")).await;
+    assert_eq!(none.response_header("www-authenticate"), Some(r#"Bearer realm="shop""#));
+    let wrong = run(&config, request_with_token("x")).await;
+    assert_eq!(wrong.response_header("www-authenticate"), Some(r#"Bearer realm="shop", error="invalid_token""#));
     let token = signed(&json!({"iss": "key-1"}));
-    let right = run(&config, bearing(&token)).await;
-    assert_eq!(right.sent("authorization"), Some(&*format!("Bearer {token}")));
+    let right = run(&config, request_with_token(&token)).await;
+    assert_eq!(right.upstream_header("authorization"), Some(&*format!("Bearer {token}")));
 }
 
 #[tokio::test]
-async fn what_was_verified_is_known_until_its_credential_changes() {
-    let (state, services) = (State::default(), no_services());
-    let jwt = built(&json!({"claims_to_verify": ["exp"]}), &state, &services);
+async fn verified_tokens_are_cached_until_the_credential_changes() {
+    let (state, services) = (PluginState::default(), no_services());
+    let jwt = build_jwt(&json!({"claims_to_verify": ["exp"]}), &state, &services);
     let noon_seconds = noon().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let token = signed(&json!({"iss": "key-1", "exp": noon_seconds + 5}));
-    let is_known = |jwt: &Jwt| jwt.verified.find(&jwt.digest(token.as_bytes())).is_some();
+    let is_known = |jwt: &Jwt| jwt.cache.find(&jwt.digest(token.as_bytes())).is_some();
     let chain = published::chain_of(&jwt);
     let before = consumers();
     assert!(!is_known(&jwt));
-    assert_in("verified", &bearing(&token).of(&before).run(&chain).await);
+    assert_accepted("verified", &request_with_token(&token).with_consumers(&before).run(&chain).await);
     assert!(is_known(&jwt));
-    assert_in("known", &bearing(&token).of(&before).run(&chain).await);
-    let again = built(&json!({"claims_to_verify": ["exp"]}), &state, &services);
-    assert!(is_known(&again), "also to the same plugin built anew");
-    let other = built(&json!({"claims_to_verify": []}), &state, &services);
-    assert!(!is_known(&other), "but not to one that verifies otherwise");
+    assert_accepted("known", &request_with_token(&token).with_consumers(&before).run(&chain).await);
+    let again = build_jwt(&json!({"claims_to_verify": ["exp"]}), &state, &services);
+    assert!(is_known(&again), "a rebuilt plugin with the same configuration uses the cache");
+    let other = build_jwt(&json!({"claims_to_verify": []}), &state, &services);
+    assert!(!is_known(&other), "a plugin with another configuration does not use the entry");
 
     let mut changed = before.clone();
-    add(&mut changed, "key-1", Key::Secret(Secret::new(Algorithm::Hs256, &b"a new secret"[..]).unwrap()));
-    assert_out("changed", &bearing(&token).of(&changed).run(&chain).await, "Invalid signature");
+    add(
+        &mut changed,
+        "key-1",
+        VerificationKey::Secret(HmacSecret::new(Algorithm::Hs256, &b"a new secret"[..]).unwrap()),
+    );
+    assert_rejected(
+        "changed",
+        &request_with_token(&token).with_consumers(&changed).run(&chain).await,
+        "Invalid signature",
+    );
     let mut removed = before.clone();
     removed.tokens.remove("key-1");
-    let outcome = bearing(&token).of(&removed).run(&chain).await;
-    assert_out("removed", &outcome, "No credentials found for given 'iss'");
-    let mut late = bearing(&token).of(&before);
+    let outcome = request_with_token(&token).with_consumers(&removed).run(&chain).await;
+    assert_rejected("removed", &outcome, "No credentials found for given 'iss'");
+    let mut late = request_with_token(&token).with_consumers(&before);
     late.now += std::time::Duration::from_secs(5);
-    assert_out("expired", &late.run(&chain).await, r#"{"exp":"token expired"}"#);
+    assert_rejected("expired", &late.run(&chain).await, r#"{"exp":"token expired"}"#);
     let forged = format!("{}x", &token[..token.len() - 1]);
-    let outcome = bearing(&forged).of(&before).run(&chain).await;
-    assert!(outcome.replied().is_some(), "another signature is another token");
+    let outcome = request_with_token(&forged).with_consumers(&before).run(&chain).await;
+    assert!(outcome.reply_status().is_some(), "a token with another signature is not cached");
 }
 
 // kong-compat §7.17
 #[test]
-fn accepting_expired_tokens_is_remarked_on() {
-    let workshop = crate::plugin::workshop::Workshop::offline(crate::plugins::REGISTRY);
+fn accepting_expired_tokens_gets_a_note() {
+    let workshop = crate::plugin_api::factory::PluginFactory::offline(crate::plugins::REGISTRY);
     let jwks = json!([{"issuer": "i", "uri": "https://i.example/keys"}]);
     for (config, remarks) in [
         (json!({}), &["config.claims_to_verify"][..]),
@@ -287,16 +307,22 @@ fn accepting_expired_tokens_is_remarked_on() {
     }
 }
 
-fn no_services() -> Arc<dyn crate::plugin::Services> {
-    Arc::new(crate::plugin::services::NoServices)
+fn no_services() -> Arc<dyn crate::plugin_api::PluginServices> {
+    Arc::new(crate::plugin_api::services::OfflineServices)
 }
 
-fn built(config: &Value, state: &State, services: &Arc<dyn crate::plugin::Services>) -> Arc<Jwt> {
+fn build_jwt(config: &Value, state: &PluginState, services: &Arc<dyn crate::plugin_api::PluginServices>) -> Arc<Jwt> {
     let config = serde_json::from_value(config.clone()).unwrap();
     Arc::new(
         Jwt::build(
             config,
-            &BuildCx { object: "KongPlugin/default/test", state, services, node: "test", notes: &Notes::default() },
+            &BuildCx {
+                object: "KongPlugin/default/test",
+                state,
+                services,
+                node: "test",
+                notes: &BuildNotes::default(),
+            },
         )
         .unwrap(),
     )
@@ -304,7 +330,7 @@ fn built(config: &Value, state: &State, services: &Arc<dyn crate::plugin::Servic
 
 // kong-compat §4.16
 #[test]
-fn what_cannot_work_is_refused() {
+fn invalid_configurations_are_rejected() {
     let issuer = |field: &str, value: Value| {
         let mut issuer = json!({"issuer": "i", "uri": "https://i.example/keys"});
         issuer[field] = value;
@@ -339,7 +365,7 @@ fn what_cannot_work_is_refused() {
         (twice, "config.jwks[1].issuer"),
     ];
     for (config, field) in cases {
-        let invalid = build(&KIND, &config).err().unwrap_or_else(|| panic!("{config} is taken"));
+        let invalid = build(&KIND, &config).err().unwrap_or_else(|| panic!("{config} was accepted"));
         assert_eq!(invalid.iter().map(|invalid| &*invalid.field).collect::<Vec<_>>(), [field], "{config}");
         assert!(!invalid[0].message.is_empty() && !invalid[0].remedy.is_empty(), "{invalid:?}");
     }
@@ -347,15 +373,15 @@ fn what_cannot_work_is_refused() {
 
 proptest::proptest! {
     #[test]
-    fn no_header_panics(text in "[ -~]{0,60}", bytes in proptest::collection::vec(0x80_u8.., 0..20)) {
+    fn parsing_requests_never_panics(text in "[ -~]{0,60}", bytes in proptest::collection::vec(0x80_u8.., 0..20)) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let mut visit = Visit::get("/?jwt=%ff%00").header("cookie", &text);
+        let mut visit = TestRequest::get("/?jwt=%ff%00").header("cookie", &text);
         let value = [b"Bearer ", text.as_bytes(), &bytes].concat();
         visit.request.headers_mut().insert("authorization", http::HeaderValue::from_bytes(&value).unwrap());
-        static CHAIN: std::sync::OnceLock<Arc<crate::plugin::Chain>> = std::sync::OnceLock::new();
+        static CHAIN: std::sync::OnceLock<Arc<crate::plugin_api::Chain>> = std::sync::OnceLock::new();
         let config = json!({"cookie_names": ["a"], "uri_param_names": []});
         let chain = CHAIN.get_or_init(|| chain(&[(&KIND, config)]));
-        let outcome = runtime.block_on(visit.of(&consumers()).run(chain));
-        proptest::prop_assert_eq!(outcome.replied(), Some(StatusCode::UNAUTHORIZED));
+        let outcome = runtime.block_on(visit.with_consumers(&consumers()).run(chain));
+        proptest::prop_assert_eq!(outcome.reply_status(), Some(StatusCode::UNAUTHORIZED));
     }
 }

@@ -1,77 +1,77 @@
-//! A token as it was sent, taken apart but not believed (RFC 7519 in the compact form of RFC 7515).
+//! Parsing of tokens without verifying them (RFC 7519 in the compact serialization of RFC 7515).
 
 use base64::Engine;
 use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde_json::{Map, Value};
 
-use crate::plugin::signature::Algorithm;
+use crate::plugin_api::signature::Algorithm;
 
-/// A token whose signature nobody has checked yet.
+/// A token whose signature has not been verified.
 #[derive(Debug)]
-pub(super) struct Token<'t> {
+pub(super) struct UnverifiedToken<'t> {
     pub(super) algorithm: Algorithm,
     pub(super) claims: Map<String, Value>,
     header: Map<String, Value>,
-    /// What is signed.
+    /// The signed part of the token.
     pub(super) signed: &'t [u8],
     pub(super) signature: Vec<u8>,
 }
 
-/// Why something is no token, as clients are told.
-pub(super) type Malformed = &'static str;
+/// Why a token is malformed, as the message for clients.
+pub(super) type MalformedToken = &'static str;
 
-const NO_JSON: Malformed = "Bad token; invalid JSON";
-const WRONG_ALGORITHM: Malformed = "Bad token; invalid alg";
-const WRONG_CLAIMS: Malformed = "Bad token; invalid claims";
-const WRONG_SIGNATURE: Malformed = "Bad token; invalid signature";
-const CRITICAL: Malformed = "Bad token; invalid crit";
+const INVALID_JSON: MalformedToken = "Bad token; invalid JSON";
+const INVALID_ALGORITHM: MalformedToken = "Bad token; invalid alg";
+const INVALID_CLAIMS: MalformedToken = "Bad token; invalid claims";
+const INVALID_SIGNATURE: MalformedToken = "Bad token; invalid signature";
+const UNSUPPORTED_CRIT: MalformedToken = "Bad token; invalid crit";
 
-/// Some signers leave the padding in.
+/// Some signers do not omit the padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &URL_SAFE,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-impl<'t> Token<'t> {
-    pub(super) fn parse(text: &'t [u8]) -> Result<Self, Malformed> {
-        let first = memchr::memchr(b'.', text).ok_or(NO_JSON)?;
-        let second = first + 1 + memchr::memchr(b'.', &text[first + 1..]).ok_or(NO_JSON)?;
-        let (header, claims) = (json(&text[..first])?, json(&text[first + 1..second])?);
-        let Value::Object(header) = header else { return Err(NO_JSON) };
-        let algorithm = header.get("alg").and_then(Value::as_str).and_then(Algorithm::named);
-        let algorithm = algorithm.ok_or(WRONG_ALGORITHM)?;
-        let Value::Object(claims) = claims else { return Err(WRONG_CLAIMS) };
-        let signature = BASE64.decode(&text[second + 1..]).map_err(|_| WRONG_SIGNATURE)?;
-        // RFC 7515, section 4.1.11: who does not understand what must be understood refuses it. We understand none of it.
+impl<'t> UnverifiedToken<'t> {
+    pub(super) fn parse(text: &'t [u8]) -> Result<Self, MalformedToken> {
+        let first = memchr::memchr(b'.', text).ok_or(INVALID_JSON)?;
+        let second = first + 1 + memchr::memchr(b'.', &text[first + 1..]).ok_or(INVALID_JSON)?;
+        let (header, claims) = (decode_json(&text[..first])?, decode_json(&text[first + 1..second])?);
+        let Value::Object(header) = header else { return Err(INVALID_JSON) };
+        let algorithm = header.get("alg").and_then(Value::as_str).and_then(Algorithm::parse);
+        let algorithm = algorithm.ok_or(INVALID_ALGORITHM)?;
+        let Value::Object(claims) = claims else { return Err(INVALID_CLAIMS) };
+        let signature = BASE64.decode(&text[second + 1..]).map_err(|_| INVALID_SIGNATURE)?;
+        // RFC 7515, section 4.1.11: tokens with unsupported critical extensions are invalid. None is supported.
         if header.contains_key("crit") {
-            return Err(CRITICAL);
+            return Err(UNSUPPORTED_CRIT);
         }
-        Ok(Token { algorithm, claims, header, signed: &text[..second], signature })
+        Ok(UnverifiedToken { algorithm, claims, header, signed: &text[..second], signature })
     }
 
-    /// A claim, or else a member of the header by the same name.
+    /// A claim, or else the member of the header with the same name.
     pub(super) fn claim_or_header(&self, name: &str) -> Option<&Value> {
         self.claims.get(name).or_else(|| self.header.get(name))
     }
 
-    /// A claim that is a text.
+    /// A claim that is a string.
     pub(super) fn text(&self, claim: &str) -> Option<&str> {
         self.claims.get(claim)?.as_str()
     }
 
-    /// Which of its issuer's keys it says that it is signed with.
+    /// The key id (`kid`) in the header.
     pub(super) fn key_id(&self) -> Option<&str> {
         self.header.get("kid")?.as_str()
     }
 }
 
-fn json(part: &[u8]) -> Result<Value, Malformed> {
-    let text = BASE64.decode(part).map_err(|_| NO_JSON)?;
-    serde_json::from_slice(&text).map_err(|_| NO_JSON)
+fn decode_json(part: &[u8]) -> Result<Value, MalformedToken> {
+    let text = BASE64.decode(part).map_err(|_| INVALID_JSON)?;
+    serde_json::from_slice(&text).map_err(|_| INVALID_JSON)
 }
 
-/// Base64 as secrets are written with `secret_is_base64`: of either alphabet, padded or not.
+/// Decodes a secret for `secret_is_base64`: standard or URL-safe base64, with or without padding.
 pub(super) fn decode_secret(secret: &[u8]) -> Option<Vec<u8>> {
     let secret: Vec<u8> = secret
         .trim_ascii()
@@ -98,38 +98,38 @@ mod tests {
 
     // kong-compat §4.16
     #[test]
-    fn what_is_no_token_is_told_apart() {
+    fn malformed_tokens_are_rejected_with_a_message() {
         let good = r#"{"alg":"HS256"}"#;
         let cases = [
-            ("abc".to_owned(), NO_JSON),
-            ("a.b".to_owned(), NO_JSON),
-            (String::new(), NO_JSON),
-            ("..".to_owned(), NO_JSON),
-            (encoded("no json", "{}") + ".", NO_JSON),
-            (encoded("[]", "{}") + ".", NO_JSON),
-            (encoded(good, "no json") + ".", NO_JSON),
-            (encoded(good, "{}"), NO_JSON),
-            (encoded("{}", "{}") + ".", WRONG_ALGORITHM),
-            (encoded(r#"{"alg":"none"}"#, "{}") + ".", WRONG_ALGORITHM),
-            (encoded(r#"{"alg":"hs256"}"#, "{}") + ".", WRONG_ALGORITHM),
-            (encoded(r#"{"alg":256}"#, "{}") + ".", WRONG_ALGORITHM),
-            (encoded(good, "[]") + ".", WRONG_CLAIMS),
-            (encoded(good, "{}") + ".!", WRONG_SIGNATURE),
-            (encoded(good, "{}") + ".YQ.YQ", WRONG_SIGNATURE),
-            (encoded(r#"{"alg":"HS256","crit":["b64"]}"#, "{}") + ".", CRITICAL),
+            ("abc".to_owned(), INVALID_JSON),
+            ("a.b".to_owned(), INVALID_JSON),
+            (String::new(), INVALID_JSON),
+            ("..".to_owned(), INVALID_JSON),
+            (encoded("no json", "{}") + ".", INVALID_JSON),
+            (encoded("[]", "{}") + ".", INVALID_JSON),
+            (encoded(good, "no json") + ".", INVALID_JSON),
+            (encoded(good, "{}"), INVALID_JSON),
+            (encoded("{}", "{}") + ".", INVALID_ALGORITHM),
+            (encoded(r#"{"alg":"none"}"#, "{}") + ".", INVALID_ALGORITHM),
+            (encoded(r#"{"alg":"hs256"}"#, "{}") + ".", INVALID_ALGORITHM),
+            (encoded(r#"{"alg":256}"#, "{}") + ".", INVALID_ALGORITHM),
+            (encoded(good, "[]") + ".", INVALID_CLAIMS),
+            (encoded(good, "{}") + ".!", INVALID_SIGNATURE),
+            (encoded(good, "{}") + ".YQ.YQ", INVALID_SIGNATURE),
+            (encoded(r#"{"alg":"HS256","crit":["b64"]}"#, "{}") + ".", UNSUPPORTED_CRIT),
         ];
         for (text, expected) in cases {
-            assert_eq!(Token::parse(text.as_bytes()).err(), Some(expected), "{text}");
+            assert_eq!(UnverifiedToken::parse(text.as_bytes()).err(), Some(expected), "{text}");
         }
         let text = encoded(r#"{"alg":"ES512","kid":"k"}"#, r#"{"a":"b"}"#);
         let token = format!("{text}.YQ==");
-        let token = Token::parse(token.as_bytes()).unwrap();
+        let token = UnverifiedToken::parse(token.as_bytes()).unwrap();
         assert_eq!((token.signed, &*token.signature), (text.as_bytes(), &b"a"[..]));
         assert_eq!((token.key_id(), token.text("a")), (Some("k"), Some("b")));
     }
 
     #[test]
-    fn secrets_are_decoded_however_they_are_encoded() {
+    fn secrets_decode_from_both_base64_alphabets() {
         for (text, expected) in [
             ("-_-_", Some(&[0xfb, 0xff, 0xbf][..])),
             ("+/+/", Some(&[0xfb, 0xff, 0xbf])),
@@ -144,14 +144,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(
+        fn parsing_tokens_never_panics(
             bytes in proptest::collection::vec(any::<u8>(), 0..120),
             header in "\\PC{0,40}",
             claims in "\\PC{0,40}",
         ) {
-            let _any = Token::parse(&bytes);
-            let _built = Token::parse((encoded(&header, &claims) + ".").as_bytes());
-            let _known = Token::parse([encoded(r#"{"alg":"RS256"}"#, &claims).as_bytes(), b".", &bytes].concat().as_slice())
+            let _any = UnverifiedToken::parse(&bytes);
+            let _built = UnverifiedToken::parse((encoded(&header, &claims) + ".").as_bytes());
+            let valid_header = [encoded(r#"{"alg":"RS256"}"#, &claims).as_bytes(), b".", &bytes].concat();
+            let _known = UnverifiedToken::parse(&valid_header)
                 .map(|token| (token.claim_or_header("iss").cloned(), token.key_id().map(str::len)));
         }
     }

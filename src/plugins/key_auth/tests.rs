@@ -1,4 +1,4 @@
-//! Keys in all places, and what becomes of requests with, without and with wrong ones.
+//! Tests of finding, checking and hiding keys in all locations.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,14 +7,14 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::plugin::consumers::{Id, KeyCredential};
-use crate::plugin::testing::{Visit, build, chain, consumer, noon};
-use crate::plugin::{Directory, Entry};
+use crate::plugin_api::consumers::{EntityId, KeyCredential};
+use crate::plugin_api::testing::{TestRequest, build, chain, consumer, noon};
+use crate::plugin_api::{ConsumerDirectory, RegisteredKind};
 
-const KIND: Entry<KeyAuth> = Entry::NEW;
+const KIND: RegisteredKind<KeyAuth> = RegisteredKind::NEW;
 
-fn consumers() -> Directory {
-    let mut directory = Directory::default();
+fn consumers() -> ConsumerDirectory {
+    let mut directory = ConsumerDirectory::default();
     let (anna, guest) = (consumer("anna", &[]), consumer("guest", &[]));
     directory.add(&anna);
     directory.add(&guest);
@@ -24,59 +24,59 @@ fn consumers() -> Directory {
         ("ends now", "cred-3", Some(noon())),
     ];
     for (key, id, expires) in keys {
-        let credential = KeyCredential::new(Id::of(id), key.as_bytes(), expires, Arc::clone(&anna));
+        let credential = KeyCredential::new(EntityId::from_text(id), key.as_bytes(), expires, Arc::clone(&anna));
         directory.keys.insert(Arc::new(credential));
     }
     directory
 }
 
-/// What is to become of a request.
+/// The expected result of a request.
 #[derive(Clone, Copy)]
-enum Then {
+enum ExpectedResult {
     /// The id of the credential.
-    In(&'static str),
-    Out(&'static str),
+    Accepted(&'static str),
+    Rejected(&'static str),
 }
 
-use Then::{In, Out};
+use ExpectedResult::{Accepted, Rejected};
 
-const NONE: Then = Out("No API key found in request");
-const SEVERAL: Then = Out("Duplicate API key found");
-const WRONG: Then = Out("Unauthorized");
+const NONE: ExpectedResult = Rejected("No API key found in request");
+const SEVERAL: ExpectedResult = Rejected("Duplicate API key found");
+const WRONG: ExpectedResult = Rejected("Unauthorized");
 
-async fn check(name: &str, config: &Value, visit: Visit, then: Then) {
-    let outcome = visit.of(&consumers()).run(&chain(&[(&KIND, config.clone())])).await;
+async fn check(name: &str, config: &Value, visit: TestRequest, then: ExpectedResult) {
+    let outcome = visit.with_consumers(&consumers()).run(&chain(&[(&KIND, config.clone())])).await;
     match then {
-        In(credential) => {
+        Accepted(credential) => {
             assert_eq!(outcome.message(), None, "{name}");
-            assert_eq!(outcome.known_as(), (Some("anna"), Some(credential), false), "{name}");
-            assert_eq!(outcome.sent("x-consumer-id"), Some("id-anna"), "{name}");
-            assert_eq!(outcome.sent("x-consumer-custom-id"), Some("custom-anna"), "{name}");
-            assert_eq!(outcome.passage.identity.credential.as_deref(), Some(credential), "{name}");
+            assert_eq!(outcome.upstream_identity(), (Some("anna"), Some(credential), false), "{name}");
+            assert_eq!(outcome.upstream_header("x-consumer-id"), Some("id-anna"), "{name}");
+            assert_eq!(outcome.upstream_header("x-consumer-custom-id"), Some("custom-anna"), "{name}");
+            assert_eq!(outcome.state.identity.credential.as_deref(), Some(credential), "{name}");
         }
-        Out(message) => {
+        Rejected(message) => {
             assert_eq!(outcome.message(), Some(message), "{name}");
-            assert_eq!(outcome.replied(), Some(StatusCode::UNAUTHORIZED), "{name}");
-            assert_eq!(outcome.header("www-authenticate"), Some("Key"), "{name}");
+            assert_eq!(outcome.reply_status(), Some(StatusCode::UNAUTHORIZED), "{name}");
+            assert_eq!(outcome.response_header("www-authenticate"), Some("Key"), "{name}");
         }
     }
 }
 
 // kong-compat §4.17
 #[tokio::test]
-async fn keys_are_looked_for_in_headers_and_the_query() {
-    let get = Visit::get;
+async fn keys_are_found_in_headers_and_query() {
+    let get = TestRequest::get;
     let several = json!({"key_names": ["first", "api_key"]});
     let cases = [
-        ("header", json!({}), get("/").header("apikey", "a key"), In("cred-1")),
-        ("any case", json!({"key_names": ["ApiKey"]}), get("/").header("APIKEY", "a key"), In("cred-1")),
-        ("query", json!({}), get("/?b=c&apikey=a+key"), In("cred-1")),
-        ("decoded", json!({}), get("/?%61pikey=a%20%6bey"), In("cred-1")),
-        ("the header is first", json!({}), get("/?apikey=x").header("apikey", "a key"), In("cred-1")),
-        ("the first name is first", several.clone(), get("/?api_key=x&first=a+key"), In("cred-1")),
-        ("the second name", several.clone(), get("/?api_key=a+key"), In("cred-1")),
-        ("dashes for underscores", several.clone(), get("/").header("api-key", "a key"), In("cred-1")),
-        ("underscores", several, get("/").header("api_key", "a key").header("api-key", "x"), In("cred-1")),
+        ("header", json!({}), get("/").header("apikey", "a key"), Accepted("cred-1")),
+        ("any case", json!({"key_names": ["ApiKey"]}), get("/").header("APIKEY", "a key"), Accepted("cred-1")),
+        ("query", json!({}), get("/?b=c&apikey=a+key"), Accepted("cred-1")),
+        ("decoded", json!({}), get("/?%61pikey=a%20%6bey"), Accepted("cred-1")),
+        ("the header is first", json!({}), get("/?apikey=x").header("apikey", "a key"), Accepted("cred-1")),
+        ("the first name is first", several.clone(), get("/?api_key=x&first=a+key"), Accepted("cred-1")),
+        ("the second name", several.clone(), get("/?api_key=a+key"), Accepted("cred-1")),
+        ("dashes for underscores", several.clone(), get("/").header("api-key", "a key"), Accepted("cred-1")),
+        ("underscores", several, get("/").header("api_key", "a key").header("api-key", "x"), Accepted("cred-1")),
         ("no header", json!({"key_in_header": false}), get("/").header("apikey", "a key"), NONE),
         ("no query", json!({"key_in_query": false}), get("/?apikey=a+key"), NONE),
         ("nothing", json!({}), get("/"), NONE),
@@ -86,10 +86,15 @@ async fn keys_are_looked_for_in_headers_and_the_query() {
         ("no value", json!({}), get("/?apikey"), NONE),
         ("two headers", json!({}), get("/").header("apikey", "a key").header("apikey", "a key"), SEVERAL),
         ("two in the query", json!({}), get("/?apikey=a+key&apikey=a+key"), SEVERAL),
-        ("two behind one", json!({}), get("/?apikey=a&apikey=b").header("apikey", "a key"), In("cred-1")),
+        (
+            "one header and two parameters",
+            json!({}),
+            get("/?apikey=a&apikey=b").header("apikey", "a key"),
+            Accepted("cred-1"),
+        ),
         ("wrong", json!({}), get("/").header("apikey", "a ke"), WRONG),
         ("not UTF-8", json!({}), get("/?apikey=%ff%fe"), WRONG),
-        ("not yet expired", json!({}), get("/?apikey=ends+later"), In("cred-2")),
+        ("not yet expired", json!({}), get("/?apikey=ends+later"), Accepted("cred-2")),
         ("expired", json!({}), get("/?apikey=ends+now"), WRONG),
         ("OPTIONS", json!({}), method("OPTIONS", get("/")), NONE),
     ];
@@ -98,7 +103,7 @@ async fn keys_are_looked_for_in_headers_and_the_query() {
     }
 }
 
-fn method(method: &str, mut visit: Visit) -> Visit {
+fn method(method: &str, mut visit: TestRequest) -> TestRequest {
     *visit.request.method_mut() = method.parse().unwrap();
     visit
 }
@@ -116,87 +121,87 @@ fn multipart(fields: &[(&str, &str)]) -> String {
 
 // kong-compat §4.17
 #[tokio::test]
-async fn keys_are_looked_for_in_bodies_if_asked_to() {
+async fn keys_are_found_in_bodies_if_enabled() {
     let config = json!({"key_in_body": true, "key_names": ["apikey", "other"]});
-    let post = |kind, body: &str| Visit::post("/", kind, body.to_owned());
+    let post = |kind, body: &str| TestRequest::post("/", kind, body.to_owned());
     let cases = [
-        ("form", post(FORM, "b=c&apikey=a+key"), In("cred-1")),
-        ("second name", post(FORM, "other=a+key"), In("cred-1")),
+        ("form", post(FORM, "b=c&apikey=a+key"), Accepted("cred-1")),
+        ("second name", post(FORM, "other=a+key"), Accepted("cred-1")),
         ("two in the form", post(FORM, "apikey=a+key&apikey=b"), SEVERAL),
-        ("json", post(JSON, r#"{"b": [1], "apikey": "a\u0020key"}"#), In("cred-1")),
+        ("json", post(JSON, r#"{"b": [1], "apikey": "a\u0020key"}"#), Accepted("cred-1")),
         ("list", post(JSON, r#"{"apikey": ["a key"]}"#), SEVERAL),
-        ("number", post(JSON, r#"{"apikey": 7, "other": "a key"}"#), In("cred-1")),
-        ("no object", post(JSON, r#"["apikey"]"#), NONE),
-        ("no json", post(JSON, r#"{"apikey": "a key""#), NONE),
-        ("multipart", post(MULTIPART, &multipart(&[("b", "c"), ("apikey", "a key")])), In("cred-1")),
+        ("number", post(JSON, r#"{"apikey": 7, "other": "a key"}"#), Accepted("cred-1")),
+        ("not an object", post(JSON, r#"["apikey"]"#), NONE),
+        ("invalid json", post(JSON, r#"{"apikey": "a key""#), NONE),
+        ("multipart", post(MULTIPART, &multipart(&[("b", "c"), ("apikey", "a key")])), Accepted("cred-1")),
         ("two parts", post(MULTIPART, &multipart(&[("apikey", "a key"), ("apikey", "a key")])), SEVERAL),
         ("another type", post("text/plain", "apikey=a+key"), NONE),
         ("compressed", post(FORM, "apikey=a+key").header("content-encoding", "gzip"), NONE),
-        ("the header is first", post(FORM, "apikey=x").header("apikey", "a key"), In("cred-1")),
-        ("the query is first", Visit::post("/?apikey=a+key", FORM, "apikey=x"), In("cred-1")),
+        ("the header is first", post(FORM, "apikey=x").header("apikey", "a key"), Accepted("cred-1")),
+        ("the query is first", TestRequest::post("/?apikey=a+key", FORM, "apikey=x"), Accepted("cred-1")),
     ];
     for (name, visit, then) in cases {
         check(name, &config, visit, then).await;
     }
-    check("not asked to", &json!({}), post(FORM, "apikey=a+key"), NONE).await;
-    let plugin = |config| build(&KIND, &config).unwrap().reads_body();
+    check("not enabled", &json!({}), post(FORM, "apikey=a+key"), NONE).await;
+    let plugin = |config| build(&KIND, &config).unwrap().body_buffer_limit();
     assert_eq!((plugin(json!({})), plugin(config)), (None, Some(1 << 20)));
 }
 
 // kong-compat §4.17
 #[tokio::test]
-async fn hidden_keys_are_removed_from_all_places_under_every_name() {
+async fn hidden_keys_are_removed_from_all_locations() {
     let config = json!({"key_in_body": true, "hide_credentials": true, "key_names": ["apikey", "api_key"]});
     let body = multipart(&[("apikey", "x"), ("b", "c"), ("api_key", "y")]);
     let visits = [
-        (Visit::post("/p?apikey=x&b=%63&&api_key=z&d", FORM, "b=%63&apikey=x"), "b=%63".to_owned()),
-        (Visit::post("/p?b=%63&&d", JSON, r#"{"b": 1.50, "apikey": "x"}"#), r#"{"b":1.50}"#.to_owned()),
-        (Visit::post("/p?b=%63&&d&%61pikey", MULTIPART, body), multipart(&[("b", "c")])),
+        (TestRequest::post("/p?apikey=x&b=%63&&api_key=z&d", FORM, "b=%63&apikey=x"), "b=%63".to_owned()),
+        (TestRequest::post("/p?b=%63&&d", JSON, r#"{"b": 1.50, "apikey": "x"}"#), r#"{"b":1.50}"#.to_owned()),
+        (TestRequest::post("/p?b=%63&&d&%61pikey", MULTIPART, body), multipart(&[("b", "c")])),
     ];
     for (visit, expected) in visits {
         let visit = visit.header("apikey", "a key").header("api-key", "x").header("api_key", "x").header("b", "c");
-        let outcome = visit.of(&consumers()).run(&chain(&[(&KIND, config.clone())])).await;
-        assert_eq!(outcome.known_as().1, Some("cred-1"));
-        let names = ["apikey", "api-key", "api_key", "b"].map(|name| outcome.sent(name));
+        let outcome = visit.with_consumers(&consumers()).run(&chain(&[(&KIND, config.clone())])).await;
+        assert_eq!(outcome.upstream_identity().1, Some("cred-1"));
+        let names = ["apikey", "api-key", "api_key", "b"].map(|name| outcome.upstream_header(name));
         assert_eq!(names, [None, None, None, Some("c")]);
         assert_eq!(outcome.request.uri, "/p?b=%63&&d");
-        assert_eq!(outcome.passage.new_body.as_deref(), Some(expected.as_bytes()));
-        assert_eq!(outcome.sent("content-length"), Some(&*expected.len().to_string()));
+        assert_eq!(outcome.state.replacement_body.as_deref(), Some(expected.as_bytes()));
+        assert_eq!(outcome.upstream_header("content-length"), Some(&*expected.len().to_string()));
     }
-    let get = Visit::get("http://example.test/p?apikey=a+key").of(&consumers());
+    let get = TestRequest::get("http://example.test/p?apikey=a+key").with_consumers(&consumers());
     let outcome = get.run(&chain(&[(&KIND, config)])).await;
     assert_eq!(outcome.request.uri, "http://example.test/p");
-    assert_eq!(outcome.passage.new_body, None);
+    assert_eq!(outcome.state.replacement_body, None);
 }
 
 #[tokio::test]
-async fn keys_are_hidden_also_from_where_strangers_go() {
+async fn keys_are_hidden_for_anonymous_requests() {
     let config = json!({"hide_credentials": true, "anonymous": "guest"});
-    let outcome = Visit::get("/?apikey=wrong").of(&consumers()).run(&chain(&[(&KIND, config)])).await;
-    assert_eq!(outcome.known_as(), (Some("guest"), None, true));
+    let outcome = TestRequest::get("/?apikey=wrong").with_consumers(&consumers()).run(&chain(&[(&KIND, config)])).await;
+    assert_eq!(outcome.upstream_identity(), (Some("guest"), None, true));
     assert_eq!(outcome.request.uri, "/");
 }
 
 // kong-compat §4.17
 // kong-compat §7.27
 #[tokio::test]
-async fn keys_that_are_not_hidden_arrive() {
-    let visit = Visit::get("/?apikey=a+key").header("other", "x").of(&consumers());
+async fn keys_are_forwarded_by_default() {
+    let visit = TestRequest::get("/?apikey=a+key").header("other", "x").with_consumers(&consumers());
     let outcome = visit.run(&chain(&[(&KIND, json!({}))])).await;
     assert_eq!(outcome.request.uri, "/?apikey=a+key");
-    assert_eq!(outcome.passage.new_body, None);
+    assert_eq!(outcome.state.replacement_body, None);
 }
 
 // kong-compat §4.17
 #[tokio::test]
-async fn the_realm_is_named() {
-    let outcome = Visit::get("/").run(&chain(&[(&KIND, json!({"realm": "a \"b\""}))])).await;
-    assert_eq!(outcome.header("www-authenticate"), Some(r#"Key realm="a \"b\"""#));
+async fn the_challenge_contains_the_realm() {
+    let outcome = TestRequest::get("/").run(&chain(&[(&KIND, json!({"realm": "a \"b\""}))])).await;
+    assert_eq!(outcome.response_header("www-authenticate"), Some(r#"Key realm="a \"b\"""#));
 }
 
 // kong-compat §4.17
 #[test]
-fn what_cannot_work_is_refused() {
+fn invalid_configurations_are_rejected() {
     let cases = [
         (json!({"key_names": []}), "config.key_names"),
         (json!({"key_names": ["a", "b c"]}), "config.key_names[1]"),
@@ -211,7 +216,7 @@ fn what_cannot_work_is_refused() {
         (json!({"key_name": ["a"]}), "config.key_name"),
     ];
     for (config, field) in cases {
-        let invalid = build(&KIND, &config).err().unwrap_or_else(|| panic!("{config} is taken"));
+        let invalid = build(&KIND, &config).err().unwrap_or_else(|| panic!("{config} was accepted"));
         assert_eq!(invalid.iter().map(|invalid| &*invalid.field).collect::<Vec<_>>(), [field], "{config}");
         assert!(!invalid[0].message.is_empty() && !invalid[0].remedy.is_empty(), "{invalid:?}");
     }
@@ -220,7 +225,7 @@ fn what_cannot_work_is_refused() {
 
 proptest! {
     #[test]
-    fn no_body_and_no_query_panics(
+    fn parsing_bodies_and_queries_never_panics(
         body in proptest::collection::vec(any::<u8>(), 0..200),
         tail in "[ -~]{0,40}",
         kind in prop_oneof![Just(FORM), Just(JSON), Just(MULTIPART), Just("multipart/form-data; boundary=\"\\")],
@@ -234,10 +239,10 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         for body in [body, pieces.concat().into_bytes()] {
             let Ok(uri) = format!("/?{tail}").parse::<http::Uri>() else { continue };
-            let mut visit = Visit::post("/", kind, body).of(&consumers());
+            let mut visit = TestRequest::post("/", kind, body).with_consumers(&consumers());
             *visit.request.uri_mut() = uri;
             let outcome = runtime.block_on(visit.run(&chain));
-            prop_assert!(outcome.replied().is_some() || outcome.known_as().1.is_some());
+            prop_assert!(outcome.reply_status().is_some() || outcome.upstream_identity().1.is_some());
         }
     }
 }

@@ -1,11 +1,11 @@
-//! Counts requests, bytes and time by route and service, under the names that Kong's dashboards know.
+//! `prometheus`: metrics of requests, bytes and latencies by route and service, with Kong's metric names.
 //!
 //! ```yaml
 //! plugin: prometheus
 //! config: {status_code_metrics: true, latency_metrics: true, bandwidth_metrics: true, per_consumer: true}
 //! ```
 //!
-//! The families stand in `/metrics`, beside those of Portico itself.
+//! The metrics are added to Portico's own at `/metrics`.
 
 mod histogram;
 mod series;
@@ -20,62 +20,62 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::plugin::{BuildCx, Invalid, Kind, LogCx, Phases, Plugin, State};
+use crate::plugin_api::{BuildCx, LogCx, Phases, Plugin, PluginDiagnostic, PluginKind, PluginState};
 
-pub use series::Series;
-use series::{About, Code};
-pub use text::{Connections, Facts, Form, Target, TargetState};
+pub use series::KongSeries;
+use series::{SeriesLabelsRef, StatusLabel};
+pub use text::{ConnectionCounts, HealthTarget, KongExpositionFormat, ProcessFacts, TargetState};
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Tells consumers apart in `kong_http_requests_total` and `kong_bandwidth_bytes`.
+    /// Set the label `consumer` in `kong_http_requests_total` and `kong_bandwidth_bytes`.
     per_consumer: bool,
-    /// Counts requests in `kong_http_requests_total`.
+    /// Count requests in `kong_http_requests_total`.
     status_code_metrics: bool,
-    /// Has no effect: there are no plugins here that talk to models.
+    /// No effect: Portico has no AI plugins.
     ai_metrics: bool,
-    /// Measures time in `kong_kong_latency_ms`, `kong_upstream_latency_ms` and `kong_request_latency_ms`.
+    /// Measure latencies in `kong_kong_latency_ms`, `kong_upstream_latency_ms` and `kong_request_latency_ms`.
     latency_metrics: bool,
-    /// Counts bytes of bodies in `kong_bandwidth_bytes`.
+    /// Count the bytes of bodies in `kong_bandwidth_bytes`.
     bandwidth_metrics: bool,
-    /// Shows endpoints and their health in `kong_upstream_target_health`: `unhealthy` is one that could not be connected to,
-    /// `dns_error` one whose name has no address.
+    /// Export the health of endpoints in `kong_upstream_target_health`: `unhealthy` if connecting to the endpoint
+    /// failed, `dns_error` if its name has no address.
     upstream_health_metrics: bool,
-    /// Has no effect: there are no WebAssembly filters here.
+    /// No effect: Portico has no WebAssembly filters.
     wasm_metrics: bool,
 }
 
 pub struct Prometheus {
     counts: Config,
-    series: Arc<Series>,
-    /// Held while endpoints are to be shown.
-    _health: Option<Arc<ShowsHealth>>,
+    series: Arc<KongSeries>,
+    /// Held while the plugin requests the health of endpoints.
+    _health: Option<Arc<HealthRequested>>,
 }
 
-/// Is in [`State`] while some plugin wants endpoints to be shown.
-struct ShowsHealth;
+/// Exists in [`PluginState`] while a plugin requests the health of endpoints.
+struct HealthRequested;
 
-impl Kind for Prometheus {
+impl PluginKind for Prometheus {
     const NAME: &'static str = NAME;
     const PRIORITY: i32 = 13;
     const PHASES: Phases = Phases::LOG;
-    const GUARD: bool = false;
+    const FAIL_CLOSED: bool = false;
     const PROTOCOLS: &'static [&'static str] =
         &["grpc", "grpcs", "http", "https", "tcp", "tls", "tls_passthrough", "udp"];
     type Config = Config;
     type Plugin = Prometheus;
 
-    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Invalid>> {
+    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
         let nothing = [
-            ("ai_metrics", config.ai_metrics, "no plugin here talks to models"),
-            ("wasm_metrics", config.wasm_metrics, "there are no WebAssembly filters here"),
+            ("ai_metrics", config.ai_metrics, "Portico has no AI plugins"),
+            ("wasm_metrics", config.wasm_metrics, "Portico has no WebAssembly filters"),
         ];
         for (field, _, why) in nothing.iter().filter(|(_, is_set, _)| *is_set) {
-            cx.note(Invalid::new(field, format!("has no effect: {why}"), "remove it"));
+            cx.note(PluginDiagnostic::new(field, format!("has no effect: {why}"), "remove it"));
         }
-        let series = cx.state.shared(NAME, Series::default);
-        let health = config.upstream_health_metrics.then(|| cx.state.shared(NAME, || ShowsHealth));
+        let series = cx.state.get_or_create(NAME, KongSeries::default);
+        let health = config.upstream_health_metrics.then(|| cx.state.get_or_create(NAME, || HealthRequested));
         Ok(Prometheus { counts: config, series, _health: health })
     }
 }
@@ -84,39 +84,43 @@ impl Plugin for Prometheus {
     fn log(&self, cx: &LogCx<'_>) {
         let consumer = cx.identity.consumer.as_ref().filter(|_| self.counts.per_consumer);
         let consumer = consumer.and_then(|consumer| consumer.username.as_deref()).unwrap_or_default();
-        let about = About { service: &cx.names.service, route: &cx.names.route, consumer, code: None };
+        let about = SeriesLabelsRef { service: &cx.names.service, route: &cx.names.route, consumer, code: None };
         if self.counts.status_code_metrics {
-            self.series.count(&About {
-                code: Some(Code { status: cx.ended.status.as_u16(), source: cx.ended.source }),
+            self.series.count_request(&SeriesLabelsRef {
+                code: Some(StatusLabel { status: cx.summary.status.as_u16(), source: cx.summary.source }),
                 ..about
             });
         }
         if self.counts.bandwidth_metrics {
-            self.series.add(&about, cx.ended.bytes_in, cx.ended.bytes_out);
+            self.series.add_bandwidth(&about, cx.summary.bytes_in, cx.summary.bytes_out);
         }
         if self.counts.latency_metrics {
-            self.series.measure(&About { consumer: "", ..about }, cx.ended.total, cx.ended.upstream);
+            self.series.observe_latency(
+                &SeriesLabelsRef { consumer: "", ..about },
+                cx.summary.total,
+                cx.summary.upstream,
+            );
         }
     }
 }
 
-/// What all plugins of this kind have counted, while there is one.
-pub fn series(state: &State) -> Option<Arc<Series>> {
-    state.existing(NAME)
+/// The series of all `prometheus` plugins; `None` if there is no such plugin.
+pub fn series(state: &PluginState) -> Option<Arc<KongSeries>> {
+    state.get(NAME)
 }
 
-/// Whether some plugin wants endpoints to be among the facts of a scrape.
-pub fn shows_health(state: &State) -> bool {
-    state.existing::<ShowsHealth>(NAME).is_some()
+/// Whether a plugin requests the health of endpoints in scrapes.
+pub fn is_health_requested(state: &PluginState) -> bool {
+    state.get::<HealthRequested>(NAME).is_some()
 }
 
-/// What counts everything but who was asking.
-pub fn everything() -> Value {
+/// A configuration with all metrics, but without the label `consumer`.
+pub fn all_metrics_config() -> Value {
     let flags = ["status_code_metrics", "latency_metrics", "bandwidth_metrics", "upstream_health_metrics"];
     Value::Object(flags.into_iter().map(|flag| (flag.to_owned(), Value::Bool(true))).collect())
 }
 
-/// As `plugin:` says it.
+/// The value of `plugin` in a KongPlugin.
 pub const KIND: &str = NAME;
-/// In [`State`].
+/// Key in [`PluginState`].
 const NAME: &str = "prometheus";

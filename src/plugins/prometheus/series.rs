@@ -1,4 +1,4 @@
-//! What is counted: numbers that all cores add to, found without a lock.
+//! The time series: counters and histograms that threads find without a lock and update concurrently.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -8,16 +8,16 @@ use std::time::Duration;
 use hashbrown::Equivalent;
 
 use super::histogram::Histogram;
-use super::table::Table;
-use crate::plugin::Source;
+use super::table::SeriesTable;
+use crate::plugin_api::ResponseSource;
 
-/// All series of all plugins of this kind.
+/// The series of all `prometheus` plugins.
 #[derive(Debug)]
-pub struct Series {
-    pub(super) requests: Table<Labels, AtomicU64>,
-    pub(super) bandwidth: Table<Labels, Bandwidth>,
-    pub(super) latency: Table<Labels, Latency>,
-    /// Series for which there was no room.
+pub struct KongSeries {
+    pub(super) requests: SeriesTable<SeriesLabels, AtomicU64>,
+    pub(super) bandwidth: SeriesTable<SeriesLabels, Bandwidth>,
+    pub(super) latency: SeriesTable<SeriesLabels, Latency>,
+    /// Updates that were dropped because a table was full.
     pub(super) errors: AtomicU64,
 }
 
@@ -29,95 +29,95 @@ pub(super) struct Bandwidth {
 
 #[derive(Debug)]
 pub(super) struct Latency {
-    /// Without what the endpoint took.
+    /// Total time minus the time of the endpoint.
     pub own: Histogram,
     pub upstream: Histogram,
     pub request: Histogram,
 }
 
-/// What tells one series from another.
+/// The labels of a series.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Labels {
+pub(super) struct SeriesLabels {
     pub service: Arc<str>,
     pub route: Arc<str>,
     pub consumer: Arc<str>,
-    pub code: Option<Code>,
+    pub code: Option<StatusLabel>,
 }
 
-/// The same, borrowed.
+/// Borrowed labels, for lookups without allocation.
 #[derive(Clone, Copy)]
-pub(super) struct About<'a> {
+pub(super) struct SeriesLabelsRef<'a> {
     pub service: &'a str,
     pub route: &'a str,
     pub consumer: &'a str,
-    pub code: Option<Code>,
+    pub code: Option<StatusLabel>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Code {
+pub(super) struct StatusLabel {
     pub status: u16,
-    pub source: Source,
+    pub source: ResponseSource,
 }
 
-impl Default for Series {
+impl Default for KongSeries {
     fn default() -> Self {
-        Series::holding(MOST_SERIES)
+        KongSeries::with_capacity(MAX_SERIES)
     }
 }
 
-impl Series {
-    /// So many of each family.
-    pub(super) fn holding(most: usize) -> Self {
-        Series {
-            requests: Table::holding(most),
-            bandwidth: Table::holding(most),
-            latency: Table::holding(most),
+impl KongSeries {
+    /// Holds at most `most` series in each family.
+    pub(super) fn with_capacity(most: usize) -> Self {
+        KongSeries {
+            requests: SeriesTable::with_capacity(most),
+            bandwidth: SeriesTable::with_capacity(most),
+            latency: SeriesTable::with_capacity(most),
             errors: AtomicU64::new(0),
         }
     }
 
-    pub(super) fn count(&self, about: &About<'_>) {
+    pub(super) fn count_request(&self, about: &SeriesLabelsRef<'_>) {
         let has_room =
-            self.requests.with(about, || AtomicU64::new(0), |count| _ = count.fetch_add(1, Ordering::Relaxed));
-        self.note(has_room);
+            self.requests.update(about, || AtomicU64::new(0), |count| _ = count.fetch_add(1, Ordering::Relaxed));
+        self.count_if_dropped(has_room);
     }
 
-    pub(super) fn add(&self, about: &About<'_>, ingress: u64, egress: u64) {
-        let has_room = self.bandwidth.with(about, Bandwidth::default, |bandwidth| {
+    pub(super) fn add_bandwidth(&self, about: &SeriesLabelsRef<'_>, ingress: u64, egress: u64) {
+        let has_room = self.bandwidth.update(about, Bandwidth::default, |bandwidth| {
             bandwidth.ingress.fetch_add(ingress, Ordering::Relaxed);
             bandwidth.egress.fetch_add(egress, Ordering::Relaxed);
         });
-        self.note(has_room);
+        self.count_if_dropped(has_room);
     }
 
-    pub(super) fn measure(&self, about: &About<'_>, total: Duration, upstream: Option<Duration>) {
+    pub(super) fn observe_latency(&self, about: &SeriesLabelsRef<'_>, total: Duration, upstream: Option<Duration>) {
         let make = || Latency {
             own: Histogram::new(OWN_BOUNDS),
             upstream: Histogram::new(BOUNDS),
             request: Histogram::new(BOUNDS),
         };
-        let has_room = self.latency.with(about, make, |latency| {
+        let has_room = self.latency.update(about, make, |latency| {
             latency.own.add(total.saturating_sub(upstream.unwrap_or_default()));
             latency.request.add(total);
             if let Some(upstream) = upstream {
                 latency.upstream.add(upstream);
             }
         });
-        self.note(has_room);
+        self.count_if_dropped(has_room);
     }
 
-    fn note(&self, has_room: bool) {
+    fn count_if_dropped(&self, has_room: bool) {
         if !has_room {
             self.errors.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-impl Code {
+impl StatusLabel {
     pub(super) fn source(self) -> &'static str {
         match self.source {
-            Source::Service => "service",
-            Source::Ours => "kong",
+            ResponseSource::Service => "service",
+            ResponseSource::Proxy => "kong",
         }
     }
 
@@ -126,32 +126,32 @@ impl Code {
     }
 }
 
-impl PartialOrd for Code {
+impl PartialOrd for StatusLabel {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Code {
+impl Ord for StatusLabel {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.order().cmp(&other.order())
     }
 }
 
-impl Hash for Labels {
+impl Hash for SeriesLabels {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (&*self.service, &*self.route, &*self.consumer, self.code.map(Code::order)).hash(state);
+        (&*self.service, &*self.route, &*self.consumer, self.code.map(StatusLabel::order)).hash(state);
     }
 }
 
-impl Hash for About<'_> {
+impl Hash for SeriesLabelsRef<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.service, self.route, self.consumer, self.code.map(Code::order)).hash(state);
+        (self.service, self.route, self.consumer, self.code.map(StatusLabel::order)).hash(state);
     }
 }
 
-impl Equivalent<Labels> for About<'_> {
-    fn equivalent(&self, labels: &Labels) -> bool {
+impl Equivalent<SeriesLabels> for SeriesLabelsRef<'_> {
+    fn equivalent(&self, labels: &SeriesLabels) -> bool {
         *self.service == *labels.service
             && *self.route == *labels.route
             && *self.consumer == *labels.consumer
@@ -159,14 +159,14 @@ impl Equivalent<Labels> for About<'_> {
     }
 }
 
-impl From<&About<'_>> for Labels {
-    fn from(about: &About<'_>) -> Self {
-        let About { service, route, consumer, code } = *about;
-        Labels { service: service.into(), route: route.into(), consumer: consumer.into(), code }
+impl From<&SeriesLabelsRef<'_>> for SeriesLabels {
+    fn from(about: &SeriesLabelsRef<'_>) -> Self {
+        let SeriesLabelsRef { service, route, consumer, code } = *about;
+        SeriesLabels { service: service.into(), route: route.into(), consumer: consumer.into(), code }
     }
 }
 
 const OWN_BOUNDS: &[u16] = &[1, 2, 5, 7, 10, 15, 20, 30, 50, 75, 100, 200, 500, 750, 1000, 3000, 6000];
 const BOUNDS: &[u16] = &[25, 50, 80, 100, 250, 400, 700, 1000, 2000, 5000, 10_000, 30_000, 60_000];
-/// Of each family. What comes after them is counted as an error.
-const MOST_SERIES: usize = 10_000;
+/// Limit of the series in each family. Updates of further series are dropped and counted as errors.
+const MAX_SERIES: usize = 10_000;

@@ -1,4 +1,4 @@
-//! A map that only grows: looking something up takes no lock, and what is new is put into a copy of its part.
+//! A map that only grows. Lookups take no lock; an insert replaces its shard with an extended copy.
 
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
@@ -10,44 +10,44 @@ use hashbrown::{Equivalent, HashTable};
 use parking_lot::Mutex;
 
 #[derive(Debug)]
-pub(super) struct Table<K, V> {
+pub(super) struct SeriesTable<K, V> {
     shards: Box<[Shard<K, V>]>,
     hasher: RandomState,
     len: AtomicUsize,
-    most: usize,
+    capacity: usize,
 }
 
 #[derive(Debug)]
 struct Shard<K, V> {
-    /// By a hash that is made once for each look.
-    map: ArcSwap<HashTable<Arc<Entry<K, V>>>>,
+    /// Keyed by a hash that is computed once per lookup.
+    map: ArcSwap<HashTable<Arc<SeriesEntry<K, V>>>>,
     growing: Mutex<()>,
 }
 
 #[derive(Debug)]
-pub(super) struct Entry<K, V> {
+pub(super) struct SeriesEntry<K, V> {
     hash: u64,
     pub key: K,
     pub value: V,
 }
 
-impl<K, V> Table<K, V> {
-    pub(super) fn holding(most: usize) -> Self {
+impl<K, V> SeriesTable<K, V> {
+    pub(super) fn with_capacity(capacity: usize) -> Self {
         let shard = || Shard { map: ArcSwap::default(), growing: Mutex::new(()) };
         let shards = (0..SHARDS).map(|_| shard()).collect();
-        Table { shards, hasher: RandomState::default(), len: AtomicUsize::new(0), most }
+        SeriesTable { shards, hasher: RandomState::default(), len: AtomicUsize::new(0), capacity }
     }
 
-    /// Does something with an entry, which is made if it is missing. Whether there was room for it.
-    pub(super) fn with<Q>(&self, key: &Q, make: impl FnOnce() -> V, then: impl FnOnce(&V)) -> bool
+    /// Calls `then` with an entry, which is created if it is missing. Returns false if the table is full.
+    pub(super) fn update<Q>(&self, key: &Q, make: impl FnOnce() -> V, then: impl FnOnce(&V)) -> bool
     where
         Q: Hash + Equivalent<K> + ?Sized,
         for<'q> K: From<&'q Q>,
     {
         let hash = self.hasher.hash_one(key);
-        // Maps find their places by the lowest and the highest bits.
+        // The middle bits, because the tables use the lowest and highest ones.
         let shard = &self.shards[(hash >> 32) as usize % SHARDS];
-        let is_it = |entry: &Arc<Entry<K, V>>| key.equivalent(&entry.key);
+        let is_it = |entry: &Arc<SeriesEntry<K, V>>| key.equivalent(&entry.key);
         if let Some(entry) = shard.map.load().find(hash, is_it) {
             then(&entry.value);
             return true;
@@ -60,7 +60,7 @@ impl<K, V> Table<K, V> {
         }
         if self
             .len
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |len| (len < self.most).then_some(len + 1))
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |len| (len < self.capacity).then_some(len + 1))
             .is_err()
         {
             return false;
@@ -68,13 +68,13 @@ impl<K, V> Table<K, V> {
         let value = make();
         then(&value);
         let mut grown = HashTable::clone(&map);
-        grown.insert_unique(hash, Arc::new(Entry { hash, key: K::from(key), value }), |entry| entry.hash);
+        grown.insert_unique(hash, Arc::new(SeriesEntry { hash, key: K::from(key), value }), |entry| entry.hash);
         shard.map.store(Arc::new(grown));
         true
     }
 
-    /// In the order of the keys.
-    pub(super) fn sorted(&self) -> Vec<Arc<Entry<K, V>>>
+    /// All entries in the order of their keys.
+    pub(super) fn sorted(&self) -> Vec<Arc<SeriesEntry<K, V>>>
     where
         K: Ord,
     {
@@ -85,5 +85,5 @@ impl<K, V> Table<K, V> {
     }
 }
 
-/// Ten thousand entries are then a hundred and fifty in each.
+/// With ten thousand entries, each shard has about 150.
 const SHARDS: usize = 64;

@@ -1,4 +1,4 @@
-//! What scrapes say after some visits.
+//! Tests of the exposition after some requests.
 
 use std::sync::Arc;
 
@@ -6,60 +6,67 @@ use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::plugin::services::NoServices;
-use crate::plugin::testing::{self, Visit, chain_with};
-use crate::plugin::{AnyKind, Chain, Entry, Kind, Outcome, Reply, RequestCx, Services};
+use crate::plugin_api::services::OfflineServices;
+use crate::plugin_api::testing::{self, TestRequest, chain_with};
+use crate::plugin_api::{
+    AccessOutcome, AnyPluginKind, Chain, PluginKind, PluginServices, RegisteredKind, Reply, RequestCx,
+};
 
-const KIND: Entry<Prometheus> = Entry::NEW;
+const KIND: RegisteredKind<Prometheus> = RegisteredKind::NEW;
 
-/// Refuses every request, or says who is asking.
-struct First(bool);
-struct Refuses;
-struct Knows;
+/// Rejects every request, or authenticates it.
+struct TestAuth(bool);
+struct RejectingAuth;
+struct AcceptingAuth;
 
-impl Plugin for First {
-    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> Outcome<'a> {
+impl Plugin for TestAuth {
+    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         if self.0 {
-            return Outcome::Reply(Reply::plain(StatusCode::FORBIDDEN, "no", "no"));
+            return AccessOutcome::Reply(Reply::plain(StatusCode::FORBIDDEN, "no", "no"));
         }
-        let consumer =
-            crate::plugin::Consumer::new(crate::plugin::consumers::Id::of("1"), Some("an\"na\n"), None, vec![], vec![]);
+        let consumer = crate::plugin_api::Consumer::new(
+            crate::plugin_api::consumers::EntityId::from_text("1"),
+            Some("an\"na\n"),
+            None,
+            vec![],
+            vec![],
+        );
         cx.identity.consumer = Some(Arc::new(consumer));
-        Outcome::Next
+        AccessOutcome::Continue
     }
 }
 
 macro_rules! first {
     ($kind:ty, $refuses:expr) => {
-        impl Kind for $kind {
+        impl PluginKind for $kind {
             const NAME: &'static str = "first";
             const PRIORITY: i32 = 100;
             const PHASES: Phases = Phases::ACCESS;
-            const GUARD: bool = false;
+            const FAIL_CLOSED: bool = false;
             type Config = serde_json::Map<String, Value>;
-            type Plugin = First;
+            type Plugin = TestAuth;
 
-            fn build(_: Self::Config, _: &BuildCx<'_>) -> Result<First, Vec<Invalid>> {
-                Ok(First($refuses))
+            fn build(_: Self::Config, _: &BuildCx<'_>) -> Result<TestAuth, Vec<PluginDiagnostic>> {
+                Ok(TestAuth($refuses))
             }
         }
     };
 }
 
-first!(Refuses, true);
-first!(Knows, false);
+first!(RejectingAuth, true);
+first!(AcceptingAuth, false);
 
-fn chain(first: &dyn AnyKind, config: Value, state: &State) -> Arc<Chain> {
-    let services: Arc<dyn Services> = Arc::new(NoServices);
+fn chain(first: &dyn AnyPluginKind, config: Value, state: &PluginState) -> Arc<Chain> {
+    let services: Arc<dyn PluginServices> = Arc::new(OfflineServices);
     chain_with(&[(first, json!({})), (&KIND, config)], state, &services)
 }
 
-fn scrape(state: &State, form: Form) -> String {
-    let facts = Facts { node: "n1".into(), version: "0.1.0".into(), requests: 3, ..Facts::default() };
-    series(state).unwrap().text(&facts, form)
+fn scrape(state: &PluginState, form: KongExpositionFormat) -> String {
+    let facts = ProcessFacts { node: "n1".into(), version: "0.1.0".into(), requests: 3, ..ProcessFacts::default() };
+    series(state).unwrap().render(&facts, form)
 }
 
-/// The lines of some families.
+/// The lines with one of these prefixes.
 fn lines<'t>(text: &'t str, prefixes: &[&str]) -> Vec<&'t str> {
     text.lines().filter(|line| prefixes.iter().any(|prefix| line.starts_with(prefix))).collect()
 }
@@ -67,20 +74,22 @@ fn lines<'t>(text: &'t str, prefixes: &[&str]) -> Vec<&'t str> {
 // kong-compat §6.1
 // kong-compat §4.23
 #[tokio::test]
-async fn requests_bytes_and_time_have_the_names_that_dashboards_know() {
-    let state = State::default();
+async fn metrics_have_kongs_names_and_labels() {
+    let state = PluginState::default();
     let all =
         json!({"status_code_metrics": true, "latency_metrics": true, "bandwidth_metrics": true, "per_consumer": true});
-    let (refuses, knows) =
-        (chain(&Entry::<Refuses>::NEW, all.clone(), &state), chain(&Entry::<Knows>::NEW, all, &state));
-    Visit::get("/").run(&refuses).await;
+    let (refuses, knows) = (
+        chain(&RegisteredKind::<RejectingAuth>::NEW, all.clone(), &state),
+        chain(&RegisteredKind::<AcceptingAuth>::NEW, all, &state),
+    );
+    TestRequest::get("/").run(&refuses).await;
     for status in [200, 200, 503] {
-        let mut visit = Visit::get("/");
+        let mut visit = TestRequest::get("/");
         *visit.request.body_mut() = "12345".into();
-        visit.endpoint = Response::builder().status(status).body(()).unwrap();
+        visit.upstream_response = Response::builder().status(status).body(()).unwrap();
         visit.run(&knows).await;
     }
-    let text = scrape(&state, Form::Text);
+    let text = scrape(&state, KongExpositionFormat::Text);
     assert_eq!(
         lines(&text, &["kong_http_requests_total", "# TYPE kong_http_requests_total"]),
         [
@@ -100,7 +109,7 @@ async fn requests_bytes_and_time_have_the_names_that_dashboards_know() {
             r#"kong_bandwidth_bytes{service="default.web.80",route="default.test.web..80",direction="ingress",workspace="default",consumer="an\"na\n"} 15"#,
         ]
     );
-    // A visit takes 7 ms, of which 5 are the endpoint's, if it gets there.
+    // A request takes 7 ms, including 5 ms at the endpoint if it is forwarded.
     let labels = r#"{service="default.web.80",route="default.test.web..80",workspace="default""#;
     for (family, bounds, expected) in [
         (
@@ -138,7 +147,7 @@ async fn requests_bytes_and_time_have_the_names_that_dashboards_know() {
 
 // kong-compat §4.23
 #[tokio::test]
-async fn families_are_there_if_a_plugin_asks_for_them() {
+async fn families_are_exported_if_enabled() {
     for (config, wanted) in [
         (json!({}), vec![]),
         (json!({"per_consumer": true}), vec![]),
@@ -149,40 +158,44 @@ async fn families_are_there_if_a_plugin_asks_for_them() {
             vec!["kong_kong_latency_ms", "kong_request_latency_ms", "kong_upstream_latency_ms"],
         ),
     ] {
-        let state = State::default();
-        let chain = chain(&Entry::<Knows>::NEW, config.clone(), &state);
-        Visit::get("/").run(&chain).await;
-        let text = scrape(&state, Form::Text);
+        let state = PluginState::default();
+        let chain = chain(&RegisteredKind::<AcceptingAuth>::NEW, config.clone(), &state);
+        TestRequest::get("/").run(&chain).await;
+        let text = scrape(&state, KongExpositionFormat::Text);
         let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
         let (mut families, facts): (Vec<_>, Vec<_>) =
             families.partition(|name| !name.contains("nginx") && !name.contains("node") && !name.contains("datastore"));
         families.sort_unstable();
         assert_eq!(families, wanted, "{config}");
         assert_eq!(facts.len(), 5, "{facts:?}");
-        assert!(!text.contains("an\\\"na"), "consumers are told apart only if asked: {text}");
+        assert!(!text.contains("an\\\"na"), "the label `consumer` is empty by default: {text}");
     }
 }
 
 // kong-compat §6.1
 #[test]
-fn what_the_process_knows_is_told_too() {
-    let state = State::default();
-    let kept =
-        testing::build_with(&KIND, &json!({"upstream_health_metrics": true}), &state, &(Arc::new(NoServices) as _));
+fn process_metrics_are_exported() {
+    let state = PluginState::default();
+    let kept = testing::build_with(
+        &KIND,
+        &json!({"upstream_health_metrics": true}),
+        &state,
+        &(Arc::new(OfflineServices) as _),
+    );
     assert!(kept.is_ok());
     let series = series(&state).unwrap();
-    assert!(shows_health(&state));
-    let target = Target {
+    assert!(is_health_requested(&state));
+    let target = HealthTarget {
         upstream: "web.default.80.svc".into(),
         target: "10.0.0.1:80".into(),
         address: "10.0.0.1:80".into(),
         state: TargetState::Healthy,
     };
-    let connections = Connections { accepted: 5, active: 2 };
+    let connections = ConnectionCounts { accepted: 5, active: 2 };
     let (memory, process) = (Some(1 << 20), 7);
     let (node, version, targets) = ("n1".into(), "0.1.0".into(), vec![target]);
-    let facts = Facts { node, version, requests: 9, connections, memory, process, targets };
-    let text = series.text(&facts, Form::Text);
+    let facts = ProcessFacts { node, version, requests: 9, connections, memory, process, targets };
+    let text = series.render(&facts, KongExpositionFormat::Text);
     let health = r#"kong_upstream_target_health{upstream="web.default.80.svc",target="10.0.0.1:80",address="10.0.0.1:80",state="#;
     for line in [
         r#"kong_node_info{node_id="n1",version="0.1.0"} 1"#.to_owned(),
@@ -199,19 +212,21 @@ fn what_the_process_knows_is_told_too() {
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
     }
-    // Another plugin counts on, and does not ask for it.
-    let services = Arc::new(NoServices) as Arc<dyn Services>;
+    // Another plugin keeps the series, but does not request the health of endpoints.
+    let services = Arc::new(OfflineServices) as Arc<dyn PluginServices>;
     let _other = testing::build_with(&KIND, &json!({"status_code_metrics": true}), &state, &services);
     drop(kept);
-    assert!(!shows_health(&state) && super::series(&state).is_some());
+    assert!(!is_health_requested(&state) && super::series(&state).is_some());
 }
 
 #[test]
-fn the_flag_counts_everything_but_who_was_asking() {
-    let state = State::default();
-    let services = Arc::new(NoServices) as Arc<dyn Services>;
-    assert!(testing::build_with(&KIND, &everything(), &state, &services).is_ok_and(|_| shows_health(&state)));
-    let flags = everything();
+fn all_metrics_are_enabled_except_consumers() {
+    let state = PluginState::default();
+    let services = Arc::new(OfflineServices) as Arc<dyn PluginServices>;
+    assert!(
+        testing::build_with(&KIND, &all_metrics_config(), &state, &services).is_ok_and(|_| is_health_requested(&state))
+    );
+    let flags = all_metrics_config();
     for (flag, is_set) in [
         ("status_code_metrics", true),
         ("latency_metrics", true),
@@ -224,13 +239,13 @@ fn the_flag_counts_everything_but_who_was_asking() {
 }
 
 #[test]
-fn there_is_an_end_to_the_number_of_series() {
-    let series = Series::holding(10);
+fn the_number_of_series_is_limited() {
+    let series = KongSeries::with_capacity(10);
     for number in 0..30 {
         let route = (number % 15).to_string();
-        series.count(&About { service: "a", route: &route, consumer: "", code: None });
+        series.count_request(&SeriesLabelsRef { service: "a", route: &route, consumer: "", code: None });
     }
-    let text = series.text(&Facts::default(), Form::Text);
+    let text = series.render(&ProcessFacts::default(), KongExpositionFormat::Text);
     let counted = lines(&text, &["kong_http_requests_total"]);
     assert_eq!(counted.len(), 10);
     assert!(counted.iter().all(|line| line.ends_with(" 2")), "{counted:?}");
@@ -238,12 +253,12 @@ fn there_is_an_end_to_the_number_of_series() {
 }
 
 #[tokio::test]
-async fn open_metrics_differs_where_it_must() {
-    let state = State::default();
+async fn openmetrics_format_differs_as_required() {
+    let state = PluginState::default();
     let all = json!({"status_code_metrics": true, "latency_metrics": true, "bandwidth_metrics": true});
-    let chain = chain(&Entry::<Knows>::NEW, all, &state);
-    Visit::get("/").run(&chain).await;
-    let text = scrape(&state, Form::OpenMetrics);
+    let chain = chain(&RegisteredKind::<AcceptingAuth>::NEW, all, &state);
+    TestRequest::get("/").run(&chain).await;
+    let text = scrape(&state, KongExpositionFormat::OpenMetrics);
     for part in
         ["# TYPE kong_http_requests counter\n", "# TYPE kong_bandwidth_bytes unknown\n", "le=\"25.0\"", "le=\"+Inf\""]
     {
@@ -252,22 +267,22 @@ async fn open_metrics_differs_where_it_must() {
 }
 
 #[test]
-fn what_has_no_effect_is_said() {
+fn fields_without_effect_get_a_note() {
     let fields = |config: Value| testing::notes(&KIND, &config).into_iter().map(|note| note.field).collect::<Vec<_>>();
     assert_eq!(fields(json!({"ai_metrics": true, "wasm_metrics": true})), ["config.ai_metrics", "config.wasm_metrics"]);
     assert_eq!(fields(json!({"ai_metrics": false})), Vec::<String>::new());
 }
 
 #[test]
-fn what_was_counted_outlives_a_change_of_the_configuration() {
-    let (state, services) = (State::default(), Arc::new(NoServices) as Arc<dyn Services>);
+fn counters_survive_configuration_changes() {
+    let (state, services) = (PluginState::default(), Arc::new(OfflineServices) as Arc<dyn PluginServices>);
     let build =
         |config| testing::build_with(&KIND, &config, &state, &services).unwrap_or_else(|wrong| panic!("{wrong:?}"));
     let first = build(json!({"status_code_metrics": true}));
-    series(&state).unwrap().count(&About { service: "a", route: "b", consumer: "", code: None });
+    series(&state).unwrap().count_request(&SeriesLabelsRef { service: "a", route: "b", consumer: "", code: None });
     let second = build(json!({"latency_metrics": true}));
     drop(first);
-    assert_eq!(lines(&scrape(&state, Form::Text), &["kong_http_requests_total"]).len(), 1);
+    assert_eq!(lines(&scrape(&state, KongExpositionFormat::Text), &["kong_http_requests_total"]).len(), 1);
     drop(second);
-    assert!(series(&state).is_none(), "without a plugin there is nothing to show");
+    assert!(series(&state).is_none(), "the series are dropped with the last plugin");
 }

@@ -1,39 +1,39 @@
-//! The series as a scrape gets them, in both formats.
+//! The exposition of the series in the Prometheus text format and in OpenMetrics.
 
 use std::fmt::{self, Write};
 use std::sync::atomic::Ordering;
 
-use super::histogram::Snapshot;
-use super::series::{Labels, Series};
+use super::histogram::HistogramSnapshot;
+use super::series::{KongSeries, SeriesLabels};
 
 /// The format of an exposition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum KongExpositionFormat {
     /// Text format 0.0.4.
     Text,
-    /// Without its end mark.
+    /// OpenMetrics 1.0, without the final `# EOF`.
     OpenMetrics,
 }
 
-/// What only the process knows, when it is asked.
+/// Values of the process at the time of a scrape.
 #[derive(Clone, Debug, Default)]
-pub struct Facts {
-    /// The name of this process among its replicas.
+pub struct ProcessFacts {
+    /// Name of this replica.
     pub node: String,
     pub version: String,
     /// Since the process started.
     pub requests: u64,
-    pub connections: Connections,
-    /// Bytes of this process that are in RAM, if that is known.
+    pub connections: ConnectionCounts,
+    /// Resident memory of the process in bytes, if known.
     pub memory: Option<u64>,
     pub process: u32,
-    /// None of them unless [`super::shows_health`].
-    pub targets: Vec<Target>,
+    /// Empty unless [`super::is_health_requested`].
+    pub targets: Vec<HealthTarget>,
 }
 
-/// Of clients.
+/// Client connections.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Connections {
+pub struct ConnectionCounts {
     /// Since the process started.
     pub accepted: u64,
     /// Open now.
@@ -42,42 +42,46 @@ pub struct Connections {
 
 /// An endpoint of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct HealthTarget {
     /// The upstream's name, such as `cart.shop.80.svc`.
     pub upstream: String,
-    /// As the configuration names it.
+    /// The endpoint as it is configured.
     pub target: String,
-    /// Address and port, or nothing if its name has none.
+    /// Address and port; empty if the name has no address.
     pub address: String,
     pub state: TargetState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetState {
-    /// Never ours, since everybody learns who cannot be connected to; dashboards ask for it.
+    /// Never used, because failed connections always affect the health. Dashboards query this state.
     HealthchecksOff,
     Healthy,
     Unhealthy,
     DnsError,
 }
 
-impl Series {
-    /// Everything there is to say now, to be put after other families.
-    pub fn text(&self, facts: &Facts, form: Form) -> String {
-        let mut out = Writer { text: String::new(), form };
-        self.write(facts, &mut out).expect("a String takes everything");
+impl KongSeries {
+    /// Renders all families. The caller appends the text to Portico's own metrics.
+    pub fn render(&self, facts: &ProcessFacts, form: KongExpositionFormat) -> String {
+        let mut out = KongMetricsWriter { text: String::new(), form };
+        self.write(facts, &mut out).expect("writing to a String does not fail");
         out.text
     }
 
-    fn write(&self, facts: &Facts, out: &mut Writer) -> fmt::Result {
+    fn write(&self, facts: &ProcessFacts, out: &mut KongMetricsWriter) -> fmt::Result {
         self.write_facts(facts, out)?;
         let requests = self.requests.sorted();
         if !requests.is_empty() {
-            out.family("http_requests_total", Type::Counter, "HTTP status codes per consumer, service and route")?;
+            out.family(
+                "http_requests_total",
+                KongMetricType::Counter,
+                "HTTP status codes per consumer, service and route",
+            )?;
             for entry in requests {
                 let (labels, count) = (&entry.key, &entry.value);
                 let code = labels.code.map(|code| (code.status.to_string(), code.source())).unwrap_or_default();
-                let Labels { service, route, consumer, .. } = labels;
+                let SeriesLabels { service, route, consumer, .. } = labels;
                 let labels = [
                     ("service", &**service),
                     ("route", route),
@@ -91,11 +95,11 @@ impl Series {
         }
         let bandwidth = self.bandwidth.sorted();
         if !bandwidth.is_empty() {
-            out.family("bandwidth_bytes", Type::Counter, "Bytes of bodies per consumer, service and route")?;
+            out.family("bandwidth_bytes", KongMetricType::Counter, "Bytes of bodies per consumer, service and route")?;
             for entry in bandwidth {
                 let (labels, bytes) = (&entry.key, &entry.value);
                 for (direction, bytes) in [("egress", &bytes.egress), ("ingress", &bytes.ingress)] {
-                    let Labels { service, route, consumer, .. } = labels;
+                    let SeriesLabels { service, route, consumer, .. } = labels;
                     let labels = [
                         ("service", &**service),
                         ("route", route),
@@ -112,30 +116,30 @@ impl Series {
             return Ok(());
         }
         let own = latency.iter().map(|entry| (&entry.key, entry.value.own.snapshot()));
-        out.histograms("kong_latency_ms", "Time added here, plugins included", own)?;
+        out.histograms("kong_latency_ms", "Latency added by the proxy and its plugins", own)?;
         let upstream = latency.iter().map(|entry| (&entry.key, entry.value.upstream.snapshot()));
         let upstream = upstream.filter(|(_, snapshot)| snapshot.count > 0);
-        out.histograms("upstream_latency_ms", "Time until the endpoint answered", upstream)?;
+        out.histograms("upstream_latency_ms", "Latency of the endpoint until its response head", upstream)?;
         let request = latency.iter().map(|entry| (&entry.key, entry.value.request.snapshot()));
-        out.histograms("request_latency_ms", "Time of whole requests", request)
+        out.histograms("request_latency_ms", "Total latency of requests", request)
     }
 
-    fn write_facts(&self, facts: &Facts, out: &mut Writer) -> fmt::Result {
-        out.family("node_info", Type::Gauge, "Which process this is")?;
+    fn write_facts(&self, facts: &ProcessFacts, out: &mut KongMetricsWriter) -> fmt::Result {
+        out.family("node_info", KongMetricType::Gauge, "Id and version of the process")?;
         out.sample("node_info", &[("node_id", &facts.node), ("version", &facts.version)], 1)?;
-        out.family(
-            "datastore_reachable",
-            Type::Gauge,
-            "Whether the configuration can be read, which takes no database",
-        )?;
+        out.family("datastore_reachable", KongMetricType::Gauge, "Always 1: the configuration needs no database")?;
         out.sample("datastore_reachable", &[], 1)?;
-        out.family("nginx_metric_errors_total", Type::Counter, "What was not counted for want of room")?;
+        out.family(
+            "nginx_metric_errors_total",
+            KongMetricType::Counter,
+            "Updates dropped because there are too many series",
+        )?;
         out.sample("nginx_metric_errors_total", &[], self.errors.load(Ordering::Relaxed))?;
-        out.family("nginx_requests_total", Type::Gauge, "Requests since the process started")?;
+        out.family("nginx_requests_total", KongMetricType::Gauge, "Requests since the process started")?;
         let subsystem = ("subsystem", "http");
         out.sample("nginx_requests_total", &[("node_id", &facts.node), subsystem], facts.requests)?;
-        out.family("nginx_connections_total", Type::Gauge, "Connections of clients by state")?;
-        let Connections { accepted, active } = facts.connections;
+        out.family("nginx_connections_total", KongMetricType::Gauge, "Client connections by state")?;
+        let ConnectionCounts { accepted, active } = facts.connections;
         for (state, count) in
             [("accepted", accepted), ("active", active), ("handled", accepted), ("total", facts.requests)]
         {
@@ -143,13 +147,21 @@ impl Series {
             out.sample("nginx_connections_total", &labels, count)?;
         }
         if let Some(memory) = facts.memory {
-            out.family("memory_workers_lua_vms_bytes", Type::Gauge, "Memory that is in RAM; there is no Lua here")?;
+            out.family(
+                "memory_workers_lua_vms_bytes",
+                KongMetricType::Gauge,
+                "Resident memory of the process; there is no Lua",
+            )?;
             let pid = facts.process.to_string();
             let labels = [("node_id", &*facts.node), ("pid", &pid), ("kong_subsystem", "http")];
             out.sample("memory_workers_lua_vms_bytes", &labels, memory)?;
         }
         if !facts.targets.is_empty() {
-            out.family("upstream_target_health", Type::Gauge, "Health of endpoints; 1 in the state that it is in")?;
+            out.family(
+                "upstream_target_health",
+                KongMetricType::Gauge,
+                "Health of endpoints; 1 for the current state",
+            )?;
             for target in &facts.targets {
                 for (state, name) in STATES {
                     let labels = [
@@ -167,26 +179,27 @@ impl Series {
     }
 }
 
-struct Writer {
+struct KongMetricsWriter {
     text: String,
-    form: Form,
+    form: KongExpositionFormat,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Type {
+enum KongMetricType {
     Counter,
     Gauge,
     Histogram,
 }
 
-impl Writer {
-    fn family(&mut self, name: &str, kind: Type, help: &str) -> fmt::Result {
+impl KongMetricsWriter {
+    fn family(&mut self, name: &str, kind: KongMetricType, help: &str) -> fmt::Result {
         let (name, kind) = match (self.form, kind) {
-            (_, Type::Gauge) => (name, "gauge"),
-            (_, Type::Histogram) => (name, "histogram"),
-            (Form::Text, Type::Counter) => (name, "counter"),
-            // There a counter is called without what its samples end with, and what ends otherwise is none.
-            (Form::OpenMetrics, Type::Counter) => match name.strip_suffix("_total") {
+            (_, KongMetricType::Gauge) => (name, "gauge"),
+            (_, KongMetricType::Histogram) => (name, "histogram"),
+            (KongExpositionFormat::Text, KongMetricType::Counter) => (name, "counter"),
+            // In OpenMetrics, the name of a counter family omits the suffix `_total` of its samples, and a family
+            // without the suffix is not a counter.
+            (KongExpositionFormat::OpenMetrics, KongMetricType::Counter) => match name.strip_suffix("_total") {
                 Some(name) => (name, "counter"),
                 None => (name, "unknown"),
             },
@@ -221,15 +234,15 @@ impl Writer {
         &mut self,
         name: &str,
         help: &str,
-        all: impl Iterator<Item = (&'l Labels, Snapshot)>,
+        all: impl Iterator<Item = (&'l SeriesLabels, HistogramSnapshot)>,
     ) -> fmt::Result {
         let mut all = all.peekable();
         if all.peek().is_none() {
             return Ok(());
         }
-        self.family(name, Type::Histogram, help)?;
+        self.family(name, KongMetricType::Histogram, help)?;
         let (bucket, count, sum) = (format!("{name}_bucket"), format!("{name}_count"), format!("{name}_sum"));
-        let fraction = if self.form == Form::OpenMetrics { ".0" } else { "" };
+        let fraction = if self.form == KongExpositionFormat::OpenMetrics { ".0" } else { "" };
         for (labels, snapshot) in all {
             let base = [("service", &*labels.service), ("route", &labels.route), ("workspace", WORKSPACE)];
             let [service, route, workspace] = base;
@@ -245,7 +258,7 @@ impl Writer {
 }
 
 const PREFIX: &str = "kong_";
-/// There are no workspaces; Kong's free builds have this one.
+/// Kong's open-source builds have only this workspace.
 const WORKSPACE: &str = "default";
 const STATES: [(TargetState, &str); 4] = [
     (TargetState::HealthchecksOff, "healthchecks_off"),

@@ -1,4 +1,4 @@
-//! The configuration of `rate-limiting`, and what can be used of it.
+//! The configuration of `rate-limiting` and its validation.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,66 +7,66 @@ use http::{HeaderName, StatusCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::cell::MOST;
+use super::counters::LIMIT_BOUND;
 use super::window::Period;
-use crate::plugin::redis::{RedisConfig, Server};
-use crate::plugin::{BuildCx, Invalid, record};
+use crate::plugin_api::redis::{RedisConfig, RedisServer};
+use crate::plugin_api::{BuildCx, PluginDiagnostic, record};
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
-    /// How many requests there may be in a second. Windows are those of the clock and the calendar in UTC. With no limit at
-    /// all nothing is limited.
+    /// Maximum number of requests per second. Windows of all periods are aligned to the UTC clock and calendar. Without
+    /// any limit, the plugin has no effect.
     second: Option<u64>,
-    /// How many in a minute.
+    /// Maximum number of requests per minute.
     minute: Option<u64>,
-    /// How many in an hour.
+    /// Maximum number of requests per hour.
     hour: Option<u64>,
-    /// How many in a day.
+    /// Maximum number of requests per day.
     day: Option<u64>,
-    /// How many in a month of the calendar.
+    /// Maximum number of requests per calendar month.
     month: Option<u64>,
-    /// How many in a year of the calendar.
+    /// Maximum number of requests per calendar year.
     year: Option<u64>,
-    /// For whom it is counted apart. Where that is missing in a request, by the client's address.
-    limit_by: By,
-    /// The request header to limit by.
+    /// What separate counters are kept for. Requests without it are counted by client address.
+    limit_by: LimitByName,
+    /// The request header for `limit_by: header`.
     header_name: Option<String>,
-    /// The path to limit by: requests with exactly this path share one count.
+    /// The path for `limit_by: path`. Requests with exactly this path share one counter.
     path: Option<String>,
-    /// Where it is counted.
-    policy: Where,
-    /// Lets requests through while the server cannot be asked. If not, they are answered 500.
+    /// Where counters are stored.
+    policy: PolicyName,
+    /// Forward requests while the Redis server is unavailable. If false, they are rejected with 500.
     fault_tolerant: bool,
-    /// The server of the policy `redis`.
+    /// The server for `policy: redis`.
     #[serde(deserialize_with = "record")]
     redis: RedisConfig,
-    /// Keeps to itself how many requests are left.
+    /// Omit the response headers with limits and remaining requests.
     hide_client_headers: bool,
-    /// The status for requests that are too many, 200 to 599.
+    /// Status of the response to requests over the limit, 200 to 599.
     error_code: u16,
-    /// What they are told.
+    /// Message of the response to requests over the limit.
     error_message: String,
-    /// With the policy `redis`: how often the server is told what was counted here, in seconds, at least 0.02. Less exact and
-    /// quicker than `-1`, which asks it at each request.
+    /// For `policy: redis`: interval of the synchronization with the server in seconds, at least 0.02. This is faster
+    /// but less exact than `-1`, which updates the server on each request.
     sync_rate: f64,
-    /// Short for `redis.host`, and goes before it.
+    /// Alias of `redis.host`, which takes precedence over it.
     redis_host: Option<String>,
-    /// Short for `redis.port`.
+    /// Alias of `redis.port`.
     redis_port: Option<u16>,
-    /// Short for `redis.timeout`.
+    /// Alias of `redis.timeout`.
     redis_timeout: Option<u32>,
-    /// Short for `redis.username`.
+    /// Alias of `redis.username`.
     redis_username: Option<String>,
-    /// Short for `redis.password`.
+    /// Alias of `redis.password`.
     redis_password: Option<String>,
-    /// Short for `redis.database`.
+    /// Alias of `redis.database`.
     redis_database: Option<u32>,
-    /// Short for `redis.ssl`.
+    /// Alias of `redis.ssl`.
     redis_ssl: Option<bool>,
-    /// Short for `redis.ssl_verify`.
+    /// Alias of `redis.ssl_verify`.
     redis_ssl_verify: Option<bool>,
-    /// Short for `redis.server_name`.
+    /// Alias of `redis.server_name`.
     redis_server_name: Option<String>,
 }
 
@@ -79,16 +79,16 @@ impl Default for Config {
             day: None,
             month: None,
             year: None,
-            limit_by: By::Consumer,
+            limit_by: LimitByName::Consumer,
             header_name: None,
             path: None,
-            policy: Where::Local,
+            policy: PolicyName::Local,
             fault_tolerant: true,
             redis: RedisConfig::default(),
             hide_client_headers: false,
             error_code: 429,
             error_message: "API rate limit exceeded".to_owned(),
-            sync_rate: AT_EACH_REQUEST,
+            sync_rate: SYNC_EACH_REQUEST,
             redis_host: None,
             redis_port: None,
             redis_timeout: None,
@@ -104,34 +104,34 @@ impl Default for Config {
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-enum By {
-    /// The consumer, or the credential without one.
+enum LimitByName {
+    /// The consumer, or the credential if there is no consumer.
     Consumer,
-    /// The credential that was shown.
+    /// The credential.
     Credential,
-    /// The client's address.
+    /// The client address.
     Ip,
-    /// The service that requests go to.
+    /// The service.
     Service,
-    /// The value of the header `header_name`.
+    /// The value of the header in `header_name`.
     Header,
-    /// The path, if it is `path`.
+    /// The path in `path`.
     Path,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-enum Where {
-    /// In this process: each replica counts for itself.
+enum PolicyName {
+    /// In memory: each replica counts separately.
     Local,
-    /// As `local`: there is no database that replicas share.
+    /// Same as `local`, because replicas share no database.
     Cluster,
-    /// On a Redis server, for all replicas together.
+    /// On a Redis server that all replicas share.
     Redis,
 }
 
-/// A configuration that can be used.
-pub(super) struct Checked {
+/// A validated configuration.
+pub(super) struct ValidatedConfig {
     /// From the shortest period to the longest.
     pub limits: Vec<(Period, u64)>,
     pub by: LimitBy,
@@ -153,106 +153,110 @@ pub(super) enum LimitBy {
 
 pub(super) enum Policy {
     Local,
-    /// Told every so often, or asked at each request.
-    Redis(Box<Server>, Option<Duration>),
+    /// The server, and the interval of the synchronization; without an interval, every request updates the server.
+    Redis(Box<RedisServer>, Option<Duration>),
 }
 
 impl Config {
-    pub(super) fn checked(self, cx: &BuildCx<'_>) -> Result<Checked, Vec<Invalid>> {
+    pub(super) fn validate(self, cx: &BuildCx<'_>) -> Result<ValidatedConfig, Vec<PluginDiagnostic>> {
         let mut invalid = Vec::new();
         let limits = self.limits(&mut invalid);
         let by = self.limit_by(&mut invalid);
         let status = StatusCode::from_u16(self.error_code).ok().filter(|status| (200..600).contains(&status.as_u16()));
         if status.is_none() {
-            let message = format!("{} cannot be the status of a whole answer", self.error_code);
-            invalid.push(Invalid::new("error_code", message, "use one of 200 to 599, such as 429"));
+            let message = format!("{} is not a valid status of a final response", self.error_code);
+            invalid.push(PluginDiagnostic::new("error_code", message, "use a status of 200 to 599, such as 429"));
         }
         let (is_fault_tolerant, hides_headers) = (self.fault_tolerant, self.hide_client_headers);
         let message = self.error_message.as_str().into();
         let policy = self.policy(cx, &mut invalid);
         match (by, status, policy) {
             (Some(by), Some(status), Some(policy)) if invalid.is_empty() => {
-                Ok(Checked { limits, by, policy, is_fault_tolerant, hides_headers, status, message })
+                Ok(ValidatedConfig { limits, by, policy, is_fault_tolerant, hides_headers, status, message })
             }
             _ => Err(invalid),
         }
     }
 
-    fn limits(&self, invalid: &mut Vec<Invalid>) -> Vec<(Period, u64)> {
+    fn limits(&self, invalid: &mut Vec<PluginDiagnostic>) -> Vec<(Period, u64)> {
         let all = [self.second, self.minute, self.hour, self.day, self.month, self.year];
         let set = Period::ALL.into_iter().zip(all).filter_map(|(period, limit)| Some((period, limit?)));
         let limits: Vec<(Period, u64)> = set.collect();
         for (period, limit) in &limits {
-            if *limit == 0 || *limit >= MOST {
-                let message = format!("{limit} is no limit that can be counted");
-                invalid.push(Invalid::new(period.name(), message, format!("use 1 to {}", MOST - 1)));
+            if *limit == 0 || *limit >= LIMIT_BOUND {
+                let message = format!("{limit} is out of range");
+                invalid.push(PluginDiagnostic::new(period.name(), message, format!("use 1 to {}", LIMIT_BOUND - 1)));
             }
         }
         for pair in limits.windows(2) {
             let ((shorter, most), (longer, limit)) = (pair[0], pair[1]);
             if limit < most {
                 let (shorter, longer) = (shorter.name(), longer.name());
-                let message = format!("the limit of a {longer} ({limit}) is lower than that of a {shorter} ({most})");
-                invalid.push(Invalid::new(longer, message, format!("raise it, or lower `{shorter}`")));
+                let message =
+                    format!("the limit per {longer} ({limit}) is lower than the limit per {shorter} ({most})");
+                invalid.push(PluginDiagnostic::new(longer, message, format!("raise it, or lower `{shorter}`")));
             }
         }
         limits
     }
 
-    fn limit_by(&self, invalid: &mut Vec<Invalid>) -> Option<LimitBy> {
+    fn limit_by(&self, invalid: &mut Vec<PluginDiagnostic>) -> Option<LimitBy> {
         match self.limit_by {
-            By::Consumer => Some(LimitBy::Consumer),
-            By::Credential => Some(LimitBy::Credential),
-            By::Ip => Some(LimitBy::Ip),
-            By::Service => Some(LimitBy::Service),
-            By::Header => {
+            LimitByName::Consumer => Some(LimitBy::Consumer),
+            LimitByName::Credential => Some(LimitBy::Credential),
+            LimitByName::Ip => Some(LimitBy::Ip),
+            LimitByName::Service => Some(LimitBy::Service),
+            LimitByName::Header => {
                 let name = self.header_name.as_deref().map(|name| HeaderName::from_bytes(name.as_bytes()));
                 let (field, message, remedy) = match name {
                     Some(Ok(name)) => return Some(LimitBy::Header(name)),
-                    Some(Err(_)) => ("header_name", "cannot be the name of a header", "use letters, digits and `-`"),
-                    None => ("limit_by", "header needs header_name", "set `header_name` to the header to limit by"),
+                    Some(Err(_)) => ("header_name", "is not a valid header name", "use letters, digits and `-`"),
+                    None => ("limit_by", "header requires header_name", "set `header_name` to the header to limit by"),
                 };
-                invalid.push(Invalid::new(field, message, remedy));
+                invalid.push(PluginDiagnostic::new(field, message, remedy));
                 None
             }
-            By::Path => match &self.path {
+            LimitByName::Path => match &self.path {
                 Some(path) if path.starts_with('/') => Some(LimitBy::Path(path.clone())),
                 Some(_) => {
-                    invalid.push(Invalid::new("path", "does not begin with /", "write the whole path, such as /cart"));
+                    invalid.push(PluginDiagnostic::new(
+                        "path",
+                        "does not begin with /",
+                        "use an absolute path, such as /cart",
+                    ));
                     None
                 }
                 None => {
                     let remedy = "set `path` to the path to limit by";
-                    invalid.push(Invalid::new("limit_by", "path needs path", remedy));
+                    invalid.push(PluginDiagnostic::new("limit_by", "path requires the field `path`", remedy));
                     None
                 }
             },
         }
     }
 
-    fn policy(self, cx: &BuildCx<'_>, invalid: &mut Vec<Invalid>) -> Option<Policy> {
-        let every = (self.sync_rate != AT_EACH_REQUEST).then_some(self.sync_rate);
+    fn policy(self, cx: &BuildCx<'_>, invalid: &mut Vec<PluginDiagnostic>) -> Option<Policy> {
+        let every = (self.sync_rate != SYNC_EACH_REQUEST).then_some(self.sync_rate);
         if let Some(every) = every {
-            if !(SHORTEST_SYNC..=LONGEST_SYNC).contains(&every) {
-                let message = format!("{every} is no such time");
-                let remedy = "use -1 to ask the server at each request, or 0.02 to 3600 seconds";
-                invalid.push(Invalid::new("sync_rate", message, remedy));
-            } else if self.policy != Where::Redis {
-                let message = "has a meaning with the policy `redis` only";
-                invalid.push(Invalid::new("sync_rate", message, "remove it, or set `policy: redis`"));
+            if !(MIN_SYNC_RATE..=MAX_SYNC_RATE).contains(&every) {
+                let message = format!("{every} is out of range");
+                let remedy = "use 0.02 to 3600 seconds, or -1 to update the server on each request";
+                invalid.push(PluginDiagnostic::new("sync_rate", message, remedy));
+            } else if self.policy != PolicyName::Redis {
+                let message = "has an effect only with the policy `redis`";
+                invalid.push(PluginDiagnostic::new("sync_rate", message, "remove it, or set `policy: redis`"));
             }
         }
         match self.policy {
-            Where::Local => Some(Policy::Local),
-            Where::Cluster => {
-                let message =
-                    "`cluster` is in effect as `local`: there is no database, and each replica counts for itself";
-                cx.note(Invalid::new("policy", message, "use `redis` if replicas are to count together"));
+            PolicyName::Local => Some(Policy::Local),
+            PolicyName::Cluster => {
+                let message = "`cluster` has the same effect as `local`: each replica counts separately";
+                cx.note(PluginDiagnostic::new("policy", message, "use `redis` to share counters between replicas"));
                 Some(Policy::Local)
             }
-            Where::Redis => {
+            PolicyName::Redis => {
                 let every = every.filter(|_| invalid.is_empty()).map(Duration::from_secs_f64);
-                match self.redis().checked("redis", cx) {
+                match self.redis().validate("redis", cx) {
                     Ok(server) => Some(Policy::Redis(Box::new(server), every)),
                     Err(wrong) => {
                         invalid.extend(wrong);
@@ -279,6 +283,6 @@ impl Config {
     }
 }
 
-const AT_EACH_REQUEST: f64 = -1.0;
-const SHORTEST_SYNC: f64 = 0.02;
-const LONGEST_SYNC: f64 = 3600.0;
+const SYNC_EACH_REQUEST: f64 = -1.0;
+const MIN_SYNC_RATE: f64 = 0.02;
+const MAX_SYNC_RATE: f64 = 3600.0;

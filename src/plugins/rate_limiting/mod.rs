@@ -1,13 +1,13 @@
-//! Lets everybody make so many requests in a second, a minute and so on, and tells them how many are left.
+//! `rate-limiting`: limits the number of requests per second, minute and so on, and reports the remaining number.
 //!
 //! ```yaml
 //! plugin: rate-limiting
 //! config: {minute: 20, hour: 500, limit_by: ip, policy: redis, redis: {host: redis.shop}}
 //! ```
 
-mod cell;
 mod config;
-mod shared;
+mod counters;
+mod redis_counters;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -20,20 +20,22 @@ use http::header::RETRY_AFTER;
 use http::{HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
-use crate::plugin::redis::Redis;
-use crate::plugin::{BuildCx, Invalid, Kind, Outcome, Phases, Plugin, Reply, RequestCx, consumers, number};
+use crate::plugin_api::redis::Redis;
+use crate::plugin_api::{
+    AccessOutcome, BuildCx, Phases, Plugin, PluginDiagnostic, PluginKind, Reply, RequestCx, consumers, decimal,
+};
 
-use cell::{Cell, Limit};
 pub(crate) use config::Config;
-use config::{Checked, LimitBy, Policy};
-use shared::Synced;
-use table::{Table, Who};
-use window::{Period, second_of};
+use config::{LimitBy, Policy, ValidatedConfig};
+use counters::{LimitCounters, WindowLimit};
+use redis_counters::CounterSync;
+use table::{CounterKey, CounterTable};
+use window::{Period, unix_second};
 
 pub(crate) struct RateLimiting {
     limits: Box<[(Period, u64, HeaderValue)]>,
     by: LimitBy,
-    store: Store,
+    store: CounterStore,
     /// See `BuildCx::object`.
     object: Arc<str>,
     is_fault_tolerant: bool,
@@ -42,116 +44,120 @@ pub(crate) struct RateLimiting {
     message: Arc<str>,
 }
 
-enum Store {
-    Local(Arc<Table>),
-    /// Asked at each request.
+enum CounterStore {
+    Local(Arc<CounterTable>),
+    /// Updated on each request.
     Redis(Arc<Redis>),
-    /// Told now and then.
+    /// Counted locally and synchronized periodically.
     Synced(Arc<SyncedTable>),
 }
 
 struct SyncedTable {
-    table: Table,
-    synced: Synced,
+    table: CounterTable,
+    synced: CounterSync,
 }
 
-impl Kind for RateLimiting {
+impl PluginKind for RateLimiting {
     const NAME: &'static str = "rate-limiting";
     const PRIORITY: i32 = 910;
     const PHASES: Phases = Phases::ACCESS;
-    const GUARD: bool = true;
+    const FAIL_CLOSED: bool = true;
     type Config = Config;
     type Plugin = RateLimiting;
 
-    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Invalid>> {
-        let Checked { limits, by, policy, is_fault_tolerant, hides_headers, status, message } = config.checked(cx)?;
+    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
+        let ValidatedConfig { limits, by, policy, is_fault_tolerant, hides_headers, status, message } =
+            config.validate(cx)?;
         let store = match policy {
-            Policy::Local => Store::Local(cx.state.shared(&format!("{} counters", cx.object), Table::default)),
-            Policy::Redis(server, None) => Store::Redis(Redis::connect(&server, "redis", cx)),
+            Policy::Local => {
+                CounterStore::Local(cx.state.get_or_create(&format!("{} counters", cx.object), CounterTable::default))
+            }
+            Policy::Redis(server, None) => CounterStore::Redis(Redis::connect(&server, "redis", cx)),
             Policy::Redis(server, Some(every)) => {
                 let redis = Redis::connect(&server, "redis", cx);
                 let name = format!("{} counters {} {every:?}", cx.object, server.fingerprint());
-                Store::Synced(cx.state.shared(&name, || {
-                    let (synced, task) = Synced::start(redis, every);
+                CounterStore::Synced(cx.state.get_or_create(&name, || {
+                    let (synced, task) = CounterSync::start(redis, every);
                     cx.services.spawn(Box::pin(task));
-                    SyncedTable { table: Table::default(), synced }
+                    SyncedTable { table: CounterTable::default(), synced }
                 }))
             }
         };
-        let limits = limits.into_iter().map(|(period, limit)| (period, limit, number::header_of(limit))).collect();
+        let limits = limits.into_iter().map(|(period, limit)| (period, limit, decimal::header_value(limit))).collect();
         let object = cx.object.into();
         Ok(RateLimiting { limits, by, store, object, is_fault_tolerant, hides_headers, status, message })
     }
 }
 
 impl Plugin for RateLimiting {
-    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> Outcome<'a> {
+    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         if self.limits.is_empty() {
-            return Outcome::Next;
+            return AccessOutcome::Continue;
         }
-        let second = second_of(cx.now);
-        let limit = |(period, limit, _): &(Period, u64, HeaderValue)| Limit {
+        let second = unix_second(cx.now);
+        let limit = |(period, limit, _): &(Period, u64, HeaderValue)| WindowLimit {
             period: *period,
             limit: *limit,
-            window: period.recent_window(second),
+            window: period.cached_window(second),
         };
-        let limits: Limits = self.limits.iter().map(limit).collect();
-        let who = Identifier::of(&self.by, cx);
-        let mut used = Used::new();
+        let limits: WindowLimits = self.limits.iter().map(limit).collect();
+        let who = LimitIdentifier::from_request(&self.by, cx);
+        let mut used = UsedCounts::new();
         match &self.store {
-            Store::Local(table) => {
-                table.with(who.seen_at(cx.scope), second, Cell::default, |cell| {
-                    cell.take(&limits, |count| used.push(count))
+            CounterStore::Local(table) => {
+                table.with_counters(who.table_key(cx.scope), second, LimitCounters::default, |cell| {
+                    cell.try_take(&limits, |count| used.push(count))
                 });
             }
-            Store::Synced(shared) => {
+            CounterStore::Synced(shared) => {
                 if shared.synced.is_behind() && !self.is_fault_tolerant {
-                    return Outcome::Reply(out_of_order());
+                    return AccessOutcome::Reply(counters_unavailable());
                 }
-                let make = || Cell::named(self.counter(&who, cx.scope));
-                shared.table.with(who.seen_at(cx.scope), second, make, |cell| {
-                    let taken = cell.take(&limits, |count| used.push(count))?;
+                let make = || LimitCounters::for_server(self.key_prefix(&who, cx.scope));
+                shared.table.with_counters(who.table_key(cx.scope), second, make, |cell| {
+                    let taken = cell.try_take(&limits, |count| used.push(count))?;
                     if taken {
-                        shared.synced.changed(cell);
+                        shared.synced.enqueue(cell);
                     }
                     Some(())
                 });
             }
-            Store::Redis(redis) => {
-                let name = self.counter(&who, cx.scope);
-                return Outcome::Wait(Box::pin(async move {
-                    match shared::count(redis, &name, &limits, second).await {
+            CounterStore::Redis(redis) => {
+                let name = self.key_prefix(&who, cx.scope);
+                return AccessOutcome::Wait(Box::pin(async move {
+                    match redis_counters::count_at_server(redis, &name, &limits, second).await {
                         Ok(used) => self.decide(&limits, &used, second, cx),
                         Err(_) if self.is_fault_tolerant => None,
-                        Err(_) => Some(out_of_order()),
+                        Err(_) => Some(counters_unavailable()),
                     }
                 }));
             }
         }
         match self.decide(&limits, &used, second, cx) {
-            Some(reply) => Outcome::Reply(reply),
-            None => Outcome::Next,
+            Some(reply) => AccessOutcome::Reply(reply),
+            None => AccessOutcome::Continue,
         }
     }
 }
 
-type Limits = SmallVec<[Limit; 6]>;
-type Used = SmallVec<[u64; 6]>;
+type WindowLimits = SmallVec<[WindowLimit; 6]>;
+type UsedCounts = SmallVec<[u64; 6]>;
 
 impl RateLimiting {
-    /// What the client is told, given how much had been used before this request.
-    fn decide(&self, limits: &[Limit], used: &[u64], second: u64, cx: &mut RequestCx<'_>) -> Option<Box<Reply>> {
-        let is_full = |(limit, used): (&Limit, &u64)| *used >= limit.limit;
+    /// Sets the response headers and rejects the request if a limit is reached. `used` are the counts before this
+    /// request.
+    fn decide(&self, limits: &[WindowLimit], used: &[u64], second: u64, cx: &mut RequestCx<'_>) -> Option<Box<Reply>> {
+        let is_full = |(limit, used): (&WindowLimit, &u64)| *used >= limit.limit;
         let is_refused = limits.iter().zip(used).any(is_full);
-        let mut fewest: Option<(u64, &Limit, &HeaderValue)> = None;
+        let mut fewest: Option<(u64, &WindowLimit, &HeaderValue)> = None;
         if !self.hides_headers {
             for ((limit, used), (_, _, allowed)) in limits.iter().zip(used).zip(&self.limits) {
-                // This request counts where it was let in.
+                // An accepted request counts itself.
                 let left = limit.limit.saturating_sub(*used).saturating_sub(u64::from(!is_refused));
                 let (limit_header, left_header) = &HEADERS[limit.period as usize];
-                cx.answer_headers.insert(limit_header.clone(), allowed.clone());
-                cx.answer_headers.insert(left_header.clone(), number::header_of(left));
-                // From the shortest period to the longest: of equals the longer one.
+                cx.response_headers.insert(limit_header.clone(), allowed.clone());
+                cx.response_headers.insert(left_header.clone(), decimal::header_value(left));
+                // Periods are in ascending order; of equal numbers, the longer period is reported.
                 if fewest.is_none_or(|(fewest, _, _)| left <= fewest) {
                     fewest = Some((left, limit, allowed));
                 }
@@ -159,35 +165,35 @@ impl RateLimiting {
         }
         let mut reply = is_refused.then(|| Reply::negotiated(self.status, self.message.to_string(), "rate_limited"));
         if let Some((left, limit, allowed)) = fewest {
-            let reset = number::header_of(limit.window.end.saturating_sub(second).max(1));
-            cx.answer_headers.insert(RATELIMIT_LIMIT, allowed.clone());
-            cx.answer_headers.insert(RATELIMIT_REMAINING, number::header_of(left));
-            reply = reply.map(|reply| reply.with(RETRY_AFTER, reset.clone()));
-            cx.answer_headers.insert(RATELIMIT_RESET, reset);
+            let reset = decimal::header_value(limit.window.end.saturating_sub(second).max(1));
+            cx.response_headers.insert(RATELIMIT_LIMIT, allowed.clone());
+            cx.response_headers.insert(RATELIMIT_REMAINING, decimal::header_value(left));
+            reply = reply.map(|reply| reply.with_header(RETRY_AFTER, reset.clone()));
+            cx.response_headers.insert(RATELIMIT_RESET, reset);
         }
         reply
     }
 
-    /// What the names of somebody's counters at a server begin with: the same on every replica.
-    fn counter(&self, who: &Identifier, scope: &str) -> String {
+    /// The prefix of the keys of an identifier at the server, which is the same on every replica.
+    fn key_prefix(&self, who: &LimitIdentifier, scope: &str) -> String {
         format!("ratelimit:{}:{scope}:{}", self.object, who.readable())
     }
 }
 
-fn out_of_order() -> Box<Reply> {
+fn counters_unavailable() -> Box<Reply> {
     let message = "An unexpected error occurred";
     Reply::negotiated(StatusCode::INTERNAL_SERVER_ERROR, message, "counters_unavailable")
 }
 
-/// For whom it is counted.
-struct Identifier {
+/// What a request is counted by.
+struct LimitIdentifier {
     kind: u8,
     bytes: SmallVec<[u8; 40]>,
 }
 
-impl Identifier {
-    /// Of what is limited by, or the client's address where that is missing.
-    fn of(by: &LimitBy, cx: &RequestCx<'_>) -> Self {
+impl LimitIdentifier {
+    /// The value of `limit_by`, or the client address if the request does not have it.
+    fn from_request(by: &LimitBy, cx: &RequestCx<'_>) -> Self {
         let known = match by {
             LimitBy::Consumer => {
                 let consumer =
@@ -209,12 +215,12 @@ impl Identifier {
         cx.identity.credential.as_ref().map(|credential| Self::text(CREDENTIAL, credential.as_bytes()))
     }
 
-    /// What is long is told apart by its digest, so that nobody fills the memory with long headers.
+    /// Long texts are replaced by their digest, so that clients cannot exhaust the memory with long headers.
     fn text(kind: u8, text: &[u8]) -> Self {
-        if text.len() <= LONGEST {
-            return Identifier { kind, bytes: SmallVec::from_slice(text) };
+        if text.len() <= MAX_IDENTIFIER_BYTES {
+            return LimitIdentifier { kind, bytes: SmallVec::from_slice(text) };
         }
-        Identifier { kind: kind | DIGEST, bytes: SmallVec::from_slice(&consumers::digest_of(text)) }
+        LimitIdentifier { kind: kind | DIGEST, bytes: SmallVec::from_slice(&consumers::sha256(text)) }
     }
 
     fn address(address: IpAddr) -> Self {
@@ -222,11 +228,11 @@ impl Identifier {
             IpAddr::V4(address) => SmallVec::from_slice(&address.octets()),
             IpAddr::V6(address) => SmallVec::from_slice(&address.octets()),
         };
-        Identifier { kind: ADDRESS, bytes }
+        LimitIdentifier { kind: ADDRESS, bytes }
     }
 
-    fn seen_at<'a>(&'a self, scope: &'a str) -> Who<'a> {
-        Who { scope, kind: self.kind, identifier: &self.bytes }
+    fn table_key<'a>(&'a self, scope: &'a str) -> CounterKey<'a> {
+        CounterKey { scope, kind: self.kind, identifier: &self.bytes }
     }
 
     fn readable(&self) -> String {
@@ -239,7 +245,7 @@ impl Identifier {
             (kind, bytes) if kind & DIGEST == 0 && bytes.iter().all(is_plain) => {
                 String::from_utf8_lossy(bytes).into_owned()
             }
-            // A colon before it, which nothing else begins with.
+            // The leading colon prevents collisions: the other forms do not begin with one.
             (_, bytes) => format!(":{}", consumers::hex(bytes)),
         }
     }
@@ -252,10 +258,10 @@ const SERVICE: u8 = 3;
 const HEADER: u8 = 4;
 const PATH: u8 = 5;
 const DIGEST: u8 = 0x80;
-/// Of identifiers, in bytes.
-const LONGEST: usize = 64;
+/// Identifiers longer than this number of bytes are replaced by their digest.
+const MAX_IDENTIFIER_BYTES: usize = 64;
 
-/// By [`Period`]: how many are allowed, and how many are left.
+/// Names of the headers with limit and remaining requests, by [`Period`].
 static HEADERS: [(HeaderName, HeaderName); 6] = [
     (HeaderName::from_static("x-ratelimit-limit-second"), HeaderName::from_static("x-ratelimit-remaining-second")),
     (HeaderName::from_static("x-ratelimit-limit-minute"), HeaderName::from_static("x-ratelimit-remaining-minute")),

@@ -1,7 +1,8 @@
-//! Who has which counters. Looking up somebody who comes often takes no lock.
+//! The table of counters by identifier. Lookups of frequent identifiers take no lock.
 //!
-//! Each shard has a map that is never changed, only replaced, and beside it a small one under a lock for those who came
-//! lately. When the lock has been taken often enough, both become one new map; whoever's windows have ended is left out.
+//! Each shard has an immutable map, which is only replaced as a whole, and a small map behind a lock for recently added
+//! identifiers. When the lock has been taken often enough, both are merged into a new immutable map without the
+//! identifiers whose windows have ended.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -11,88 +12,88 @@ use arc_swap::ArcSwap;
 use hashbrown::HashTable;
 use parking_lot::Mutex;
 
-use super::cell::Cell;
+use super::counters::LimitCounters;
 
-/// The counters of one plugin, at all places where it is attached.
+/// The counters of one plugin object in all scopes.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(super) struct CounterTable {
     shards: Box<[Shard]>,
     hasher: RandomState,
-    /// Of one shard.
-    most: usize,
+    /// Limit of the entries in one shard.
+    shard_capacity: usize,
 }
 
-/// Whose counters, borrowed from the request.
+/// The key of counters, borrowed from the request.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Who<'a> {
-    /// Where the plugin is attached.
+pub(super) struct CounterKey<'a> {
+    /// What the plugin is attached to.
     pub scope: &'a str,
-    /// What kind of identifier it is: an address may look like a header.
+    /// The kind of identifier, because the bytes of an address may equal those of a header.
     pub kind: u8,
     pub identifier: &'a [u8],
 }
 
-/// Somebody who is known. Shared by the maps that follow one another.
+/// An entry of the table. Shared by consecutive maps.
 #[derive(Debug)]
-struct Known {
+struct CounterEntry {
     hash: u64,
     scope: Box<str>,
     kind: u8,
     identifier: Box<[u8]>,
-    cell: Arc<Cell>,
+    cell: Arc<LimitCounters>,
 }
 
-/// By a hash that is made once for a request. Clients choose the identifiers, so it is one that they cannot foresee.
-type Map = HashTable<Arc<Known>>;
+/// Keyed by a hash that is computed once per request. The hash is randomly seeded, because clients choose identifiers.
+type CounterMap = HashTable<Arc<CounterEntry>>;
 
 #[derive(Debug)]
 struct Shard {
-    settled: ArcSwap<Map>,
-    fresh: Mutex<Fresh>,
+    stable: ArcSwap<CounterMap>,
+    recent: Mutex<RecentEntries>,
 }
 
 #[derive(Debug, Default)]
-struct Fresh {
-    map: Map,
-    /// How often the lock was taken since the maps became one.
-    looks: usize,
-    /// Shared by those for whom there is no room: they have less together than each would have, but never more. Empty until
-    /// somebody needs it.
-    crowd: Box<[Arc<Cell>]>,
-    /// When a full shard was last searched for who can go, in seconds since 1970.
+struct RecentEntries {
+    map: CounterMap,
+    /// How often the lock was taken since the last merge.
+    lock_count: usize,
+    /// Counters that identifiers share when the shard is full. Together they get at most the limit of one identifier.
+    /// Allocated on first use.
+    overflow: Box<[Arc<LimitCounters>]>,
+    /// When expired entries of a full shard were last removed, in seconds since 1970.
     swept: u64,
 }
 
-impl Default for Table {
+impl Default for CounterTable {
     fn default() -> Self {
-        Table::holding(MOST_ENTRIES)
+        CounterTable::with_capacity(MAX_ENTRIES)
     }
 }
 
-impl Table {
-    fn holding(most: usize) -> Self {
+impl CounterTable {
+    fn with_capacity(most: usize) -> Self {
         let hasher = RandomState::new();
-        let shard = || Shard { settled: ArcSwap::default(), fresh: Mutex::default() };
-        Table { shards: (0..SHARDS).map(|_| shard()).collect(), most: most / SHARDS, hasher }
+        let shard = || Shard { stable: ArcSwap::default(), recent: Mutex::default() };
+        CounterTable { shards: (0..SHARDS).map(|_| shard()).collect(), shard_capacity: most / SHARDS, hasher }
     }
 
-    /// Does something with somebody's counters, which `make` makes if there are none yet. `then` says None if they are no
-    /// longer in use, and gets others.
-    pub(super) fn with<R>(
+    /// Calls `then` with the counters of a key, which `make` creates if there are none. If `then` returns `None`
+    /// because the counters are retired, it is called again with new ones.
+    pub(super) fn with_counters<R>(
         &self,
-        who: Who<'_>,
+        who: CounterKey<'_>,
         second: u64,
-        make: impl Fn() -> Cell,
-        mut then: impl FnMut(&Arc<Cell>) -> Option<R>,
+        make: impl Fn() -> LimitCounters,
+        mut then: impl FnMut(&Arc<LimitCounters>) -> Option<R>,
     ) -> R {
         let hash = self.hasher.hash_one((who.scope, who.kind, who.identifier));
-        // Maps find their places by the lowest and the highest bits.
+        // The middle bits, because the tables use the lowest and highest ones.
         let shard = &self.shards[(hash >> 32) as usize % SHARDS];
         loop {
-            if let Some(done) = find(&shard.settled.load(), hash, who).and_then(&mut then) {
+            if let Some(done) = find(&shard.stable.load(), hash, who).and_then(&mut then) {
                 return done;
             }
-            if let Some(done) = shard.among_fresh(who, second, self.most, hash, &make, &mut then) {
+            if let Some(done) = shard.with_recent(who, second, self.shard_capacity, hash, &make, &mut then) {
                 return done;
             }
         }
@@ -100,47 +101,47 @@ impl Table {
 
     #[cfg(test)]
     fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.settled.load().len() + shard.fresh.lock().map.len()).sum()
+        self.shards.iter().map(|shard| shard.stable.load().len() + shard.recent.lock().map.len()).sum()
     }
 }
 
 impl Shard {
-    fn among_fresh<R>(
+    fn with_recent<R>(
         &self,
-        who: Who<'_>,
+        who: CounterKey<'_>,
         second: u64,
         most: usize,
         hash: u64,
-        make: impl Fn() -> Cell,
-        mut then: impl FnMut(&Arc<Cell>) -> Option<R>,
+        make: impl Fn() -> LimitCounters,
+        mut then: impl FnMut(&Arc<LimitCounters>) -> Option<R>,
     ) -> Option<R> {
-        let mut fresh = self.fresh.lock();
-        // The maps may have become one since.
-        let mut settled = self.settled.load_full();
-        fresh.looks += 1;
+        let mut fresh = self.recent.lock();
+        // Another thread may have merged the maps in the meantime.
+        let mut settled = self.stable.load_full();
+        fresh.lock_count += 1;
         let mut room = most.saturating_sub(settled.len() + fresh.map.len());
         let is_full = room == 0 && fresh.swept != second;
-        if is_full || fresh.looks > settled.len().max(FEWEST_LOOKS) {
-            settled = self.settle(&mut fresh, &settled, second);
+        if is_full || fresh.lock_count > settled.len().max(MIN_LOCKS_BEFORE_MERGE) {
+            settled = self.merge(&mut fresh, &settled, second);
             room = most.saturating_sub(settled.len());
         }
-        let crowd = fresh.crowd.get(hash as usize % CROWDS).map(Arc::clone);
+        let crowd = fresh.overflow.get(hash as usize % OVERFLOW_COUNTERS).map(Arc::clone);
         let cell = match find(&settled, hash, who).or_else(|| find(&fresh.map, hash, who)) {
             Some(cell) => Arc::clone(cell),
             None if room == 0 => {
-                if fresh.crowd.is_empty() {
-                    fresh.crowd = (0..CROWDS).map(|_| Arc::default()).collect();
+                if fresh.overflow.is_empty() {
+                    fresh.overflow = (0..OVERFLOW_COUNTERS).map(|_| Arc::default()).collect();
                 }
-                // Under the lock: whoever gets a place later begins with all that was counted here.
-                return then(&fresh.crowd[hash as usize % CROWDS]);
+                // Counts under the lock, so that an identifier that gets its own entry later starts with these counts.
+                return then(&fresh.overflow[hash as usize % OVERFLOW_COUNTERS]);
             }
             None => {
                 let cell = make();
                 if let Some(crowd) = crowd {
-                    cell.start_from(&crowd);
+                    cell.copy_from(&crowd);
                 }
                 let cell = Arc::new(cell);
-                let known = Known::new(hash, who, Arc::clone(&cell));
+                let known = CounterEntry::new(hash, who, Arc::clone(&cell));
                 fresh.map.insert_unique(hash, Arc::new(known), |known| known.hash);
                 cell
             }
@@ -149,9 +150,9 @@ impl Shard {
         then(&cell)
     }
 
-    /// Makes one map of both.
-    fn settle(&self, fresh: &mut Fresh, settled: &Map, second: u64) -> Arc<Map> {
-        let mut map = Map::with_capacity(settled.len() + fresh.map.len());
+    /// Merges both maps and removes expired entries.
+    fn merge(&self, fresh: &mut RecentEntries, settled: &CounterMap, second: u64) -> Arc<CounterMap> {
+        let mut map = CounterMap::with_capacity(settled.len() + fresh.map.len());
         for known in settled.iter().map(Arc::clone).chain(fresh.map.drain()) {
             if !known.cell.retire(second) {
                 map.insert_unique(known.hash, known, |known| known.hash);
@@ -159,48 +160,48 @@ impl Shard {
         }
         map.shrink_to_fit(|known| known.hash);
         let map = Arc::new(map);
-        self.settled.store(Arc::clone(&map));
-        (fresh.looks, fresh.swept) = (0, second);
+        self.stable.store(Arc::clone(&map));
+        (fresh.lock_count, fresh.swept) = (0, second);
         map
     }
 }
 
-fn find<'m>(map: &'m Map, hash: u64, who: Who<'_>) -> Option<&'m Arc<Cell>> {
-    map.find(hash, |known| known.is(who)).map(|known| &known.cell)
+fn find<'m>(map: &'m CounterMap, hash: u64, who: CounterKey<'_>) -> Option<&'m Arc<LimitCounters>> {
+    map.find(hash, |known| known.has_key(who)).map(|known| &known.cell)
 }
 
-impl Known {
-    fn new(hash: u64, who: Who<'_>, cell: Arc<Cell>) -> Self {
-        Known { hash, scope: who.scope.into(), kind: who.kind, identifier: who.identifier.into(), cell }
+impl CounterEntry {
+    fn new(hash: u64, who: CounterKey<'_>, cell: Arc<LimitCounters>) -> Self {
+        CounterEntry { hash, scope: who.scope.into(), kind: who.kind, identifier: who.identifier.into(), cell }
     }
 
-    fn is(&self, who: Who<'_>) -> bool {
+    fn has_key(&self, who: CounterKey<'_>) -> bool {
         self.kind == who.kind && *self.identifier == *who.identifier && *self.scope == *who.scope
     }
 }
 
 const SHARDS: usize = 64;
-/// Of all shards. An entry is some 250 bytes with everything.
-const MOST_ENTRIES: usize = 1 << 19;
-/// Of one shard.
-const CROWDS: usize = 16;
-const FEWEST_LOOKS: usize = 16;
+/// Limit of the entries in all shards. An entry takes about 250 bytes.
+const MAX_ENTRIES: usize = 1 << 19;
+/// Number of shared counters in one full shard.
+const OVERFLOW_COUNTERS: usize = 16;
+const MIN_LOCKS_BEFORE_MERGE: usize = 16;
 
 #[cfg(test)]
 mod tests {
-    use super::super::cell::Limit;
+    use super::super::counters::WindowLimit;
     use super::super::window::Period;
     use super::*;
 
-    fn take(table: &Table, identifier: &str, most: u64, second: u64) -> bool {
-        let limits = [Limit { period: Period::Second, limit: most, window: Period::Second.window(second) }];
-        let who = Who { scope: "global", kind: 0, identifier: identifier.as_bytes() };
-        table.with(who, second, Cell::default, |cell| cell.take(&limits, |_| {}))
+    fn take(table: &CounterTable, identifier: &str, most: u64, second: u64) -> bool {
+        let limits = [WindowLimit { period: Period::Second, limit: most, window: Period::Second.window(second) }];
+        let who = CounterKey { scope: "global", kind: 0, identifier: identifier.as_bytes() };
+        table.with_counters(who, second, LimitCounters::default, |cell| cell.try_take(&limits, |_| {}))
     }
 
     #[test]
-    fn everybody_has_counters_of_their_own_however_many_come() {
-        let table = Table::default();
+    fn identifiers_have_separate_counters() {
+        let table = CounterTable::default();
         for round in 0..3 {
             for number in 0..5000 {
                 assert!(take(&table, &number.to_string(), 3, 7), "{number} in round {round}");
@@ -210,17 +211,23 @@ mod tests {
             assert!(!take(&table, &number.to_string(), 3, 7), "{number}");
         }
         assert_eq!(table.len(), 5000);
-        let who = Who { scope: "global", kind: 0, identifier: b"7" };
-        for other in [Who { scope: "Service/a/b:80", ..who }, Who { kind: 1, ..who }, Who { identifier: b"07", ..who }]
-        {
-            let limits = [Limit { period: Period::Second, limit: 1, window: Period::Second.window(7) }];
-            assert!(table.with(other, 7, Cell::default, |cell| cell.take(&limits, |_| {})), "{other:?}");
+        let who = CounterKey { scope: "global", kind: 0, identifier: b"7" };
+        for other in [
+            CounterKey { scope: "Service/a/b:80", ..who },
+            CounterKey { kind: 1, ..who },
+            CounterKey { identifier: b"07", ..who },
+        ] {
+            let limits = [WindowLimit { period: Period::Second, limit: 1, window: Period::Second.window(7) }];
+            assert!(
+                table.with_counters(other, 7, LimitCounters::default, |cell| cell.try_take(&limits, |_| {})),
+                "{other:?}"
+            );
         }
     }
 
     #[test]
-    fn whose_windows_have_ended_are_forgotten() {
-        let table = Table::default();
+    fn expired_entries_are_removed() {
+        let table = CounterTable::default();
         for second in 0..50 {
             for number in 0..2000 {
                 assert!(take(&table, &format!("{second} {number}"), 1, second));
@@ -230,48 +237,48 @@ mod tests {
     }
 
     #[test]
-    fn a_full_table_lets_nobody_have_more_than_the_limit() {
-        let table = Table::holding(SHARDS * 4);
+    fn full_tables_never_exceed_the_limit() {
+        let table = CounterTable::with_capacity(SHARDS * 4);
         let mut admitted = 0;
         for number in 0..5000 {
             admitted += usize::from(take(&table, &number.to_string(), 1, 7));
-            assert!(!take(&table, &number.to_string(), 1, 7), "{number} came twice");
+            assert!(!take(&table, &number.to_string(), 1, 7), "the second request of {number} was accepted");
         }
         assert!(table.len() <= SHARDS * 4);
-        assert!((SHARDS * 4..=SHARDS * (4 + CROWDS)).contains(&admitted), "{admitted}");
-        assert!(take(&table, "another", 1, 8), "there is room again when windows have ended");
+        assert!((SHARDS * 4..=SHARDS * (4 + OVERFLOW_COUNTERS)).contains(&admitted), "{admitted}");
+        assert!(take(&table, "another", 1, 8), "expired entries make room");
     }
 
     #[test]
-    fn whoever_gets_a_place_late_has_used_what_was_used_without_one() {
-        let table = Table::holding(SHARDS);
+    fn new_entries_start_with_the_overflow_counts() {
+        let table = CounterTable::with_capacity(SHARDS);
         for number in 0..2000 {
             take(&table, &number.to_string(), 1, 7);
         }
-        assert_eq!(table.len(), SHARDS, "no place is left");
+        assert_eq!(table.len(), SHARDS, "the table is full");
         let come = |second| {
-            let limits = [Limit { period: Period::Hour, limit: 3, window: Period::Hour.window(second) }];
-            let who = Who { scope: "global", kind: 0, identifier: b"late" };
-            table.with(who, second, Cell::default, |cell| cell.take(&limits, |_| {}))
+            let limits = [WindowLimit { period: Period::Hour, limit: 3, window: Period::Hour.window(second) }];
+            let who = CounterKey { scope: "global", kind: 0, identifier: b"late" };
+            table.with_counters(who, second, LimitCounters::default, |cell| cell.try_take(&limits, |_| {}))
         };
         assert!(come(7) && come(7));
-        assert!(come(8), "places are free again");
-        assert!(!come(8) && !come(9), "that were three");
+        assert!(come(8), "the table has room again");
+        assert!(!come(8) && !come(9), "the earlier requests count");
     }
 
     #[test]
-    fn somebody_who_comes_often_is_found_without_the_lock() {
-        let table = Table::default();
-        for _ in 0..2 * FEWEST_LOOKS {
+    fn frequent_identifiers_are_found_without_the_lock() {
+        let table = CounterTable::default();
+        for _ in 0..2 * MIN_LOCKS_BEFORE_MERGE {
             take(&table, "a", u64::MAX / 2, 7);
         }
-        let _held: Vec<_> = table.shards.iter().map(|shard| shard.fresh.lock()).collect();
+        let _held: Vec<_> = table.shards.iter().map(|shard| shard.recent.lock()).collect();
         assert!(take(&table, "a", u64::MAX / 2, 7));
     }
 
     #[test]
-    fn never_more_than_the_limit_on_any_number_of_threads() {
-        let table = Table::default();
+    fn threads_never_exceed_the_limit() {
+        let table = CounterTable::default();
         let admitted: usize = std::thread::scope(|scope| {
             let come = || (0..20_000).filter(|number| take(&table, &(number % 100).to_string(), 50, 7)).count();
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(come)).collect();

@@ -1,4 +1,4 @@
-//! What clients are told and who is refused.
+//! Tests of response headers, limits and identifiers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,17 +6,17 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::*;
-use crate::plugin::chain::{Base, Builder, Place};
-use crate::plugin::consumers::Id;
-use crate::plugin::services::NoServices;
-use crate::plugin::testing::{self, Visit, build, chain};
-use crate::plugin::{AnyKind, Chain, Consumer, Entry, ReplyBody, Services, State};
+use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
+use crate::plugin_api::consumers::EntityId;
+use crate::plugin_api::services::OfflineServices;
+use crate::plugin_api::testing::{self, TestRequest, build, chain};
+use crate::plugin_api::{AnyPluginKind, Chain, Consumer, PluginServices, PluginState, RegisteredKind, ReplyBody};
 
-const KIND: Entry<RateLimiting> = Entry::NEW;
+const KIND: RegisteredKind<RateLimiting> = RegisteredKind::NEW;
 
-/// The headers about limits that an answer has, without what their names have in common.
-fn told(outcome: &testing::Outcome) -> Vec<String> {
-    let headers = outcome.answer.headers.iter();
+/// The rate-limit headers of a response, without the common part of their names.
+fn rate_limit_headers(outcome: &testing::TestOutcome) -> Vec<String> {
+    let headers = outcome.response.headers.iter();
     let headers = headers.filter(|(name, _)| name.as_str().contains("ratelimit-") || name.as_str() == "retry-after");
     let headers = headers.map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()));
     let mut headers: Vec<String> = headers.map(|header| header.replace("ratelimit-", "")).collect();
@@ -24,9 +24,9 @@ fn told(outcome: &testing::Outcome) -> Vec<String> {
     headers
 }
 
-/// At this second of the minute of noon.
-fn at(second: u64) -> Visit {
-    let mut visit = Visit::get("/");
+/// A request this number of seconds after noon.
+fn request_after(second: u64) -> TestRequest {
+    let mut visit = TestRequest::get("/");
     visit.now += Duration::from_secs(second);
     visit
 }
@@ -34,7 +34,7 @@ fn at(second: u64) -> Visit {
 // kong-compat §4.25
 // kong-compat §7.21
 #[tokio::test]
-async fn clients_are_told_what_is_left_and_refused_when_nothing_is() {
+async fn responses_report_the_remaining_requests() {
     let chain = chain(&[(&KIND, json!({"minute": 2, "hour": 9}))]);
     for (second, status, expected) in [
         (
@@ -64,7 +64,7 @@ async fn clients_are_told_what_is_left_and_refused_when_nothing_is() {
                 "x-remaining-minute: 0",
             ],
         ),
-        // What is refused is not counted.
+        // Rejected requests are not counted.
         (
             59,
             Some(429),
@@ -93,7 +93,7 @@ async fn clients_are_told_what_is_left_and_refused_when_nothing_is() {
                 "x-remaining-minute: 0",
             ],
         ),
-        // Windows are those of the clock.
+        // Windows are aligned to the clock.
         (
             60,
             None,
@@ -108,9 +108,9 @@ async fn clients_are_told_what_is_left_and_refused_when_nothing_is() {
             ],
         ),
     ] {
-        let outcome = at(second).run(&chain).await;
-        assert_eq!(outcome.replied().map(|status| status.as_u16()), status, "at {second}");
-        assert_eq!(told(&outcome), expected, "at {second}");
+        let outcome = request_after(second).run(&chain).await;
+        assert_eq!(outcome.reply_status().map(|status| status.as_u16()), status, "at {second}");
+        assert_eq!(rate_limit_headers(&outcome), expected, "at {second}");
         if let Some(reply) = outcome.reply {
             assert_eq!(reply.body, ReplyBody::Negotiated("API rate limit exceeded".into()));
         }
@@ -119,78 +119,78 @@ async fn clients_are_told_what_is_left_and_refused_when_nothing_is() {
 
 // kong-compat §4.25
 #[tokio::test]
-async fn of_equal_windows_the_longer_one_is_told() {
+async fn of_equal_remainders_the_longest_period_is_reported() {
     let all = json!({"second": 5, "minute": 5, "hour": 5, "day": 5, "month": 5, "year": 5});
-    let outcome = at(0).run(&chain(&[(&KIND, all)])).await;
-    assert_eq!(outcome.header("ratelimit-remaining"), Some("4"));
-    // From noon of the 2nd of January to the end of the year.
-    assert_eq!(outcome.header("ratelimit-reset"), Some((364 * 86_400 - 43_200).to_string().as_str()));
+    let outcome = request_after(0).run(&chain(&[(&KIND, all)])).await;
+    assert_eq!(outcome.response_header("ratelimit-remaining"), Some("4"));
+    // From noon of January 2 to the end of the year.
+    assert_eq!(outcome.response_header("ratelimit-reset"), Some((364 * 86_400 - 43_200).to_string().as_str()));
     for period in ["second", "minute", "hour", "day", "month", "year"] {
-        assert_eq!(outcome.header(&format!("x-ratelimit-limit-{period}")), Some("5"));
-        assert_eq!(outcome.header(&format!("x-ratelimit-remaining-{period}")), Some("4"));
+        assert_eq!(outcome.response_header(&format!("x-ratelimit-limit-{period}")), Some("5"));
+        assert_eq!(outcome.response_header(&format!("x-ratelimit-remaining-{period}")), Some("4"));
     }
 }
 
 // kong-compat §4.25
 #[tokio::test]
-async fn what_they_are_told_can_be_chosen() {
+async fn headers_status_and_message_are_configurable() {
     let config = json!({"second": 1, "hide_client_headers": true, "error_code": 403, "error_message": "Slow down"});
     let chain = chain(&[(&KIND, config)]);
-    assert_eq!(told(&at(0).run(&chain).await), Vec::<String>::new());
-    let outcome = at(0).run(&chain).await;
-    assert_eq!(outcome.replied(), Some(StatusCode::FORBIDDEN));
+    assert_eq!(rate_limit_headers(&request_after(0).run(&chain).await), Vec::<String>::new());
+    let outcome = request_after(0).run(&chain).await;
+    assert_eq!(outcome.reply_status(), Some(StatusCode::FORBIDDEN));
     assert_eq!(outcome.message(), Some("Slow down"));
-    assert_eq!(told(&outcome), Vec::<String>::new());
+    assert_eq!(rate_limit_headers(&outcome), Vec::<String>::new());
 }
 
 // kong-compat §4.25
 #[tokio::test]
-async fn without_a_limit_nothing_is_limited() {
+async fn no_limits_have_no_effect() {
     let chain = chain(&[(&KIND, json!({}))]);
-    let outcome = at(0).run(&chain).await;
-    assert!(outcome.reply.is_none() && told(&outcome).is_empty());
+    let outcome = request_after(0).run(&chain).await;
+    assert!(outcome.reply.is_none() && rate_limit_headers(&outcome).is_empty());
 }
 
-/// Says who is asking as the headers `consumer` and `credential` do.
-struct Believes;
+/// Sets the identity from the headers `consumer` and `credential`.
+struct IdentityFromHeaders;
 
-impl Kind for Believes {
+impl PluginKind for IdentityFromHeaders {
     const NAME: &'static str = "believes";
     const PRIORITY: i32 = 1000;
     const PHASES: Phases = Phases::ACCESS;
-    const GUARD: bool = false;
+    const FAIL_CLOSED: bool = false;
     type Config = Map<String, Value>;
-    type Plugin = Believes;
+    type Plugin = IdentityFromHeaders;
 
-    fn build(_: Self::Config, _: &BuildCx<'_>) -> Result<Self, Vec<Invalid>> {
-        Ok(Believes)
+    fn build(_: Self::Config, _: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
+        Ok(IdentityFromHeaders)
     }
 }
 
-impl Plugin for Believes {
-    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> Outcome<'a> {
+impl Plugin for IdentityFromHeaders {
+    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         let said = |name| cx.head.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         cx.identity.consumer =
-            said("consumer").map(|id| Arc::new(Consumer::new(Id::of(id), None, None, vec![], vec![])));
-        cx.identity.credential = said("credential").map(Id::of);
-        Outcome::Next
+            said("consumer").map(|id| Arc::new(Consumer::new(EntityId::from_text(id), None, None, vec![], vec![])));
+        cx.identity.credential = said("credential").map(EntityId::from_text);
+        AccessOutcome::Continue
     }
 }
 
 // kong-compat §4.25
 #[tokio::test]
-async fn it_is_counted_by_what_is_asked_for() {
+async fn requests_are_counted_by_the_configured_identifier() {
     let header = json!({"limit_by": "header", "header_name": "X-Tenant"});
     let path = json!({"limit_by": "path", "path": "/a"});
-    // A visit is path, address and headers. Two of one count: the second is refused.
-    let at_home = "/ 192.0.2.1";
+    // A request is path, address and headers. If two requests share a counter, the second one is rejected.
+    let plain = "/ 192.0.2.1";
     for (by, first, second, is_one) in [
         (json!({}), "/ 192.0.2.1 consumer=1", "/ 192.0.2.2 consumer=1", true),
         (json!({}), "/ 192.0.2.1 consumer=1", "/ 192.0.2.1 consumer=2", false),
         (json!({}), "/ 192.0.2.1 consumer=1 credential=a", "/ 192.0.2.1 consumer=1 credential=b", true),
         (json!({}), "/ 192.0.2.1 credential=a", "/ 192.0.2.2 credential=a", true),
-        (json!({}), at_home, at_home, true),
-        (json!({}), at_home, "/ 192.0.2.2", false),
+        (json!({}), plain, plain, true),
+        (json!({}), plain, "/ 192.0.2.2", false),
         (
             json!({"limit_by": "credential"}),
             "/ 192.0.2.1 consumer=1 credential=a",
@@ -200,12 +200,12 @@ async fn it_is_counted_by_what_is_asked_for() {
         (json!({"limit_by": "credential"}), "/ 192.0.2.1 consumer=1", "/ 192.0.2.1 consumer=2", true),
         (json!({"limit_by": "ip"}), "/ 192.0.2.1 consumer=1", "/ 192.0.2.1 consumer=2", true),
         (json!({"limit_by": "ip"}), "/ 2001:db8::1", "/ 2001:db8::2", false),
-        (json!({"limit_by": "ip"}), "/ ::ffff:192.0.2.1", at_home, true),
-        (json!({"limit_by": "service"}), at_home, "/ 192.0.2.2", true),
+        (json!({"limit_by": "ip"}), "/ ::ffff:192.0.2.1", plain, true),
+        (json!({"limit_by": "service"}), plain, "/ 192.0.2.2", true),
         (header.clone(), "/ 192.0.2.1 x-tenant=a", "/ 192.0.2.2 x-tenant=a", true),
         (header.clone(), "/ 192.0.2.1 x-tenant=a", "/ 192.0.2.1 x-tenant=b", false),
-        (header.clone(), at_home, at_home, true),
-        // A header that looks like the bytes of an address is none.
+        (header.clone(), plain, plain, true),
+        // A header whose bytes equal those of an address has its own counter.
         (header.clone(), "/ 97.98.99.100", "/ 192.0.2.1 x-tenant=abcd", false),
         (path.clone(), "/a 192.0.2.1", "/a 192.0.2.2", true),
         (path.clone(), "/a/ 192.0.2.1", "/a/ 192.0.2.2", false),
@@ -213,10 +213,10 @@ async fn it_is_counted_by_what_is_asked_for() {
     ] {
         let mut config = by.clone();
         config["hour"] = 1.into();
-        let chain = chain(&[(&Entry::<Believes>::NEW, json!({})), (&KIND, config)]);
+        let chain = chain(&[(&RegisteredKind::<IdentityFromHeaders>::NEW, json!({})), (&KIND, config)]);
         let come = async |visit: &str| {
             let mut words = visit.split(' ');
-            let mut visit = Visit::get(words.next().unwrap());
+            let mut visit = TestRequest::get(words.next().unwrap());
             visit.address = words.next().unwrap().parse().unwrap();
             for (name, value) in words.map(|word| word.split_once('=').unwrap()) {
                 visit.request.headers_mut().insert(HeaderName::try_from(name).unwrap(), value.parse().unwrap());
@@ -229,38 +229,40 @@ async fn it_is_counted_by_what_is_asked_for() {
     let long = |last: &str| "x".repeat(5000) + last;
     let chain = self::chain(&[(&KIND, json!({"hour": 1, "limit_by": "header", "header_name": "x-tenant"}))]);
     for (value, is_let_in) in [(long("a"), true), (long("b"), true), (long("a"), false)] {
-        assert_eq!(Visit::get("/").header("x-tenant", &value).run(&chain).await.reply.is_none(), is_let_in);
+        assert_eq!(TestRequest::get("/").header("x-tenant", &value).run(&chain).await.reply.is_none(), is_let_in);
     }
 }
 
-fn attached(config: &Value, scope: &str, state: &State) -> Arc<Chain> {
-    let services: Arc<dyn Services> = Arc::new(NoServices);
+fn attached_to(config: &Value, scope: &str, state: &PluginState) -> Arc<Chain> {
+    let services: Arc<dyn PluginServices> = Arc::new(OfflineServices);
     let plugin = testing::build_with(&KIND, config, state, &services).unwrap_or_else(|wrong| panic!("{wrong:?}"));
-    let mut builder = Builder::default();
-    let instance = crate::plugin::chain::Instance { scope: scope.into(), ..testing::instance(&KIND, plugin) };
-    builder.add(KIND.name(), KIND.priority(), Place::Base(Base::Route), instance);
+    let mut builder = ChainBuilder::default();
+    let instance = crate::plugin_api::chain::PluginInstance { scope: scope.into(), ..testing::instance(&KIND, plugin) };
+    builder.add(KIND.name(), KIND.priority(), AttachmentPoint::Base(BaseScope::Route), instance);
     builder.build(testing::names()).unwrap()
 }
 
 // kong-compat §4.25
 #[tokio::test]
-async fn counters_are_those_of_the_place_and_outlive_a_change() {
-    let state = State::default();
-    let one = attached(&json!({"hour": 2}), "HTTPRoute/default/a/0", &state);
-    let other = attached(&json!({"hour": 2}), "HTTPRoute/default/b/0", &state);
-    let remaining = async |chain: &Chain| at(0).run(chain).await.header("ratelimit-remaining").unwrap().to_owned();
+async fn counters_are_per_scope_and_survive_changes() {
+    let state = PluginState::default();
+    let one = attached_to(&json!({"hour": 2}), "HTTPRoute/default/a/0", &state);
+    let other = attached_to(&json!({"hour": 2}), "HTTPRoute/default/b/0", &state);
+    let remaining = async |chain: &Chain| {
+        request_after(0).run(chain).await.response_header("ratelimit-remaining").unwrap().to_owned()
+    };
     assert_eq!(remaining(&one).await, "1");
-    assert_eq!(remaining(&other).await, "1", "another place");
-    let changed = attached(&json!({"minute": 3, "hour": 5}), "HTTPRoute/default/a/0", &state);
+    assert_eq!(remaining(&other).await, "1", "another scope");
+    let changed = attached_to(&json!({"minute": 3, "hour": 5}), "HTTPRoute/default/a/0", &state);
     drop((one, other));
-    let outcome = at(0).run(&changed).await;
-    assert_eq!(outcome.header("x-ratelimit-remaining-hour"), Some("3"));
-    assert_eq!(outcome.header("x-ratelimit-remaining-minute"), Some("2"));
+    let outcome = request_after(0).run(&changed).await;
+    assert_eq!(outcome.response_header("x-ratelimit-remaining-hour"), Some("3"));
+    assert_eq!(outcome.response_header("x-ratelimit-remaining-minute"), Some("2"));
 }
 
 // kong-compat §4.25
 #[tokio::test]
-async fn without_its_server_it_lets_through_or_refuses_as_told() {
+async fn fault_tolerant_decides_without_the_server() {
     let redis = json!({"host": "redis.shop"});
     for (config, expected) in [
         (json!({"hour": 1, "policy": "redis", "redis": redis}), None),
@@ -268,15 +270,15 @@ async fn without_its_server_it_lets_through_or_refuses_as_told() {
     ] {
         let chain = chain(&[(&KIND, config.clone())]);
         for _ in 0..3 {
-            let outcome = at(0).run(&chain).await;
-            assert_eq!(outcome.replied().map(|status| status.as_u16()), expected, "{config}");
-            assert_eq!(told(&outcome), Vec::<String>::new(), "{config}");
+            let outcome = request_after(0).run(&chain).await;
+            assert_eq!(outcome.reply_status().map(|status| status.as_u16()), expected, "{config}");
+            assert_eq!(rate_limit_headers(&outcome), Vec::<String>::new(), "{config}");
         }
     }
 }
 
 #[test]
-fn the_policy_cluster_is_in_effect_as_local_and_says_so() {
+fn policy_cluster_acts_as_local_with_a_note() {
     let notes = testing::notes(&KIND, &json!({"hour": 1, "policy": "cluster"}));
     assert_eq!(notes.len(), 1, "{notes:?}");
     assert_eq!(notes[0].field, "config.policy");
@@ -286,7 +288,7 @@ fn the_policy_cluster_is_in_effect_as_local_and_says_so() {
 // kong-compat §4.25
 // kong-compat §4.0
 #[test]
-fn what_cannot_be_meant_is_refused() {
+fn invalid_configurations_are_rejected() {
     let redis = |more: Value| {
         let mut config = json!({"hour": 1, "policy": "redis"});
         config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -317,15 +319,13 @@ fn what_cannot_be_meant_is_refused() {
         (redis(json!({"redis": {"host": "a"}, "sync_rate": 0.01})), "config.sync_rate"),
         (redis(json!({"redis": {"host": "a"}, "redis_port": 0})), "config.redis.port"),
     ] {
-        let invalid = build(&KIND, &config).err().unwrap_or_else(|| panic!("{config} is taken"));
+        let invalid = build(&KIND, &config).err().unwrap_or_else(|| panic!("{config} was accepted"));
         assert!(invalid.iter().any(|invalid| invalid.field.starts_with(field)), "{config}: {invalid:?}");
     }
     for config in [
         redis(json!({"redis": {"host": "a", "port": null, "password": "b"}})),
-        redis(
-            json!({"redis_host": "a", "redis_port": 6380, "redis_password": "b", "redis_username": "c", "redis_ssl": true,
-            "redis_ssl_verify": true, "redis_server_name": "d", "redis_timeout": 100, "redis_database": 1}),
-        ),
+        redis(json!({"redis_host": "a", "redis_port": 6380, "redis_password": "b", "redis_username": "c",
+            "redis_ssl": true, "redis_ssl_verify": true, "redis_server_name": "d", "redis_timeout": 100, "redis_database": 1})),
         redis(json!({"redis_host": "a", "redis": {"timeout": 5}, "sync_rate": 0.02})),
         redis(json!({"redis_host": "a", "sync_rate": -1})),
     ] {

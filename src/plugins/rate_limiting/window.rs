@@ -1,4 +1,4 @@
-//! Periods of the UTC calendar: when the one that lasts began, and when it ends.
+//! Windows of the periods, aligned to the UTC clock and calendar.
 
 use std::cell::Cell;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -33,8 +33,8 @@ impl Period {
         }
     }
 
-    /// The window that lasts at this second since 1970. Remembers those that the calendar had to be asked for.
-    pub(super) fn recent_window(self, second: u64) -> Window {
+    /// The window that contains this second since 1970. Caches windows that need calendar calculations.
+    pub(super) fn cached_window(self, second: u64) -> Window {
         let recent = match self {
             Period::Month => &MONTH,
             Period::Year => &YEAR,
@@ -48,7 +48,7 @@ impl Period {
         window
     }
 
-    /// The window that lasts at this second since 1970.
+    /// The window that contains this second since 1970.
     pub(super) fn window(self, second: u64) -> Window {
         let fixed = |length: u64| {
             let number = second / length;
@@ -63,7 +63,7 @@ impl Period {
         }
     }
 
-    /// None beyond the calendar, which ends in the year 9999.
+    /// `None` after the year 9999, where the calendar ends.
     fn calendar(self, second: u64) -> Option<Window> {
         let now = Timestamp::from_second(i64::try_from(second).ok()?).ok()?;
         let date = Offset::UTC.to_datetime(now).date();
@@ -83,22 +83,22 @@ impl Period {
 }
 
 thread_local! {
-    /// The windows that lasted when this worker last asked.
+    /// The last calculated windows of this worker thread.
     static MONTH: Cell<Option<Window>> = const { Cell::new(None) };
     static YEAR: Cell<Option<Window>> = const { Cell::new(None) };
 }
 
-/// In seconds since 1970.
+/// A window, in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Window {
-    /// Rises by one from window to window.
+    /// Consecutive number of the window.
     pub number: u64,
     pub start: u64,
-    /// The first second that is no longer in it.
+    /// The first second after the window.
     pub end: u64,
 }
 
-pub(super) fn second_of(now: SystemTime) -> u64 {
+pub(super) fn unix_second(now: SystemTime) -> u64 {
     now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
@@ -111,7 +111,7 @@ mod tests {
     // kong-compat §4.25
     // kong-compat §7.21
     #[test]
-    fn windows_are_those_of_the_calendar() {
+    fn windows_are_aligned_to_the_calendar() {
         for (now, period, start, end) in [
             ("2026-01-02T12:34:56Z", Period::Second, "2026-01-02T12:34:56Z", "2026-01-02T12:34:57Z"),
             ("2026-01-02T12:34:56Z", Period::Minute, "2026-01-02T12:34:00Z", "2026-01-02T12:35:00Z"),
@@ -127,13 +127,13 @@ mod tests {
             assert_eq!((window.start, window.end), (second(start), second(end)), "{now} {period:?}");
             let next = period.window(window.end);
             assert_eq!((next.number, next.start), (window.number + 1, window.end), "{now} {period:?}");
-            // From one to the next and back, to what is remembered and what is not.
+            // Moves to the next window and back, with and without a cached window.
             for second in [window.start, window.end - 1, window.end, window.start] {
-                assert_eq!(period.recent_window(second), period.window(second), "{now} {period:?}");
+                assert_eq!(period.cached_window(second), period.window(second), "{now} {period:?}");
             }
         }
         for period in Period::ALL {
-            assert!(period.window(u64::MAX / 2).end > 0, "no time is too late for {period:?}");
+            assert!(period.window(u64::MAX / 2).end > 0, "{period:?}");
         }
     }
 }

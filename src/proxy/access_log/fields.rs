@@ -1,10 +1,10 @@
-//! What a line of the access log can say, by the names that `--access-log-fields` takes.
+//! The fields of an access-log line, by the names that `--access-log-fields` accepts.
 
 use std::fmt;
 use std::str::FromStr;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Field {
+pub enum AccessLogField {
     Time,
     Client,
     Method,
@@ -26,93 +26,94 @@ pub enum Field {
     Address,
     Consumer,
     RequestId,
-    Fault,
+    Error,
     UserAgent,
 }
 
-impl Field {
-    /// Each with its name, in the order in which they are written unless it is said otherwise.
-    pub const ALL: &[(Field, &str)] = &[
-        (Field::Time, "time"),
-        (Field::Client, "client"),
-        (Field::Method, "method"),
-        (Field::Host, "host"),
-        (Field::Path, "path"),
-        (Field::Query, "query"),
-        (Field::Protocol, "protocol"),
-        (Field::Status, "status"),
-        (Field::BytesIn, "bytes_in"),
-        (Field::BytesOut, "bytes_out"),
-        (Field::DurationMs, "duration_ms"),
-        (Field::Tls, "tls"),
-        (Field::Sni, "sni"),
-        (Field::Gateway, "gateway"),
-        (Field::Listener, "listener"),
-        (Field::Route, "route"),
-        (Field::Rule, "rule"),
-        (Field::Upstream, "upstream"),
-        (Field::Address, "address"),
-        (Field::Consumer, "consumer"),
-        (Field::RequestId, "request_id"),
-        (Field::Fault, "fault"),
-        (Field::UserAgent, "user_agent"),
+impl AccessLogField {
+    /// All fields with their names, in the default order.
+    pub const ALL: &[(AccessLogField, &str)] = &[
+        (AccessLogField::Time, "time"),
+        (AccessLogField::Client, "client"),
+        (AccessLogField::Method, "method"),
+        (AccessLogField::Host, "host"),
+        (AccessLogField::Path, "path"),
+        (AccessLogField::Query, "query"),
+        (AccessLogField::Protocol, "protocol"),
+        (AccessLogField::Status, "status"),
+        (AccessLogField::BytesIn, "bytes_in"),
+        (AccessLogField::BytesOut, "bytes_out"),
+        (AccessLogField::DurationMs, "duration_ms"),
+        (AccessLogField::Tls, "tls"),
+        (AccessLogField::Sni, "sni"),
+        (AccessLogField::Gateway, "gateway"),
+        (AccessLogField::Listener, "listener"),
+        (AccessLogField::Route, "route"),
+        (AccessLogField::Rule, "rule"),
+        (AccessLogField::Upstream, "upstream"),
+        (AccessLogField::Address, "address"),
+        (AccessLogField::Consumer, "consumer"),
+        (AccessLogField::RequestId, "request_id"),
+        (AccessLogField::Error, "error"),
+        (AccessLogField::UserAgent, "user_agent"),
     ];
 
-    /// Those that are written unless somebody asks for others.
-    pub fn usual() -> Vec<Field> {
-        Field::ALL.iter().map(|(field, _)| *field).filter(|field| field.is_usual()).collect()
+    /// The fields that are written by default.
+    pub fn defaults() -> Vec<AccessLogField> {
+        AccessLogField::ALL.iter().map(|(field, _)| *field).filter(|field| field.is_default()).collect()
     }
 
-    /// Names of parameters and of people are not for every log.
-    pub fn is_usual(self) -> bool {
-        !matches!(self, Field::Query | Field::Consumer)
+    /// Names of query parameters and of consumers are written on request only, for privacy.
+    pub fn is_default(self) -> bool {
+        !matches!(self, AccessLogField::Query | AccessLogField::Consumer)
     }
 
-    /// What stands before it in a line of text. What everybody recognizes stands alone.
-    pub(super) fn mark(self) -> &'static str {
+    /// The prefix in a text line. Self-explanatory values have none.
+    pub(super) fn text_prefix(self) -> &'static str {
         match self {
-            Field::Time
-            | Field::Client
-            | Field::Method
-            | Field::Host
-            | Field::Path
-            | Field::Protocol
-            | Field::Status
-            | Field::DurationMs => "",
-            Field::Query => "query=",
-            Field::BytesIn => "in=",
-            Field::BytesOut => "out=",
-            Field::Tls => "tls=",
-            Field::Sni => "sni=",
-            Field::Gateway => "gateway=",
-            Field::Listener => "listener=",
-            Field::Route => "route=",
-            Field::Rule => "rule=",
-            Field::Upstream => "upstream=",
-            Field::Address => "address=",
-            Field::Consumer => "consumer=",
-            Field::RequestId => "id=",
-            Field::Fault => "fault=",
-            Field::UserAgent => "agent=",
+            AccessLogField::Time
+            | AccessLogField::Client
+            | AccessLogField::Method
+            | AccessLogField::Host
+            | AccessLogField::Path
+            | AccessLogField::Protocol
+            | AccessLogField::Status
+            | AccessLogField::DurationMs => "",
+            AccessLogField::Query => "query=",
+            AccessLogField::BytesIn => "in=",
+            AccessLogField::BytesOut => "out=",
+            AccessLogField::Tls => "tls=",
+            AccessLogField::Sni => "sni=",
+            AccessLogField::Gateway => "gateway=",
+            AccessLogField::Listener => "listener=",
+            AccessLogField::Route => "route=",
+            AccessLogField::Rule => "rule=",
+            AccessLogField::Upstream => "upstream=",
+            AccessLogField::Address => "address=",
+            AccessLogField::Consumer => "consumer=",
+            AccessLogField::RequestId => "id=",
+            AccessLogField::Error => "error=",
+            AccessLogField::UserAgent => "agent=",
         }
     }
 }
 
-impl fmt::Display for Field {
+impl fmt::Display for AccessLogField {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (_, name) = Field::ALL.iter().find(|(field, _)| field == self).expect("every field is in the list");
+        let (_, name) =
+            AccessLogField::ALL.iter().find(|(field, _)| field == self).expect("`ALL` contains every field");
         formatter.write_str(name)
     }
 }
 
-impl FromStr for Field {
+impl FromStr for AccessLogField {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let found = Field::ALL.iter().find(|(_, name)| *name == text);
+        let found = AccessLogField::ALL.iter().find(|(_, name)| *name == text);
         found.map(|(field, _)| *field).ok_or_else(|| {
-            let known: Vec<_> = Field::ALL.iter().map(|(_, name)| *name).collect();
-            format!("there is no field `{text}`; write names of {}, separated by commas", known.join(", "))
+            let known: Vec<_> = AccessLogField::ALL.iter().map(|(_, name)| *name).collect();
+            format!("there is no field `{text}`; use a comma-separated list of {}", known.join(", "))
         })
     }
 }

@@ -1,5 +1,7 @@
-//! A record as a line of text or JSON. Whatever a client sent stays one field of one line, and what may open something is
-//! not written: no value of a query, no user and password of a URL, no header but Host and User-Agent.
+//! Formats a record as a line of text or JSON.
+//!
+//! Values from clients are escaped, so they cannot forge fields or lines. Possible secrets are not written: no query
+//! values, no user and password of a URL, and no header fields other than Host and User-Agent.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Write as _};
@@ -9,141 +11,148 @@ use http::{HeaderValue, Method, Uri, Version};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Field, Format, Record};
-use crate::proxy::stats::Labels;
+use super::{AccessLogField, AccessLogFormat, AccessLogRecord};
+use crate::proxy::stats::RequestLabels;
 
-/// How a line is made, with everything in it that is the same in all lines.
+/// The layout of a line, with its constant parts formatted once.
 #[derive(Debug)]
-pub(super) struct Layout {
-    format: Format,
-    fields: Box<[Part]>,
+pub(super) struct LineLayout {
+    format: AccessLogFormat,
+    fields: Box<[LayoutPart]>,
 }
 
 #[derive(Debug)]
-struct Part {
-    field: Field,
-    /// `,"status":`, or ` route=`.
-    before: Box<str>,
+struct LayoutPart {
+    field: AccessLogField,
+    /// The constant text before the value, for example `,"status":` or ` route=`.
+    prefix: Box<str>,
 }
 
-impl Layout {
-    pub(super) fn new(format: Format, fields: &[Field]) -> Self {
-        let part = |(index, field): (usize, &Field)| {
+impl LineLayout {
+    pub(super) fn new(format: AccessLogFormat, fields: &[AccessLogField]) -> Self {
+        let part = |(index, field): (usize, &AccessLogField)| {
             let before = match (format, index) {
-                (Format::Json, 0) => format!("{{\"{field}\":"),
-                (Format::Json, _) => format!(",\"{field}\":"),
-                (Format::Text, 0) => field.mark().to_owned(),
-                (Format::Text, _) => format!(" {}", field.mark()),
+                (AccessLogFormat::Json, 0) => format!("{{\"{field}\":"),
+                (AccessLogFormat::Json, _) => format!(",\"{field}\":"),
+                (AccessLogFormat::Text, 0) => field.text_prefix().to_owned(),
+                (AccessLogFormat::Text, _) => format!(" {}", field.text_prefix()),
             };
-            Part { field: *field, before: before.into() }
+            LayoutPart { field: *field, prefix: before.into() }
         };
-        Layout { format, fields: fields.iter().enumerate().map(part).collect() }
+        LineLayout { format, fields: fields.iter().enumerate().map(part).collect() }
     }
 
-    /// One line with its end.
-    pub(super) fn write(&self, record: &Record, line: &mut String) {
+    /// Appends one line, including its line feed.
+    pub(super) fn write(&self, record: &AccessLogRecord, line: &mut String) {
         match self.format {
-            Format::Text => self.write_text(record, line),
-            Format::Json => self.write_json(record, line),
+            AccessLogFormat::Text => self.write_text(record, line),
+            AccessLogFormat::Json => self.write_json(record, line),
         }
         line.push('\n');
     }
 
-    fn write_json(&self, record: &Record, line: &mut String) {
-        // Into the memory of the line before.
+    fn write_json(&self, record: &AccessLogRecord, line: &mut String) {
+        // Reuses the memory of the previous line.
         let mut bytes = std::mem::take(line).into_bytes();
-        for Part { field, before } in &self.fields {
+        for LayoutPart { field, prefix: before } in &self.fields {
             bytes.extend_from_slice(before.as_bytes());
-            match Value::of(*field, record) {
-                Value::None => bytes.extend_from_slice(b"null"),
-                Value::Word(word) => json(&word, &mut bytes),
-                Value::Number(number) => json(&number, &mut bytes),
-                Value::Milliseconds(number) => json(&number, &mut bytes),
-                Value::Time(time) => plain(format_args!("\"{time:.3}\""), &mut bytes),
-                Value::Plain(word) => plain(format_args!("\"{word}\""), &mut bytes),
+            match LogValue::from_record(*field, record) {
+                LogValue::None => bytes.extend_from_slice(b"null"),
+                LogValue::Text(word) => write_json_value(&word, &mut bytes),
+                LogValue::Number(number) => write_json_value(&number, &mut bytes),
+                LogValue::Milliseconds(number) => write_json_value(&number, &mut bytes),
+                LogValue::Time(time) => write_unescaped(format_args!("\"{time:.3}\""), &mut bytes),
+                LogValue::Unescaped(word) => write_unescaped(format_args!("\"{word}\""), &mut bytes),
             }
         }
         bytes.push(b'}');
         *line = String::from_utf8(bytes).expect("JSON is UTF-8");
     }
 
-    fn write_text(&self, record: &Record, line: &mut String) {
-        for Part { field, before } in &self.fields {
+    fn write_text(&self, record: &AccessLogRecord, line: &mut String) {
+        for LayoutPart { field, prefix: before } in &self.fields {
             line.push_str(before);
-            let written = match Value::of(*field, record) {
-                Value::None => line.write_str("-"),
-                Value::Word(word) => line.write_str(&escaped(&word)),
-                Value::Number(number) => write!(line, "{number}"),
-                Value::Milliseconds(number) => write!(line, "{number:.3}ms"),
-                Value::Time(time) => write!(line, "{time:.3}"),
-                Value::Plain(plain) => write!(line, "{plain}"),
+            let written = match LogValue::from_record(*field, record) {
+                LogValue::None => line.write_str("-"),
+                LogValue::Text(word) => line.write_str(&quote_if_needed(&word)),
+                LogValue::Number(number) => write!(line, "{number}"),
+                LogValue::Milliseconds(number) => write!(line, "{number:.3}ms"),
+                LogValue::Time(time) => write!(line, "{time:.3}"),
+                LogValue::Unescaped(plain) => write!(line, "{plain}"),
             };
-            written.expect("a String takes everything");
+            written.expect("writing to a String cannot fail");
         }
     }
 }
 
-fn json(value: &impl Serialize, bytes: &mut Vec<u8>) {
-    serde_json::to_writer(bytes, value).expect("strings and numbers only");
+fn write_json_value(value: &impl Serialize, bytes: &mut Vec<u8>) {
+    serde_json::to_writer(bytes, value).expect("strings and numbers always serialize");
 }
 
-fn plain(text: fmt::Arguments<'_>, bytes: &mut Vec<u8>) {
-    std::io::Write::write_fmt(bytes, text).expect("a Vec takes everything");
+fn write_unescaped(text: fmt::Arguments<'_>, bytes: &mut Vec<u8>) {
+    std::io::Write::write_fmt(bytes, text).expect("writing to a Vec cannot fail");
 }
 
-/// What a record says in one field. Borrowed, since this is a good part of what a request costs.
-enum Value<'r> {
+/// The value of one field of a record. Borrowed, because formatting is a considerable part of the cost of a request.
+enum LogValue<'r> {
     None,
-    Word(Cow<'r, str>),
+    Text(Cow<'r, str>),
     Number(u64),
     Milliseconds(f64),
     /// RFC 3339 with milliseconds.
     Time(Timestamp),
-    /// Of characters that need no escape in either form.
-    Plain(&'r dyn Display),
+    /// Contains only characters that need no escaping in text and JSON.
+    Unescaped(&'r dyn Display),
 }
 
-impl<'r> Value<'r> {
-    fn of(field: Field, record: &'r Record) -> Self {
-        let label =
-            |label: fn(&Labels) -> &Arc<str>| Value::word(record.labels.as_deref().map(label).map(|text| &**text));
+impl<'r> LogValue<'r> {
+    fn from_record(field: AccessLogField, record: &'r AccessLogRecord) -> Self {
+        let label = |label: fn(&RequestLabels) -> &Arc<str>| {
+            LogValue::text_or_none(record.labels.as_deref().map(label).map(|text| &**text))
+        };
         let header = |value: &'r Option<HeaderValue>| match value {
-            Some(value) => Value::Word(lossy(value)),
-            None => Value::None,
+            Some(value) => LogValue::Text(to_text_lossy(value)),
+            None => LogValue::None,
         };
         match field {
-            Field::Time => Value::Time(Timestamp::try_from(record.time).unwrap_or_default()),
-            Field::Client => Value::Plain(&record.client),
-            Field::Method => Value::word(record.method.as_ref().map(Method::as_str)),
-            Field::Host => record.host.as_ref().map_or(Value::None, |host| Value::Word(without_user(lossy(host)))),
-            Field::Path => Value::word(record.target.as_ref().map(Uri::path).filter(|path| !path.is_empty())),
-            Field::Query => {
-                let query = record.target.as_ref().and_then(Uri::query);
-                query.map_or(Value::None, |query| Value::Word(Cow::Owned(without_values(query))))
+            AccessLogField::Time => LogValue::Time(Timestamp::try_from(record.time).unwrap_or_default()),
+            AccessLogField::Client => LogValue::Unescaped(&record.client),
+            AccessLogField::Method => LogValue::text_or_none(record.method.as_ref().map(Method::as_str)),
+            AccessLogField::Host => {
+                record.host.as_ref().map_or(LogValue::None, |host| LogValue::Text(strip_user_info(to_text_lossy(host))))
             }
-            Field::Protocol => Value::word(record.version.map(protocol)),
-            Field::Status => Value::Number(u64::from(record.status.as_u16())),
-            Field::BytesIn => Value::Number(record.bytes_in),
-            Field::BytesOut => Value::Number(record.bytes_out),
-            Field::DurationMs => Value::Milliseconds((record.duration.as_secs_f64() * 1e6).round() / 1e3),
-            Field::Tls => Value::word(record.tls),
-            Field::Sni => Value::word(record.server_name.as_deref()),
-            Field::Gateway => label(|labels| &labels.gateway),
-            Field::Listener => label(|labels| &labels.listener),
-            Field::Route => label(|labels| &labels.route),
-            Field::Rule => label(|labels| &labels.rule),
-            Field::Upstream => label(|labels| &labels.backend),
-            Field::Address => record.address.as_ref().map_or(Value::None, |address| Value::Plain(address)),
-            Field::Consumer => Value::word(record.consumer.as_deref()),
-            Field::RequestId => header(&record.id),
-            Field::Fault => Value::word(record.fault),
-            Field::UserAgent => header(&record.agent),
+            AccessLogField::Path => {
+                LogValue::text_or_none(record.target.as_ref().map(Uri::path).filter(|path| !path.is_empty()))
+            }
+            AccessLogField::Query => {
+                let query = record.target.as_ref().and_then(Uri::query);
+                query.map_or(LogValue::None, |query| LogValue::Text(Cow::Owned(redact_values(query))))
+            }
+            AccessLogField::Protocol => LogValue::text_or_none(record.version.map(protocol)),
+            AccessLogField::Status => LogValue::Number(u64::from(record.status.as_u16())),
+            AccessLogField::BytesIn => LogValue::Number(record.bytes_in),
+            AccessLogField::BytesOut => LogValue::Number(record.bytes_out),
+            AccessLogField::DurationMs => LogValue::Milliseconds((record.duration.as_secs_f64() * 1e6).round() / 1e3),
+            AccessLogField::Tls => LogValue::text_or_none(record.tls),
+            AccessLogField::Sni => LogValue::text_or_none(record.server_name.as_deref()),
+            AccessLogField::Gateway => label(|labels| &labels.gateway),
+            AccessLogField::Listener => label(|labels| &labels.listener),
+            AccessLogField::Route => label(|labels| &labels.route),
+            AccessLogField::Rule => label(|labels| &labels.rule),
+            AccessLogField::Upstream => label(|labels| &labels.backend),
+            AccessLogField::Address => {
+                record.address.as_ref().map_or(LogValue::None, |address| LogValue::Unescaped(address))
+            }
+            AccessLogField::Consumer => LogValue::text_or_none(record.consumer.as_deref()),
+            AccessLogField::RequestId => header(&record.request_id),
+            AccessLogField::Error => LogValue::text_or_none(record.error),
+            AccessLogField::UserAgent => header(&record.user_agent),
         }
     }
 
-    /// Nothing, if there is no word or an empty one.
-    fn word(word: Option<&'r str>) -> Self {
-        word.filter(|word| !word.is_empty()).map_or(Value::None, |word| Value::Word(Cow::Borrowed(word)))
+    /// `Value::None` if there is no text or the text is empty.
+    fn text_or_none(word: Option<&'r str>) -> Self {
+        word.filter(|word| !word.is_empty()).map_or(LogValue::None, |word| LogValue::Text(Cow::Borrowed(word)))
     }
 }
 
@@ -155,17 +164,17 @@ fn protocol(version: Version) -> &'static str {
     }
 }
 
-/// `user:password@host` is refused, and logged nevertheless.
-fn without_user(host: Cow<'_, str>) -> Cow<'_, str> {
+/// Removes the user information of `user:password@host`. Such requests are rejected but still logged.
+fn strip_user_info(host: Cow<'_, str>) -> Cow<'_, str> {
     match host.rfind('@') {
         Some(at) => Cow::Owned(host[at + 1..].to_owned()),
         None => host,
     }
 }
 
-/// `page=*&key=*`. What has no name is all value, and so is what may be one: what ends with `=` may be padded base64, and what is
-/// no usual name may be anything.
-fn without_values(query: &str) -> String {
+/// Replaces the values of a query: `page=*&key=*`. A parameter without a recognizable name is replaced completely: one
+/// without `=`, one that ends in `=` (it may be padded base64), and one whose name is long or has unusual characters.
+fn redact_values(query: &str) -> String {
     let mut names = String::with_capacity(query.len());
     for (index, parameter) in query.split('&').enumerate() {
         if index > 0 {
@@ -173,7 +182,7 @@ fn without_values(query: &str) -> String {
         }
         if let Some((name, value)) = parameter.split_once('=')
             && !value.trim_start_matches('=').is_empty()
-            && is_usual_name(name)
+            && is_plausible_name(name)
         {
             names.push_str(name);
             names.push('=');
@@ -185,27 +194,27 @@ fn without_values(query: &str) -> String {
     names
 }
 
-fn is_usual_name(name: &str) -> bool {
+fn is_plausible_name(name: &str) -> bool {
     let is_usual = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.[]".contains(&byte);
-    name.len() <= LONGEST_NAME && name.bytes().all(is_usual)
+    name.len() <= MAX_NAME_LENGTH && name.bytes().all(is_usual)
 }
 
-/// Shorter than the keys and tokens that people have.
-const LONGEST_NAME: usize = 30;
+/// Shorter than common API keys and tokens.
+const MAX_NAME_LENGTH: usize = 30;
 
-fn lossy(value: &HeaderValue) -> Cow<'_, str> {
+fn to_text_lossy(value: &HeaderValue) -> Cow<'_, str> {
     String::from_utf8_lossy(value.as_bytes())
 }
 
-/// As one word that cannot be mistaken for more: control characters, quotes and spaces would let a client write lines
-/// and fields of its own.
-fn escaped(text: &str) -> Cow<'_, str> {
+/// Quotes the text if needed. Unescaped control characters, quotes and spaces would let a client forge lines and
+/// fields.
+fn quote_if_needed(text: &str) -> Cow<'_, str> {
     let plain = |character: char| character.is_ascii_graphic() && character != '"' && character != '\\';
     if !text.is_empty() && text.chars().all(plain) {
         return Cow::Borrowed(text);
     }
     let mut quoted = String::with_capacity(text.len() + 2);
-    fmt::write(&mut quoted, format_args!("{text:?}")).expect("a String takes everything");
+    fmt::write(&mut quoted, format_args!("{text:?}")).expect("writing to a String cannot fail");
     Cow::Owned(quoted)
 }
 
@@ -217,8 +226,8 @@ pub(super) mod testing {
 
     use super::*;
 
-    pub(in super::super) fn record(target: &'static str) -> Record {
-        Record {
+    pub(in super::super) fn record(target: &'static str) -> AccessLogRecord {
+        AccessLogRecord {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
             client: "10.0.0.1:5".parse().unwrap(),
             tls: Some("TLSv1.3"),
@@ -231,17 +240,17 @@ pub(super) mod testing {
             bytes_in: 1,
             bytes_out: 2,
             duration: Duration::from_micros(1_500),
-            labels: Some(Arc::new(Labels {
+            labels: Some(Arc::new(RequestLabels {
                 route: "HTTPRoute/ns/a".into(),
                 rule: "0".into(),
                 backend: "ns/web:80".into(),
-                ..Labels::default()
+                ..RequestLabels::default()
             })),
             address: Some("10.0.0.2:80".parse().unwrap()),
             consumer: None,
-            id: Some(HeaderValue::from_static("id")),
-            fault: None,
-            agent: Some(
+            request_id: Some(HeaderValue::from_static("id")),
+            error: None,
+            user_agent: Some(
                 HeaderValue::from_bytes(b"a \"b\"\t\xff\x1b".trim_ascii_end().strip_suffix(b"\x1b").unwrap()).unwrap(),
             ),
         }
@@ -253,31 +262,31 @@ mod tests {
     use super::testing::record;
     use super::*;
 
-    fn line(format: Format, fields: &[Field], record: &Record) -> String {
+    fn line(format: AccessLogFormat, fields: &[AccessLogField], record: &AccessLogRecord) -> String {
         let mut line = String::new();
-        Layout::new(format, fields).write(record, &mut line);
+        LineLayout::new(format, fields).write(record, &mut line);
         line
     }
 
     #[test]
-    fn text() {
+    fn default_fields_as_text() {
         assert_eq!(
-            line(Format::Text, &Field::usual(), &record("/x?y=1")),
-            "2023-11-14T22:13:20.123Z 10.0.0.1:5 GET a.example /x HTTP/2 200 in=1 out=2 1.500ms tls=TLSv1.3 sni=a.example \
-             gateway=- listener=- route=HTTPRoute/ns/a rule=0 upstream=ns/web:80 address=10.0.0.2:80 id=id fault=- \
-             agent=\"a \\\"b\\\"\\t\u{fffd}\"\n"
+            line(AccessLogFormat::Text, &AccessLogField::defaults(), &record("/x?y=1")),
+            "2023-11-14T22:13:20.123Z 10.0.0.1:5 GET a.example /x HTTP/2 200 in=1 out=2 1.500ms tls=TLSv1.3 \
+             sni=a.example gateway=- listener=- route=HTTPRoute/ns/a rule=0 upstream=ns/web:80 address=10.0.0.2:80 \
+             id=id error=- agent=\"a \\\"b\\\"\\t\u{fffd}\"\n"
         );
     }
 
     #[test]
-    fn json() {
-        let line = line(Format::Json, &Field::usual(), &record("/x?y=1"));
+    fn default_fields_as_json() {
+        let line = line(AccessLogFormat::Json, &AccessLogField::defaults(), &record("/x?y=1"));
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         let expected = serde_json::json!({
-            "time": "2023-11-14T22:13:20.123Z", "client": "10.0.0.1:5", "method": "GET", "host": "a.example", "path": "/x",
-            "protocol": "HTTP/2", "status": 200, "bytes_in": 1, "bytes_out": 2, "duration_ms": 1.5, "tls": "TLSv1.3",
-            "sni": "a.example", "gateway": null, "listener": null, "route": "HTTPRoute/ns/a", "rule": "0",
-            "upstream": "ns/web:80", "address": "10.0.0.2:80", "request_id": "id", "fault": null,
+            "time": "2023-11-14T22:13:20.123Z", "client": "10.0.0.1:5", "method": "GET", "host": "a.example",
+            "path": "/x", "protocol": "HTTP/2", "status": 200, "bytes_in": 1, "bytes_out": 2, "duration_ms": 1.5,
+            "tls": "TLSv1.3", "sni": "a.example", "gateway": null, "listener": null, "route": "HTTPRoute/ns/a",
+            "rule": "0", "upstream": "ns/web:80", "address": "10.0.0.2:80", "request_id": "id", "error": null,
             "user_agent": "a \"b\"\t\u{fffd}",
         });
         assert_eq!(value, expected);
@@ -285,51 +294,59 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_those_that_were_asked_for_in_that_order() {
-        let record = Record { consumer: Some("anna".into()), ..record("/") };
-        let fields = [Field::Status, Field::Consumer, Field::Fault];
-        assert_eq!(line(Format::Text, &fields, &record), "200 consumer=anna fault=-\n");
-        assert_eq!(line(Format::Json, &fields, &record), "{\"status\":200,\"consumer\":\"anna\",\"fault\":null}\n");
+    fn configured_fields_are_written_in_order() {
+        let record = AccessLogRecord { consumer: Some("anna".into()), ..record("/") };
+        let fields = [AccessLogField::Status, AccessLogField::Consumer, AccessLogField::Error];
+        assert_eq!(line(AccessLogFormat::Text, &fields, &record), "200 consumer=anna error=-\n");
+        assert_eq!(
+            line(AccessLogFormat::Json, &fields, &record),
+            "{\"status\":200,\"consumer\":\"anna\",\"error\":null}\n"
+        );
     }
 
     #[test]
-    fn every_field_has_its_name_and_its_mark() {
-        let all: Vec<Field> = Field::ALL.iter().map(|(field, _)| *field).collect();
-        let value: serde_json::Value = serde_json::from_str(&line(Format::Json, &all, &record("/x?y"))).unwrap();
-        for (field, name) in Field::ALL {
+    fn every_field_parses_and_is_written() {
+        let all: Vec<AccessLogField> = AccessLogField::ALL.iter().map(|(field, _)| *field).collect();
+        let value: serde_json::Value =
+            serde_json::from_str(&line(AccessLogFormat::Json, &all, &record("/x?y"))).unwrap();
+        for (field, name) in AccessLogField::ALL {
             assert_eq!(name.parse(), Ok(*field));
             assert!(value.get(name).is_some(), "{name}");
         }
-        let text = line(Format::Text, &all, &record("/x"));
+        let text = line(AccessLogFormat::Text, &all, &record("/x"));
         assert_eq!(text.trim_end().replace("a \\\"", "a").split(' ').count(), all.len(), "{text}");
-        let refused = "referer".parse::<Field>().unwrap_err();
-        assert!(refused.starts_with("there is no field `referer`; write names of time, client, "), "{refused}");
+        let error = "referer".parse::<AccessLogField>().unwrap_err();
+        let expected = "there is no field `referer`; use a comma-separated list of time, client, ";
+        assert!(error.starts_with(expected), "{error}");
     }
 
     #[test]
-    fn what_may_open_something_is_not_written() {
-        let all: Vec<Field> = Field::ALL.iter().map(|(field, _)| *field).collect();
+    fn possible_secrets_are_not_logged() {
+        let all: Vec<AccessLogField> = AccessLogField::ALL.iter().map(|(field, _)| *field).collect();
         for (target, query) in [
             ("/x?apikey=hunter2&page=hunter2", "apikey=*&page=*"),
             ("/x?hunter2", "*"),
             ("/x?a=1=hunter2&&b", "a=*&&*"),
             ("http://anna:hunter2@a.example/x?y=hunter2", "y=*"),
-            // What may be padded base64, and has no name then.
+            // May be padded base64 instead of a name.
             ("/x?hunter2=", "query=*"),
             ("/x?hunter2==&page=2", "query=*&page=*"),
             ("/x?page=2&hunter2==", "page=*&*"),
-            // No names that anybody uses.
+            // Not plausible as names.
             ("/x?hunter2;page=2", "query=*"),
             ("/x?hunter2%3D%3D=1&a.b[0]-_=1", "query=*&a.b[0]-_=*"),
             ("/x?eyJhbGciOiJIUzI1NiJ9hunter2dGVzdA=1", "query=*"),
         ] {
             let host = Some(HeaderValue::from_static("anna:hunter2@a.example"));
-            let record = Record { host, ..record(target) };
-            for format in [Format::Text, Format::Json] {
+            let record = AccessLogRecord { host, ..record(target) };
+            for format in [AccessLogFormat::Text, AccessLogFormat::Json] {
                 let line = line(format, &all, &record);
                 assert!(!line.contains("hunter2") && !line.contains("anna"), "{target}: {line}");
-                let query =
-                    if format == Format::Json { query.replace("query=", "\"query\":\"") } else { query.to_owned() };
+                let query = if format == AccessLogFormat::Json {
+                    query.replace("query=", "\"query\":\"")
+                } else {
+                    query.to_owned()
+                };
                 assert!(line.contains(&query) && line.contains("a.example"), "{target}: {line}");
             }
         }

@@ -1,4 +1,4 @@
-//! One line per request, written by a thread of its own: the workers hand over their lines and never wait.
+//! The access log: one line per request, written by a separate thread. Workers queue their lines and never block.
 
 mod fields;
 mod line;
@@ -18,38 +18,38 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use parking_lot::Mutex;
 
-pub use self::fields::Field;
-pub(crate) use self::queue::Lost;
+pub use self::fields::AccessLogField;
+pub(crate) use self::queue::LostLines;
 
-use self::line::Layout;
-use self::queue::{Lines, Queue};
-use self::sink::Sink;
-use super::stats::Labels;
+use self::line::LineLayout;
+use self::queue::{LineBatch, LineQueue};
+use self::sink::AccessLogSink;
+use super::stats::RequestLabels;
 
-/// Where records go.
+/// Where the access log is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Destination {
+pub enum AccessLogDestination {
     Off,
     Stdout,
     File(PathBuf),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum AccessLogFormat {
     Text,
     Json,
 }
 
-/// What is written about one request.
+/// The values of one access-log line.
 #[derive(Debug)]
-pub(crate) struct Record {
+pub(crate) struct AccessLogRecord {
     /// When the request began.
     pub(crate) time: SystemTime,
     pub(crate) client: SocketAddr,
-    /// The version of TLS, if there is any.
+    /// The TLS version, if the connection uses TLS.
     pub(crate) tls: Option<&'static str>,
     pub(crate) server_name: Option<Arc<str>>,
-    /// None, like the target, of what could not be read as a request.
+    /// None, like the target, if the input could not be parsed as a request.
     pub(crate) method: Option<Method>,
     pub(crate) version: Option<Version>,
     pub(crate) host: Option<HeaderValue>,
@@ -58,39 +58,43 @@ pub(crate) struct Record {
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
     pub(crate) duration: Duration,
-    pub(crate) labels: Option<Arc<Labels>>,
+    pub(crate) labels: Option<Arc<RequestLabels>>,
     pub(crate) address: Option<SocketAddr>,
-    /// Who asked, as plugins found out.
+    /// The consumer that a plugin authenticated.
     pub(crate) consumer: Option<Arc<str>>,
-    pub(crate) id: Option<HeaderValue>,
-    pub(crate) fault: Option<&'static str>,
-    pub(crate) agent: Option<HeaderValue>,
+    pub(crate) request_id: Option<HeaderValue>,
+    pub(crate) error: Option<&'static str>,
+    pub(crate) user_agent: Option<HeaderValue>,
 }
 
-/// The running log. Lines that do not fit into the queue are dropped and counted.
+/// The running access log. Lines that do not fit into the queue are dropped and counted.
 #[derive(Debug)]
-pub struct AccessLog {
-    /// None if there is no log.
-    layout: Option<Layout>,
-    shared: Arc<Shared>,
-    /// Says that the writer is done, by hanging up.
-    written: Mutex<Option<Receiver<()>>>,
+pub struct AccessLogger {
+    /// None if the log is off.
+    layout: Option<LineLayout>,
+    shared: Arc<WriterShared>,
+    /// Disconnected when the writer thread has finished.
+    writer_done: Mutex<Option<Receiver<()>>>,
     thread: Option<Thread>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct WriterShared {
     asleep: AtomicBool,
-    ending: AtomicBool,
+    stopping: AtomicBool,
     reopen: AtomicBool,
-    queue: Queue,
+    queue: LineQueue,
 }
 
-impl AccessLog {
-    pub fn start(destination: Destination, format: Format, fields: &[Field]) -> io::Result<AccessLog> {
-        let shared = Arc::new(Shared::default());
-        let Some(mut sink) = Sink::open(destination)? else {
-            return Ok(AccessLog { layout: None, shared, written: Mutex::new(None), thread: None });
+impl AccessLogger {
+    pub fn start(
+        destination: AccessLogDestination,
+        format: AccessLogFormat,
+        fields: &[AccessLogField],
+    ) -> io::Result<AccessLogger> {
+        let shared = Arc::new(WriterShared::default());
+        let Some(mut sink) = AccessLogSink::open(destination)? else {
+            return Ok(AccessLogger { layout: None, shared, writer_done: Mutex::new(None), thread: None });
         };
         let (writing, written) = sync_channel(0);
         let writer = thread::Builder::new().name("access-log".to_owned()).spawn({
@@ -101,25 +105,30 @@ impl AccessLog {
             }
         })?;
         let thread = Some(writer.thread().clone());
-        Ok(AccessLog { layout: Some(Layout::new(format, fields)), shared, written: Mutex::new(Some(written)), thread })
+        Ok(AccessLogger {
+            layout: Some(LineLayout::new(format, fields)),
+            shared,
+            writer_done: Mutex::new(Some(written)),
+            thread,
+        })
     }
 
-    /// Opens the file anew before the next record: its old one was moved away (SIGHUP).
+    /// Reopens the file before the next line, for log rotation (SIGHUP).
     pub fn reopen(&self) {
         self.shared.reopen.store(true, Ordering::Relaxed);
         self.wake();
     }
 
-    /// Waits until everything handed over so far is written, and ends the log: what comes later is dropped and counted.
-    /// Not for long, since a pipe that nobody reads takes nothing, and must not keep the process alive.
+    /// Waits until all queued lines are written and stops the log; later lines are dropped and counted. The wait is
+    /// limited, because a pipe without a reader blocks and must not keep the process alive.
     pub fn finish(&self) {
-        self.shared.ending.store(true, Ordering::SeqCst);
+        self.shared.stopping.store(true, Ordering::SeqCst);
         if let Some(thread) = &self.thread {
             thread.unpark();
         }
-        if let Some(written) = self.written.lock().take() {
-            // Whether it hung up, also by a panic, or the time is over: there is nothing more to do for it.
-            written.recv_timeout(LAST_LINES).ok();
+        if let Some(written) = self.writer_done.lock().take() {
+            // The outcome does not matter: the writer finished, panicked or timed out.
+            written.recv_timeout(STOP_TIMEOUT).ok();
         }
     }
 
@@ -127,25 +136,25 @@ impl AccessLog {
         self.layout.is_none()
     }
 
-    pub(crate) fn lost(&self) -> &Arc<Lost> {
+    pub(crate) fn lost(&self) -> &Arc<LostLines> {
         self.shared.queue.lost()
     }
 
-    pub(crate) fn write(&self, record: &Record) {
+    pub(crate) fn write(&self, record: &AccessLogRecord) {
         thread_local! {
-            /// The line that is being made; its memory goes from one to the next.
+            /// Buffer for the current line, reused for the next one.
             static LINE: RefCell<String> = const { RefCell::new(String::new()) };
         }
         let Some(layout) = &self.layout else { return };
         LINE.with_borrow_mut(|line| {
             line.clear();
-            // A long target makes a long line, once.
-            line.shrink_to(LINE_KEPT);
+            // Do not keep the memory of an unusually long line.
+            line.shrink_to(LINE_CAPACITY);
             layout.write(record, line);
             self.shared.queue.add(line);
         });
-        // The writer announces its sleep and then takes a last look into the queue, under its lock: either it sees the line,
-        // or we see that it sleeps.
+        // The writer sets `asleep` before its last check of the queue, under the lock of the queue. So either the
+        // writer sees this line, or this thread sees that the writer sleeps.
         if self.shared.asleep.load(Ordering::SeqCst) {
             self.wake();
         }
@@ -160,50 +169,50 @@ impl AccessLog {
     }
 }
 
-impl Drop for AccessLog {
+impl Drop for AccessLogger {
     fn drop(&mut self) {
         self.finish();
     }
 }
 
-/// What most lines have room in.
-const LINE_KEPT: usize = 4096;
+/// Enough capacity for most lines.
+const LINE_CAPACITY: usize = 4096;
 
-/// How long the end waits for the last records to be written.
-const LAST_LINES: Duration = Duration::from_secs(2);
+/// How long the shutdown waits for the last lines to be written.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long the writer lets lines gather. Waking it for each would cost more than writing them.
-const GATHER: Duration = Duration::from_millis(20);
+/// How long the writer collects lines. Waking it for each line would cost more than writing the line.
+const BATCH_INTERVAL: Duration = Duration::from_millis(20);
 
-fn write_all(sink: &mut Sink, shared: &Shared) {
-    let mut lines = Lines::default();
+fn write_all(sink: &mut AccessLogSink, shared: &WriterShared) {
+    let mut lines = LineBatch::default();
     let mut idle_rounds = 0;
     loop {
         if shared.reopen.swap(false, Ordering::Relaxed) {
             sink.reopen();
         }
-        // Before the last look at the queue, so that nothing handed over before the end is left in it.
-        let ending = shared.ending.load(Ordering::SeqCst);
+        // Loaded before the last check of the queue, so that no line queued before the shutdown is left behind.
+        let ending = shared.stopping.load(Ordering::SeqCst);
         let wrote = shared.queue.take(&mut lines);
         if wrote {
-            // A full disk; the next lines may find room.
-            shared.queue.failed(sink.write(&lines.text));
+            // After a failure, for example of a full disk, later lines may succeed.
+            shared.queue.record_failed(sink.write(&lines.text));
         }
         if ending {
             return;
         }
         idle_rounds = if wrote { 0 } else { idle_rounds + 1 };
-        if idle_rounds < ROUNDS {
-            thread::park_timeout(GATHER);
+        if idle_rounds < IDLE_ROUNDS {
+            thread::park_timeout(BATCH_INTERVAL);
         } else if shared.asleep.swap(true, Ordering::SeqCst) {
-            // Announced in the round before and the queue was empty since: sleep until somebody writes.
+            // `asleep` was set in the previous round and the queue has been empty since: sleep until the next line.
             thread::park();
         }
     }
 }
 
-/// Rounds without a line before the writer goes to sleep.
-const ROUNDS: u32 = 3;
+/// Rounds without a line before the writer thread parks.
+const IDLE_ROUNDS: u32 = 3;
 
 #[cfg(test)]
 mod tests {
@@ -214,14 +223,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_is_written_and_a_moved_file_is_made_anew() {
+    fn all_lines_are_written_and_reopen_creates_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
-        let log = AccessLog::start(Destination::File(path.clone()), Format::Text, &Field::usual()).unwrap();
+        let log = AccessLogger::start(
+            AccessLogDestination::File(path.clone()),
+            AccessLogFormat::Text,
+            &AccessLogField::defaults(),
+        )
+        .unwrap();
         log.write(&record("/first"));
-        // Nothing tells when a record is on disk but the end of the log, so the first log ends here.
+        // Only the end of the log guarantees that a line is on disk, so the first log ends here.
         log.finish();
-        let log = AccessLog::start(Destination::File(path.clone()), Format::Text, &Field::usual()).unwrap();
+        let log = AccessLogger::start(
+            AccessLogDestination::File(path.clone()),
+            AccessLogFormat::Text,
+            &AccessLogField::defaults(),
+        )
+        .unwrap();
         std::fs::rename(&path, folder.path().join("old.log")).unwrap();
         log.reopen();
         while !path.exists() {
@@ -236,15 +255,17 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap().matches(" /second ").count(), 100);
     }
 
-    /// A terminal that is held, or a pager at its first page.
+    /// For example a suspended terminal, or a pager at its first page.
     #[test]
-    fn a_reader_that_does_not_read_cannot_keep_the_process_alive() {
+    fn stalled_reader_does_not_block_shutdown() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pipe");
         assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
         let _reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
-        let log = AccessLog::start(Destination::File(path), Format::Text, &Field::usual()).unwrap();
-        // Several times what a pipe holds.
+        let log =
+            AccessLogger::start(AccessLogDestination::File(path), AccessLogFormat::Text, &AccessLogField::defaults())
+                .unwrap();
+        // Several times the capacity of a pipe.
         for _ in 0..5000 {
             log.write(&record("/unread"));
         }

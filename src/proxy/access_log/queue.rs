@@ -1,7 +1,7 @@
-//! Lines on their way to the thread that writes them.
+//! The queue of formatted lines between the workers and the writer thread.
 //!
-//! It is text that waits and not what the text is made of: the fields of a request are parts of the buffer that it was read
-//! into, and a writer that is held up would hold thousands of such buffers. Text has a size that can be bounded.
+//! The queue holds text instead of records: the header values of a record reference the read buffer of the connection,
+//! so a stalled writer would retain thousands of such buffers. The size of text can be bounded.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,32 +9,32 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 #[derive(Debug, Default)]
-pub(super) struct Queue {
-    lines: Mutex<Lines>,
-    lost: Arc<Lost>,
+pub(super) struct LineQueue {
+    lines: Mutex<LineBatch>,
+    lost: Arc<LostLines>,
 }
 
-/// Lines that were lost since the start, by why.
+/// Lines lost since the start, by cause.
 #[derive(Debug, Default)]
-pub(crate) struct Lost {
+pub(crate) struct LostLines {
     /// The queue was full.
     pub(crate) full: AtomicU64,
-    /// They could not be written.
+    /// Writing failed.
     pub(crate) failed: AtomicU64,
 }
 
-/// Whole lines, with their ends.
+/// Complete lines, including their line feeds.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+pub(super) struct LineBatch {
     pub(super) text: String,
     pub(super) count: u64,
 }
 
-impl Queue {
-    /// A line that has no room is dropped and counted.
+impl LineQueue {
+    /// Adds a line. If the queue is full, the line is dropped and counted.
     pub(super) fn add(&self, line: &str) {
         let mut lines = self.lines.lock();
-        if lines.text.len() + line.len() > MOST {
+        if lines.text.len() + line.len() > MAX_QUEUED_BYTES {
             drop(lines);
             self.lost.full.fetch_add(1, Ordering::Relaxed);
             return;
@@ -43,38 +43,38 @@ impl Queue {
         lines.count += 1;
     }
 
-    /// Takes what waits, for the memory of what was taken before. Says whether there was anything.
-    pub(super) fn take(&self, lines: &mut Lines) -> bool {
+    /// Swaps the queued lines with the cleared buffer of the caller. Returns whether there were any.
+    pub(super) fn take(&self, lines: &mut LineBatch) -> bool {
         lines.text.clear();
         lines.count = 0;
-        // The memory of a busy moment is not kept for good.
-        lines.text.shrink_to(KEPT);
+        // Release the memory of a burst.
+        lines.text.shrink_to(RETAINED_CAPACITY);
         std::mem::swap(&mut *self.lines.lock(), lines);
         lines.count > 0
     }
 
-    pub(super) fn failed(&self, count: u64) {
+    pub(super) fn record_failed(&self, count: u64) {
         self.lost.failed.fetch_add(count, Ordering::Relaxed);
     }
 
-    pub(super) fn lost(&self) -> &Arc<Lost> {
+    pub(super) fn lost(&self) -> &Arc<LostLines> {
         &self.lost
     }
 }
 
-/// At 50,000 requests a second with lines of 400 bytes it is most of a second's delay of the disk.
-const MOST: usize = 16 << 20;
-/// What gathers in 20 ms at 20,000 requests a second.
-const KEPT: usize = 128 << 10;
+/// Bridges a disk stall of 0.8 seconds at 50,000 requests per second with lines of 400 bytes.
+const MAX_QUEUED_BYTES: usize = 16 << 20;
+/// The volume of 20 ms at 20,000 requests per second.
+const RETAINED_CAPACITY: usize = 128 << 10;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn lines_come_out_whole_and_in_order() {
-        let queue = Queue::default();
-        let mut lines = Lines::default();
+    fn lines_stay_complete_and_in_order() {
+        let queue = LineQueue::default();
+        let mut lines = LineBatch::default();
         assert!(!queue.take(&mut lines));
         queue.add("first\n");
         queue.add("second\n");
@@ -86,19 +86,19 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_writes_is_bounded_counted_and_its_memory_given_back() {
-        let queue = Queue::default();
+    fn full_queue_drops_lines_and_releases_memory() {
+        let queue = LineQueue::default();
         let line = format!("{}\n", "x".repeat(64 * 1024 - 1));
-        for _ in 0..MOST / line.len() + 3 {
+        for _ in 0..MAX_QUEUED_BYTES / line.len() + 3 {
             queue.add(&line);
         }
         assert_eq!(queue.lost().full.load(Ordering::Relaxed), 3);
-        let mut lines = Lines::default();
+        let mut lines = LineBatch::default();
         assert!(queue.take(&mut lines));
-        assert_eq!(lines.text.len(), MOST);
+        assert_eq!(lines.text.len(), MAX_QUEUED_BYTES);
         queue.add("later\n");
         assert!(queue.take(&mut lines));
         assert_eq!(lines.text, "later\n");
-        assert!(queue.lines.lock().text.capacity() <= KEPT);
+        assert!(queue.lines.lock().text.capacity() <= RETAINED_CAPACITY);
     }
 }

@@ -1,4 +1,4 @@
-//! Where lines go at last, and what is said when they cannot: once when it begins, once when it is over.
+//! Writes lines to the destination. Logs once when writing starts to fail, and once when it succeeds again.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -7,71 +7,75 @@ use std::path::PathBuf;
 
 use tracing::{error, info};
 
-use super::Destination;
+use super::AccessLogDestination;
 
-pub(super) struct Sink {
-    /// None for what cannot be opened anew.
+pub(super) struct AccessLogSink {
+    /// None if the destination cannot be reopened.
     path: Option<PathBuf>,
     out: Box<dyn Write + Send>,
-    /// Lines that were lost since writing began to fail. None while it works.
-    failing: Option<u64>,
-    /// A line was cut off in the middle.
-    torn: bool,
+    /// Lines lost since writing began to fail. None while writing succeeds.
+    lost_while_failing: Option<u64>,
+    /// The last line was written partially.
+    ends_mid_line: bool,
 }
 
-impl Sink {
-    /// None if nothing is to be written.
-    pub(super) fn open(destination: Destination) -> io::Result<Option<Sink>> {
+impl AccessLogSink {
+    /// None if the log is off.
+    pub(super) fn open(destination: AccessLogDestination) -> io::Result<Option<AccessLogSink>> {
         match destination {
-            Destination::Off => Ok(None),
-            // Not through the buffer of the standard library, which would not say how much of it was written.
-            Destination::Stdout => {
+            AccessLogDestination::Off => Ok(None),
+            // Bypasses the buffer of `std::io::Stdout`, which does not report how much was written.
+            AccessLogDestination::Stdout => {
                 let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-                Ok(Some(Sink::new(None, Box::new(stdout))))
+                Ok(Some(AccessLogSink::new(None, Box::new(stdout))))
             }
-            Destination::File(path) => {
+            AccessLogDestination::File(path) => {
                 let file = open(&path)?;
-                Ok(Some(Sink::new(Some(path), Box::new(file))))
+                Ok(Some(AccessLogSink::new(Some(path), Box::new(file))))
             }
         }
     }
 
     fn new(path: Option<PathBuf>, out: Box<dyn Write + Send>) -> Self {
-        Sink { path, out, failing: None, torn: false }
+        AccessLogSink { path, out, lost_while_failing: None, ends_mid_line: false }
     }
 
-    /// Many lines at once, so that nothing is gained by a buffer. Says how many of them were lost.
+    /// Writes a batch of lines without further buffering and returns how many were lost.
     pub(super) fn write(&mut self, lines: &str) -> u64 {
-        let begun = if self.torn { self.put(b"\n").1 } else { Ok(()) };
-        self.torn &= begun.is_err();
+        let begun = if self.ends_mid_line { self.write_bytes(b"\n").1 } else { Ok(()) };
+        self.ends_mid_line &= begun.is_err();
         let (written, ended) = match begun {
-            Ok(()) => self.put(lines.as_bytes()),
+            Ok(()) => self.write_bytes(lines.as_bytes()),
             Err(error) => (0, Err(error)),
         };
         let (written, left) = lines.as_bytes().split_at(written);
         if let Some(last) = written.last() {
-            self.torn = *last != b'\n';
+            self.ends_mid_line = *last != b'\n';
         }
         let lost = left.iter().filter(|byte| **byte == b'\n').count() as u64;
         match ended {
             Ok(()) => {
-                if let Some(lost) = self.failing.take() {
-                    info!(lost, "The access log can be written again");
+                if let Some(lost) = self.lost_while_failing.take() {
+                    info!(lost, "Writing the access log succeeds again");
                 }
             }
             Err(error) => {
-                if self.failing.is_none() {
+                if self.lost_while_failing.is_none() {
                     let to = self.path.as_ref().map_or("standard output".to_owned(), |path| path.display().to_string());
-                    error!(to, %error, "The access log cannot be written; requests go on, and their lines are lost until it can");
+                    error!(
+                        to,
+                        %error,
+                        "Cannot write the access log; requests continue, but lines are lost until writing succeeds"
+                    );
                 }
-                *self.failing.get_or_insert_default() += lost;
+                *self.lost_while_failing.get_or_insert_default() += lost;
             }
         }
         lost
     }
 
-    /// How much was written, and what kept it from being more.
-    fn put(&mut self, bytes: &[u8]) -> (usize, io::Result<()>) {
+    /// Returns how much was written, and the error if that is not everything.
+    fn write_bytes(&mut self, bytes: &[u8]) -> (usize, io::Result<()>) {
         let mut written = 0;
         while written < bytes.len() {
             match self.out.write(&bytes[written..]) {
@@ -89,10 +93,11 @@ impl Sink {
         match open(path) {
             Ok(file) => {
                 self.out = Box::new(file);
-                self.torn = false;
+                self.ends_mid_line = false;
             }
             Err(error) => {
-                error!(path = %path.display(), %error, "Cannot reopen the access log; going on with the file that is open");
+                let path = path.display();
+                error!(%path, %error, "Cannot reopen the access log; continuing with the file that is open");
             }
         }
     }
@@ -110,11 +115,11 @@ mod tests {
 
     use super::*;
 
-    /// A disk with some room, which may be given more.
+    /// A fake disk with adjustable free space.
     #[derive(Clone, Default)]
-    struct Disk(Arc<Mutex<(Vec<u8>, usize)>>);
+    struct FakeDisk(Arc<Mutex<(Vec<u8>, usize)>>);
 
-    impl Disk {
+    impl FakeDisk {
         fn make_room(&self, bytes: usize) {
             self.0.lock().1 += bytes;
         }
@@ -124,7 +129,7 @@ mod tests {
         }
     }
 
-    impl Write for Disk {
+    impl Write for FakeDisk {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let (written, room) = &mut *self.0.lock();
             let count = bytes.len().min(*room);
@@ -142,29 +147,29 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_costs_the_lines_that_do_not_fit_and_no_others() {
-        let disk = Disk::default();
-        let mut sink = Sink::new(None, Box::new(disk.clone()));
+    fn full_disk_loses_only_lines_that_do_not_fit() {
+        let disk = FakeDisk::default();
+        let mut sink = AccessLogSink::new(None, Box::new(disk.clone()));
         disk.make_room(9);
         assert_eq!(sink.write("one\ntwo\n"), 0);
         assert_eq!(sink.write("three\nfour\n"), 2);
         assert_eq!(disk.text(), "one\ntwo\nt");
-        assert_eq!(sink.write("five\n"), 1, "there is still no room");
-        assert_eq!(sink.failing, Some(3));
+        assert_eq!(sink.write("five\n"), 1, "the disk is still full");
+        assert_eq!(sink.lost_while_failing, Some(3));
         disk.make_room(100);
         assert_eq!(sink.write("six\nseven\n"), 0);
-        assert_eq!(disk.text(), "one\ntwo\nt\nsix\nseven\n", "the torn line is a line of its own");
-        assert_eq!(sink.failing, None);
+        assert_eq!(disk.text(), "one\ntwo\nt\nsix\nseven\n", "the partial line is terminated");
+        assert_eq!(sink.lost_while_failing, None);
     }
 
     #[test]
-    fn the_end_of_a_line_may_be_what_does_not_fit() {
-        let disk = Disk::default();
-        let mut sink = Sink::new(None, Box::new(disk.clone()));
+    fn missing_line_feed_is_written_first() {
+        let disk = FakeDisk::default();
+        let mut sink = AccessLogSink::new(None, Box::new(disk.clone()));
         disk.make_room(3);
         assert_eq!(sink.write("one\n"), 1);
         disk.make_room(1);
-        // There is room for the end of the line before, and for nothing else.
+        // There is room for the line feed of the previous line only.
         assert_eq!(sink.write("two\n"), 1);
         disk.make_room(100);
         assert_eq!(sink.write("three\n"), 0);

@@ -1,15 +1,16 @@
-//! Requests of Kong-class rules, where they go other ways than those of the Gateway API (`kong-compat.md` §3.4 to 3.6).
+//! Requests under Kong rules, where their handling differs from the Gateway API's (§3.4 to 3.6 of
+//! `docs/kong-compatibility.md`).
 //!
 //! ```text
-//!   Listener ─ reads slashes as one ─▶ find ─▶ admit ──▶ introduce ─▶ pass_on ─▶ plugins, filters, endpoint
-//!                                               └▶ 426, 301, 415        └ path, Host       │
-//!                                               client ◀── mark: Via, X-Kong-…  ◀──────────┘
+//!   Listener ─ normalize_path ─▶ find ─▶ check_protocol ─▶ set_forwarding_headers ─▶ prepare_request ─▶ plugins
+//!                                           └▶ 426, 301, 415                            └ path, Host       │
+//!                                        client ◀── set_response_headers: Via, X-Kong-… ◀── endpoint ◀── filters
 //! ```
 //!
-//! Path and Host are those of the endpoint before plugins run, so that what a plugin writes there is what counts.
+//! Path and Host are rewritten before plugins run, so that values a plugin writes take precedence.
 
-pub(crate) mod introduction;
-pub(crate) mod naming;
+pub(crate) mod forwarding_headers;
+pub(crate) mod product_headers;
 
 use std::borrow::Cow;
 
@@ -19,226 +20,228 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version};
 use tokio::time::Instant;
 
-use self::introduction::{append_via, tell_prefix};
-use self::naming::KongHeaders;
-use super::body::Source;
+use self::forwarding_headers::{append_via, set_forwarded_prefix};
+use self::product_headers::KongHeaderMode;
+use super::body::BodySource;
 use super::connection::Peer;
-use super::exchange::Exchange;
-use super::fault::Fault;
-use super::headers::{X_FORWARDED_HOST, is_grpc, lists};
-use super::passage;
-use super::target::{Host, Path};
+use super::headers::{X_FORWARDED_HOST, contains_token, is_grpc};
+use super::plugin_run;
+use super::request_error::RequestError;
+use super::request_record::RequestRecord;
+use super::target::{RequestHost, RequestPath};
 use super::upgrade::Upgrade;
-use crate::plugin::chain::Protocols;
-use crate::plugin::{Scheme, number};
-use crate::snapshot::Listener;
-use crate::snapshot::kong::{self, Manner, ToHost};
+use crate::plugin_api::chain::Protocols;
+use crate::plugin_api::{Scheme, decimal};
+use crate::snapshot::HttpListener;
+use crate::snapshot::kong::{self, KongBehavior, UpstreamHost};
 use crate::snapshot::router::MatchedPath;
-use crate::snapshot::rule::{Action, Rule};
+use crate::snapshot::rule::{Action, RouteRule};
 
-/// What is kept of a request to the end of its answer.
+/// Kong-specific state of a request, kept until its response is complete.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Kong {
-    /// The listener or the rule is one of Kong's. Else only the headers are wanted.
-    is_class: bool,
-    /// The client says that it can make something of trailers.
-    takes_trailers: bool,
+pub(crate) struct KongRequest {
+    /// The listener or the rule belongs to Kong's API. Otherwise only Kong's headers are added.
+    is_kong_rule: bool,
+    /// The client sent `TE: trailers`.
+    accepts_trailers: bool,
 }
 
-impl Kong {
-    /// What requests have from the start, if the headers are wanted of all.
-    pub(crate) fn always(peer: &Peer) -> Option<Kong> {
-        (peer.worker.naming.when == KongHeaders::On).then(Kong::default)
+impl KongRequest {
+    /// The initial state of a request: set if Kong's headers are enabled for all rules.
+    pub(crate) fn initial(peer: &Peer) -> Option<KongRequest> {
+        (peer.worker.product_headers.mode == KongHeaderMode::On).then(KongRequest::default)
     }
 
-    /// The same fault in the words that Kong's clients know.
-    pub(crate) fn words(&self, fault: Fault) -> Fault {
-        match fault {
-            Fault::NoEndpoints if self.is_class => Fault::NoPeer,
-            Fault::Refused if self.is_class => Fault::PeerRefused,
+    /// Replaces an error by its variant with the status and message of Kong.
+    pub(crate) fn map_error(&self, error: RequestError) -> RequestError {
+        match error {
+            RequestError::NoEndpoints if self.is_kong_rule => RequestError::NoEndpointsKong,
+            RequestError::ConnectionRefused if self.is_kong_rule => RequestError::ConnectionRefusedKong,
             other => other,
         }
     }
 }
 
-/// The path as the listener's routes are matched with it.
-pub(crate) fn read<'p>(listener: &Listener, path: Path<'p>) -> Path<'p> {
-    match listener.is_kong().then(|| kong::normalize(&path.path)).flatten() {
-        Some(merged) => Path { path: Cow::Owned(merged), ..path },
+/// Normalizes the path as the listener's routes expect it: Kong listeners merge repeated slashes.
+pub(crate) fn normalize_path<'p>(listener: &HttpListener, path: RequestPath<'p>) -> RequestPath<'p> {
+    match listener.is_kong().then(|| kong::normalize_path(&path.path)).flatten() {
+        Some(merged) => RequestPath { path: Cow::Owned(merged), ..path },
         None => path,
     }
 }
 
-/// Has what is said of the request be said as Kong would.
-pub(crate) fn note(exchange: &mut Exchange) {
-    exchange.kong.get_or_insert_default().is_class = true;
+/// Enables Kong's headers and error messages for this request.
+pub(crate) fn mark_as_kong(record: &mut RequestRecord) {
+    record.kong.get_or_insert_default().is_kong_rule = true;
 }
 
-/// Whether the request was spoken in what the rule asks for. If not it may be sent to where it should have gone.
-pub(crate) fn admit<B>(
-    manner: &Manner,
+/// Checks the request against the protocols of the rule. Returns a redirect if the rule redirects HTTP to HTTPS.
+pub(crate) fn check_protocol<B>(
+    manner: &KongBehavior,
     request: &Request<B>,
-    host: &Host,
+    host: &RequestHost,
     peer: &Peer,
-) -> Result<Option<Response<Source>>, Fault> {
+) -> Result<Option<Response<BodySource>>, RequestError> {
     let Protocols { http, https, grpc, grpcs } = manner.protocols;
     let headers = request.headers();
-    let is_secure = || passage::scheme(peer, headers) == Scheme::Https;
+    let is_secure = || plugin_run::client_scheme(peer, headers) == Scheme::Https;
     if https && !http && !is_secure() {
         let redirect = manner.https_redirect;
         if redirect.status == StatusCode::UPGRADE_REQUIRED {
-            return Err(Fault::HttpsOnly);
+            return Err(RequestError::HttpsOnly);
         }
-        let mut answer = Response::new(Source::Ours(Bytes::new()));
-        *answer.status_mut() = redirect.status;
-        let location = secure(request.uri(), &forwarded_host(peer, headers, host), redirect.port)?;
-        answer.headers_mut().insert(LOCATION, location);
-        return Ok(Some(answer));
+        let mut response = Response::new(BodySource::Local(Bytes::new()));
+        *response.status_mut() = redirect.status;
+        let location = https_location(request.uri(), &forwarded_host(peer, headers, host), redirect.port)?;
+        response.headers_mut().insert(LOCATION, location);
+        return Ok(Some(response));
     }
     if (grpc || grpcs) && !http && !https {
         if request.version() != Version::HTTP_2 {
-            return Err(Fault::Http2Only);
+            return Err(RequestError::Http2Only);
         }
         if !is_grpc(headers) {
-            return Err(Fault::NotGrpc);
+            return Err(RequestError::NotGrpc);
         }
         if !grpc && !is_secure() {
-            return Err(Fault::GrpcsOnly);
+            return Err(RequestError::GrpcsOnly);
         }
     }
     Ok(None)
 }
 
-/// The same target on the same host, over TLS.
-fn secure(uri: &Uri, host: &str, port: u16) -> Result<HeaderValue, Fault> {
+/// The `https` URL of the same target on the same host.
+fn https_location(uri: &Uri, host: &str, port: u16) -> Result<HeaderValue, RequestError> {
     let port = if port == 443 { String::new() } else { format!(":{port}") };
     let target = uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    HeaderValue::try_from(format!("https://{host}{port}{target}")).map_err(|_| Fault::Rewrite)
+    HeaderValue::try_from(format!("https://{host}{port}{target}")).map_err(|_| RequestError::InvalidRewrite)
 }
 
-/// A trusted peer knows what the client has asked for.
-fn forwarded_host<'h>(peer: &Peer, headers: &'h HeaderMap, host: &'h Host) -> Cow<'h, str> {
-    let told = headers.get(X_FORWARDED_HOST).filter(|_| peer.client.trusted);
-    match told.and_then(|told| told.to_str().ok()).filter(|told| !told.is_empty()) {
-        Some(told) => Cow::Borrowed(told),
+/// The host of the redirect: a trusted peer's `X-Forwarded-Host`, otherwise the request's own host.
+fn forwarded_host<'h>(peer: &Peer, headers: &'h HeaderMap, host: &'h RequestHost) -> Cow<'h, str> {
+    let forwarded = headers.get(X_FORWARDED_HOST).filter(|_| peer.client.trusted);
+    match forwarded.and_then(|forwarded| forwarded.to_str().ok()).filter(|forwarded| !forwarded.is_empty()) {
+        Some(forwarded) => Cow::Borrowed(forwarded),
         None => host.name(),
     }
 }
 
-/// Other protocols than WebSocket are not passed on: the request goes on as if it had not asked for them.
-pub(crate) fn upgrading(upgrade: Option<Box<Upgrade>>) -> Option<Box<Upgrade>> {
+/// Drops upgrades to protocols other than WebSocket; the request is then forwarded without the upgrade.
+pub(crate) fn websocket_only(upgrade: Option<Box<Upgrade>>) -> Option<Box<Upgrade>> {
     upgrade.filter(|upgrade| upgrade.is_websocket())
 }
 
-/// Makes the request what the endpoint is to see, but for what plugins and filters write. What was meant for this hop is
-/// gone already. Gives the client's target if the request has another one now.
-pub(crate) fn pass_on<B>(
-    rule: &Rule,
-    manner: &Manner,
+/// Rewrites path and Host for the endpoint; hop-by-hop headers are already removed, plugins and filters run later.
+/// Returns the client's original target if it was replaced.
+pub(crate) fn prepare_request<B>(
+    rule: &RouteRule,
+    manner: &KongBehavior,
     matched: MatchedPath<'_>,
-    path: &Path<'_>,
+    path: &RequestPath<'_>,
     request: &mut Request<B>,
-    exchange: &mut Exchange,
-) -> Result<Option<Uri>, Fault> {
+    record: &mut RequestRecord,
+) -> Result<Option<Uri>, RequestError> {
     let mut before = None;
-    name_us(request, exchange);
+    set_request_headers(request, record);
     let headers = request.headers_mut();
-    let kong = exchange.kong.get_or_insert_default();
-    kong.takes_trailers = headers.get_all(TE).iter().any(|value| lists(value, "trailers"));
+    let kong = record.kong.get_or_insert_default();
+    kong.accepts_trailers = headers.get_all(TE).iter().any(|value| contains_token(value, "trailers"));
     if let Action::Forward(_) = rule.action {
-        // A filter that rewrites the path speaks of the one that was matched.
+        // A filter that rewrites the path applies to the matched path, so it must not be stripped before.
         let is_rewritten = rule.filters.rewrite.as_ref().is_some_and(|rewrite| rewrite.path.is_some());
         if !is_rewritten {
             let stripped = manner.strip_path.then(|| matched.length(&path.path));
             let prefix = stripped.and_then(|stripped| path.path.get(..stripped));
-            tell_prefix(headers, prefix.unwrap_or_default());
+            set_forwarded_prefix(headers, prefix.unwrap_or_default());
             match &manner.rewrite {
                 Some(template) => {
-                    let rewritten = template.fill(&matched.captures(&path.path), path.query).ok_or(Fault::Rewrite)?;
-                    before = Some(std::mem::replace(request.uri_mut(), parsed(rewritten)?));
+                    let rewritten = template
+                        .expand(&matched.captures(&path.path), path.query)
+                        .ok_or(RequestError::InvalidRewrite)?;
+                    before = Some(std::mem::replace(request.uri_mut(), parse_target(rewritten)?));
                 }
                 None => {
                     let upstream = kong::upstream_path(&manner.path, &path.path, stripped);
                     if *upstream != *request.uri().path() || request.uri().authority().is_some() {
-                        before = Some(std::mem::replace(request.uri_mut(), target(&upstream, path.query)?));
+                        before = Some(std::mem::replace(request.uri_mut(), join_target(&upstream, path.query)?));
                     }
                 }
             }
         }
-        if let ToHost::Named(host) = &manner.host {
+        if let UpstreamHost::Fixed(host) = &manner.host {
             request.headers_mut().insert(HOST, host.clone());
         }
     }
     Ok(before)
 }
 
-fn target(path: &str, query: Option<&str>) -> Result<Uri, Fault> {
+fn join_target(path: &str, query: Option<&str>) -> Result<Uri, RequestError> {
     let mut target = String::with_capacity(path.len() + query.map_or(0, |query| query.len() + 1));
     target.push_str(path);
     if let Some(query) = query {
         target.push('?');
         target.push_str(query);
     }
-    parsed(target)
+    parse_target(target)
 }
 
-fn parsed(target: String) -> Result<Uri, Fault> {
-    let target = PathAndQuery::from_maybe_shared(Bytes::from(target)).map_err(|_| Fault::Rewrite)?;
+fn parse_target(target: String) -> Result<Uri, RequestError> {
+    let target = PathAndQuery::from_maybe_shared(Bytes::from(target)).map_err(|_| RequestError::InvalidRewrite)?;
     Ok(Uri::from(target))
 }
 
-/// Tells the endpoint who passed the request on, and under which name.
-pub(crate) fn name_us<B>(request: &mut Request<B>, exchange: &Exchange) {
-    let Some(kong) = &exchange.kong else { return };
-    let naming = &exchange.peer.worker.naming;
-    if kong.is_named(naming.when) {
+/// Adds `Via` and `X-Kong-Request-Id` to the request.
+pub(crate) fn set_request_headers<B>(request: &mut Request<B>, record: &RequestRecord) {
+    let Some(kong) = &record.kong else { return };
+    let naming = &record.peer.worker.product_headers;
+    if kong.adds_headers(naming.mode) {
         let version = request.version();
         let headers = request.headers_mut();
         append_via(headers, naming.via(version));
-        headers.insert(X_KONG_REQUEST_ID, exchange.id.clone());
+        headers.insert(X_KONG_REQUEST_ID, record.request_id.clone());
     }
 }
 
-impl Kong {
-    fn is_named(&self, when: KongHeaders) -> bool {
+impl KongRequest {
+    fn adds_headers(&self, when: KongHeaderMode) -> bool {
         match when {
-            KongHeaders::Auto => self.is_class,
-            KongHeaders::On => true,
-            KongHeaders::Off => false,
+            KongHeaderMode::Auto => self.is_kong_rule,
+            KongHeaderMode::On => true,
+            KongHeaderMode::Off => false,
         }
     }
 }
 
-/// Writes on the answer what Kong writes on it, after plugins have seen it.
-pub(crate) fn mark(answer: &mut Response<Source>, exchange: &Exchange, now: Instant) {
-    let Some(kong) = &exchange.kong else { return };
-    let is_ours = matches!(answer.body(), Source::Ours(_));
-    let headers = answer.headers_mut();
-    if kong.is_class && !is_ours && !kong.takes_trailers {
+/// Adds Kong's headers to the response, after plugins have run.
+pub(crate) fn set_response_headers(response: &mut Response<BodySource>, record: &RequestRecord, now: Instant) {
+    let Some(kong) = &record.kong else { return };
+    let is_ours = matches!(response.body(), BodySource::Local(_));
+    let headers = response.headers_mut();
+    if kong.is_kong_rule && !is_ours && !kong.accepts_trailers {
         headers.remove(TRAILER);
     }
-    let naming = &exchange.peer.worker.naming;
-    if !kong.is_named(naming.when) {
+    let naming = &record.peer.worker.product_headers;
+    if !kong.adds_headers(naming.mode) {
         return;
     }
-    let began = exchange.peer.activity.started.get();
-    headers.insert(X_KONG_REQUEST_ID, exchange.id.clone());
+    let began = record.peer.activity.started_at.get();
+    headers.insert(X_KONG_REQUEST_ID, record.request_id.clone());
     if is_ours {
         headers.insert(SERVER, naming.server.clone());
-        headers.insert(X_KONG_RESPONSE_LATENCY, milliseconds(began, now));
+        headers.insert(X_KONG_RESPONSE_LATENCY, milliseconds_header(began, now));
     } else {
-        let sent = exchange.peer.activity.sent.get().unwrap_or(now);
+        let sent = record.peer.activity.sent_at.get().unwrap_or(now);
         append_via(headers, naming.via(Version::HTTP_11));
-        headers.insert(X_KONG_UPSTREAM_LATENCY, milliseconds(sent, now));
-        headers.insert(X_KONG_PROXY_LATENCY, milliseconds(began, sent));
+        headers.insert(X_KONG_UPSTREAM_LATENCY, milliseconds_header(sent, now));
+        headers.insert(X_KONG_PROXY_LATENCY, milliseconds_header(began, sent));
     }
 }
 
-/// What a client is to speak instead of what it does. HTTP/2 has no such fields.
-pub(crate) fn offer(fault: Fault, version: Version, headers: &mut HeaderMap) {
-    let protocols = match fault {
-        Fault::HttpsOnly => "TLS/1.2, HTTP/1.1",
-        Fault::Http2Only => "HTTP/2",
+/// Sets `Upgrade` on a 426, naming the protocol to use instead. HTTP/2 has no such header fields.
+pub(crate) fn set_upgrade_headers(error: RequestError, version: Version, headers: &mut HeaderMap) {
+    let protocols = match error {
+        RequestError::HttpsOnly => "TLS/1.2, HTTP/1.1",
+        RequestError::Http2Only => "HTTP/2",
         _ => return,
     };
     if version < Version::HTTP_2 {
@@ -247,8 +250,8 @@ pub(crate) fn offer(fault: Fault, version: Version, headers: &mut HeaderMap) {
     }
 }
 
-fn milliseconds(from: Instant, to: Instant) -> HeaderValue {
-    number::header_of(u64::try_from(to.saturating_duration_since(from).as_millis()).unwrap_or(u64::MAX))
+fn milliseconds_header(from: Instant, to: Instant) -> HeaderValue {
+    decimal::header_value(u64::try_from(to.saturating_duration_since(from).as_millis()).unwrap_or(u64::MAX))
 }
 
 const X_KONG_REQUEST_ID: HeaderName = HeaderName::from_static("x-kong-request-id");

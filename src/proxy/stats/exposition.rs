@@ -1,4 +1,4 @@
-//! The books of all workers together, in the families that `interface.md` §6 names.
+//! Exposition of the data plane's metrics: merges the counters of all workers into the families of `docs/metrics.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,16 +11,18 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use super::super::tls::Failure;
-use super::{BOUNDS, CLASSES, HeaderOutcome, Labels, Ledger, MIRRORED, Series, Stats};
-use crate::upstream::{Count, Traffic};
+use super::super::tls::ClientHandshakeError;
+use super::{
+    BOUNDS, CLASSES, MIRROR_OUTCOMES, ProxyHeaderOutcome, ProxyStats, RequestLabels, RequestSeries, WorkerStats,
+};
+use crate::upstream::{SingleWriterCounter, UpstreamCounters};
 
-impl Collector for Stats {
+impl Collector for ProxyStats {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let merged = self.merged();
 
         let mut family =
-            encoder.encode_descriptor("portico_requests", "Requests answered", None, MetricType::Counter)?;
+            encoder.encode_descriptor("portico_requests", "Completed requests", None, MetricType::Counter)?;
         for (labels, counts) in &merged {
             for (class, count) in CLASSES.iter().zip(counts.classes) {
                 // A series exists from its first request.
@@ -63,33 +65,33 @@ impl Collector for Stats {
 
         let mut family = encoder.encode_descriptor(
             "portico_upstream_connects",
-            "Connections to endpoints that were tried, by what became of them",
+            "Connection attempts to endpoints, by outcome",
             None,
             MetricType::Counter,
         )?;
-        for (outcome, part) in OUTCOMES {
+        for (outcome, part) in CONNECT_OUTCOMES {
             let count = self.sum(|ledger| part(&ledger.traffic).value());
             family.encode_family(&[("outcome", outcome)])?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
         }
 
         let mut family = encoder.encode_descriptor(
             "portico_mirrored_requests",
-            "Copies of requests for mirrors, by what became of them",
+            "Mirrored copies of requests, by outcome",
             None,
             MetricType::Counter,
         )?;
-        for (index, (_, outcome)) in MIRRORED.iter().enumerate() {
-            let count = self.sum(|ledger| ledger.mirroring.0[index].value());
+        for (index, (_, outcome)) in MIRROR_OUTCOMES.iter().enumerate() {
+            let count = self.sum(|ledger| ledger.mirrored.0[index].value());
             family.encode_family(&[("outcome", *outcome)])?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
         }
 
         let mut family = encoder.encode_descriptor(
-            "portico_faults",
-            "Requests that an endpoint did not answer, or not to the end, by reason",
+            "portico_request_errors",
+            "Requests without a complete response from an endpoint, by reason",
             None,
             MetricType::Counter,
         )?;
-        for (reason, count) in self.faults() {
+        for (reason, count) in self.request_errors() {
             family.encode_family(&[("reason", reason)])?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
         }
 
@@ -97,36 +99,36 @@ impl Collector for Stats {
 
         let mut family = encoder.encode_descriptor(
             "portico_tls_handshakes",
-            "TLS handshakes of clients, by how they ended",
+            "TLS handshakes with clients, by outcome",
             None,
             MetricType::Counter,
         )?;
         let full = ("full", self.sum(|ledger| ledger.handshakes.full.value()));
         let resumed = ("resumed", self.sum(|ledger| ledger.handshakes.resumed.value()));
-        let failed = Failure::ALL
-            .map(|failure| (failure.word(), self.sum(|ledger| ledger.handshakes.failed[failure as usize].value())));
+        let failed = ClientHandshakeError::ALL
+            .map(|failure| (failure.label(), self.sum(|ledger| ledger.handshakes.failed[failure as usize].value())));
         for (outcome, count) in [full, resumed].into_iter().chain(failed) {
             family.encode_family(&[("outcome", outcome)])?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
         }
 
         let mut family = encoder.encode_descriptor(
             "portico_proxy_headers",
-            "Connections that are to begin with a PROXY header, by what came",
+            "Client connections that require a PROXY header, by outcome",
             None,
             MetricType::Counter,
         )?;
-        for (outcome, word) in HeaderOutcome::ALL {
-            let count = self.sum(|ledger| ledger.headers[outcome as usize].value());
+        for (outcome, word) in ProxyHeaderOutcome::ALL {
+            let count = self.sum(|ledger| ledger.proxy_headers[outcome as usize].value());
             family.encode_family(&[("outcome", word)])?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
         }
 
         let mut family = encoder.encode_descriptor(
             "portico_access_log_dropped",
-            "Lines of the access log that were lost: the queue was full, or writing failed",
+            "Access-log lines dropped because the queue was full or writing failed, by reason",
             None,
             MetricType::Counter,
         )?;
-        for (reason, count) in [("full", &self.log_lost.full), ("failed", &self.log_lost.failed)] {
+        for (reason, count) in [("full", &self.log_dropped.full), ("failed", &self.log_dropped.failed)] {
             let count = count.load(Relaxed);
             family.encode_family(&[("reason", reason)])?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
         }
@@ -134,7 +136,7 @@ impl Collector for Stats {
         let totals = [
             (
                 "portico_upstream_retries",
-                "Further tries of requests, because the rule of the request asks for them",
+                "Retries of requests, as configured by their rule",
                 self.sum(|ledger| ledger.traffic.retried.value()),
             ),
             (
@@ -144,22 +146,22 @@ impl Collector for Stats {
             ),
             (
                 "portico_upstream_replays",
-                "Requests sent again because a kept-alive connection was gone or the endpoint had not looked at them",
+                "Requests sent again because a kept-alive connection was closed or the endpoint had not processed them",
                 self.sum(|ledger| ledger.traffic.replayed.value()),
             ),
             (
                 "portico_accept_errors",
-                "Failures of the system to hand over a connection of a client",
+                "Errors of the operating system when accepting client connections",
                 self.sum(|ledger| ledger.accept_errors.value()),
             ),
             (
                 "portico_connections_delayed",
-                "Connections of clients that had to wait because of --max-connections; others wait unseen behind them",
+                "Client connections delayed by --max-connections; further ones wait uncounted in the accept queue",
                 self.sum(|ledger| ledger.delayed.value()),
             ),
             (
                 "portico_series_folded",
-                "Label sets counted under `other` because --metrics-max-series was reached",
+                "Label sets counted as `other` because --metrics-max-series was reached",
                 self.folded.load(Relaxed),
             ),
         ];
@@ -171,38 +173,36 @@ impl Collector for Stats {
     }
 }
 
-type Part<T, V> = (&'static str, &'static str, fn(&T) -> V);
+type MetricPart<T, V> = (&'static str, &'static str, fn(&T) -> V);
 
-const BYTES: [Part<Merged, u64>; 2] = [
+const BYTES: [MetricPart<MergedSeries, u64>; 2] = [
     ("portico_request_bytes", "Bytes of request bodies", |counts| counts.bytes_in),
     ("portico_response_bytes", "Bytes of response bodies", |counts| counts.bytes_out),
 ];
 
-const GAUGES: [Part<Ledger, u64>; 4] = [
-    ("portico_connections", "Open connections of clients", |ledger| {
+const GAUGES: [MetricPart<WorkerStats, u64>; 4] = [
+    ("portico_connections", "Open client connections", |ledger| {
         ledger.accepted.value().saturating_sub(ledger.closed.value())
     }),
-    ("portico_http2_connections", "Open connections of clients that speak HTTP/2", |ledger| ledger.http2.value()),
-    ("portico_tunnels", "Connections and streams of clients that were upgraded and are open", |ledger| {
-        ledger.tunnels.value()
-    }),
+    ("portico_http2_connections", "Open HTTP/2 client connections", |ledger| ledger.http2.value()),
+    ("portico_tunnels", "Open upgraded client connections and streams", |ledger| ledger.tunnels.value()),
     ("portico_upstream_connections", "Open connections to endpoints", |ledger| {
         ledger.traffic.connected.value().saturating_sub(ledger.traffic.closed.value())
     }),
 ];
 
-type Outcome = (&'static str, fn(&Traffic) -> &Count);
+type ConnectOutcome = (&'static str, fn(&UpstreamCounters) -> &SingleWriterCounter);
 
-const OUTCOMES: [Outcome; 6] = [
+const CONNECT_OUTCOMES: [ConnectOutcome; 6] = [
     ("connected", |traffic| &traffic.connected),
     ("refused", |traffic| &traffic.refused),
     ("timed_out", |traffic| &traffic.timed_out),
     ("failed", |traffic| &traffic.failed),
-    ("tls_handshake", |traffic| &traffic.handshake),
-    ("no_room", |traffic| &traffic.no_room),
+    ("tls_handshake", |traffic| &traffic.tls_failed),
+    ("limit", |traffic| &traffic.limited),
 ];
 
-impl Labels {
+impl RequestLabels {
     fn pairs(&self) -> [(&'static str, &str); 5] {
         [
             ("gateway", &self.gateway),
@@ -214,33 +214,33 @@ impl Labels {
     }
 }
 
-impl Stats {
-    /// Requests answered since the start.
+impl ProxyStats {
+    /// Completed requests since the start.
     pub fn requests(&self) -> u64 {
         let counted: u64 = self.merged().values().map(|counts| counts.classes.iter().sum::<u64>()).sum();
-        counted + self.forgotten.load(Relaxed)
+        counted + self.evicted_requests.load(Relaxed)
     }
 
-    /// The backends that requests were sent to, as `backend` of their series: no more than there are series.
+    /// The backends of all series, as in their `backend` label; bounded by the number of series.
     pub fn backends(&self) -> BTreeSet<Arc<str>> {
         let known = self.known.lock();
         known.labels.iter().map(|labels| Arc::clone(&labels.backend)).filter(|backend| !backend.is_empty()).collect()
     }
 
-    fn faults(&self) -> BTreeMap<&'static str, u64> {
-        let mut faults = BTreeMap::new();
-        for ledger in &self.ledgers {
-            for (reason, count) in ledger.faults.lock().iter() {
-                *faults.entry(*reason).or_default() += count;
+    fn request_errors(&self) -> BTreeMap<&'static str, u64> {
+        let mut errors = BTreeMap::new();
+        for ledger in &self.workers {
+            for (reason, count) in ledger.request_errors.lock().iter() {
+                *errors.entry(*reason).or_default() += count;
             }
         }
-        faults
+        errors
     }
 
-    fn merged(&self) -> BTreeMap<Arc<Labels>, Merged> {
-        let mut merged: BTreeMap<Arc<Labels>, Merged> = BTreeMap::new();
-        for ledger in &self.ledgers {
-            // Copied out, so that a worker that meets a new route does not wait for a slow scrape.
+    fn merged(&self) -> BTreeMap<Arc<RequestLabels>, MergedSeries> {
+        let mut merged: BTreeMap<Arc<RequestLabels>, MergedSeries> = BTreeMap::new();
+        for ledger in &self.workers {
+            // Copied, so that a worker adding a series does not wait for a slow scrape.
             let series: Vec<_> = ledger.series.lock().values().cloned().collect();
             for series in series {
                 merged.entry(Arc::clone(&series.labels)).or_default().add(&series);
@@ -251,7 +251,7 @@ impl Stats {
 }
 
 #[derive(Default)]
-struct Merged {
+struct MergedSeries {
     classes: [u64; CLASSES.len()],
     durations: [u64; BOUNDS.len() + 1],
     microseconds: u64,
@@ -259,8 +259,8 @@ struct Merged {
     bytes_out: u64,
 }
 
-impl Merged {
-    fn add(&mut self, series: &Series) {
+impl MergedSeries {
+    fn add(&mut self, series: &RequestSeries) {
         for (sum, count) in self.classes.iter_mut().zip(&series.classes) {
             *sum += count.value();
         }
@@ -280,7 +280,7 @@ pub(super) mod testing {
 
     use super::*;
 
-    pub(in super::super) fn scrape(stats: Arc<Stats>) -> String {
+    pub(in super::super) fn scrape(stats: Arc<ProxyStats>) -> String {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(stats));
         let mut text = String::new();
@@ -288,7 +288,7 @@ pub(super) mod testing {
         text
     }
 
-    pub(in super::super) fn has(text: &str, line: &str) {
+    pub(in super::super) fn assert_line(text: &str, line: &str) {
         assert!(text.lines().any(|candidate| candidate == line), "no line {line} in\n{text}");
     }
 }
@@ -299,31 +299,36 @@ mod tests {
 
     use http::StatusCode;
 
-    use super::testing::{has, scrape};
+    use super::testing::{assert_line, scrape};
     use super::*;
 
-    fn labels(route: &str) -> Labels {
-        Labels { gateway: "ns/gw".into(), listener: "http".into(), route: route.into(), ..Labels::default() }
+    fn labels(route: &str) -> RequestLabels {
+        RequestLabels {
+            gateway: "ns/gw".into(),
+            listener: "http".into(),
+            route: route.into(),
+            ..RequestLabels::default()
+        }
     }
 
     #[test]
-    fn workers_are_merged() {
-        let stats = Arc::new(Stats::new(2, 10, Arc::default()));
+    fn series_of_workers_are_merged() {
+        let stats = Arc::new(ProxyStats::new(2, 10, Arc::default()));
         for worker in 0..2 {
-            let series = stats.series(stats.ledger(worker), labels("HTTPRoute/ns/a"));
+            let series = stats.series(stats.worker(worker), labels("HTTPRoute/ns/a"));
             series.add(StatusCode::OK, Duration::from_millis(1), 3, 4);
             series.add(StatusCode::NOT_FOUND, Duration::from_secs(60), 0, 1);
         }
         let text = scrape(stats);
         let common = r#"gateway="ns/gw",listener="http",route="HTTPRoute/ns/a",rule="",backend="""#;
-        has(&text, &format!(r#"portico_requests_total{{{common},code_class="2xx"}} 2"#));
-        has(&text, &format!(r#"portico_requests_total{{{common},code_class="4xx"}} 2"#));
-        has(&text, &format!(r#"portico_request_duration_seconds_bucket{{le="0.001",{common}}} 2"#));
-        has(&text, &format!(r#"portico_request_duration_seconds_bucket{{le="10.0",{common}}} 2"#));
-        has(&text, &format!(r#"portico_request_duration_seconds_bucket{{le="+Inf",{common}}} 4"#));
-        has(&text, &format!(r#"portico_request_duration_seconds_count{{{common}}} 4"#));
-        has(&text, &format!("portico_request_bytes_total{{{common}}} 6"));
-        has(&text, &format!("portico_response_bytes_total{{{common}}} 10"));
+        assert_line(&text, &format!(r#"portico_requests_total{{{common},code_class="2xx"}} 2"#));
+        assert_line(&text, &format!(r#"portico_requests_total{{{common},code_class="4xx"}} 2"#));
+        assert_line(&text, &format!(r#"portico_request_duration_seconds_bucket{{le="0.001",{common}}} 2"#));
+        assert_line(&text, &format!(r#"portico_request_duration_seconds_bucket{{le="10.0",{common}}} 2"#));
+        assert_line(&text, &format!(r#"portico_request_duration_seconds_bucket{{le="+Inf",{common}}} 4"#));
+        assert_line(&text, &format!(r#"portico_request_duration_seconds_count{{{common}}} 4"#));
+        assert_line(&text, &format!("portico_request_bytes_total{{{common}}} 6"));
+        assert_line(&text, &format!("portico_response_bytes_total{{{common}}} 10"));
         assert!(!text.contains("5xx"), "a series exists from its first request");
     }
 }

@@ -1,8 +1,8 @@
-//! What the data plane counts: every worker for itself, merged when metrics are scraped.
+//! Statistics of the data plane: counted per worker, merged when metrics are scraped.
 //!
 //! ```text
-//!   request ─▶ Series (one per worker and label set; plain adds, one writer)
-//!                 ▲ found by pointers, no label is formatted       scrape ─▶ Stats ─ merges the ledgers of all workers
+//!   request ─▶ RequestSeries (one per worker and label set; plain adds, one writer)
+//!                 ▲ found by pointers, no label is formatted  scrape ─▶ ProxyStats ─ merges the counters of all workers
 //! ```
 
 mod exposition;
@@ -17,13 +17,13 @@ use http::StatusCode;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::access_log::Lost;
-use super::tls::Failure;
-use crate::upstream::{Count, Traffic};
+use super::access_log::LostLines;
+use super::tls::ClientHandshakeError;
+use crate::upstream::{SingleWriterCounter, UpstreamCounters};
 
-/// Which requests are counted together. What does not apply is empty.
+/// Labels of the request metrics. A label that does not apply is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Labels {
+pub(crate) struct RequestLabels {
     pub(crate) gateway: Arc<str>,
     pub(crate) listener: Arc<str>,
     /// `kind/namespace/name`.
@@ -33,35 +33,35 @@ pub(crate) struct Labels {
     pub(crate) backend: Arc<str>,
 }
 
-/// The counters of one label set in one worker.
+/// The request counters of one label set in one worker.
 #[derive(Debug)]
-pub(crate) struct Series {
-    pub(crate) labels: Arc<Labels>,
-    classes: [Count; CLASSES.len()],
-    /// One more than `BOUNDS`: what is longer than all of them.
-    durations: [Count; BOUNDS.len() + 1],
-    microseconds: Count,
-    bytes_in: Count,
-    bytes_out: Count,
+pub(crate) struct RequestSeries {
+    pub(crate) labels: Arc<RequestLabels>,
+    classes: [SingleWriterCounter; CLASSES.len()],
+    /// The last bucket counts durations longer than all `BOUNDS`.
+    durations: [SingleWriterCounter; BOUNDS.len() + 1],
+    microseconds: SingleWriterCounter,
+    bytes_in: SingleWriterCounter,
+    bytes_out: SingleWriterCounter,
 }
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// In microseconds. From what a cached answer takes to where people have given up.
+/// Histogram buckets in microseconds, from cached responses to the point where users give up.
 const BOUNDS: [u64; 14] = [
     500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
     10_000_000,
 ];
 
-impl Series {
-    fn new(labels: Arc<Labels>) -> Self {
-        Series {
+impl RequestSeries {
+    fn new(labels: Arc<RequestLabels>) -> Self {
+        RequestSeries {
             labels,
             classes: Default::default(),
             durations: Default::default(),
-            microseconds: Count::default(),
-            bytes_in: Count::default(),
-            bytes_out: Count::default(),
+            microseconds: SingleWriterCounter::default(),
+            bytes_in: SingleWriterCounter::default(),
+            bytes_out: SingleWriterCounter::default(),
         }
     }
 
@@ -76,119 +76,119 @@ impl Series {
     }
 }
 
-/// How often room is made when there are too many label sets.
-const CLEAR_EVERY: Duration = Duration::from_secs(10);
+/// How often unused label sets are evicted when the maximum is reached.
+const EVICT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How many of something there are now.
+/// The current number of something, as the difference of two single-writer counters.
 #[derive(Debug, Default)]
-pub(crate) struct Level {
-    came: Count,
-    left: Count,
+pub(crate) struct OpenCount {
+    opened: SingleWriterCounter,
+    closed: SingleWriterCounter,
 }
 
-impl Level {
+impl OpenCount {
     fn value(&self) -> u64 {
-        self.came.value().saturating_sub(self.left.value())
+        self.opened.value().saturating_sub(self.closed.value())
     }
 }
 
-/// One more of something, until it is dropped.
-pub(crate) struct Present {
-    ledger: Arc<Ledger>,
-    level: fn(&Ledger) -> &Level,
+/// Counts one open item until dropped.
+pub(crate) struct OpenGuard {
+    ledger: Arc<WorkerStats>,
+    count: fn(&WorkerStats) -> &OpenCount,
 }
 
-impl Present {
-    pub(crate) fn new(ledger: &Arc<Ledger>, level: fn(&Ledger) -> &Level) -> Self {
-        level(ledger).came.add(1);
-        Present { ledger: Arc::clone(ledger), level }
+impl OpenGuard {
+    pub(crate) fn new(ledger: &Arc<WorkerStats>, count: fn(&WorkerStats) -> &OpenCount) -> Self {
+        count(ledger).opened.add(1);
+        OpenGuard { ledger: Arc::clone(ledger), count }
     }
 }
 
-impl Drop for Present {
+impl Drop for OpenGuard {
     fn drop(&mut self) {
-        (self.level)(&self.ledger).left.add(1);
+        (self.count)(&self.ledger).closed.add(1);
     }
 }
 
-/// What one worker counts.
+/// The counters of one worker.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger {
-    /// Its lock is taken for the first request of a label set under a snapshot, and by scrapes.
-    series: Mutex<HashMap<Arc<Labels>, Arc<Series>>>,
-    pub(crate) accepted: Count,
-    pub(crate) closed: Count,
-    pub(crate) accept_errors: Count,
-    /// Connections that had to wait for another to close.
-    pub(crate) delayed: Count,
-    /// Connections of clients that speak HTTP/2.
-    pub(crate) http2: Level,
-    /// Connections and streams that were upgraded.
-    pub(crate) tunnels: Level,
-    pub(crate) handshakes: Handshakes,
-    /// By `HeaderOutcome`.
-    pub(crate) headers: [Count; HeaderOutcome::ALL.len()],
-    pub(crate) traffic: Arc<Traffic>,
-    pub(crate) mirroring: Arc<Mirroring>,
-    /// By their words. Its lock is taken for faults, and by scrapes.
-    faults: Mutex<BTreeMap<&'static str, u64>>,
-    /// Its lock is taken once for requests that meet plugins, and by scrapes.
-    plugins: Mutex<plugins::ByPlugin>,
+pub(crate) struct WorkerStats {
+    /// Locked for the first request of a label set under a snapshot, and by scrapes.
+    series: Mutex<HashMap<Arc<RequestLabels>, Arc<RequestSeries>>>,
+    pub(crate) accepted: SingleWriterCounter,
+    pub(crate) closed: SingleWriterCounter,
+    pub(crate) accept_errors: SingleWriterCounter,
+    /// Connections delayed by `--max-connections`.
+    pub(crate) delayed: SingleWriterCounter,
+    /// HTTP/2 client connections.
+    pub(crate) http2: OpenCount,
+    /// Upgraded connections and streams.
+    pub(crate) tunnels: OpenCount,
+    pub(crate) handshakes: HandshakeCounters,
+    /// Indexed by [`ProxyHeaderOutcome`].
+    pub(crate) proxy_headers: [SingleWriterCounter; ProxyHeaderOutcome::ALL.len()],
+    pub(crate) traffic: Arc<UpstreamCounters>,
+    pub(crate) mirrored: Arc<MirrorCounters>,
+    /// Request errors by reason. Locked for each error, and by scrapes.
+    request_errors: Mutex<BTreeMap<&'static str, u64>>,
+    /// Locked once for each request with plugins, and by scrapes.
+    plugins: Mutex<plugins::DurationsByPlugin>,
 }
 
-impl Ledger {
-    pub(crate) fn faults(&self, word: &'static str, count: u64) {
+impl WorkerStats {
+    pub(crate) fn count_errors(&self, word: &'static str, count: u64) {
         if count > 0 {
-            *self.faults.lock().entry(word).or_default() += count;
+            *self.request_errors.lock().entry(word).or_default() += count;
         }
     }
 }
 
-/// What became of the copies for mirrors.
+/// Mirrored copies by outcome.
 #[derive(Debug, Default)]
-pub(crate) struct Mirroring([Count; MIRRORED.len()]);
+pub(crate) struct MirrorCounters([SingleWriterCounter; MIRROR_OUTCOMES.len()]);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mirrored {
-    Answered,
-    /// Nobody to send it to, no connection, or no answer in time.
+pub(crate) enum MirrorOutcome {
+    Completed,
+    /// No endpoint, no connection, or no response in time.
     Failed,
-    /// The body is larger than what is copied.
+    /// The body exceeds the mirroring limit.
     TooLarge,
-    /// There are as many copies as there may be.
+    /// The maximum number of concurrent copies was reached.
     TooMany,
-    /// The body of the original did not come to its end.
-    CutShort,
+    /// The body of the original request was incomplete.
+    Truncated,
 }
 
-const MIRRORED: [(Mirrored, &str); 5] = [
-    (Mirrored::Answered, "answered"),
-    (Mirrored::Failed, "failed"),
-    (Mirrored::TooLarge, "too_large"),
-    (Mirrored::TooMany, "too_many"),
-    (Mirrored::CutShort, "cut_short"),
+const MIRROR_OUTCOMES: [(MirrorOutcome, &str); 5] = [
+    (MirrorOutcome::Completed, "completed"),
+    (MirrorOutcome::Failed, "failed"),
+    (MirrorOutcome::TooLarge, "too_large"),
+    (MirrorOutcome::TooMany, "too_many"),
+    (MirrorOutcome::Truncated, "truncated"),
 ];
 
-impl Mirroring {
-    pub(crate) fn add(&self, outcome: Mirrored) {
-        for (count, _) in self.0.iter().zip(&MIRRORED).filter(|(_, (candidate, _))| *candidate == outcome) {
+impl MirrorCounters {
+    pub(crate) fn add(&self, outcome: MirrorOutcome) {
+        for (count, _) in self.0.iter().zip(&MIRROR_OUTCOMES).filter(|(_, (candidate, _))| *candidate == outcome) {
             count.add(1);
         }
     }
 }
 
-/// How TLS handshakes ended.
+/// TLS handshakes with clients by outcome.
 #[derive(Debug, Default)]
-pub(crate) struct Handshakes {
-    pub(crate) full: Count,
-    pub(crate) resumed: Count,
-    /// By `Failure`.
-    pub(crate) failed: [Count; Failure::ALL.len()],
+pub(crate) struct HandshakeCounters {
+    pub(crate) full: SingleWriterCounter,
+    pub(crate) resumed: SingleWriterCounter,
+    /// Indexed by [`ClientHandshakeError`].
+    pub(crate) failed: [SingleWriterCounter; ClientHandshakeError::ALL.len()],
 }
 
-/// What came where a PROXY header is expected.
+/// The outcome of reading a required PROXY header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum HeaderOutcome {
+pub(crate) enum ProxyHeaderOutcome {
     Client,
     Peer,
     Ended,
@@ -197,73 +197,74 @@ pub(crate) enum HeaderOutcome {
     Timeout,
 }
 
-impl HeaderOutcome {
-    pub(crate) const ALL: [(HeaderOutcome, &'static str); 6] = [
-        (HeaderOutcome::Client, "client"),
-        (HeaderOutcome::Peer, "peer"),
-        (HeaderOutcome::Ended, "ended"),
-        (HeaderOutcome::Malformed, "malformed"),
-        (HeaderOutcome::TooLong, "too_long"),
-        (HeaderOutcome::Timeout, "timeout"),
+impl ProxyHeaderOutcome {
+    pub(crate) const ALL: [(ProxyHeaderOutcome, &'static str); 6] = [
+        (ProxyHeaderOutcome::Client, "client"),
+        (ProxyHeaderOutcome::Peer, "peer"),
+        (ProxyHeaderOutcome::Ended, "ended"),
+        (ProxyHeaderOutcome::Malformed, "malformed"),
+        (ProxyHeaderOutcome::TooLong, "too_long"),
+        (ProxyHeaderOutcome::Timeout, "timeout"),
     ];
 }
 
-/// All ledgers. Registered as a collector, it writes the families of `interface.md` §6.
+/// The counters of all workers. It is a metrics collector for the families of `docs/metrics.md`.
 #[derive(Debug)]
-pub struct Stats {
-    ledgers: Vec<Arc<Ledger>>,
+pub struct ProxyStats {
+    workers: Vec<Arc<WorkerStats>>,
     max_series: usize,
-    known: Mutex<Known>,
+    known: Mutex<KnownLabels>,
     folded: AtomicU64,
-    /// Requests of series that made room for others.
-    forgotten: AtomicU64,
-    /// Lines of the access log that were lost.
-    pub(crate) log_lost: Arc<Lost>,
+    /// Requests of series that were evicted.
+    evicted_requests: AtomicU64,
+    /// Dropped lines of the access log.
+    pub(crate) log_dropped: Arc<LostLines>,
 }
 
-/// The label sets of all ledgers.
+/// The label sets of all workers.
 #[derive(Debug, Default)]
-struct Known {
-    labels: BTreeSet<Arc<Labels>>,
-    /// When room was last made for new ones. Each attempt looks at all series, so it is not made for every request.
-    cleared: Option<Instant>,
+struct KnownLabels {
+    labels: BTreeSet<Arc<RequestLabels>>,
+    /// When unused label sets were last evicted. Each attempt scans all series, so it is rate-limited.
+    evicted_at: Option<Instant>,
 }
 
-impl Stats {
-    pub(crate) fn new(workers: usize, max_series: usize, log_lost: Arc<Lost>) -> Self {
-        Stats {
-            ledgers: (0..workers).map(|_| Arc::default()).collect(),
+impl ProxyStats {
+    pub(crate) fn new(workers: usize, max_series: usize, log_dropped: Arc<LostLines>) -> Self {
+        ProxyStats {
+            workers: (0..workers).map(|_| Arc::default()).collect(),
             max_series,
             known: Mutex::default(),
             folded: AtomicU64::new(0),
-            forgotten: AtomicU64::new(0),
-            log_lost,
+            evicted_requests: AtomicU64::new(0),
+            log_dropped,
         }
     }
 
-    pub(crate) fn ledger(&self, worker: usize) -> &Arc<Ledger> {
-        &self.ledgers[worker]
+    pub(crate) fn worker(&self, worker: usize) -> &Arc<WorkerStats> {
+        &self.workers[worker]
     }
 
-    /// The series of these labels in a worker's ledger. When there are too many, all further ones are one.
-    pub(crate) fn series(&self, ledger: &Ledger, labels: Labels) -> Arc<Series> {
+    /// The series of these labels in one worker. Beyond the maximum, all further label sets share one series.
+    pub(crate) fn series(&self, ledger: &WorkerStats, labels: RequestLabels) -> Arc<RequestSeries> {
         if let Some(series) = ledger.series.lock().get(&labels) {
             return Arc::clone(series);
         }
-        let labels = self.admit(labels);
+        let labels = self.intern_labels(labels);
         let mut series = ledger.series.lock();
-        Arc::clone(series.entry(Arc::clone(&labels)).or_insert_with(|| Arc::new(Series::new(labels))))
+        Arc::clone(series.entry(Arc::clone(&labels)).or_insert_with(|| Arc::new(RequestSeries::new(labels))))
     }
 
-    fn admit(&self, labels: Labels) -> Arc<Labels> {
+    fn intern_labels(&self, labels: RequestLabels) -> Arc<RequestLabels> {
         let mut known = self.known.lock();
         if let Some(labels) = known.labels.get(&labels) {
             return Arc::clone(labels);
         }
-        if known.labels.len() >= self.max_series && known.cleared.is_none_or(|cleared| cleared.elapsed() > CLEAR_EVERY)
+        if known.labels.len() >= self.max_series
+            && known.evicted_at.is_none_or(|cleared| cleared.elapsed() > EVICT_INTERVAL)
         {
-            known.cleared = Some(Instant::now());
-            self.forget_unused(&mut known.labels);
+            known.evicted_at = Some(Instant::now());
+            self.evict_unused(&mut known.labels);
         }
         if known.labels.len() < self.max_series {
             let labels = Arc::new(labels);
@@ -272,7 +273,7 @@ impl Stats {
         }
         self.folded.fetch_add(1, Relaxed);
         let other: Arc<str> = "other".into();
-        Arc::new(Labels {
+        Arc::new(RequestLabels {
             gateway: Arc::clone(&other),
             listener: Arc::clone(&other),
             route: Arc::clone(&other),
@@ -281,60 +282,61 @@ impl Stats {
         })
     }
 
-    /// Forgets the series that no worker has used since its snapshot changed: routes that are gone, for the most part.
-    fn forget_unused(&self, known: &mut BTreeSet<Arc<Labels>>) {
-        // A ledger's own reference is the only one to a series that no view and no request holds.
-        let is_used = |series: &Arc<Series>| Arc::strong_count(series) > 1;
+    /// Evicts the series that no worker has used since its snapshot changed; mostly those of deleted routes.
+    fn evict_unused(&self, known: &mut BTreeSet<Arc<RequestLabels>>) {
+        // Only the worker's map references a series that no view and no request uses.
+        let is_used = |series: &Arc<RequestSeries>| Arc::strong_count(series) > 1;
         let mut used = BTreeSet::new();
-        for ledger in &self.ledgers {
+        for ledger in &self.workers {
             used.extend(
                 ledger.series.lock().iter().filter(|(_, series)| is_used(series)).map(|(key, _)| Arc::clone(key)),
             );
         }
         known.retain(|labels| used.contains(labels));
-        for ledger in &self.ledgers {
+        for ledger in &self.workers {
             ledger.series.lock().retain(|labels, series| {
                 let stays = is_used(series) || used.contains(labels);
                 if !stays {
-                    self.forgotten.fetch_add(series.classes.iter().map(Count::value).sum(), Relaxed);
+                    self.evicted_requests
+                        .fetch_add(series.classes.iter().map(SingleWriterCounter::value).sum(), Relaxed);
                 }
                 stays
             });
         }
     }
 
-    /// Connections of clients that are open now.
+    /// Client connections that are open now.
     pub fn connections(&self) -> u64 {
         self.sum(|ledger| ledger.accepted.value().saturating_sub(ledger.closed.value()))
     }
 
-    /// Connections of clients since the start.
+    /// Client connections accepted since the start.
     pub fn accepted(&self) -> u64 {
         self.sum(|ledger| ledger.accepted.value())
     }
 
-    fn sum(&self, part: impl Fn(&Ledger) -> u64) -> u64 {
-        self.ledgers.iter().map(|ledger| part(ledger)).sum()
+    fn sum(&self, part: impl Fn(&WorkerStats) -> u64) -> u64 {
+        self.workers.iter().map(|ledger| part(ledger)).sum()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::exposition::testing::{has, scrape};
+    use super::exposition::testing::{assert_line, scrape};
     use super::*;
 
-    fn labels(route: &str) -> Labels {
-        Labels { route: route.into(), ..Labels::default() }
+    fn labels(route: &str) -> RequestLabels {
+        RequestLabels { route: route.into(), ..RequestLabels::default() }
     }
 
     #[test]
-    fn the_number_of_series_is_bounded() {
-        let stats = Arc::new(Stats::new(2, 2, Arc::default()));
-        // Held as a view holds what was used under its snapshot.
+    fn number_of_series_is_bounded() {
+        let stats = Arc::new(ProxyStats::new(2, 2, Arc::default()));
+        // Held, as a view holds the series used under its snapshot.
         let mut view = Vec::new();
         for route in ["a", "b", "c", "d", "a"] {
             for worker in 0..2 {
-                let series = stats.series(stats.ledger(worker), labels(route));
+                let series = stats.series(stats.worker(worker), labels(route));
                 series.add(StatusCode::OK, Duration::ZERO, 0, 0);
                 view.push(series);
             }
@@ -342,24 +344,24 @@ mod tests {
         let text = scrape(stats);
         assert_eq!(text.lines().filter(|line| line.starts_with("portico_requests_total")).count(), 3);
         let other = r#"gateway="other",listener="other",route="other",rule="other",backend="other""#;
-        has(&text, &format!(r#"portico_requests_total{{{other},code_class="2xx"}} 4"#));
-        has(&text, "portico_series_folded_total 4");
+        assert_line(&text, &format!(r#"portico_requests_total{{{other},code_class="2xx"}} 4"#));
+        assert_line(&text, "portico_series_folded_total 4");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn routes_that_are_gone_make_room() {
-        let stats = Arc::new(Stats::new(1, 2, Arc::default()));
-        let ask = |route| stats.series(stats.ledger(0), labels(route));
+    async fn unused_series_are_evicted() {
+        let stats = Arc::new(ProxyStats::new(1, 2, Arc::default()));
+        let ask = |route| stats.series(stats.worker(0), labels(route));
         let kept = ask("kept");
         ask("gone").add(StatusCode::OK, Duration::ZERO, 0, 0);
         let new = ask("new");
         assert_eq!(&*new.labels.route, "new");
         assert_eq!(&*ask("too much").labels.route, "other");
         drop(new);
-        assert_eq!(&*ask("soon after").labels.route, "other", "not every request looks at all series");
-        tokio::time::advance(CLEAR_EVERY * 2).await;
+        assert_eq!(&*ask("soon after").labels.route, "other", "eviction is rate-limited");
+        tokio::time::advance(EVICT_INTERVAL * 2).await;
         assert_eq!(&*ask("later").labels.route, "later");
-        assert!(Arc::ptr_eq(&kept, &ask("kept")), "what is used is counted on");
-        assert_eq!(stats.requests(), 1, "a request that was answered stays answered");
+        assert!(Arc::ptr_eq(&kept, &ask("kept")), "a series in use is kept");
+        assert_eq!(stats.requests(), 1, "evicted requests remain in the total");
     }
 }

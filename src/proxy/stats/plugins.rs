@@ -1,4 +1,4 @@
-//! How long plugins take, by their name. Names are those of the program, so that their number is bounded.
+//! Durations of plugins by plugin name. Names come from the program, so their number is bounded.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,10 +7,10 @@ use std::time::Duration;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
-use super::{Ledger, Stats};
-use crate::plugin::times::{Phase, Took};
+use super::{ProxyStats, WorkerStats};
+use crate::plugin_api::timing::{PhaseTiming, PluginPhase};
 
-/// In nanoseconds. Most plugins decide at once; some ask a server.
+/// Histogram buckets in nanoseconds. Most plugins decide at once; some query a server.
 const BOUNDS: [u64; 14] = [
     1_000,
     5_000,
@@ -28,24 +28,24 @@ const BOUNDS: [u64; 14] = [
     5_000_000_000,
 ];
 
-/// Of one plugin in one phase.
+/// The durations of one plugin in one phase.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Durations {
-    /// One more than `BOUNDS`: what is longer than all of them.
+pub(super) struct PluginDurations {
+    /// The last bucket counts durations longer than all `BOUNDS`.
     counts: [u64; BOUNDS.len() + 1],
     nanoseconds: u64,
 }
 
-pub(super) type ByPlugin = BTreeMap<(&'static str, Phase), Durations>;
+pub(super) type DurationsByPlugin = BTreeMap<(&'static str, PluginPhase), PluginDurations>;
 
-impl Durations {
+impl PluginDurations {
     fn add(&mut self, time: Duration) {
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.counts[BOUNDS.partition_point(|bound| *bound < nanoseconds)] += 1;
         self.nanoseconds = self.nanoseconds.saturating_add(nanoseconds);
     }
 
-    fn join(&mut self, other: &Durations) {
+    fn merge(&mut self, other: &PluginDurations) {
         for (sum, count) in self.counts.iter_mut().zip(other.counts) {
             *sum += count;
         }
@@ -53,28 +53,28 @@ impl Durations {
     }
 }
 
-impl Ledger {
-    /// Once for a request that met plugins.
-    pub(crate) fn plugins(&self, times: impl Iterator<Item = Took>) {
+impl WorkerStats {
+    /// Records the durations of one request.
+    pub(crate) fn record_plugins(&self, times: impl Iterator<Item = PhaseTiming>) {
         let mut plugins = self.plugins.lock();
-        for Took { plugin, phase, time } in times {
+        for PhaseTiming { plugin, phase, duration: time } in times {
             plugins.entry((plugin, phase)).or_default().add(time);
         }
     }
 }
 
-impl Stats {
+impl ProxyStats {
     pub(super) fn encode_plugins(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let mut all = ByPlugin::new();
-        for ledger in &self.ledgers {
+        let mut all = DurationsByPlugin::new();
+        for ledger in &self.workers {
             let plugins = ledger.plugins.lock().clone();
             for (key, durations) in &plugins {
-                all.entry(*key).or_default().join(durations);
+                all.entry(*key).or_default().merge(durations);
             }
         }
         let mut family = encoder.encode_descriptor(
             "portico_plugin_duration_seconds",
-            "How long plugins took, waiting for other servers included",
+            "Duration of plugins, including requests to other servers",
             None,
             MetricType::Histogram,
         )?;
@@ -82,7 +82,7 @@ impl Stats {
             let bounds = BOUNDS.iter().map(|bound| *bound as f64 / 1e9).chain([f64::INFINITY]);
             let buckets: Vec<_> = bounds.zip(durations.counts).collect();
             let (sum, count) = (durations.nanoseconds as f64 / 1e9, durations.counts.iter().sum());
-            let pairs = [("plugin", *plugin), ("phase", phase.word())];
+            let pairs = [("plugin", *plugin), ("phase", phase.as_str())];
             family.encode_family(&pairs)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
         }
         Ok(())
@@ -93,21 +93,29 @@ impl Stats {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::exposition::testing::{has, scrape};
+    use super::super::exposition::testing::{assert_line, scrape};
     use super::*;
 
     #[test]
-    fn plugins_of_all_workers_are_one_series_each() {
-        let stats = Arc::new(Stats::new(2, 10, Arc::default()));
+    fn plugin_durations_of_workers_are_merged() {
+        let stats = Arc::new(ProxyStats::new(2, 10, Arc::default()));
         for worker in 0..2 {
-            let took = |phase, micros| Took { plugin: "jwt", phase, time: Duration::from_micros(micros) };
-            stats.ledger(worker).plugins([took(Phase::Access, 5), took(Phase::Answer, 20_000_000)].into_iter());
+            let took = |phase, micros| PhaseTiming { plugin: "jwt", phase, duration: Duration::from_micros(micros) };
+            stats
+                .worker(worker)
+                .record_plugins([took(PluginPhase::Access, 5), took(PluginPhase::Response, 20_000_000)].into_iter());
         }
         let text = scrape(stats);
         let labels = |phase: &str| format!(r#"plugin="jwt",phase="{phase}""#);
-        has(&text, &format!(r#"portico_plugin_duration_seconds_bucket{{le="0.000001",{}}} 0"#, labels("access")));
-        has(&text, &format!(r#"portico_plugin_duration_seconds_bucket{{le="0.000005",{}}} 2"#, labels("access")));
-        has(&text, &format!(r#"portico_plugin_duration_seconds_bucket{{le="5.0",{}}} 0"#, labels("answer")));
-        has(&text, &format!("portico_plugin_duration_seconds_sum{{{}}} 40.0", labels("answer")));
+        assert_line(
+            &text,
+            &format!(r#"portico_plugin_duration_seconds_bucket{{le="0.000001",{}}} 0"#, labels("access")),
+        );
+        assert_line(
+            &text,
+            &format!(r#"portico_plugin_duration_seconds_bucket{{le="0.000005",{}}} 2"#, labels("access")),
+        );
+        assert_line(&text, &format!(r#"portico_plugin_duration_seconds_bucket{{le="5.0",{}}} 0"#, labels("response")));
+        assert_line(&text, &format!("portico_plugin_duration_seconds_sum{{{}}} 40.0", labels("response")));
     }
 }

@@ -1,32 +1,32 @@
-//! Secret and ConfigMap: their keys, their size, and what each type of Secret must hold.
+//! Secret and ConfigMap: keys, total size, and the required keys of each type of Secret.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::schema::path::Path;
-use crate::schema::report::Report;
+use crate::schema::path::ObjectPath;
+use crate::schema::report::ViolationReport;
 use crate::schema::syntax::DATA_KEY;
 
-/// What an object of either kind may hold in all.
-const MOST_BYTES: usize = 1024 * 1024;
+/// The maximum size of the data of one object.
+const MAX_DATA_BYTES: usize = 1024 * 1024;
 
-/// Types of Secret and the keys without which the API server refuses them.
-const NEEDED: &[(&str, &[&str])] = &[
+/// The keys that the API server requires for types of Secrets.
+const REQUIRED_KEYS: &[(&str, &[&str])] = &[
     ("kubernetes.io/dockercfg", &[".dockercfg"]),
     ("kubernetes.io/dockerconfigjson", &[".dockerconfigjson"]),
     ("kubernetes.io/ssh-auth", &["ssh-privatekey"]),
     ("kubernetes.io/tls", &["tls.crt", "tls.key"]),
 ];
 
-/// `data` has been judged to be base64 by its format.
-pub(super) fn check_secret(object: &Value, report: &mut Report) {
+/// `data` has been checked to be base64 by its format.
+pub(super) fn check_secret(object: &Value, report: &mut ViolationReport) {
     let mut sizes = BTreeMap::new();
     for (field, decoded) in [("data", true), ("stringData", false)] {
-        let path = Path::Root.field(field);
+        let path = ObjectPath::Root.field(field);
         for (key, value) in object[field].as_object().into_iter().flatten() {
             check_key(key, &path, report);
-            // What stands in both is taken from stringData.
+            // `stringData` overrides `data`.
             sizes.insert(
                 key.as_str(),
                 value.as_str().map_or(0, |text| if decoded { decoded_bytes(text) } else { text.len() }),
@@ -35,8 +35,8 @@ pub(super) fn check_secret(object: &Value, report: &mut Report) {
     }
     check_size(sizes.values().sum(), report);
     let kind = object["type"].as_str().unwrap_or_default();
-    let path = Path::Root.field("data");
-    let needed = NEEDED.iter().find(|(known, _)| *known == kind).map_or(&[][..], |(_, keys)| keys);
+    let path = ObjectPath::Root.field("data");
+    let needed = REQUIRED_KEYS.iter().find(|(known, _)| *known == kind).map_or(&[][..], |(_, keys)| keys);
     for key in needed.iter().filter(|key| !sizes.contains_key(**key)) {
         report.add(
             &path.key(key),
@@ -53,10 +53,10 @@ pub(super) fn check_secret(object: &Value, report: &mut Report) {
     }
 }
 
-pub(super) fn check_config_map(object: &Value, report: &mut Report) {
+pub(super) fn check_config_map(object: &Value, report: &mut ViolationReport) {
     let mut bytes = 0;
     for (field, decoded) in [("data", false), ("binaryData", true)] {
-        let path = Path::Root.field(field);
+        let path = ObjectPath::Root.field(field);
         for (key, value) in object[field].as_object().into_iter().flatten() {
             check_key(key, &path, report);
             if decoded && object["data"].get(key).is_some() {
@@ -68,23 +68,23 @@ pub(super) fn check_config_map(object: &Value, report: &mut Report) {
     check_size(bytes, report);
 }
 
-fn check_key(key: &str, path: &Path<'_>, report: &mut Report) {
-    // Keys are no secret.
+fn check_key(key: &str, path: &ObjectPath<'_>, report: &mut ViolationReport) {
+    // Keys are not secret.
     if !(DATA_KEY.accepts)(key) {
-        report.add(&path.key(key), "is not a key of data", DATA_KEY.remedy());
+        report.add(&path.key(key), "is not a valid data key", DATA_KEY.remedy());
     }
 }
 
-/// How many bytes a text of base64 stands for.
+/// The number of bytes that a base64 text decodes to.
 fn decoded_bytes(text: &str) -> usize {
     text.bytes().filter(|byte| !matches!(byte, b'\r' | b'\n' | b'=')).count() * 3 / 4
 }
 
-fn check_size(bytes: usize, report: &mut Report) {
-    if bytes > MOST_BYTES {
+fn check_size(bytes: usize, report: &mut ViolationReport) {
+    if bytes > MAX_DATA_BYTES {
         report.add(
-            &Path::Root.field("data"),
-            format!("holds {bytes} bytes, at most {MOST_BYTES} are allowed"),
+            &ObjectPath::Root.field("data"),
+            format!("holds {bytes} bytes, at most {MAX_DATA_BYTES} are allowed"),
             "divide it among several objects",
         );
     }

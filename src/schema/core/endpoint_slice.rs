@@ -1,7 +1,7 @@
-//! EndpointSlice: addresses agree with the address type, names are unique.
+//! EndpointSlice: addresses match the address type, port names are unique.
 //!
-//! The API server also refuses loopback and link-local addresses. We take them: without a cluster that is where
-//! backends run, and inside one the API server has judged before us.
+//! Loopback and link-local addresses, which the API server rejects, are accepted: without a cluster, backends may run
+//! there, and in a cluster the API server has validated the object before.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -9,14 +9,14 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use serde_json::Value;
 
 use super::service::check_app_protocol;
-use crate::schema::head::check_grammar;
-use crate::schema::path::Path;
-use crate::schema::report::Report;
+use crate::schema::metadata::check_grammar;
+use crate::schema::path::ObjectPath;
+use crate::schema::report::ViolationReport;
 use crate::schema::syntax::{DNS_LABEL, DNS_NAME};
 
-pub(super) fn check(object: &mut Value, report: &mut Report) {
+pub(super) fn check(object: &mut Value, report: &mut ViolationReport) {
     let family = object["addressType"].as_str().unwrap_or_default();
-    let path = Path::Root.field("endpoints");
+    let path = ObjectPath::Root.field("endpoints");
     for (index, endpoint) in object["endpoints"].as_array().into_iter().flatten().enumerate() {
         let place = path.index(index);
         let addresses = place.field("addresses");
@@ -32,13 +32,13 @@ pub(super) fn check(object: &mut Value, report: &mut Report) {
     check_ports(object, report);
 }
 
-fn check_address(family: &str, address: &str, path: &Path<'_>, report: &mut Report) {
+fn check_address(family: &str, address: &str, path: &ObjectPath<'_>, report: &mut ViolationReport) {
     let is_v4 = address.parse::<Ipv4Addr>().is_ok();
     let is_v6 = address.parse::<Ipv6Addr>().is_ok();
     let (fits, noun, example) = match family {
         "IPv4" => (is_v4, "an IPv4 address", "192.0.2.1"),
         "IPv6" => (is_v6, "an IPv6 address", "2001:db8::1"),
-        _ => (!is_v4 && !is_v6 && is_full_name(address), "a full DNS name", "web.example.com"),
+        _ => (!is_v4 && !is_v6 && is_fully_qualified(address), "a full DNS name", "web.example.com"),
     };
     if fits {
         return;
@@ -46,7 +46,7 @@ fn check_address(family: &str, address: &str, path: &Path<'_>, report: &mut Repo
     let actual = match (is_v4, is_v6) {
         (true, _) => Some("IPv4"),
         (_, true) => Some("IPv6"),
-        _ if is_full_name(address) && !ends_in_number(address) => Some("FQDN"),
+        _ if is_fully_qualified(address) && !ends_in_number(address) => Some("FQDN"),
         _ => None,
     };
     let remedy = match actual {
@@ -54,26 +54,26 @@ fn check_address(family: &str, address: &str, path: &Path<'_>, report: &mut Repo
         None if address.contains(':')
             && address.rsplit_once(':').is_some_and(|(host, _)| host.parse::<Ipv4Addr>().is_ok()) =>
         {
-            "leave the port out: it stands under `ports`".to_owned()
+            "remove the port: it belongs under `ports`".to_owned()
         }
         None => format!("write one, for example `{example}`"),
     };
     report.add(path, format!("{} is not {noun}", report.quote_text(address)), remedy);
 }
 
-/// A DNS name of two labels or more.
-fn is_full_name(text: &str) -> bool {
+/// A DNS name with at least two labels.
+fn is_fully_qualified(text: &str) -> bool {
     let text = text.strip_suffix('.').unwrap_or(text);
     (DNS_NAME.accepts)(text) && text.contains('.')
 }
 
-/// A number out of range rather than a name: no top-level domain is a number.
+/// Whether the last label is a number, as in an invalid IPv4 address: no top-level domain is a number.
 fn ends_in_number(text: &str) -> bool {
     text.rsplit('.').next().is_some_and(|label| label.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-fn check_ports(object: &Value, report: &mut Report) {
-    let path = Path::Root.field("ports");
+fn check_ports(object: &Value, report: &mut ViolationReport) {
+    let path = ObjectPath::Root.field("ports");
     let mut names: HashMap<&str, usize> = HashMap::new();
     for (index, port) in object["ports"].as_array().into_iter().flatten().enumerate() {
         let place = path.index(index);

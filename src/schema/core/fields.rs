@@ -1,4 +1,4 @@
-//! The fields of Kubernetes' own kinds as structural schemas, made from the published API so that none is forgotten.
+//! The structural schemas of Kubernetes' own kinds, generated from the published API so that they are complete.
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -24,7 +24,7 @@ pub(in crate::schema) fn has(kind: Kind) -> bool {
     )
 }
 
-/// The schema of a kind of Kubernetes' own, with the defaults that the API server fills in.
+/// The schema of one of Kubernetes' own kinds, with the API server's defaults.
 pub(in crate::schema) fn schema(kind: Kind) -> Option<Value> {
     let mut schema = match kind {
         Kind::Ingress => structural::<Ingress>(),
@@ -38,7 +38,7 @@ pub(in crate::schema) fn schema(kind: Kind) -> Option<Value> {
     };
     for (pointer, words) in additions(kind) {
         let place = schema.pointer_mut(pointer).and_then(Value::as_object_mut);
-        let place = place.expect("a test asks for the schema of every kind");
+        let place = place.expect("a test builds the schema of every kind");
         for (name, value) in words.as_object().into_iter().flatten() {
             place.insert(name.clone(), value.clone());
         }
@@ -46,12 +46,12 @@ pub(in crate::schema) fn schema(kind: Kind) -> Option<Value> {
     Some(schema)
 }
 
-/// The schema of `metadata`, of every kind.
+/// The schema of `metadata` for every kind.
 pub(in crate::schema) fn object_meta() -> Value {
     structural::<ObjectMeta>()
 }
 
-/// Defaults, enums and bounds that the published schema leaves to prose.
+/// Defaults, enums and bounds that the published schema describes only in prose.
 fn additions(kind: Kind) -> Vec<(&'static str, Value)> {
     let port = json!({"minimum": 1, "maximum": 65535});
     let protocol = json!({"enum": ["TCP", "UDP", "SCTP"], "default": "TCP"});
@@ -90,7 +90,7 @@ fn additions(kind: Kind) -> Vec<(&'static str, Value)> {
             ("/properties/spec/properties/ports/items/properties/protocol", protocol),
         ],
         Kind::EndpointSlice => vec![
-            // The published schema requires `endpoints` too; the API server takes a slice without any.
+            // The published schema also requires `endpoints`; the API server accepts a slice without them.
             ("", json!({"required": ["addressType"]})),
             ("/properties/addressType", json!({"enum": ["IPv4", "IPv6", "FQDN"]})),
             ("/properties/endpoints", json!({"maxItems": 1000})),
@@ -108,13 +108,13 @@ fn additions(kind: Kind) -> Vec<(&'static str, Value)> {
 fn structural<T: JsonSchema>() -> Value {
     let generator = SchemaSettings::openapi3().with(|settings| settings.inline_subschemas = true).into_generator();
     let mut schema = generator.into_root_schema_for::<T>().to_value();
-    read_as_go_does(&mut schema);
+    apply_go_decoding_rules(&mut schema);
     schema
 }
 
-/// What the published schema does not say, since it follows from how the API server decodes: an object of which no
-/// fields are published (`fieldsV1`) may hold any, and null in a map of texts is the empty text.
-fn read_as_go_does(schema: &mut Value) {
+/// Adds what follows from the API server's decoding: an object without published fields (`fieldsV1`) may have any, and
+/// null in a map of strings is the empty string.
+fn apply_go_decoding_rules(schema: &mut Value) {
     match schema {
         Value::Object(map) => {
             let is_opaque = map.get("type").and_then(Value::as_str) == Some("object")
@@ -128,9 +128,9 @@ fn read_as_go_does(schema: &mut Value) {
             {
                 values.insert("default".to_owned(), json!(""));
             }
-            map.values_mut().for_each(read_as_go_does);
+            map.values_mut().for_each(apply_go_decoding_rules);
         }
-        Value::Array(values) => values.iter_mut().for_each(read_as_go_does),
+        Value::Array(values) => values.iter_mut().for_each(apply_go_decoding_rules),
         _ => {}
     }
 }

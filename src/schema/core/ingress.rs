@@ -1,19 +1,19 @@
-//! Ingress and IngressClass: what the API server checks beyond the types of their fields, as on creation.
+//! Ingress and IngressClass: the API server's checks on creation beyond the types of fields.
 
 use std::net::IpAddr;
 
 use serde_json::Value;
 
 use crate::api::kong::annotations::INGRESS_CLASS;
-use crate::schema::head::check_grammar;
-use crate::schema::path::Path;
-use crate::schema::report::Report;
+use crate::schema::metadata::check_grammar;
+use crate::schema::path::ObjectPath;
+use crate::schema::pattern_description;
+use crate::schema::report::ViolationReport;
 use crate::schema::syntax::{DNS_LABEL, DNS_LABEL_1035, DNS_NAME, PORT_NAME};
-use crate::schema::wording;
 
-pub(super) fn check(object: &Value, report: &mut Report) {
+pub(super) fn check(object: &Value, report: &mut ViolationReport) {
     check_class(object, report);
-    let path = Path::Root.field("spec");
+    let path = ObjectPath::Root.field("spec");
     let spec = &object["spec"];
     let rules = spec["rules"].as_array().map_or(&[][..], Vec::as_slice);
     if rules.is_empty() && spec["defaultBackend"].is_null() {
@@ -47,22 +47,22 @@ pub(super) fn check(object: &Value, report: &mut Report) {
     }
 }
 
-/// The annotation is what the field was before there was one.
-fn check_class(object: &Value, report: &mut Report) {
+/// The annotation is the predecessor of the field.
+fn check_class(object: &Value, report: &mut ViolationReport) {
     let Some(class) = object["spec"]["ingressClassName"].as_str() else { return };
-    let spec = Path::Root.field("spec");
+    let spec = ObjectPath::Root.field("spec");
     check_grammar(DNS_NAME, class, "the name of an IngressClass", &spec.field("ingressClassName"), report);
     let annotated = object["metadata"]["annotations"][INGRESS_CLASS].as_str().filter(|annotated| !annotated.is_empty());
     if annotated.is_some_and(|annotated| annotated != class) {
         report.add(
-            &Path::Root.field("metadata").field("annotations").key(INGRESS_CLASS),
-            "is another class than that of `spec.ingressClassName`",
+            &ObjectPath::Root.field("metadata").field("annotations").key(INGRESS_CLASS),
+            "differs from `spec.ingressClassName`",
             "keep one of the two, or write the same in both",
         );
     }
 }
 
-fn check_host(host: &Value, path: &Path<'_>, report: &mut Report) {
+fn check_host(host: &Value, path: &ObjectPath<'_>, report: &mut ViolationReport) {
     let Some(host) = host.as_str().filter(|host| !host.is_empty()) else { return };
     if host.parse::<IpAddr>().is_ok() {
         let message = format!("{} is an address", report.quote_text(host));
@@ -72,16 +72,16 @@ fn check_host(host: &Value, path: &Path<'_>, report: &mut Report) {
     }
 }
 
-/// A name whose first label may be `*`.
-fn check_dns_name(name: &str, path: &Path<'_>, report: &mut Report) {
+/// A DNS name whose first label may be `*`.
+fn check_dns_name(name: &str, path: &ObjectPath<'_>, report: &mut ViolationReport) {
     if !(DNS_NAME.accepts)(name.strip_prefix("*.").unwrap_or(name)) {
-        let (message, remedy) = wording::no_host(name, report);
+        let (message, remedy) = pattern_description::not_a_host_name(name, report);
         report.add(path, message, remedy);
     }
 }
 
-/// What must not be in a path that is compared segment by segment.
-const INVALID: [(&str, &str); 5] = [
+/// Sequences that are not allowed in paths that are compared by segment.
+const INVALID_SEQUENCES: [(&str, &str); 5] = [
     ("//", "has an empty segment; write `/` in place of `//`"),
     ("/./", "has a segment `.`; leave it out"),
     ("/../", "has a segment `..`; write the path that is meant"),
@@ -94,7 +94,7 @@ const INVALID_AT_END: [(&str, &str); 2] = [
     ("/.", "ends with a segment `.`; leave it out"),
 ];
 
-fn check_path(entry: &Value, path: &Path<'_>, report: &mut Report) {
+fn check_path(entry: &Value, path: &ObjectPath<'_>, report: &mut ViolationReport) {
     let text = entry["path"].as_str().unwrap_or_default();
     let by_segments = entry["pathType"] != "ImplementationSpecific";
     if !text.starts_with('/') {
@@ -107,14 +107,14 @@ fn check_path(entry: &Value, path: &Path<'_>, report: &mut Report) {
     if !by_segments {
         return;
     }
-    let within = INVALID.iter().filter(|(part, _)| text.contains(part));
+    let within = INVALID_SEQUENCES.iter().filter(|(part, _)| text.contains(part));
     for (_, words) in within.chain(INVALID_AT_END.iter().filter(|(part, _)| text.ends_with(part))) {
         let (problem, remedy) = words.split_once("; ").unwrap_or((words, ""));
         report.add(path, format!("{} {problem}", report.quote_text(text)), remedy);
     }
 }
 
-fn check_backend(backend: &Value, path: &Path<'_>, report: &mut Report) {
+fn check_backend(backend: &Value, path: &ObjectPath<'_>, report: &mut ViolationReport) {
     match (backend.get("service"), backend.get("resource")) {
         (Some(_), Some(_)) => report.add(path, "has both `service` and `resource`", "keep one of them"),
         (None, None) => {
@@ -133,7 +133,7 @@ fn check_backend(backend: &Value, path: &Path<'_>, report: &mut Report) {
     }
 }
 
-fn check_service(service: &Value, path: &Path<'_>, report: &mut Report) {
+fn check_service(service: &Value, path: &ObjectPath<'_>, report: &mut ViolationReport) {
     match service["name"].as_str() {
         None | Some("") => report.add(&path.field("name"), "is empty", "write the name of a Service"),
         Some(name) => check_grammar(DNS_LABEL_1035, name, "the name of a Service", &path.field("name"), report),
@@ -149,14 +149,18 @@ fn check_service(service: &Value, path: &Path<'_>, report: &mut Report) {
         }
         (Some(name), None) => check_grammar(PORT_NAME, name, "the name of a port", &path.field("name"), report),
         (None, Some(number)) if !(1..=65535).contains(&number) => {
-            report.add(&path.field("number"), format!("is {number}, no port"), "use a number from 1 to 65535");
+            report.add(
+                &path.field("number"),
+                format!("is {number}, which is not a valid port"),
+                "use a number from 1 to 65535",
+            );
         }
         (None, Some(_)) => {}
     }
 }
 
-/// What can stand between two `/` of a URL.
-fn check_path_segment(text: &str, noun: &str, path: &Path<'_>, report: &mut Report) {
+/// Checks a text that must be usable as a path segment of a URL.
+fn check_path_segment(text: &str, noun: &str, path: &ObjectPath<'_>, report: &mut ViolationReport) {
     if text.is_empty() {
         report.add(path, "is empty", format!("write {noun}"));
     } else if text == "." || text == ".." || text.contains(['/', '%']) {
@@ -165,11 +169,11 @@ fn check_path_segment(text: &str, noun: &str, path: &Path<'_>, report: &mut Repo
     }
 }
 
-/// The longest `spec.controller`.
-const LONGEST_CONTROLLER: usize = 250;
+/// The maximum length of `spec.controller`.
+const MAX_CONTROLLER_LENGTH: usize = 250;
 
-pub(super) fn check_ingress_class(object: &Value, report: &mut Report) {
-    let spec = Path::Root.field("spec");
+pub(super) fn check_ingress_class(object: &Value, report: &mut ViolationReport) {
+    let spec = ObjectPath::Root.field("spec");
     let path = spec.field("controller");
     let controller = object["spec"]["controller"].as_str().unwrap_or_default();
     let remedy = "use a domain, `/` and a path, for example `portico.dev/ingress-controller`";
@@ -178,8 +182,8 @@ pub(super) fn check_ingress_class(object: &Value, report: &mut Report) {
     } else if !is_domain_and_path(controller) {
         report.add(&path, format!("{} is not the name of a controller", report.quote_text(controller)), remedy);
     }
-    if controller.len() > LONGEST_CONTROLLER {
-        let message = format!("has {} bytes, at most {LONGEST_CONTROLLER} are allowed", controller.len());
+    if controller.len() > MAX_CONTROLLER_LENGTH {
+        let message = format!("has {} bytes, at most {MAX_CONTROLLER_LENGTH} are allowed", controller.len());
         report.add(&path, message, "shorten it");
     }
     let parameters = &object["spec"]["parameters"];

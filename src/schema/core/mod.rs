@@ -1,16 +1,16 @@
-//! Kubernetes' own kinds: their fields come from the published API, what the API server checks by hand is written here.
+//! Kubernetes' own kinds: fields from the published API, and the checks that the API server implements in code.
 //!
 //! ```text
-//!   fields.rs          the structural schemas, made from k8s-openapi
+//!   fields.rs          the structural schemas, generated from k8s-openapi
 //!   ingress.rs         hosts, paths and backends; controllers of classes
 //!   service.rs         ports, types, external names
 //!   endpoint_slice.rs  addresses of the right family, bounded numbers
-//!   data.rs            Secret and ConfigMap: keys, sizes, what each type of Secret needs
+//!   data.rs            Secret and ConfigMap: keys, sizes, required keys by type of Secret
 //! ```
 
 use serde_json::Value;
 
-use super::report::Report;
+use super::report::ViolationReport;
 use crate::api::Kind;
 use crate::api::names::NAMESPACE_NAME_LABEL;
 
@@ -22,8 +22,8 @@ mod service;
 
 pub(super) use fields::{has, object_meta, schema};
 
-/// Defaults and checks beyond the schema.
-pub(super) fn check(kind: Kind, object: &mut Value, report: &mut Report) {
+/// Applies defaults and checks beyond the schema.
+pub(super) fn check(kind: Kind, object: &mut Value, report: &mut ViolationReport) {
     match kind {
         Kind::Ingress => ingress::check(object, report),
         Kind::IngressClass => ingress::check_ingress_class(object, report),
@@ -36,7 +36,7 @@ pub(super) fn check(kind: Kind, object: &mut Value, report: &mut Report) {
     }
 }
 
-/// Every namespace carries its name as a label, so that selectors can name it.
+/// Adds the name label that the API server sets on every namespace, so that selectors can match it.
 fn label_with_name(object: &mut Value) {
     let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
     let Some(name) = metadata.get("name").cloned() else { return };

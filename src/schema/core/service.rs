@@ -1,18 +1,18 @@
-//! Service: what the API server checks beyond the types of its fields.
+//! Service: the API server's checks beyond the types of fields.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use crate::schema::head::check_grammar;
-use crate::schema::path::Path;
-use crate::schema::report::Report;
+use crate::schema::metadata::check_grammar;
+use crate::schema::path::ObjectPath;
+use crate::schema::report::ViolationReport;
 use crate::schema::syntax::{DNS_LABEL, DNS_NAME, PORT_NAME, QUALIFIED_NAME};
 
-pub(super) fn check(object: &mut Value, report: &mut Report) {
+pub(super) fn check(object: &mut Value, report: &mut ViolationReport) {
     let Some(spec) = object.get_mut("spec") else { return };
-    let path = Path::Root.field("spec");
+    let path = ObjectPath::Root.field("spec");
     let external = spec["type"] == "ExternalName";
     let headless = spec["clusterIP"] == "None";
     if external {
@@ -28,9 +28,9 @@ pub(super) fn check(object: &mut Value, report: &mut Report) {
     check_ports(spec, &path.field("ports"), report);
 }
 
-fn check_external_name(spec: &Value, path: &Path<'_>, report: &mut Report) {
+fn check_external_name(spec: &Value, path: &ObjectPath<'_>, report: &mut ViolationReport) {
     let path = path.field("externalName");
-    // A last dot says that the name is complete.
+    // A trailing dot marks a fully qualified name.
     let name = spec["externalName"].as_str().unwrap_or_default();
     let name = name.strip_suffix('.').unwrap_or(name);
     if name.is_empty() {
@@ -40,7 +40,7 @@ fn check_external_name(spec: &Value, path: &Path<'_>, report: &mut Report) {
     }
 }
 
-fn check_cluster_ip(spec: &Value, external: bool, path: &Path<'_>, report: &mut Report) {
+fn check_cluster_ip(spec: &Value, external: bool, path: &ObjectPath<'_>, report: &mut ViolationReport) {
     let path = path.field("clusterIP");
     match spec["clusterIP"].as_str() {
         None | Some("") => {}
@@ -57,7 +57,7 @@ fn check_cluster_ip(spec: &Value, external: bool, path: &Path<'_>, report: &mut 
     }
 }
 
-fn check_ports(spec: &mut Value, path: &Path<'_>, report: &mut Report) {
+fn check_ports(spec: &mut Value, path: &ObjectPath<'_>, report: &mut ViolationReport) {
     let Some(ports) = spec["ports"].as_array_mut() else { return };
     let several = ports.len() > 1;
     let mut names: HashMap<String, usize> = HashMap::new();
@@ -99,8 +99,8 @@ fn check_ports(spec: &mut Value, path: &Path<'_>, report: &mut Report) {
     }
 }
 
-/// Without a target the port itself is it; 0 and the empty name mean that there is none.
-fn check_target_port(port: &mut Value, number: i64, path: &Path<'_>, report: &mut Report) {
+/// `targetPort` defaults to `port`; 0 and the empty name count as unset.
+fn check_target_port(port: &mut Value, number: i64, path: &ObjectPath<'_>, report: &mut ViolationReport) {
     let field = path.field("targetPort");
     match &port["targetPort"] {
         Value::String(name) if !name.is_empty() => {
@@ -108,7 +108,7 @@ fn check_target_port(port: &mut Value, number: i64, path: &Path<'_>, report: &mu
         }
         Value::Number(target) if target.as_i64() != Some(0) => {
             if !target.as_i64().is_some_and(|target| (1..=65535).contains(&target)) {
-                report.add(&field, format!("is {target}, no port"), "use a number from 1 to 65535");
+                report.add(&field, format!("is {target}, which is not a valid port"), "use a number from 1 to 65535");
             }
         }
         _ => {
@@ -119,7 +119,7 @@ fn check_target_port(port: &mut Value, number: i64, path: &Path<'_>, report: &mu
     }
 }
 
-pub(super) fn check_app_protocol(port: &Value, path: &Path<'_>, report: &mut Report) {
+pub(super) fn check_app_protocol(port: &Value, path: &ObjectPath<'_>, report: &mut ViolationReport) {
     if let Some(protocol) = port["appProtocol"].as_str() {
         check_grammar(QUALIFIED_NAME, protocol, "an application protocol", &path.field("appProtocol"), report);
     }

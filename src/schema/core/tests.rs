@@ -1,12 +1,12 @@
-//! Objects of the core group, with the defaults they get and what is refused in them.
+//! Validation of core objects, and their defaults.
 
 use serde_json::json;
 
 use super::*;
 use crate::schema::{Channel, check};
 
-/// Adds the head, checks, and returns the object and each violation as `field: message; remedy`.
-fn judge(kind: Kind, mut object: Value) -> (Value, Vec<String>) {
+/// Adds the head, validates, and returns the object and each violation as `field: message; remedy`.
+fn validate(kind: Kind, mut object: Value) -> (Value, Vec<String>) {
     let version =
         if kind.group().is_empty() { "v1".to_owned() } else { format!("{}/{}", kind.group(), kind.versions()[0]) };
     object["apiVersion"] = json!(version);
@@ -16,21 +16,21 @@ fn judge(kind: Kind, mut object: Value) -> (Value, Vec<String>) {
     (object, violations.into_iter().map(|it| format!("{}: {}; {}", it.field, it.message, it.remedy)).collect())
 }
 
-fn refused(kind: Kind, cases: impl IntoIterator<Item = (Value, &'static str)>) {
+fn assert_rejected(kind: Kind, cases: impl IntoIterator<Item = (Value, &'static str)>) {
     for (object, expected) in cases {
-        assert_eq!(judge(kind, object.clone()).1, [expected], "{object}");
+        assert_eq!(validate(kind, object.clone()).1, [expected], "{object}");
     }
 }
 
-fn accepted(kind: Kind, objects: impl IntoIterator<Item = Value>) {
+fn assert_accepted(kind: Kind, objects: impl IntoIterator<Item = Value>) {
     for object in objects {
-        assert_eq!(judge(kind, object.clone()).1, Vec::<String>::new(), "{object}");
+        assert_eq!(validate(kind, object.clone()).1, Vec::<String>::new(), "{object}");
     }
 }
 
 #[test]
-fn a_service_gets_its_defaults() {
-    let (object, lines) = judge(
+fn service_defaults() {
+    let (object, lines) = validate(
         Kind::Service,
         json!({"spec": {"ports": [{"port": 80}, {"port": 81, "targetPort": "http", "protocol": "UDP"}]}}),
     );
@@ -44,23 +44,26 @@ fn a_service_gets_its_defaults() {
 }
 
 #[test]
-fn good_services_pass() {
-    accepted(
+fn valid_services_pass() {
+    assert_accepted(
         Kind::Service,
         [
-            json!({"spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080, "appProtocol": "kubernetes.io/h2c"}]}}),
+            json!({"spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080,
+                "appProtocol": "kubernetes.io/h2c"}]}}),
             json!({"spec": {"clusterIP": "None"}}),
-            json!({"spec": {"clusterIP": "10.0.0.1", "ports": [{"port": 53, "name": "a"}, {"port": 53, "name": "b", "protocol": "UDP"}]}}),
+            json!({"spec": {"clusterIP": "10.0.0.1", "ports": [{"port": 53, "name": "a"}, {"port": 53, "name": "b",
+                "protocol": "UDP"}]}}),
             json!({"spec": {"type": "ExternalName", "externalName": "example.com."}}),
-            json!({"spec": {"type": "LoadBalancer", "ports": [{"port": 80, "nodePort": 30080}], "externalTrafficPolicy": "Local"},
+            json!({"spec": {"type": "LoadBalancer", "ports": [{"port": 80, "nodePort": 30080}],
+                "externalTrafficPolicy": "Local"},
                 "status": {"loadBalancer": {}}}),
         ],
     );
 }
 
 #[test]
-fn each_mistake_in_a_service_is_named() {
-    refused(
+fn service_violations() {
+    assert_rejected(
         Kind::Service,
         [
             (json!({}), "spec: is missing; add `spec`, a mapping"),
@@ -70,7 +73,8 @@ fn each_mistake_in_a_service_is_named() {
             ),
             (
                 json!({"spec": {}}),
-                "spec.ports: is missing; add at least one port; only a headless Service (`clusterIP: None`) may have none",
+                "spec.ports: is missing; add at least one port; only a headless Service (`clusterIP: None`) may \
+                    have none",
             ),
             (
                 json!({"spec": {"ports": [{"port": "80"}]}}),
@@ -86,23 +90,28 @@ fn each_mistake_in_a_service_is_named() {
             ),
             (
                 json!({"spec": {"ports": [{"port": 80, "protocol": "tcp"}]}}),
-                r#"spec.ports[0].protocol: "tcp" is not allowed here; did you mean `TCP`? Allowed are `SCTP`, `TCP`, `UDP`"#,
+                "spec.ports[0].protocol: \"tcp\" is not allowed here; did you mean `TCP`? Allowed are `SCTP`, \
+                    `TCP`, `UDP`",
             ),
             (
                 json!({"spec": {"ports": [{"port": 80, "targetPort": 70000}]}}),
-                "spec.ports[0].targetPort: is 70000, no port; use a number from 1 to 65535",
+                "spec.ports[0].targetPort: is 70000, which is not a valid port; use a number from 1 to 65535",
             ),
             (
                 json!({"spec": {"ports": [{"port": 80, "targetPort": "80"}]}}),
-                r#"spec.ports[0].targetPort: "80" is not the name of a container's port; use at most 15 lower-case letters, digits and `-`, with at least one letter, no `-` at an end and no `--`, for example `http-alt`"#,
+                "spec.ports[0].targetPort: \"80\" is not the name of a container's port; use at most 15 lower-case \
+                    letters, digits and `-`, with at least one letter, no `-` at an end and no `--`, for example \
+                    `http-alt`",
             ),
             (
                 json!({"spec": {"ports": [{"port": 80, "name": "HTTP"}]}}),
-                r#"spec.ports[0].name: "HTTP" is not the name of a port; use at most 63 lower-case letters, digits and `-`, starting and ending with a letter or digit, for example `web-1`"#,
+                "spec.ports[0].name: \"HTTP\" is not the name of a port; use at most 63 lower-case letters, digits \
+                    and `-`, starting and ending with a letter or digit, for example `web-1`",
             ),
             (
                 json!({"spec": {"ports": [{"port": 80, "name": "a"}, {"port": 81}]}}),
-                "spec.ports[1].name: is missing; each port needs a name when there are several, for example `name: http`",
+                "spec.ports[1].name: is missing; each port needs a name when there are several, for example \
+                    `name: http`",
             ),
             (
                 json!({"spec": {"ports": [{"port": 80, "name": "a"}, {"port": 81, "name": "a"}]}}),
@@ -114,7 +123,8 @@ fn each_mistake_in_a_service_is_named() {
             ),
             (
                 json!({"spec": {"ports": [{"port": 80}], "type": "Nodeport"}}),
-                r#"spec.type: "Nodeport" is not allowed here; did you mean `NodePort`? Allowed are `ClusterIP`, `ExternalName`, `LoadBalancer`, `NodePort`"#,
+                "spec.type: \"Nodeport\" is not allowed here; did you mean `NodePort`? Allowed are `ClusterIP`, \
+                    `ExternalName`, `LoadBalancer`, `NodePort`",
             ),
             (
                 json!({"spec": {"type": "ExternalName"}}),
@@ -122,11 +132,14 @@ fn each_mistake_in_a_service_is_named() {
             ),
             (
                 json!({"spec": {"type": "ExternalName", "externalName": "https://example.com"}}),
-                r#"spec.externalName: "https://example.com" is not a DNS name; use at most 253 lower-case letters, digits, `-` and `.`, each part between dots starting and ending with a letter or digit, for example `web.example.com`"#,
+                "spec.externalName: \"https://example.com\" is not a DNS name; use at most 253 lower-case letters, \
+                    digits, `-` and `.`, each part between dots starting and ending with a letter or digit, for \
+                    example `web.example.com`",
             ),
             (
                 json!({"spec": {"clusterIP": "none", "ports": [{"port": 80}]}}),
-                r#"spec.clusterIP: "none" is not an address; write `None` for a headless Service, or leave it out to have an address assigned"#,
+                "spec.clusterIP: \"none\" is not an address; write `None` for a headless Service, or leave it out \
+                    to have an address assigned",
             ),
             (
                 json!({"spec": {"type": "ExternalName", "externalName": "a.b", "clusterIP": "10.0.0.1"}}),
@@ -134,18 +147,21 @@ fn each_mistake_in_a_service_is_named() {
             ),
             (
                 json!({"spec": {"ports": [{"port": 80, "appProtocol": "h2c!"}]}}),
-                r#"spec.ports[0].appProtocol: "h2c!" is not an application protocol; use at most 63 letters, digits, `-`, `_` and `.`, starting and ending with a letter or digit, after an optional DNS name and `/`, for example `example.com/app`"#,
+                "spec.ports[0].appProtocol: \"h2c!\" is not an application protocol; use at most 63 letters, \
+                    digits, `-`, `_` and `.`, starting and ending with a letter or digit, after an optional DNS \
+                    name and `/`, for example `example.com/app`",
             ),
         ],
     );
 }
 
 #[test]
-fn an_endpoint_slice_holds_addresses_of_its_type() {
-    accepted(
+fn endpoint_slice_addresses_match_their_type() {
+    assert_accepted(
         Kind::EndpointSlice,
         [
-            json!({"addressType": "IPv4", "endpoints": [{"addresses": ["127.0.0.1", "10.0.0.1"], "conditions": {"ready": true}}],
+            json!({"addressType": "IPv4", "endpoints": [{"addresses": ["127.0.0.1", "10.0.0.1"],
+                "conditions": {"ready": true}}],
                 "ports": [{"port": 80}, {"port": 81, "name": "b"}]}),
             json!({"addressType": "IPv6", "endpoints": [{"addresses": ["::1"]}]}),
             json!({"addressType": "FQDN", "endpoints": [{"addresses": ["a.example.com."]}]}),
@@ -153,7 +169,7 @@ fn an_endpoint_slice_holds_addresses_of_its_type() {
             json!({"addressType": "IPv4", "endpoints": null, "ports": null}),
         ],
     );
-    refused(
+    assert_rejected(
         Kind::EndpointSlice,
         [
             (json!({"endpoints": []}), "addressType: is missing; add `addressType`: one of `FQDN`, `IPv4`, `IPv6`"),
@@ -163,7 +179,8 @@ fn an_endpoint_slice_holds_addresses_of_its_type() {
             ),
             (
                 json!({"addressType": "IPv4", "endpoints": [{"addresses": ["::1"]}]}),
-                r#"endpoints[0].addresses[0]: "::1" is not an IPv4 address; move it to a slice of `addressType: IPv6`, or change this one's"#,
+                "endpoints[0].addresses[0]: \"::1\" is not an IPv4 address; move it to a slice of \
+                    `addressType: IPv6`, or change this one's",
             ),
             (
                 json!({"addressType": "IPv6", "endpoints": [{"addresses": ["web"]}]}),
@@ -175,11 +192,13 @@ fn an_endpoint_slice_holds_addresses_of_its_type() {
             ),
             (
                 json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1:80"]}]}),
-                r#"endpoints[0].addresses[0]: "10.0.0.1:80" is not an IPv4 address; leave the port out: it stands under `ports`"#,
+                "endpoints[0].addresses[0]: \"10.0.0.1:80\" is not an IPv4 address; remove the port: it belongs \
+                    under `ports`",
             ),
             (
                 json!({"addressType": "FQDN", "endpoints": [{"addresses": ["10.0.0.1"]}]}),
-                r#"endpoints[0].addresses[0]: "10.0.0.1" is not a full DNS name; move it to a slice of `addressType: IPv4`, or change this one's"#,
+                "endpoints[0].addresses[0]: \"10.0.0.1\" is not a full DNS name; move it to a slice of \
+                    `addressType: IPv4`, or change this one's",
             ),
             (
                 json!({"addressType": "IPv4", "endpoints": [{"addresses": []}]}),
@@ -194,7 +213,8 @@ fn an_endpoint_slice_holds_addresses_of_its_type() {
                 "endpoints: has 1001 items, at most 1000 are allowed; remove 1, or divide them among several objects",
             ),
             (
-                json!({"addressType": "IPv4", "ports": (0..101).map(|n| json!({"port": 80, "name": format!("p{n}")})).collect::<Vec<_>>()}),
+                json!({"addressType": "IPv4", "ports": (0..101).map(|n| json!({"port": 80,
+                    "name": format!("p{n}")})).collect::<Vec<_>>()}),
                 "ports: has 101 items, at most 100 are allowed; remove 1, or divide them among several objects",
             ),
             (
@@ -203,24 +223,24 @@ fn an_endpoint_slice_holds_addresses_of_its_type() {
             ),
         ],
     );
-    let (object, _) = judge(Kind::EndpointSlice, json!({"addressType": "IPv4", "ports": [{"port": 80}]}));
+    let (object, _) = validate(Kind::EndpointSlice, json!({"addressType": "IPv4", "ports": [{"port": 80}]}));
     assert_eq!(object["ports"], json!([{"port": 80, "name": "", "protocol": "TCP"}]));
 }
 
 #[test]
-fn secrets_and_config_maps_are_judged_by_keys_and_size() {
-    accepted(
+fn secrets_and_config_maps_check_keys_and_size() {
+    assert_accepted(
         Kind::Secret,
         [
             json!({"data": {"a": "aGk=", "b": ""}}),
             json!({"type": "kubernetes.io/tls", "data": {"tls.crt": "aGk="}, "stringData": {"tls.key": "x"}}),
             json!({"type": "example.com/mine", "stringData": {"a": "ä"}}),
-            // Just the limit: base64 of 1 MiB.
+            // Exactly the limit: base64 of 1 MiB.
             json!({"data": {"a": format!("{}AA==", "AAAA".repeat(349_525))}}),
         ],
     );
     let tls = "kubernetes.io/tls";
-    refused(
+    assert_rejected(
         Kind::Secret,
         [
             (
@@ -231,12 +251,14 @@ fn secrets_and_config_maps_are_judged_by_keys_and_size() {
             (json!({"stringData": {"pin": true}}), "stringData[pin]: is a boolean, must be a string; put it in quotes"),
             (
                 json!({"type": tls, "data": {"tls.crt": ""}}),
-                "data[tls.key]: is missing; a Secret of type kubernetes.io/tls needs `tls.key` under `data` or `stringData`",
+                "data[tls.key]: is missing; a Secret of type kubernetes.io/tls needs `tls.key` under `data` or \
+                    `stringData`",
             ),
             (json!({"stringdata": {}}), "stringdata: unknown field `stringdata`; did you mean `stringData`?"),
             (
                 json!({"data": {"a/b": ""}}),
-                "data[a/b]: is not a key of data; use at most 253 letters, digits, `-`, `_` and `.`, not starting with `..`, for example `tls.crt`",
+                "data[a/b]: is not a valid data key; use at most 253 letters, digits, `-`, `_` and `.`, not \
+                    starting with `..`, for example `tls.crt`",
             ),
             (
                 json!({"type": "kubernetes.io/basic-auth"}),
@@ -248,8 +270,8 @@ fn secrets_and_config_maps_are_judged_by_keys_and_size() {
             ),
         ],
     );
-    accepted(Kind::ConfigMap, [json!({"data": {"ca.crt": "x"}, "binaryData": {"b": "aGk="}}), json!({})]);
-    refused(
+    assert_accepted(Kind::ConfigMap, [json!({"data": {"ca.crt": "x"}, "binaryData": {"b": "aGk="}}), json!({})]);
+    assert_rejected(
         Kind::ConfigMap,
         [
             (
@@ -262,7 +284,8 @@ fn secrets_and_config_maps_are_judged_by_keys_and_size() {
             ),
             (
                 json!({"binaryData": {"a": "?"}}),
-                r#"binaryData[a]: "?" is not base64; encode it as base64; a Secret takes plain text under `stringData`"#,
+                "binaryData[a]: \"?\" is not base64; encode it as base64; a Secret takes plain text under \
+                    `stringData`",
             ),
             (
                 json!({"data": {"a": "x".repeat(1_048_577)}}),
@@ -270,11 +293,11 @@ fn secrets_and_config_maps_are_judged_by_keys_and_size() {
             ),
         ],
     );
-    assert_eq!(judge(Kind::Secret, json!({})).0["type"], "Opaque");
+    assert_eq!(validate(Kind::Secret, json!({})).0["type"], "Opaque");
 }
 
 #[test]
-fn a_namespace_gets_its_name_as_a_label() {
+fn namespaces_get_their_name_label() {
     for labels in [json!(null), json!({"a": "b"}), json!({"kubernetes.io/metadata.name": "wrong"})] {
         let mut object =
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "web", "labels": labels}});
@@ -284,8 +307,9 @@ fn a_namespace_gets_its_name_as_a_label() {
 }
 
 #[test]
-fn null_in_a_map_of_texts_is_the_empty_text() {
-    let mut object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "labels": {"b": null}, "annotations": null},
+fn null_in_a_string_map_is_the_empty_string() {
+    let mut object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "labels": {"b": null},
+        "annotations": null},
         "data": {"c": null}, "binaryData": {"d": null}});
     assert_eq!(check(Kind::ConfigMap, &mut object, Channel::Standard), []);
     assert_eq!(object["metadata"], json!({"name": "a", "labels": {"b": ""}}));

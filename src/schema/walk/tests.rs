@@ -1,16 +1,16 @@
-//! Walking small schemas, one keyword or two at a time.
+//! Validation of small schemas, with one or two keywords each.
 
 use serde_json::json;
 
 use super::*;
 
-/// Walks `object` and returns it with its defaults, and each violation as `field: message; remedy`.
+/// Validates `object` and returns it with its defaults, and each violation as `field: message; remedy`.
 fn check(schema: &Value, object: &Value) -> (Value, Vec<String>) {
-    let tree = Node::compile(schema).unwrap();
+    let tree = SchemaNode::compile(schema).unwrap();
     let mut object = object.clone();
-    let mut report = Report::new(true);
-    let cx = Cx { kind: Kind::ConfigMap, channel: Channel::Experimental, version: "v1" };
-    walk(&tree, &mut object, &cx, &mut report);
+    let mut report = ViolationReport::new(true);
+    let cx = ValidationCx { kind: Kind::ConfigMap, channel: Channel::Experimental, version: "v1" };
+    validate(&tree, &mut object, &cx, &mut report);
     let lines = report.finish().into_iter().map(|it| format!("{}: {}; {}", it.field, it.message, it.remedy));
     (object, lines.collect())
 }
@@ -21,7 +21,7 @@ fn field(schema: &Value) -> Value {
 }
 
 #[test]
-fn each_violation_names_what_is_wrong_and_what_would_be_right() {
+fn violations_have_message_and_remedy() {
     let hostname = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
     let duration = "^([0-9]{1,5}(h|m|s|ms)){1,4}$";
     for (schema, value, expected) in [
@@ -129,7 +129,8 @@ fn each_violation_names_what_is_wrong_and_what_would_be_right() {
         (
             json!({"type": "integer", "format": "int64"}),
             json!(u64::MAX),
-            "a: 18446744073709551615 does not fit into a whole number of 64 bits; use a number from -9223372036854775808 to 9223372036854775807",
+            "a: 18446744073709551615 does not fit into a whole number of 64 bits; use a number from \
+                -9223372036854775808 to 9223372036854775807",
         ),
         (
             json!({"type": "string", "maxLength": 3}),
@@ -159,7 +160,8 @@ fn each_violation_names_what_is_wrong_and_what_would_be_right() {
         (
             json!({"type": "string", "pattern": duration}),
             json!("10 seconds"),
-            r#"a: "10 seconds" is not a duration; use one to four numbers of at most five digits, each with its unit h, m, s or ms, for example `1m30s`"#,
+            "a: \"10 seconds\" is not a duration; use one to four numbers of at most five digits, each with its \
+                unit h, m, s or ms, for example `1m30s`",
         ),
         (
             json!({"type": "string", "pattern": "^x+$"}),
@@ -213,13 +215,15 @@ fn each_violation_names_what_is_wrong_and_what_would_be_right() {
             "a.name: is missing; add `name`, a string",
         ),
         (
-            json!({"type": "object", "properties": {"type": {"type": "string", "enum": ["B", "A"]}}, "required": ["type"]}),
+            json!({"type": "object", "properties": {"type": {"type": "string", "enum": ["B", "A"]}},
+                "required": ["type"]}),
             json!({}),
             "a.type: is missing; add `type`: one of `A`, `B`",
         ),
         (
             json!({"type": "object", "required": ["ref"], "properties": {
-                "ref": {"type": "object", "required": ["kind", "name"], "properties": {"kind": {"type": "string"}, "name": {"type": "string"}}}}}),
+                "ref": {"type": "object", "required": ["kind", "name"], "properties": {"kind": {"type": "string"},
+                    "name": {"type": "string"}}}}}),
             json!({}),
             "a.ref: is missing; add `ref` with `kind`, `name`",
         ),
@@ -235,10 +239,13 @@ fn each_violation_names_what_is_wrong_and_what_would_be_right() {
             r#"a[2]: duplicate value: {"name":"http"}; a[0] has the same `name`; change one or remove it"#,
         ),
         (
-            json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["port", "protocol"], "items":
-                {"type": "object", "properties": {"port": {"type": "integer"}, "protocol": {"type": "string", "default": "TCP"}}}}),
+            json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["port",
+                "protocol"], "items":
+                {"type": "object", "properties": {"port": {"type": "integer"}, "protocol": {"type": "string",
+                    "default": "TCP"}}}}),
             json!([{"port": 53}, {"port": 53, "protocol": "UDP"}, {"protocol": "TCP", "port": 53.0}]),
-            r#"a[2]: duplicate value: {"port":53,"protocol":"TCP"}; a[0] has the same `port` and `protocol`; change one or remove it"#,
+            "a[2]: duplicate value: {\"port\":53,\"protocol\":\"TCP\"}; a[0] has the same `port` and `protocol`; \
+                change one or remove it",
         ),
     ] {
         let (_, lines) = check(&field(&schema), &json!({"a": value}));
@@ -247,7 +254,7 @@ fn each_violation_names_what_is_wrong_and_what_would_be_right() {
 }
 
 #[test]
-fn what_the_schema_allows_passes() {
+fn valid_values_pass() {
     for (schema, value) in [
         (json!({"type": "integer"}), json!(80.0)),
         (json!({"type": "string", "maxLength": 4, "minLength": 4}), json!("äöüß")),
@@ -271,18 +278,18 @@ fn what_the_schema_allows_passes() {
 }
 
 #[test]
-fn defaults_are_filled_in_and_meaningless_nulls_dropped() {
+fn defaults_are_applied_and_nulls_dropped() {
     let with_default =
         |default: Value| json!({"type": "object", "properties": {"b": {"type": "integer", "default": default}}});
     for (schema, before, after) in [
         (with_default(json!(1)), json!({"a": {}}), json!({"a": {"b": 1}})),
         (with_default(json!(1)), json!({"a": {"b": 2}}), json!({"a": {"b": 2}})),
         (with_default(json!(1)), json!({"a": {"b": null}}), json!({"a": {"b": 1}})),
-        // A default below what is absent makes nothing present.
+        // A default inside an absent field does not create the field.
         (with_default(json!(1)), json!({}), json!({})),
         (json!({"type": "string"}), json!({"a": null}), json!({})),
         (json!({"type": "string", "nullable": true, "default": "x"}), json!({"a": null}), json!({"a": null})),
-        // A default is itself completed.
+        // Defaults are applied inside a default, too.
         (
             json!({"type": "object", "default": {}, "properties": {"b": {"type": "array", "default": [{}], "items":
                 {"type": "object", "properties": {"c": {"type": "string", "default": "/"}}}}}}),
@@ -307,8 +314,9 @@ fn defaults_are_filled_in_and_meaningless_nulls_dropped() {
 }
 
 #[test]
-fn alternatives_are_judged_without_changing_the_object() {
-    let address = json!({"type": "object", "properties": {"type": {"type": "string", "default": "IPAddress"}, "value": {"type": "string"}},
+fn alternatives_do_not_change_the_object() {
+    let address = json!({"type": "object", "properties": {"type": {"type": "string", "default": "IPAddress"},
+        "value": {"type": "string"}},
     "oneOf": [
         {"properties": {"type": {"enum": ["IPAddress"]}, "value": {"anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}}},
         {"properties": {"type": {"not": {"enum": ["IPAddress"]}}}}
@@ -320,7 +328,8 @@ fn alternatives_are_judged_without_changing_the_object() {
         (
             json!({"value": "x"}),
             Some(
-                r#"a.value: "x" is not an IPv4 address, and "x" is not an IPv6 address; write an IPv4 address, for example `192.0.2.1`, or write an IPv6 address, for example `2001:db8::1`"#,
+                "a.value: \"x\" is not an IPv4 address, and \"x\" is not an IPv6 address; write an IPv4 address, \
+                    for example `192.0.2.1`, or write an IPv6 address, for example `2001:db8::1`",
             ),
         ),
     ] {
@@ -340,19 +349,19 @@ fn alternatives_are_judged_without_changing_the_object() {
 #[test]
 fn an_object_must_be_a_mapping_of_bounded_depth() {
     let lines = |object: &Value| {
-        let mut report = Report::new(true);
+        let mut report = ViolationReport::new(true);
         let good = is_object_of_bounded_depth(object, &mut report);
         assert_eq!(good, report.is_empty());
         report.finish().into_iter().map(|it| it.message).collect::<Vec<_>>()
     };
     let nested = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!({"a": inner}));
     assert_eq!(lines(&json!([])), ["is a list, must be a mapping"]);
-    assert_eq!(lines(&nested(DEEPEST)), Vec::<String>::new());
-    assert_eq!(lines(&nested(DEEPEST + 1)), ["is nested deeper than 64 levels"]);
+    assert_eq!(lines(&nested(MAX_DEPTH)), Vec::<String>::new());
+    assert_eq!(lines(&nested(MAX_DEPTH + 1)), ["is nested deeper than 64 levels"]);
 }
 
 #[test]
-fn a_thousand_mistakes_are_counted() {
+fn violations_above_the_limit_are_counted() {
     let schema = field(&json!({"type": "array", "items": {"type": "string"}}));
     let (_, lines) = check(&schema, &json!({"a": vec![0; 1000]}));
     assert_eq!(lines.len(), 51);

@@ -1,10 +1,10 @@
-//! Every sentence of `gateway-api.md` §3.7 as a line of a table.
+//! The CORS rules of the Gateway API (GEP-1767), one table line each.
 
 use super::*;
 
 #[test]
-fn origins_compare_by_scheme_host_and_port() {
-    // (allowed, origin, whether it fits)
+fn origins_match_by_scheme_host_and_port() {
+    // (allowed, origin, whether it matches)
     let cases = [
         ("https://a.example", "https://a.example", true),
         ("https://a.example", "HTTPS://A.Example", true),
@@ -43,31 +43,31 @@ fn origins_compare_by_scheme_host_and_port() {
     ];
     for (allowed, origin, fits) in cases {
         let headers = [(ORIGIN, HeaderValue::from_str(origin).unwrap())].into_iter().collect();
-        let granted = cors(allowed).actual(&headers);
+        let granted = cors(allowed).actual_request(&headers);
         assert_eq!(!granted.fields.is_empty(), fits, "{allowed} and {origin}");
     }
 }
 
 #[test]
-fn what_is_no_origin_is_not_one() {
+fn invalid_origins_are_rejected() {
     for text in ["", "a.example", "ftp://a.example", "https://", "https://a*b.example", "https://*b", "https://a:99999"]
     {
-        assert_eq!(Origin::parse(text), None, "{text:?}");
+        assert_eq!(OriginPattern::parse(text), None, "{text:?}");
     }
 }
 
-struct Case {
-    says: &'static str,
-    filter: Cors,
-    /// Method, then fields.
+struct CorsCase {
+    name: &'static str,
+    filter: CorsFilter,
+    /// Method, then headers.
     request: &'static str,
-    answer: &'static str,
-    becomes: &'static str,
+    response: &'static str,
+    expected: &'static str,
 }
 
 #[test]
-fn answers() {
-    let full = || Cors {
+fn response_headers() {
+    let full = || CorsFilter {
         credentials: true,
         methods: list("PUT, DELETE"),
         headers: list("x-one, x-two"),
@@ -75,103 +75,108 @@ fn answers() {
         max_age: HeaderValue::from(3600),
         ..cors("https://a.example")
     };
-    let wild =
-        |credentials| Cors { credentials, methods: List::Any, headers: List::Any, expose: List::Any, ..cors("*") };
+    let wild = |credentials| CorsFilter {
+        credentials,
+        methods: CorsList::Any,
+        headers: CorsList::Any,
+        expose: CorsList::Any,
+        ..cors("*")
+    };
     let preflight = "OPTIONS\norigin: https://a.example\naccess-control-request-method: PUT";
     let cases = [
-        Case {
-            says: "a preflight is told everything, what is exposed and for how long included",
+        CorsCase {
+            name: "a preflight gets all headers, including Expose-Headers and Max-Age",
             filter: full(),
             request: preflight,
-            answer: "",
-            becomes: "access-control-allow-credentials: true\naccess-control-allow-headers: x-one, x-two\n\
+            response: "",
+            expected: "access-control-allow-credentials: true\naccess-control-allow-headers: x-one, x-two\n\
                       access-control-allow-methods: PUT, DELETE\naccess-control-allow-origin: https://a.example\n\
                       access-control-expose-headers: x-three\naccess-control-max-age: 3600\nvary: Origin",
         },
-        Case {
-            says: "a preflight of another origin is told nothing",
+        CorsCase {
+            name: "a preflight of another origin gets no CORS headers",
             filter: full(),
             request: "OPTIONS\norigin: https://b.example\naccess-control-request-method: PUT",
-            answer: "",
-            becomes: "vary: Origin",
+            response: "",
+            expected: "vary: Origin",
         },
-        Case {
-            says: "without credentials there is no such field; the age is 5 seconds; nothing is allowed that was not said",
+        CorsCase {
+            name: "defaults: no credentials, a max age of 5 seconds, no methods or headers",
             filter: cors("https://a.example"),
             request: preflight,
-            answer: "",
-            becomes: "access-control-allow-origin: https://a.example\naccess-control-max-age: 5\nvary: Origin",
+            response: "",
+            expected: "access-control-allow-origin: https://a.example\naccess-control-max-age: 5\nvary: Origin",
         },
-        Case {
-            says: "with stars what was asked for is allowed",
+        CorsCase {
+            name: "wildcards allow the requested method and headers",
             filter: wild(false),
             request: "OPTIONS\norigin: https://a.example\naccess-control-request-method: PUT\n\
                       access-control-request-headers: x-a, x-b",
-            answer: "",
-            becomes: "access-control-allow-headers: x-a, x-b\naccess-control-allow-methods: PUT\n\
+            response: "",
+            expected: "access-control-allow-headers: x-a, x-b\naccess-control-allow-methods: PUT\n\
                       access-control-allow-origin: https://a.example\naccess-control-expose-headers: *\n\
                       access-control-max-age: 5\nvary: Origin",
         },
-        Case {
-            says: "with credentials there is never a star, and what was not asked for is left out",
+        CorsCase {
+            name: "with credentials, * is never sent, and lists that were not requested are omitted",
             filter: wild(true),
             request: preflight,
-            answer: "",
-            becomes: "access-control-allow-credentials: true\naccess-control-allow-methods: PUT\n\
+            response: "",
+            expected: "access-control-allow-credentials: true\naccess-control-allow-methods: PUT\n\
                       access-control-allow-origin: https://a.example\naccess-control-max-age: 5\nvary: Origin",
         },
-        Case {
-            says: "an actual request gets origin, credentials and what is exposed",
+        CorsCase {
+            name: "an actual request gets origin, credentials and exposed headers",
             filter: full(),
             request: "GET\norigin: https://a.example",
-            answer: "x-three: 3",
-            becomes: "access-control-allow-credentials: true\naccess-control-allow-origin: https://a.example\n\
+            response: "x-three: 3",
+            expected: "access-control-allow-credentials: true\naccess-control-allow-origin: https://a.example\n\
                       access-control-expose-headers: x-three\nvary: Origin\nx-three: 3",
         },
-        Case {
-            says: "what the endpoint says about CORS is replaced, and what it says about caches stays",
+        CorsCase {
+            name: "CORS headers of the upstream are replaced, its Vary is kept",
             filter: cors("https://a.example"),
             request: "GET\norigin: https://a.example",
-            answer: "access-control-allow-origin: *\naccess-control-allow-credentials: true\n\
+            response: "access-control-allow-origin: *\naccess-control-allow-credentials: true\n\
                      access-control-max-age: 1\nvary: Accept",
-            becomes: "access-control-allow-origin: https://a.example\nvary: Accept\nvary: Origin",
+            expected: "access-control-allow-origin: https://a.example\nvary: Accept\nvary: Origin",
         },
-        Case {
-            says: "also for an origin that is not allowed, whatever the endpoint thinks of it",
+        CorsCase {
+            name: "CORS headers of the upstream are removed for an origin that is not allowed",
             filter: full(),
             request: "GET\norigin: https://b.example",
-            answer: "access-control-allow-origin: https://b.example",
-            becomes: "vary: Origin",
+            response: "access-control-allow-origin: https://b.example",
+            expected: "vary: Origin",
         },
-        Case {
-            says: "who is no page of an origin gets no fields",
+        CorsCase {
+            name: "a request without Origin gets no CORS headers",
             filter: wild(true),
             request: "GET",
-            answer: "a: b",
-            becomes: "a: b\nvary: Origin",
+            response: "a: b",
+            expected: "a: b\nvary: Origin",
         },
-        Case {
-            says: "exposing everything to requests with credentials means naming it",
+        CorsCase {
+            name: "with credentials, exposing all headers lists their names",
             filter: wild(true),
             request: "GET\norigin: https://a.example",
-            answer: "a: b\nx-c: d",
-            becomes: "a: b\naccess-control-allow-credentials: true\naccess-control-allow-origin: https://a.example\n\
+            response: "a: b\nx-c: d",
+            expected: "a: b\naccess-control-allow-credentials: true\naccess-control-allow-origin: https://a.example\n\
                       access-control-expose-headers: a, x-c\nvary: Origin\nx-c: d",
         },
-        Case {
-            says: "OPTIONS that asks for no method is a request like all",
+        CorsCase {
+            name: "OPTIONS without Access-Control-Request-Method is an actual request",
             filter: full(),
             request: "OPTIONS\norigin: https://a.example",
-            answer: "allow: GET",
-            becomes: "access-control-allow-credentials: true\naccess-control-allow-origin: https://a.example\n\
+            response: "allow: GET",
+            expected: "access-control-allow-credentials: true\naccess-control-allow-origin: https://a.example\n\
                       access-control-expose-headers: x-three\nallow: GET\nvary: Origin",
         },
-        Case {
-            says: "OPTIONS of nobody, too",
+        CorsCase {
+            name: "so is OPTIONS without Origin",
             filter: full(),
             request: "OPTIONS\naccess-control-request-method: PUT",
-            answer: "allow: GET",
-            becomes: "allow: GET\nvary: Origin",
+            response: "allow: GET",
+            expected: "allow: GET\nvary: Origin",
         },
     ];
     for case in cases {
@@ -180,31 +185,31 @@ fn answers() {
         let grant = if is_preflight(&method.parse().unwrap(), &request) {
             case.filter.preflight(&request)
         } else {
-            case.filter.actual(&request)
+            case.filter.actual_request(&request)
         };
-        let mut answer = headers(case.answer);
-        grant.apply(&mut answer);
-        assert_eq!(text(&answer), case.becomes, "{}", case.says);
+        let mut response = headers(case.response);
+        grant.apply(&mut response);
+        assert_eq!(text(&response), case.expected, "{}", case.name);
     }
 }
 
-fn cors(origin: &str) -> Cors {
+fn cors(origin: &str) -> CorsFilter {
     let origins = match origin {
-        "*" => Origins::Any,
-        origin => Origins::These([Origin::parse(origin).unwrap()].into()),
+        "*" => AllowedOrigins::Any,
+        origin => AllowedOrigins::Listed([OriginPattern::parse(origin).unwrap()].into()),
     };
-    Cors {
+    CorsFilter {
         origins,
         credentials: false,
-        methods: List::None,
-        headers: List::None,
-        expose: List::None,
+        methods: CorsList::None,
+        headers: CorsList::None,
+        expose: CorsList::None,
         max_age: HeaderValue::from(5),
     }
 }
 
-fn list(text: &'static str) -> List {
-    List::of(text.split(", ")).unwrap()
+fn list(text: &'static str) -> CorsList {
+    CorsList::from_names(text.split(", ")).unwrap()
 }
 
 fn headers(text: &str) -> HeaderMap {
@@ -220,9 +225,9 @@ fn text(headers: &HeaderMap) -> String {
 }
 
 proptest::proptest! {
-    /// Put together of what could pass for something else.
+    /// Built from parts that could be mistaken for one another.
     #[test]
-    fn only_what_is_allowed_is_granted(
+    fn only_allowed_origins_are_granted(
         scheme in "https|HTTPS|http|ftp|",
         label in "[a-z.@]{0,4}",
         end in "\\.a\\.example|\\.A\\.EXAMPLE|a\\.example|\\.a\\.example\\.evil",
@@ -238,14 +243,14 @@ proptest::proptest! {
             && matches!(port.as_str(), "" | ":443")
             && rest.is_empty();
         let headers = [(ORIGIN, HeaderValue::from_str(&origin).unwrap())].into_iter().collect();
-        let granted = cors("https://*.a.example").actual(&headers);
+        let granted = cors("https://*.a.example").actual_request(&headers);
         proptest::prop_assert_eq!(!granted.fields.is_empty(), allowed, "{}", origin);
     }
 
     #[test]
-    fn any_origin_may_come(origin in proptest::collection::vec(32..255_u8, 0..30)) {
+    fn arbitrary_origins_do_not_panic(origin in proptest::collection::vec(32..255_u8, 0..30)) {
         let Ok(origin) = HeaderValue::from_bytes(&origin) else { return Ok(()) };
         let headers = [(ORIGIN, origin)].into_iter().collect();
-        proptest::prop_assert!(cors("https://a.example").actual(&headers).fields.is_empty());
+        proptest::prop_assert!(cors("https://a.example").actual_request(&headers).fields.is_empty());
     }
 }

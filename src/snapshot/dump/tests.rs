@@ -1,32 +1,32 @@
-//! One snapshot with everything in it, and how it reads.
+//! A snapshot with every feature, and its text form.
 
 use http::{Method, StatusCode};
 
 use super::*;
-use crate::plugin::chain::Protocols;
+use crate::plugin_api::chain::Protocols;
 use crate::snapshot::host::HostPattern;
-use crate::snapshot::kong::{HttpsRedirect, Manner, ToHost};
-use crate::snapshot::router::tests::{leading, rule};
-use crate::snapshot::router::{Age, HeaderMatch, HostRouter, PathMatch, QueryMatch, compile_regex};
-use crate::snapshot::rule::{Failure, Scheme, Split};
-use crate::upstream::{Registry, UpstreamKey};
+use crate::snapshot::kong::{HttpsRedirect, KongBehavior, UpstreamHost};
+use crate::snapshot::router::tests::{candidate_for_path, rule};
+use crate::snapshot::router::{HeaderMatch, HostRouter, PathMatch, QueryMatch, RouteAge, compile_regex};
+use crate::snapshot::rule::{RouteFailure, Scheme, Split};
+use crate::upstream::{UpstreamKey, UpstreamRegistry};
 
 #[test]
-fn everything_reads_in_the_order_of_precedence() {
+fn dump_lists_rules_in_order_of_precedence() {
     let dump = serde_saphyr::to_string(&snapshot(false).dump()).unwrap();
     assert_eq!(dump, include_str!("expected.yaml"), "{dump}");
 }
 
 #[test]
-fn the_order_of_construction_does_not_show() {
+fn dump_does_not_depend_on_construction_order() {
     assert_eq!(snapshot(false).dump(), snapshot(true).dump());
     assert_eq!(snapshot(false).rows(), snapshot(true).rows());
 }
 
 #[test]
-fn rows() {
-    let text = |row: &Row| {
-        let Row { address, listener, host, matches, route, rule, backends, action } = row;
+fn route_table_rows() {
+    let text = |row: &RouteTableRow| {
+        let RouteTableRow { address, listener, host, matches, route, rule, backends, action } = row;
         format!("{address} {listener} {host} | {matches} | {route} {rule} | {backends} | {action}")
     };
     let rows: Vec<String> = snapshot(false).rows().iter().map(text).collect();
@@ -45,17 +45,17 @@ fn rows() {
 }
 
 #[test]
-fn secrets_are_not_shown() {
+fn sensitive_header_values_are_hidden() {
     let mut secret = HeaderValue::from_static("password");
     secret.set_sensitive(true);
     assert_eq!(header_line(&HeaderName::from_static("authorization"), &secret), "authorization: (secret)");
 }
 
 fn snapshot(reversed: bool) -> Snapshot {
-    let registry = Registry::default();
+    let registry = UpstreamRegistry::default();
     let upstream = |service: &str, port| {
         let key = UpstreamKey { namespace: "default".into(), service: service.into(), port, ..UpstreamKey::default() };
-        Target::Upstream(registry.upstream(&key))
+        BackendTarget::Upstream(registry.upstream(&key))
     };
     let backend = |weight, target| Backend { weight, filters: Filters::default(), target };
     let header = |name: &'static str, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
@@ -91,18 +91,23 @@ fn snapshot(reversed: bool) -> Snapshot {
                 QueryMatch { name: "q".into(), value: ValueMatch::Exact("1".into()) },
                 QueryMatch { name: "r".into(), value: ValueMatch::Regex(compile_regex("b+").unwrap()) },
             ],
-            ..leading(
+            ..candidate_for_path(
                 PathMatch::Exact("/a".into()),
-                rule("a", "0", Filters::default(), split(vec![one, backend(1, Target::Fail(Failure::InvalidBackend))])),
+                rule(
+                    "a",
+                    "0",
+                    Filters::default(),
+                    split(vec![one, backend(1, BackendTarget::Fail(RouteFailure::InvalidBackend))]),
+                ),
             )
         },
-        leading(
+        candidate_for_path(
             PathMatch::Regex("/b.*".into()),
             rule(
                 "a",
                 "old",
                 Filters::default(),
-                Action::Redirect(Redirect {
+                Action::Redirect(RedirectAction {
                     scheme: Some(Scheme::Https),
                     host: Some("b.example".into()),
                     path: Some(PathEdit::full("/new")),
@@ -111,7 +116,7 @@ fn snapshot(reversed: bool) -> Snapshot {
                 }),
             ),
         ),
-        leading(
+        candidate_for_path(
             PathMatch::Prefix("/".into()),
             rule(
                 "a",
@@ -121,9 +126,9 @@ fn snapshot(reversed: bool) -> Snapshot {
             ),
         ),
     ];
-    let b = vec![leading(
+    let b = vec![candidate_for_path(
         PathMatch::Prefix("".into()),
-        rule("b", "0", Filters::default(), Action::Fail(Failure::Unsupported)),
+        rule("b", "0", Filters::default(), Action::Fail(RouteFailure::Unsupported)),
     )];
     if reversed {
         a.reverse();
@@ -135,7 +140,7 @@ fn snapshot(reversed: bool) -> Snapshot {
     let hosts = hosts
         .into_iter()
         .map(|(host, candidates)| (HostPattern::parse(Some(host)), Arc::new(HostRouter::build(candidates))));
-    let listener = Listener {
+    let listener = HttpListener {
         gateway: "default/gateway".into(),
         name: "http".into(),
         port: 80,
@@ -149,38 +154,38 @@ fn snapshot(reversed: bool) -> Snapshot {
 }
 
 #[test]
-fn routes_of_kong_stand_in_their_order() {
-    let manner = Manner {
+fn kong_routes_are_dumped_in_kong_order() {
+    let manner = KongBehavior {
         strip_path: true,
         path: "/base".into(),
         rewrite: Some(kong::UriTemplate::parse("/new/$1").unwrap()),
-        host: ToHost::Named(HeaderValue::from_static("web:8080")),
-        protocols: Protocols::of(["https"]),
+        host: UpstreamHost::Fixed(HeaderValue::from_static("web:8080")),
+        protocols: Protocols::from_names(["https"]),
         https_redirect: HttpsRedirect { status: StatusCode::FOUND, port: 8443 },
         request_buffering: false,
         response_buffering: false,
     };
-    let route = |name: &str, hosts: &[&str], paths: Vec<kong::Path>, manner| {
-        let mut rule = rule(name, "0", Filters::default(), Action::Fail(Failure::NoService));
+    let route = |name: &str, hosts: &[&str], paths: Vec<kong::KongPath>, manner| {
+        let mut rule = rule(name, "0", Filters::default(), Action::Fail(RouteFailure::NoService));
         rule.kong = Some(Box::new(manner));
-        let age = Age { created: None, route: name.into(), rule: 0, index: 0 };
-        let hosts = hosts.iter().map(|host| kong::Host::parse(host).unwrap()).collect();
-        kong::Route { hosts, paths, ..kong::Route::new(kong::Source::Ingress, age, Arc::new(rule)) }
+        let age = RouteAge { created: None, route: name.into(), rule: 0, index: 0 };
+        let hosts = hosts.iter().map(|host| kong::KongHost::parse(host).unwrap()).collect();
+        kong::KongRoute { hosts, paths, ..kong::KongRoute::new(kong::RouteSource::Ingress, age, Arc::new(rule)) }
     };
-    let all = kong::Route {
+    let all = kong::KongRoute {
         methods: vec![Method::GET, Method::PUT],
-        headers: vec![kong::Header::parse(HeaderName::from_static("x"), ["a", "~*b"]).unwrap()],
+        headers: vec![kong::KongHeaderMatch::parse(HeaderName::from_static("x"), ["a", "~*b"]).unwrap()],
         server_names: vec![kong::HostName::parse("a.example").unwrap()],
         ..route(
             "all",
             &["a.example", "*.b.example:81"],
-            vec![kong::Path::prefix("/a"), kong::Path::exact("/b")],
+            vec![kong::KongPath::prefix("/a"), kong::KongPath::exact("/b")],
             manner,
         )
     };
-    let any = route("any", &[], Vec::new(), Manner::default());
-    let routes = Routes::Kong(Arc::new(kong::Router::build(kong::Flavor::default(), [any, all])));
-    let listener = Listener { gateway: "ingress".into(), name: "http".into(), port: 80, routes };
+    let any = route("any", &[], Vec::new(), KongBehavior::default());
+    let routes = Routes::Kong(Arc::new(kong::Router::build(kong::RouterFlavor::default(), [any, all])));
+    let listener = HttpListener { gateway: "ingress".into(), name: "http".into(), port: 80, routes };
     let listeners = [(HostPattern::Any, Arc::new(listener))].into_iter().collect();
     let bind = Arc::new(Bind { listeners, tls: None });
     let snapshot = Snapshot { binds: [("127.0.0.1:8000".parse().unwrap(), bind)].into(), ..Snapshot::default() };

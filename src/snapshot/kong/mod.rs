@@ -1,15 +1,15 @@
-//! Routes in Kong's order: those of Ingress, found by host and path without looking at all of them.
+//! The router for Kong routes: matches in Kong's order, found by host and path without scanning all routes.
 //!
 //! ```text
-//!   Route ──split by path, ranked──▶ entries ──▶ Router ─ find ─▶ Matched: rule, and by which path
-//!                                                                  └ Rule.kong: Manner   how the request goes on
+//!   KongRoute ──split by path, ranked──▶ entries ──▶ Router ─ find ─▶ Matched: rule and path match
+//!                                                                      └ RouteRule.kong: KongBehavior
 //! ```
 //!
-//! Kong does not ask the most specific host first: conditions are counted, over all hosts, and only then lengths are
-//! compared. So there is one list of entries for all hosts, sorted by rank, and an index that gives positions in it.
+//! Kong does not prefer the most specific host: it compares the number of condition kinds over all hosts first, and
+//! lengths later. So one list holds the entries of all hosts, sorted by rank, and an index gives positions in it.
 
+mod behavior;
 mod index;
-mod manner;
 mod pattern;
 mod rank;
 mod route;
@@ -18,134 +18,136 @@ mod uri_template;
 
 use std::sync::Arc;
 
-use self::index::{Hosts, Place};
-pub use self::manner::{HttpsRedirect, Manner, ToHost};
+pub use self::behavior::{HttpsRedirect, KongBehavior, UpstreamHost};
+use self::index::{HostIndex, IndexedEntry};
 pub use self::pattern::{Captures, PathRegex, TextRegex};
-pub use self::rank::Flavor;
 use self::rank::Rank;
-pub use self::route::{Header, HeaderText, Host, HostName, Path, Route, Source, normalize};
+pub use self::rank::RouterFlavor;
+pub use self::route::{
+    HeaderPattern, HostName, KongHeaderMatch, KongHost, KongPath, KongRoute, RouteSource, normalize_path,
+};
 pub use self::upstream_path::upstream_path;
 pub use self::uri_template::{TemplateError, UriTemplate};
 use super::redirect::Scheme;
-use super::router::{Matched, MatchedPath, Names, Parameters, Question};
+use super::router::{Matched, MatchedPath, QueryNames, QueryParameters, RoutingRequest};
 
 /// The routes of a listener.
 #[derive(Debug)]
 pub struct Router {
-    /// In the order in which they are asked.
-    entries: Box<[Entry]>,
-    hosts: Hosts,
-    parameters: Names,
+    /// In the order in which they are tried.
+    entries: Box<[KongEntry]>,
+    hosts: HostIndex,
+    parameters: QueryNames,
 }
 
-/// A route by one of its paths.
+/// A route with one of its paths.
 #[derive(Clone, Debug)]
-pub struct Entry {
-    pub route: Arc<Route>,
-    /// Which of the route's paths; none if it has no paths.
+pub struct KongEntry {
+    pub route: Arc<KongRoute>,
+    /// The index of the path in the route; `None` if the route has no paths.
     path: Option<usize>,
-    /// Which of its hosts, if they rank apart.
+    /// The index of the host in the route, if its hosts rank separately.
     host: Option<usize>,
 }
 
 impl Router {
-    pub fn build(flavor: Flavor, routes: impl IntoIterator<Item: Into<Arc<Route>>>) -> Self {
-        let mut ranked: Vec<(Rank, Entry)> = Vec::new();
+    pub fn build(flavor: RouterFlavor, routes: impl IntoIterator<Item: Into<Arc<KongRoute>>>) -> Self {
+        let mut ranked: Vec<(Rank, KongEntry)> = Vec::new();
         for route in routes {
-            let route: Arc<Route> = route.into();
+            let route: Arc<KongRoute> = route.into();
             let hosts = match (flavor, route.source) {
-                (Flavor::TraditionalCompatible, _) | (_, Source::Ingress) => 0,
-                (Flavor::Expressions, Source::HttpRoute | Source::GrpcRoute) => route.hosts.len(),
+                (RouterFlavor::TraditionalCompatible, _) | (_, RouteSource::Ingress) => 0,
+                (RouterFlavor::Expressions, RouteSource::HttpRoute | RouteSource::GrpcRoute) => route.hosts.len(),
             };
-            for host in each(hosts) {
-                for path in each(route.paths.len()) {
-                    let entry = Entry { route: Arc::clone(&route), path, host };
+            for host in indices_or_none(hosts) {
+                for path in indices_or_none(route.paths.len()) {
+                    let entry = KongEntry { route: Arc::clone(&route), path, host };
                     let rank = match flavor {
-                        Flavor::TraditionalCompatible => rank::traditional_compatible(&route, entry.path()),
-                        Flavor::Expressions => rank::expressions(&route, entry.path(), host),
+                        RouterFlavor::TraditionalCompatible => rank::traditional_compatible(&route, entry.path()),
+                        RouterFlavor::Expressions => rank::expressions(&route, entry.path(), host),
                     };
                     ranked.push((rank, entry));
                 }
             }
         }
         ranked.sort_by(|(rank, entry), (other_rank, other)| {
-            other_rank.cmp(rank).then_with(|| entry.order().cmp(&other.order()))
+            other_rank.cmp(rank).then_with(|| entry.tie_breaker().cmp(&other.tie_breaker()))
         });
-        let entries: Box<[Entry]> = ranked.into_iter().map(|(_, entry)| entry).collect();
+        let entries: Box<[KongEntry]> = ranked.into_iter().map(|(_, entry)| entry).collect();
         let position = |at| u32::try_from(at).expect("fewer than 2^32 routes fit in memory");
-        let hosts = Hosts::build(entries.iter().enumerate().map(|(at, entry)| Place {
+        let hosts = HostIndex::build(entries.iter().enumerate().map(|(at, entry)| IndexedEntry {
             position: position(at),
             hosts: entry.hosts(),
             path: entry.path(),
         }));
-        let parameters = Names::of(entries.iter().flat_map(|entry| &entry.route.query));
+        let parameters = QueryNames::from_matches(entries.iter().flat_map(|entry| &entry.route.query));
         Router { entries, hosts, parameters }
     }
 
-    /// The first entry that fits. The host is in lower case and without port.
-    pub fn find(&self, host: &str, question: &Question<'_>) -> Option<Matched<'_>> {
-        let parameters = Parameters::new(&self.parameters, question.query);
-        let admits = |position: u32| self.entries[position as usize].admits(host, question, &parameters);
+    /// The first matching entry. The host is in lower case and has no port.
+    pub fn find(&self, host: &str, question: &RoutingRequest<'_>) -> Option<Matched<'_>> {
+        let parameters = QueryParameters::new(&self.parameters, question.query);
+        let admits = |position: u32| self.entries[position as usize].matches(host, question, &parameters);
         let entry = &self.entries[self.hosts.find(host, question.path, admits)? as usize];
         Some(Matched { rule: &entry.route.rule, path: MatchedPath::Kong(entry.path()) })
     }
 
-    /// All entries in the order in which they are asked.
-    pub fn entries(&self) -> &[Entry] {
+    /// All entries in the order in which they are tried.
+    pub fn entries(&self) -> &[KongEntry] {
         &self.entries
     }
 }
 
-impl Entry {
-    pub fn path(&self) -> Option<&Path> {
+impl KongEntry {
+    pub fn path(&self) -> Option<&KongPath> {
         self.route.paths.get(self.path?)
     }
 
-    /// None means any.
-    pub fn hosts(&self) -> &[Host] {
+    /// An empty slice means any host.
+    pub fn hosts(&self) -> &[KongHost] {
         match self.host {
             Some(at) => self.route.hosts.get(at..=at).unwrap_or_default(),
             None => &self.route.hosts,
         }
     }
 
-    /// Who is asked first of equal ranks: the older, then by name, then as they stand in their object.
-    fn order(&self) -> impl Ord + use<'_> {
+    /// The tie-breaker between equal ranks: creation time, then name, then position in the object.
+    fn tie_breaker(&self) -> impl Ord + use<'_> {
         (&self.route.age, self.host, self.path)
     }
 
-    /// Everything but the path and the name of the host.
-    fn admits(&self, host: &str, question: &Question<'_>, parameters: &Parameters<'_>) -> bool {
-        let Route { methods, headers, query, server_names, .. } = &*self.route;
+    /// Checks everything except the path and the hostname.
+    fn matches(&self, host: &str, question: &RoutingRequest<'_>, parameters: &QueryParameters<'_>) -> bool {
+        let KongRoute { methods, headers, query, server_names, .. } = &*self.route;
         (methods.is_empty() || methods.contains(question.method))
-            && (server_names.is_empty() || is_greeted(server_names, question))
-            && self.takes_port(host, question)
-            && headers.iter().all(|header| header.fits(question.headers))
-            && query.iter().all(|parameter| parameter.admits(parameters))
+            && (server_names.is_empty() || matches_server_name(server_names, question))
+            && self.matches_host_and_port(host, question)
+            && headers.iter().all(|header| header.matches(question.headers))
+            && query.iter().all(|parameter| parameter.matches(parameters))
     }
 
-    fn takes_port(&self, name: &str, question: &Question<'_>) -> bool {
+    fn matches_host_and_port(&self, name: &str, question: &RoutingRequest<'_>) -> bool {
         let hosts = self.hosts();
-        let takes = |host: &Host| match host.port {
-            None => host.name.fits(name),
-            Some(port) => port == question.port() && host.name.fits(name),
+        let takes = |host: &KongHost| match host.port {
+            None => host.name.matches(name),
+            Some(port) => port == question.port() && host.name.matches(name),
         };
         hosts.iter().all(|host| host.port.is_none()) || hosts.iter().any(takes)
     }
 }
 
-/// Server names are asked of TLS only: a request in plain text has none, and is no less meant for the route.
-pub(super) fn is_greeted(server_names: &[HostName], question: &Question<'_>) -> bool {
+/// Whether the SNI matches. Server names are ignored for plain-text requests, which have no SNI.
+pub(super) fn matches_server_name(server_names: &[HostName], question: &RoutingRequest<'_>) -> bool {
     match question.scheme {
         Scheme::Http => true,
         Scheme::Https => {
-            question.server_name.is_some_and(|name| server_names.iter().any(|server_name| server_name.fits(name)))
+            question.server_name.is_some_and(|name| server_names.iter().any(|server_name| server_name.matches(name)))
         }
     }
 }
 
-/// Each of so many, or none once.
-fn each(count: usize) -> impl Iterator<Item = Option<usize>> {
+/// `Some` of each index below `count`, or a single `None` if `count` is 0.
+fn indices_or_none(count: usize) -> impl Iterator<Item = Option<usize>> {
     (0..count).map(Some).chain((count == 0).then_some(None))
 }
 

@@ -1,11 +1,11 @@
-//! Regular expressions as Kong's routes use them: paths from their first byte on, header values anywhere.
+//! Regular expressions in Kong routes: paths match from the first byte on, header values match anywhere.
 
 use std::fmt;
 
 use regex_automata::util::captures;
 use regex_automata::{Anchored, Input, MatchKind, PatternID, PatternSet, meta};
 
-use crate::snapshot::router::{Fit, RegexError, build_regex, build_regexes};
+use crate::snapshot::router::{RegexAnchor, RegexError, build_regex, build_regexes};
 
 /// A regular expression (Rust's syntax) that matches from the first byte of a path, and not necessarily to its last.
 #[derive(Clone)]
@@ -16,26 +16,26 @@ pub struct PathRegex {
 
 impl PathRegex {
     pub fn compile(pattern: &str) -> Result<Self, RegexError> {
-        let compiled = build_regex(pattern, Fit::Start, MatchKind::LeftmostFirst)?;
+        let compiled = build_regex(pattern, RegexAnchor::Start, MatchKind::LeftmostFirst)?;
         Ok(PathRegex { pattern: pattern.into(), compiled })
     }
 
-    /// As the operator wrote it, without the tilde.
+    /// The pattern as configured, without the tilde.
     pub fn as_str(&self) -> &str {
         &self.pattern
     }
 
-    /// How many groups it has, besides all of it.
+    /// The number of capture groups, without the implicit group 0.
     pub fn groups(&self) -> usize {
         self.compiled.captures_len().saturating_sub(1)
     }
 
     /// How many bytes of the path it matches.
-    pub fn matched(&self, path: &str) -> Option<usize> {
+    pub fn matched_length(&self, path: &str) -> Option<usize> {
         self.compiled.find(Input::new(path).anchored(Anchored::Yes)).map(|found| found.end())
     }
 
-    /// What its groups matched; nothing if it does not match.
+    /// The capture groups; empty if the path does not match.
     pub fn captures<'p>(&self, path: &'p str) -> Captures<'p> {
         let mut groups = self.compiled.create_captures();
         self.compiled.captures(Input::new(path).anchored(Anchored::Yes), &mut groups);
@@ -43,7 +43,7 @@ impl PathRegex {
     }
 }
 
-/// What the groups of a route's regular expression matched.
+/// The capture groups of a route's regular expression, applied to a path.
 #[derive(Clone, Debug)]
 pub struct Captures<'p> {
     path: &'p str,
@@ -51,12 +51,12 @@ pub struct Captures<'p> {
 }
 
 impl<'p> Captures<'p> {
-    /// Of a path that was not matched by a regular expression.
+    /// For a path that was not matched by a regular expression.
     pub(in crate::snapshot) fn none(path: &'p str) -> Self {
         Captures { path, groups: None }
     }
 
-    /// By number, from 1 on; 0 is all that was matched.
+    /// By number, from 1 on; 0 is the whole match.
     pub fn number(&self, number: usize) -> Option<&'p str> {
         let span = self.groups.as_ref()?.get_group(number)?;
         self.path.get(span.range())
@@ -69,7 +69,7 @@ impl<'p> Captures<'p> {
     }
 }
 
-/// A regular expression that matches anywhere in a text, without regard to case.
+/// A case-insensitive regular expression that matches anywhere in a text.
 #[derive(Clone)]
 pub struct TextRegex {
     pattern: Box<str>,
@@ -78,32 +78,32 @@ pub struct TextRegex {
 
 impl TextRegex {
     pub fn compile(pattern: &str) -> Result<Self, RegexError> {
-        let compiled = build_regex(pattern, Fit::Inside, MatchKind::LeftmostFirst)?;
+        let compiled = build_regex(pattern, RegexAnchor::Anywhere, MatchKind::LeftmostFirst)?;
         Ok(TextRegex { pattern: pattern.into(), compiled })
     }
 
-    /// As the operator wrote it, without `~*`.
+    /// The pattern as configured, without `~*`.
     pub fn as_str(&self) -> &str {
         &self.pattern
     }
 
-    pub(super) fn is_in(&self, text: &[u8]) -> bool {
+    pub(super) fn is_match(&self, text: &[u8]) -> bool {
         self.compiled.is_match(text)
     }
 }
 
-/// Many regular expressions of paths in one automaton, and whoever has each of them.
+/// Many path patterns in one automaton, with the entries that use them.
 #[derive(Debug)]
 pub(super) struct PathRegexes {
     all: meta::Regex,
     /// Positions in the router's list by pattern, ascending.
     lists: Box<[Box<[u32]>]>,
-    /// The least of all positions.
-    pub(super) first: u32,
+    /// The lowest of all positions.
+    pub(super) lowest_position: u32,
 }
 
 impl PathRegexes {
-    /// Of positions in the router's list, ascending, with the regular expression that stands there.
+    /// `entries` are ascending positions in the router's list, with the regular expression of the entry.
     pub(super) fn build(entries: &[(u32, &PathRegex)]) -> Option<Self> {
         let first = entries.first()?.0;
         let mut by_pattern: std::collections::BTreeMap<&str, Vec<u32>> = Default::default();
@@ -111,9 +111,13 @@ impl PathRegexes {
             by_pattern.entry(regex.as_str()).or_default().push(*position);
         }
         let patterns: Vec<&str> = by_pattern.keys().copied().collect();
-        // All of them were compiled before, each for itself.
-        let all = build_regexes(&patterns, Fit::Start).ok()?;
-        Some(PathRegexes { all, lists: by_pattern.into_values().map(Vec::into_boxed_slice).collect(), first })
+        // Each pattern has been compiled separately before, so all are valid.
+        let all = build_regexes(&patterns, RegexAnchor::Start).ok()?;
+        Some(PathRegexes {
+            all,
+            lists: by_pattern.into_values().map(Vec::into_boxed_slice).collect(),
+            lowest_position: first,
+        })
     }
 
     /// The lists of all patterns that match.
@@ -125,7 +129,7 @@ impl PathRegexes {
     }
 }
 
-/// Identity is the text: equal texts match alike.
+/// Patterns with equal text are equal.
 impl PartialEq for PathRegex {
     fn eq(&self, other: &Self) -> bool {
         self.pattern == other.pattern
@@ -171,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn the_automaton_and_each_alone_agree() {
+    fn automaton_agrees_with_single_patterns() {
         let patterns = ["/a", "/a$", "/a/b", "/(a|b)+", "", "/[^/]+/b", "(?x) /a # b", "/a|/b$"];
         let regexes: Vec<_> = patterns.iter().map(|pattern| PathRegex::compile(pattern).unwrap()).collect();
         let entries: Vec<_> = (0..).zip(&regexes).collect();
@@ -180,7 +184,7 @@ mod tests {
             let mut together: Vec<u32> = all.matching(path).flatten().copied().collect();
             together.sort_unstable();
             let alone: Vec<u32> =
-                entries.iter().filter(|(_, regex)| regex.matched(path).is_some()).map(|(at, _)| *at).collect();
+                entries.iter().filter(|(_, regex)| regex.matched_length(path).is_some()).map(|(at, _)| *at).collect();
             assert_eq!(together, alone, "{path}");
         }
     }

@@ -1,38 +1,38 @@
-//! Which of two routes is asked first: one reading for each of Kong's routers (`kong-compat.md` §3.4).
+//! The precedence of Kong routes, for each of Kong's router flavors.
 
-use super::route::{Path, Route, Source};
+use super::route::{KongPath, KongRoute, RouteSource};
 
-/// How `--kong-router` names them.
+/// Kong's router flavors, as in `--kong-router`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Flavor {
-    /// Kong's own default. Every path of a route has a rank of its own.
+pub enum RouterFlavor {
+    /// Kong's default. Every path of a route has its own rank.
     #[default]
     TraditionalCompatible,
-    /// What Kong's ingress controller makes of routes: those of an Ingress rank by all of their paths together, and before
-    /// every HTTPRoute.
+    /// The priorities that Kong's ingress controller computes: an Ingress route ranks by all of its paths together, and
+    /// before every HTTPRoute.
     Expressions,
 }
 
-/// What counts first stands first; the greater is asked first. Equal ranks are decided by age.
+/// Compared from left to right; the greater rank is tried first. Equal ranks are ordered by age.
 pub(super) type Rank = [i64; 8];
 
-/// 1. How many kinds of conditions there are: methods, hosts, headers, paths, server names.
-/// 2. Hosts, and all of them without wildcard.
+/// 1. The number of condition kinds: methods, hosts, headers, paths, server names.
+/// 2. Whether there are hosts, all without wildcard.
 /// 3. More headers.
-/// 4. An exact path or regular expression. Kong writes the one as the other, so neither is the more specific.
+/// 4. An exact path or regular expression. Kong translates exact paths to regular expressions, so both rank alike.
 /// 5. Among these, the higher `regex_priority`. Their length does not count.
-/// 6. Else the longer prefix.
-pub(super) fn traditional_compatible(route: &Route, path: Option<&Path>) -> Rank {
+/// 6. Otherwise the longer prefix.
+pub(super) fn traditional_compatible(route: &KongRoute, path: Option<&KongPath>) -> Rank {
     let is_regex = path.is_some_and(is_regex);
     let prefix = match path {
-        Some(Path::Prefix(text)) => count(text.len(), MOST_TRADITIONAL_LENGTH),
-        Some(Path::Exact(_) | Path::Regex(_)) | None => 0,
+        Some(KongPath::Prefix(text)) => saturating_rank(text.len(), MAX_TRADITIONAL_LENGTH),
+        Some(KongPath::Exact(_) | KongPath::Regex(_)) | None => 0,
     };
     [
-        i64::from(!route.is_last),
-        kinds(route),
+        i64::from(!route.is_default_backend),
+        condition_kinds(route),
         i64::from(has_plain_hosts_only(route)),
-        count(route.headers.len(), MOST_HEADERS),
+        saturating_rank(route.headers.len(), MAX_HEADERS),
         i64::from(is_regex),
         if is_regex { route.regex_priority } else { 0 },
         prefix,
@@ -40,79 +40,80 @@ pub(super) fn traditional_compatible(route: &Route, path: Option<&Path>) -> Rank
     ]
 }
 
-/// An Ingress before an HTTPRoute before a GRPCRoute. Of an Ingress:
+/// An Ingress before an HTTPRoute before a GRPCRoute. For an Ingress:
 ///
-/// 1. How many kinds of conditions there are. 2. More headers. 3. Hosts, and all of them without wildcard.
+/// 1. The number of condition kinds. 2. More headers. 3. Whether there are hosts, all without wildcard.
 /// 4. An exact path or regular expression among its paths. 5. The longest of its paths, whichever matches.
 ///
-/// Of routes of the Gateway API, host by host and path by path:
+/// For Gateway API routes, by host and path:
 ///
 /// 1. A host without wildcard; 2. the longer host. 3. An exact path, then a regular expression; 4. the longer path.
 /// 5. A method. 6. More headers; 7. more query parameters.
-pub(super) fn expressions(route: &Route, path: Option<&Path>, host: Option<usize>) -> Rank {
-    let is_first = i64::from(!route.is_last);
+pub(super) fn expressions(route: &KongRoute, path: Option<&KongPath>, host: Option<usize>) -> Rank {
+    let is_first = i64::from(!route.is_default_backend);
     match route.source {
-        Source::Ingress => {
-            let longest = route.paths.iter().map(Path::length).max().unwrap_or_default();
+        RouteSource::Ingress => {
+            let longest = route.paths.iter().map(KongPath::length).max().unwrap_or_default();
             [
                 is_first,
                 INGRESS,
-                kinds(route),
-                count(route.headers.len(), MOST_HEADERS),
+                condition_kinds(route),
+                saturating_rank(route.headers.len(), MAX_HEADERS),
                 i64::from(has_plain_hosts_only(route)),
                 i64::from(route.paths.iter().any(is_regex)),
-                count(longest, MOST_EXPRESSIONS_LENGTH),
+                saturating_rank(longest, MAX_EXPRESSIONS_LENGTH),
                 0,
             ]
         }
-        Source::HttpRoute | Source::GrpcRoute => {
+        RouteSource::HttpRoute | RouteSource::GrpcRoute => {
             let name = host.and_then(|at| route.hosts.get(at)).map(|host| &host.name);
-            // Host and kind of path are few bits each, so they share a place.
-            let host = name.map_or(0, |name| i64::from(name.is_exact()) << 9 | count(name.to_string().len(), 256));
+            // Host and path type need few bits each, so they share one element.
+            let host =
+                name.map_or(0, |name| i64::from(name.is_exact()) << 9 | saturating_rank(name.to_string().len(), 256));
             let kind = match path {
-                Some(Path::Exact(_)) => 2,
-                Some(Path::Regex(_)) => 1,
-                Some(Path::Prefix(_)) | None => 0,
+                Some(KongPath::Exact(_)) => 2,
+                Some(KongPath::Regex(_)) => 1,
+                Some(KongPath::Prefix(_)) | None => 0,
             };
             [
                 is_first,
-                if route.source == Source::HttpRoute { HTTP_ROUTE } else { GRPC_ROUTE },
+                if route.source == RouteSource::HttpRoute { HTTP_ROUTE } else { GRPC_ROUTE },
                 host,
                 kind,
-                count(path.map_or(0, Path::length), MOST_ROUTE_LENGTH),
+                saturating_rank(path.map_or(0, KongPath::length), MAX_ROUTE_LENGTH),
                 i64::from(!route.methods.is_empty()),
-                count(route.headers.len(), MOST_CONDITIONS),
-                count(route.query.len(), MOST_CONDITIONS),
+                saturating_rank(route.headers.len(), MAX_CONDITIONS),
+                saturating_rank(route.query.len(), MAX_CONDITIONS),
             ]
         }
     }
 }
 
-impl Path {
+impl KongPath {
     fn length(&self) -> usize {
         match self {
-            Path::Exact(text) | Path::Prefix(text) => text.len(),
-            Path::Regex(regex) => regex.as_str().len(),
+            KongPath::Exact(text) | KongPath::Prefix(text) => text.len(),
+            KongPath::Regex(regex) => regex.as_str().len(),
         }
     }
 }
 
-fn is_regex(path: &Path) -> bool {
-    matches!(path, Path::Exact(_) | Path::Regex(_))
+fn is_regex(path: &KongPath) -> bool {
+    matches!(path, KongPath::Exact(_) | KongPath::Regex(_))
 }
 
-fn kinds(route: &Route) -> i64 {
-    let Route { hosts, paths, methods, headers, server_names, .. } = route;
+fn condition_kinds(route: &KongRoute) -> i64 {
+    let KongRoute { hosts, paths, methods, headers, server_names, .. } = route;
     let kinds = [hosts.is_empty(), paths.is_empty(), methods.is_empty(), headers.is_empty(), server_names.is_empty()];
     kinds.iter().map(|is_empty| i64::from(!is_empty)).sum()
 }
 
-fn has_plain_hosts_only(route: &Route) -> bool {
+fn has_plain_hosts_only(route: &KongRoute) -> bool {
     !route.hosts.is_empty() && route.hosts.iter().all(|host| host.name.is_exact())
 }
 
-/// Numbers above what Kong has room for count as equal.
-fn count(number: usize, most: i64) -> i64 {
+/// Saturates: numbers above Kong's bit width compare as equal.
+fn saturating_rank(number: usize, most: i64) -> i64 {
     i64::try_from(number).map_or(most, |number| number.min(most))
 }
 
@@ -120,8 +121,8 @@ const INGRESS: i64 = 3;
 const HTTP_ROUTE: i64 = 2;
 const GRPC_ROUTE: i64 = 1;
 
-const MOST_HEADERS: i64 = 255;
-const MOST_TRADITIONAL_LENGTH: i64 = 0x7_FFFF;
-const MOST_EXPRESSIONS_LENGTH: i64 = 0xFFFF;
-const MOST_ROUTE_LENGTH: i64 = 0x3FF;
-const MOST_CONDITIONS: i64 = 31;
+const MAX_HEADERS: i64 = 255;
+const MAX_TRADITIONAL_LENGTH: i64 = 0x7_FFFF;
+const MAX_EXPRESSIONS_LENGTH: i64 = 0xFFFF;
+const MAX_ROUTE_LENGTH: i64 = 0x3FF;
+const MAX_CONDITIONS: i64 = 31;

@@ -1,4 +1,4 @@
-//! What a route of Kong asks of a request, as the compiler hands it over: everything parsed, nothing ranked.
+//! Conditions of a Kong route as the compiler produces them: parsed, not yet ranked.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,36 +8,38 @@ use percent_encoding::percent_encode_byte;
 
 use super::pattern::{PathRegex, TextRegex};
 use crate::snapshot::escape::decode_unreserved;
-use crate::snapshot::router::{Age, QueryMatch, RegexError};
-use crate::snapshot::rule::Rule;
+use crate::snapshot::router::{QueryMatch, RegexError, RouteAge};
+use crate::snapshot::rule::RouteRule;
 
-/// One route. An empty list asks for nothing; of a list with members one has to fit.
+/// One route. An empty list matches everything; otherwise one member of the list has to match.
 ///
-/// What `protocols` allows is no condition: it decides what a request gets that has matched ([`Manner`](super::Manner)).
+/// `protocols` is not a condition: it decides the response to a request that has matched ([`KongBehavior`]).
+///
+/// [`KongBehavior`]: super::KongBehavior
 #[derive(Clone, Debug)]
-pub struct Route {
-    pub source: Source,
-    pub hosts: Vec<Host>,
-    pub paths: Vec<Path>,
+pub struct KongRoute {
+    pub source: RouteSource,
+    pub hosts: Vec<KongHost>,
+    pub paths: Vec<KongPath>,
     pub methods: Vec<Method>,
-    /// All of these have to fit.
-    pub headers: Vec<Header>,
-    /// All of these, too. Only routes of the Gateway API have any.
+    /// All of these have to match.
+    pub headers: Vec<KongHeaderMatch>,
+    /// All of these have to match, too. Only Gateway API routes have any.
     pub query: Vec<QueryMatch>,
-    /// Asked of TLS connections only.
+    /// SNI names; ignored for plain-text connections.
     pub server_names: Vec<HostName>,
-    /// Among routes by exact path or regular expression the higher is asked first; `expressions` does not know it.
+    /// Exact paths and regular expressions with a higher priority are tried first; `expressions` ignores it.
     pub regex_priority: i64,
-    /// A default backend: asked when no other route fits.
-    pub is_last: bool,
-    pub age: Age,
-    pub rule: Arc<Rule>,
+    /// A default backend: tried after all other routes.
+    pub is_default_backend: bool,
+    pub age: RouteAge,
+    pub rule: Arc<RouteRule>,
 }
 
-impl Route {
-    /// A route that takes every request, to be narrowed down.
-    pub fn new(source: Source, age: Age, rule: Arc<Rule>) -> Self {
-        Route {
+impl KongRoute {
+    /// A route without conditions.
+    pub fn new(source: RouteSource, age: RouteAge, rule: Arc<RouteRule>) -> Self {
+        KongRoute {
             source,
             hosts: Vec::new(),
             paths: Vec::new(),
@@ -46,63 +48,63 @@ impl Route {
             query: Vec::new(),
             server_names: Vec::new(),
             regex_priority: 0,
-            is_last: false,
+            is_default_backend: false,
             age,
             rule,
         }
     }
 }
 
-/// What kind of object a route was written as. With `expressions` the one that comes first here wins over all that follow.
+/// The kind of object that defines a route. With `expressions`, kinds listed earlier rank before later ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Source {
+pub enum RouteSource {
     Ingress,
     HttpRoute,
     GrpcRoute,
 }
 
-/// A host of a route. Without a port, the port of the request does not matter.
+/// A host of a route. Without a port, it matches requests to every port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Host {
+pub struct KongHost {
     pub name: HostName,
     pub port: Option<u16>,
 }
 
-/// In lower case.
+/// A hostname or wildcard, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HostName {
     /// `api.example.com`
     Exact(Box<str>),
-    /// `*.example.com`, kept as `example.com`: any number of labels in front of it, but at least one.
-    Below(Box<str>),
-    /// `example.*`, kept as `example`: any number of labels behind it, but at least one.
-    Starting(Box<str>),
+    /// `*.example.com`, stored as `example.com`: one or more labels before it.
+    LeadingWildcard(Box<str>),
+    /// `example.*`, stored as `example`: one or more labels after it.
+    TrailingWildcard(Box<str>),
 }
 
-impl Host {
-    /// Reads `example.com`, `*.example.com`, `example.*`, each with or without `:port`. None if it is none of these.
+impl KongHost {
+    /// Parses `example.com`, `*.example.com`, `example.*`, each with or without `:port`. `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let (name, port) = match text.rsplit_once(':') {
             Some((name, port)) => (name, Some(port.parse().ok().filter(|port| *port > 0)?)),
             None => (text, None),
         };
-        Some(Host { name: HostName::parse(name)?, port })
+        Some(KongHost { name: HostName::parse(name)?, port })
     }
 }
 
 impl HostName {
-    /// Reads `example.com`, `*.example.com` or `example.*`. None if it is none of these.
+    /// Parses `example.com`, `*.example.com` or `example.*`. `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let name = |text: &str| {
-            let is_label = |label: &str| !label.is_empty() && label.bytes().all(is_of_a_name);
+            let is_label = |label: &str| !label.is_empty() && label.bytes().all(is_host_byte);
             let good = text.split('.').all(is_label);
             good.then(|| Box::from(text.to_ascii_lowercase()))
         };
         if let Some(suffix) = text.strip_prefix("*.") {
-            return name(suffix).map(HostName::Below);
+            return name(suffix).map(HostName::LeadingWildcard);
         }
         if let Some(prefix) = text.strip_suffix(".*") {
-            return name(prefix).map(HostName::Starting);
+            return name(prefix).map(HostName::TrailingWildcard);
         }
         name(text).map(HostName::Exact)
     }
@@ -113,16 +115,16 @@ impl HostName {
     }
 
     /// The name is in lower case.
-    pub(super) fn fits(&self, name: &str) -> bool {
+    pub(super) fn matches(&self, name: &str) -> bool {
         match self {
             HostName::Exact(exact) => **exact == *name,
-            HostName::Below(suffix) => {
+            HostName::LeadingWildcard(suffix) => {
                 name.strip_suffix(&**suffix).and_then(|rest| rest.strip_suffix('.')).is_some_and(|rest| {
-                    // A label of no length is none: `.example.com` is not below `example.com`.
+                    // An empty label does not count: `.example.com` is not below `example.com`.
                     !rest.is_empty() && !rest.ends_with('.')
                 })
             }
-            HostName::Starting(prefix) => {
+            HostName::TrailingWildcard(prefix) => {
                 let rest = name.strip_prefix(&**prefix).and_then(|rest| rest.strip_prefix('.'));
                 rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('.'))
             }
@@ -130,13 +132,13 @@ impl HostName {
     }
 }
 
-fn is_of_a_name(byte: u8) -> bool {
+fn is_host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
 }
 
-impl fmt::Display for Host {
+impl fmt::Display for KongHost {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Host { name, port } = self;
+        let KongHost { name, port } = self;
         match port {
             Some(port) => write!(formatter, "{name}:{port}"),
             None => write!(formatter, "{name}"),
@@ -148,63 +150,63 @@ impl fmt::Display for HostName {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             HostName::Exact(name) => formatter.write_str(name),
-            HostName::Below(suffix) => write!(formatter, "*.{suffix}"),
-            HostName::Starting(prefix) => write!(formatter, "{prefix}.*"),
+            HostName::LeadingWildcard(suffix) => write!(formatter, "*.{suffix}"),
+            HostName::TrailingWildcard(prefix) => write!(formatter, "{prefix}.*"),
         }
     }
 }
 
-/// A path of a route. Requests are compared with it after they were normalized; so are exact paths and prefixes.
+/// A path of a route. Exact paths and prefixes are normalized like the paths of requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Path {
-    /// The whole path, byte by byte. It ranks like the regular expression `~/path$` that Kong makes of it.
+pub enum KongPath {
+    /// The whole path, byte by byte. Ranks like the regular expression `~/path$`, to which Kong translates it.
     Exact(Box<str>),
-    /// The first bytes of a path: `/foo` is one of `/foobar`, too.
+    /// A byte prefix: `/foo` matches `/foobar`, too.
     Prefix(Box<str>),
     /// Matches from the first byte, but not necessarily to the last.
     Regex(PathRegex),
 }
 
-impl Path {
+impl KongPath {
     pub fn exact(text: &str) -> Self {
-        Path::Exact(normalized(text))
+        KongPath::Exact(normalized(text))
     }
 
     pub fn prefix(text: &str) -> Self {
-        Path::Prefix(normalized(text))
+        KongPath::Prefix(normalized(text))
     }
 
-    /// `pattern` without the tilde that marks it.
+    /// `pattern` without the leading tilde.
     pub fn regex(pattern: &str) -> Result<Self, RegexError> {
-        PathRegex::compile(pattern).map(Path::Regex)
+        PathRegex::compile(pattern).map(KongPath::Regex)
     }
 
-    /// How many groups of it can be named: only regular expressions have any.
+    /// The number of capture groups; 0 except for regular expressions.
     pub fn groups(&self) -> usize {
         match self {
-            Path::Exact(_) | Path::Prefix(_) => 0,
-            Path::Regex(regex) => regex.groups(),
+            KongPath::Exact(_) | KongPath::Prefix(_) => 0,
+            KongPath::Regex(regex) => regex.groups(),
         }
     }
 
-    /// How many bytes of this path it matches. None if it does not match.
-    pub fn matched(&self, path: &str) -> Option<usize> {
+    /// How many bytes of the path it matches. `None` if it does not match.
+    pub fn matched_length(&self, path: &str) -> Option<usize> {
         match self {
-            Path::Exact(text) => (**text == *path).then_some(path.len()),
-            Path::Prefix(text) => path.starts_with(&**text).then_some(text.len()),
-            Path::Regex(regex) => regex.matched(path),
+            KongPath::Exact(text) => (**text == *path).then_some(path.len()),
+            KongPath::Prefix(text) => path.starts_with(&**text).then_some(text.len()),
+            KongPath::Regex(regex) => regex.matched_length(path),
         }
     }
 }
 
-/// As requests are: without needless escapes, with escapes in upper case, with single slashes (`kong-compat.md` §3.5).
+/// Normalized like request paths: unreserved characters decoded, escapes in upper case, duplicate slashes merged.
 fn normalized(text: &str) -> Box<str> {
-    normalize(&decode_unreserved(text)).unwrap_or_else(|| decode_unreserved(text).into_owned()).into()
+    normalize_path(&decode_unreserved(text)).unwrap_or_else(|| decode_unreserved(text).into_owned()).into()
 }
 
-/// Merges slashes and writes escapes in upper case. None if there is nothing to do. The escapes of the path are complete or
-/// stay as they are.
-pub fn normalize(path: &str) -> Option<String> {
+/// Merges duplicate slashes and writes escapes in upper case. `None` if the path is already normalized. Incomplete
+/// escapes are kept.
+pub fn normalize_path(path: &str) -> Option<String> {
     let bytes = path.as_bytes();
     let is_escape = |at: usize| {
         let digits = bytes.get(at + 1..at + 3).unwrap_or_default();
@@ -219,7 +221,7 @@ pub fn normalize(path: &str) -> Option<String> {
     while let Some(next) = rest.chars().next() {
         let at = path.len() - rest.len();
         if next == '%' && is_escape(at) {
-            // Two hexadecimal digits make a byte, which writes itself in upper case.
+            // `percent_encode_byte` writes upper-case digits.
             let byte = u8::from_str_radix(&rest[1..3], 16).unwrap_or_default();
             made.push_str(percent_encode_byte(byte));
             rest = &rest[3..];
@@ -233,58 +235,58 @@ pub fn normalize(path: &str) -> Option<String> {
     Some(made)
 }
 
-/// As the dump shows it: `Exact /a`, `Prefix /a`, `Regex ~/a`.
-impl fmt::Display for Path {
+/// For dumps: `Exact /a`, `Prefix /a`, `Regex ~/a`.
+impl fmt::Display for KongPath {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Path::Exact(text) => write!(formatter, "Exact {text}"),
-            Path::Prefix(text) => write!(formatter, "Prefix {text}"),
-            Path::Regex(regex) => write!(formatter, "Regex ~{}", regex.as_str()),
+            KongPath::Exact(text) => write!(formatter, "Exact {text}"),
+            KongPath::Prefix(text) => write!(formatter, "Prefix {text}"),
+            KongPath::Regex(regex) => write!(formatter, "Regex ~{}", regex.as_str()),
         }
     }
 }
 
-/// A header that has to be there with one of these values, on whichever of its lines.
+/// A header condition: one line of the header has to match one of the values.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Header {
+pub struct KongHeaderMatch {
     pub name: HeaderName,
-    pub values: Vec<HeaderText>,
+    pub values: Vec<HeaderPattern>,
 }
 
-/// Without regard to case.
+/// Case-insensitive.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HeaderText {
-    Is(Box<str>),
+pub enum HeaderPattern {
+    Equals(Box<str>),
     /// Written `~*pattern`; matches anywhere in the value.
-    Like(TextRegex),
+    Regex(TextRegex),
 }
 
-impl Header {
-    /// `values` as the annotation lists them: one that begins with `~*` is a regular expression.
+impl KongHeaderMatch {
+    /// `values` as in the annotation: a value that starts with `~*` is a regular expression.
     pub fn parse<'a>(name: HeaderName, values: impl IntoIterator<Item = &'a str>) -> Result<Self, RegexError> {
         let value = |text: &str| match text.strip_prefix("~*") {
-            Some(pattern) => TextRegex::compile(pattern).map(HeaderText::Like),
-            None => Ok(HeaderText::Is(text.into())),
+            Some(pattern) => TextRegex::compile(pattern).map(HeaderPattern::Regex),
+            None => Ok(HeaderPattern::Equals(text.into())),
         };
-        Ok(Header { name, values: values.into_iter().map(value).collect::<Result<_, _>>()? })
+        Ok(KongHeaderMatch { name, values: values.into_iter().map(value).collect::<Result<_, _>>()? })
     }
 
-    pub(super) fn fits(&self, headers: &HeaderMap) -> bool {
+    pub(super) fn matches(&self, headers: &HeaderMap) -> bool {
         headers.get_all(&self.name).iter().any(|line| {
             let line = line.as_bytes();
             self.values.iter().any(|value| match value {
-                HeaderText::Is(text) => line.eq_ignore_ascii_case(text.as_bytes()),
-                HeaderText::Like(regex) => regex.is_in(line),
+                HeaderPattern::Equals(text) => line.eq_ignore_ascii_case(text.as_bytes()),
+                HeaderPattern::Regex(regex) => regex.is_match(line),
             })
         })
     }
 }
 
-impl fmt::Display for HeaderText {
+impl fmt::Display for HeaderPattern {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            HeaderText::Is(text) => formatter.write_str(text),
-            HeaderText::Like(regex) => write!(formatter, "~*{}", regex.as_str()),
+            HeaderPattern::Equals(text) => formatter.write_str(text),
+            HeaderPattern::Regex(regex) => write!(formatter, "~*{}", regex.as_str()),
         }
     }
 }
@@ -296,12 +298,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts() {
-        // (as written, as kept, names that fit, names that do not)
+    fn host_matching() {
+        // (configured, normalized, matching names, other names)
         type Case = (&'static str, Option<&'static str>, &'static [&'static str], &'static [&'static str]);
         let cases: [Case; 10] = [
             ("API.example.com", Some("api.example.com"), &["api.example.com"], &["example.com", "x.api.example.com"]),
-            // Any depth.
+            // Any number of labels.
             (
                 "*.Example.com",
                 Some("*.example.com"),
@@ -323,45 +325,45 @@ mod tests {
             ("", None, &[], &[]),
         ];
         for (written, kept, fitting, others) in cases {
-            let host = Host::parse(written);
+            let host = KongHost::parse(written);
             assert_eq!(host.as_ref().map(ToString::to_string).as_deref(), kept, "{written}");
             for name in fitting {
-                assert!(host.as_ref().unwrap().name.fits(name), "{written} {name}");
+                assert!(host.as_ref().unwrap().name.matches(name), "{written} {name}");
             }
             for name in others {
-                assert!(!host.as_ref().unwrap().name.fits(name), "{written} {name}");
+                assert!(!host.as_ref().unwrap().name.matches(name), "{written} {name}");
             }
         }
     }
 
     #[test]
-    fn paths() {
-        let regex = |pattern| Path::regex(pattern).unwrap();
-        // (path of the route, of the request, how much of it is matched)
+    fn path_matching() {
+        let regex = |pattern| KongPath::regex(pattern).unwrap();
+        // (path of the route, path of the request, matched bytes)
         let cases = [
-            (Path::exact("/a"), "/a", Some(2)),
-            (Path::exact("/a"), "/a/", None),
-            (Path::exact("/a.b"), "/aXb", None),
-            (Path::prefix("/a"), "/ab", Some(2)),
-            (Path::prefix("/a/"), "/a", None),
-            (Path::prefix("/"), "/a", Some(1)),
-            (Path::prefix("//a//%7e%2f"), "/a/~%2Fb", Some(7)),
+            (KongPath::exact("/a"), "/a", Some(2)),
+            (KongPath::exact("/a"), "/a/", None),
+            (KongPath::exact("/a.b"), "/aXb", None),
+            (KongPath::prefix("/a"), "/ab", Some(2)),
+            (KongPath::prefix("/a/"), "/a", None),
+            (KongPath::prefix("/"), "/a", Some(1)),
+            (KongPath::prefix("//a//%7e%2f"), "/a/~%2Fb", Some(7)),
             (regex(r"/a/\d+"), "/a/12/b", Some(5)),
             (regex(r"/a/\d+$"), "/a/12/b", None),
             (regex(r"/\d+"), "/a/12", None),
             (regex("/a|/b"), "/x/b", None),
-            // The first alternative that fits, as everywhere.
+            // The first matching alternative wins.
             (regex("/a|/a/b"), "/a/b", Some(2)),
         ];
         for (route, path, expected) in cases {
-            assert_eq!(route.matched(path), expected, "{route} on {path}");
+            assert_eq!(route.matched_length(path), expected, "{route} on {path}");
         }
-        assert_eq!(Path::regex("/(").unwrap_err().message, "unclosed group at character 2");
+        assert_eq!(KongPath::regex("/(").unwrap_err().message, "unclosed group at character 2");
     }
 
     #[test]
-    fn headers() {
-        // (values, lines, whether it fits)
+    fn header_matching() {
+        // (values, lines, whether it matches)
         let cases: [(&[&str], &[&'static str], bool); 10] = [
             (&["a"], &["a"], true),
             (&["a"], &["A"], true),
@@ -375,19 +377,19 @@ mod tests {
             (&[""], &[""], true),
         ];
         for (values, lines, expected) in cases {
-            let header = Header::parse(HeaderName::from_static("x"), values.iter().copied()).unwrap();
+            let header = KongHeaderMatch::parse(HeaderName::from_static("x"), values.iter().copied()).unwrap();
             let mut headers = HeaderMap::new();
             for line in lines {
                 headers.append("x", HeaderValue::from_static(line));
             }
-            assert_eq!(header.fits(&headers), expected, "{values:?} {lines:?}");
+            assert_eq!(header.matches(&headers), expected, "{values:?} {lines:?}");
         }
-        assert!(Header::parse(HeaderName::from_static("x"), ["~*("]).is_err());
+        assert!(KongHeaderMatch::parse(HeaderName::from_static("x"), ["~*("]).is_err());
     }
 
     // kong-compat §3.5
     #[test]
-    fn slashes_are_merged_and_escapes_written_in_upper_case() {
+    fn normalization_merges_slashes_and_uppercases_escapes() {
         let cases = [
             ("/a/b", None),
             ("/a%2Fb", None),
@@ -399,15 +401,15 @@ mod tests {
             ("//%2é", Some("/%2é")),
         ];
         for (path, expected) in cases {
-            assert_eq!(normalize(path).as_deref(), expected, "{path}");
+            assert_eq!(normalize_path(path).as_deref(), expected, "{path}");
         }
     }
 
     proptest::proptest! {
         #[test]
-        fn what_is_normalized_stays_so(path in "[/a%2fFé.]{0,12}") {
-            if let Some(made) = normalize(&path) {
-                proptest::prop_assert!(normalize(&made).is_none(), "{} {}", path, made);
+        fn normalization_is_idempotent(path in "[/a%2fFé.]{0,12}") {
+            if let Some(made) = normalize_path(&path) {
+                proptest::prop_assert!(normalize_path(&made).is_none(), "{} {}", path, made);
                 proptest::prop_assert!(!made.contains("//"));
             }
         }

@@ -1,16 +1,16 @@
-//! The path that the endpoint gets: `path_handling` v0, which is the only one that has an effect (`kong-compat.md` §3.5).
+//! The path sent upstream: Kong's `path_handling` v0, the only mode with an effect in Kong's current routers.
 
 use std::borrow::Cow;
 
-/// `service` is the path of the service, `request` the path that was matched, and `stripped` how many of its bytes are taken
-/// away: those that the route matched, with `strip_path`. None if all of it stays.
+/// `service` is the path of the service, `request` the matched path, and `stripped` the number of bytes to remove from
+/// it: those that the route matched, with `strip_path`. `None` keeps the whole path.
 ///
-/// `service` begins with a slash, and so does what comes of it.
+/// `service` starts with a slash, and so does the result.
 pub fn upstream_path<'p>(service: &str, request: &'p str, stripped: Option<usize>) -> Cow<'p, str> {
     let base = service.strip_suffix('/');
     let Some(stripped) = stripped else {
         return match base {
-            // Nearly always: there is nothing in front of it.
+            // The usual case: no service path.
             Some("") => Cow::Borrowed(request),
             Some(_) => Cow::Owned(format!("{service}{}", request.strip_prefix('/').unwrap_or(request))),
             None if request == "/" => Cow::Owned(service.to_owned()),
@@ -31,8 +31,8 @@ pub fn upstream_path<'p>(service: &str, request: &'p str, stripped: Option<usize
     })
 }
 
-/// What remains of a path begins neither with several slashes nor, since it may have been cut in the middle of a segment
-/// (`/a` off `/a../b`), with one that points elsewhere.
+/// Merges leading slashes, and removes a leading dot segment, which may result from cutting in the middle of a segment
+/// (`/a` off `/a../b`).
 fn sanitized(rest: &str) -> &str {
     let slashes = rest.len() - rest.trim_start_matches('/').len();
     let rest = &rest[slashes.saturating_sub(1)..];
@@ -49,10 +49,10 @@ mod tests {
     // kong-compat §3.5
     // kong-compat §7.12
     #[test]
-    fn every_row_of_v0() {
-        // (path of the service, of the route, strip_path, of the request, what the endpoint gets)
+    fn path_handling_v0() {
+        // (service path, route path, strip_path, request path, upstream path)
         let cases = [
-            // Not stripped, the service's path ends with a slash: both with one slash in between.
+            // Not stripped, the service path ends with a slash: joined with one slash.
             ("/", "/route", false, "/route", "/route"),
             ("/", "/route", false, "/route/", "/route/"),
             ("/", "/", false, "/", "/"),
@@ -60,37 +60,37 @@ mod tests {
             ("/service/", "/route", false, "/routereq", "/service/routereq"),
             ("/service/", "/", false, "/", "/service/"),
             ("/service/", "/route", false, "/route/req", "/service/route/req"),
-            // It does not.
+            // Not stripped, the service path does not end with a slash.
             ("/service", "/", false, "/", "/service"),
             ("/service", "/route", false, "/route", "/service/route"),
             ("/srv", "/rou", false, "/roureq", "/srv/roureq"),
             ("/service", "/", false, "/route/", "/service/route/"),
-            // Stripped, a slash at the end, nothing left.
+            // Stripped, the service path ends with a slash, nothing left.
             ("/", "/route", true, "/route", "/"),
             ("/", "/route/", true, "/route/", "/"),
             ("/service/", "/route", true, "/route", "/service"),
             ("/srv/", "/rou", true, "/rou", "/srv"),
             ("/service/", "/route/", true, "/route/", "/service/"),
-            // The rest begins with a slash.
+            // The rest starts with a slash.
             ("/", "/route", true, "/route/req", "/req"),
             ("/service/", "/route", true, "/route/req", "/service/req"),
             ("/service/", "/route", true, "/route/", "/service/"),
-            // The rest does not.
+            // The rest does not start with a slash.
             ("/", "/route", true, "/routereq", "/req"),
             ("/service/", "/route", true, "/routereq", "/service/req"),
             ("/service/", "/route/", true, "/route/req", "/service/req"),
-            // Stripped, no slash at the end, nothing left.
+            // Stripped, the service path does not end with a slash, nothing left.
             ("/service", "/route", true, "/route", "/service"),
             ("/service", "/route/", true, "/route/", "/service/"),
             ("/service", "/", true, "/", "/service"),
-            // The rest begins with a slash.
+            // The rest starts with a slash.
             ("/service", "/route", true, "/route/req", "/service/req"),
             ("/service", "/route", true, "/route/", "/service/"),
-            // The rest does not.
+            // The rest does not start with a slash.
             ("/service", "/route", true, "/routereq", "/service/req"),
             ("/service", "/route/", true, "/route/req", "/service/req"),
             ("/service", "/", true, "/route/", "/service/route/"),
-            // What remains is made to begin with one slash.
+            // The rest is sanitized to start with one slash.
             ("/service", "/route", true, "/route//req", "/service/req"),
             ("/", "/route", true, "/route///req", "/req"),
             ("/", "/route", true, "/route//", "/"),
@@ -109,7 +109,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn it_is_a_path_whatever_is_stripped(
+        fn result_is_always_a_path(
             service in "(/a){0,2}/?",
             request in "(/(a|é|[.a]{3}|a[.]{0,2})){0,3}/?",
             stripped in 0..9_usize,
@@ -118,7 +118,7 @@ mod tests {
             for stripped in [None, Some(stripped)] {
                 let path = upstream_path(&service, &request, stripped);
                 proptest::prop_assert!(path.starts_with('/'));
-                // Not above what the service says.
+                // Never above the service path.
                 proptest::prop_assert!(!path.split('/').any(|segment| segment == ".." || segment == "."), "{}", path);
             }
         }

@@ -1,5 +1,4 @@
-//! What `konghq.com/rewrite` makes of a path: a text with what the groups of the route's regular expression matched
-//! (`kong-compat.md` §2.2).
+//! Path templates of `konghq.com/rewrite`: text with references to capture groups of the route's regular expression.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,46 +6,46 @@ use std::fmt;
 use super::Captures;
 use crate::snapshot::escape::{decode_unreserved, encode_for_query, encode_path, has_broken_escape};
 
-/// A path, perhaps with a query, in which `$1` stands for what the first group matched. Takes the place of the whole path,
-/// that of the service included. In the query a group is part of a value, or of a name, and can end neither.
+/// A path, optionally with a query, in which `$1` stands for the first capture group. Replaces the whole path,
+/// including the service path. In the query, a group is encoded so that it cannot end a parameter name or value.
 #[derive(Clone, PartialEq, Eq)]
 pub struct UriTemplate {
-    /// As the operator wrote it.
+    /// The template as configured.
     written: Box<str>,
-    parts: Box<[Part]>,
+    parts: Box<[TemplatePart]>,
     has_query: bool,
 }
 
 #[derive(Clone, PartialEq, Eq)]
-enum Part {
-    /// Escaped where it could not be sent.
+enum TemplatePart {
+    /// Percent-encoded where necessary.
     Text(Box<str>),
     Group(usize),
-    /// Behind a question mark.
-    InQuery(usize),
+    /// A group after the question mark.
+    QueryGroup(usize),
 }
 
-/// Why there is no such template, as a clause.
+/// Why a template is invalid, as a clause.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
-    #[error("it does not begin with a slash")]
-    NotRooted,
-    #[error("the dollar sign at character {0} is followed by no number")]
-    NoNumber(usize),
-    #[error("groups are numbered from 1 to {MOST_GROUPS}, and the one at character {0} is not")]
-    Number(usize),
-    #[error("the backslash at character {0} is followed by neither a dollar sign nor another one")]
-    Backslash(usize),
-    #[error("it is longer than {LONGEST_TEMPLATE} bytes")]
+    #[error("it does not start with a slash")]
+    NoLeadingSlash,
+    #[error("the dollar sign at character {0} is not followed by a group number")]
+    MissingGroupNumber(usize),
+    #[error("the group number at character {0} is not between 1 and {MAX_GROUPS}")]
+    GroupOutOfRange(usize),
+    #[error("the backslash at character {0} is not followed by a dollar sign or another backslash")]
+    InvalidEscape(usize),
+    #[error("it is longer than {MAX_TEMPLATE_LENGTH} bytes")]
     TooLong,
-    #[error("it leads elsewhere with . or ..")]
-    Dots,
+    #[error("it contains a . or .. segment")]
+    DotSegments,
 }
 
 impl UriTemplate {
-    /// `\$` is a dollar sign, and `\\` a backslash.
+    /// `\$` stands for a dollar sign, `\\` for a backslash.
     pub fn parse(written: &str) -> Result<Self, TemplateError> {
-        if written.len() > LONGEST_TEMPLATE {
+        if written.len() > MAX_TEMPLATE_LENGTH {
             return Err(TemplateError::TooLong);
         }
         let mut parts = Vec::new();
@@ -61,18 +60,18 @@ impl UriTemplate {
                         .map(|(_, digit)| digit)
                         .collect();
                     if digits.is_empty() {
-                        return Err(TemplateError::NoNumber(position()));
+                        return Err(TemplateError::MissingGroupNumber(position()));
                     }
-                    let number = digits.parse().ok().filter(|number| (1..=MOST_GROUPS).contains(number));
-                    let number = number.ok_or_else(|| TemplateError::Number(position()))?;
+                    let number = digits.parse().ok().filter(|number| (1..=MAX_GROUPS).contains(number));
+                    let number = number.ok_or_else(|| TemplateError::GroupOutOfRange(position()))?;
                     if !text.is_empty() {
-                        parts.push(Part::Text(sendable(&std::mem::take(&mut text))));
+                        parts.push(TemplatePart::Text(encode_text(&std::mem::take(&mut text))));
                     }
-                    parts.push(if has_query { Part::InQuery(number) } else { Part::Group(number) });
+                    parts.push(if has_query { TemplatePart::QueryGroup(number) } else { TemplatePart::Group(number) });
                 }
                 '\\' => match rest.next() {
                     Some((_, escaped @ ('$' | '\\'))) => text.push(escaped),
-                    _ => return Err(TemplateError::Backslash(position())),
+                    _ => return Err(TemplateError::InvalidEscape(position())),
                 },
                 plain => {
                     has_query |= plain == '?';
@@ -81,51 +80,51 @@ impl UriTemplate {
             }
         }
         if !text.is_empty() {
-            parts.push(Part::Text(sendable(&text)));
+            parts.push(TemplatePart::Text(encode_text(&text)));
         }
         let begins_well = match parts.first() {
-            Some(Part::Text(text)) => text.starts_with('/'),
-            // Whether there is a slash only the request shows.
-            Some(Part::Group(_)) => true,
-            Some(Part::InQuery(_)) | None => false,
+            Some(TemplatePart::Text(text)) => text.starts_with('/'),
+            // Only the request shows whether the group starts with a slash.
+            Some(TemplatePart::Group(_)) => true,
+            Some(TemplatePart::QueryGroup(_)) | None => false,
         };
         if !begins_well {
-            return Err(TemplateError::NotRooted);
+            return Err(TemplateError::NoLeadingSlash);
         }
         let template = UriTemplate { written: written.into(), parts: parts.into(), has_query };
-        if template.groups() == 0 && template.fill(&Captures::none(""), None).is_none() {
-            return Err(TemplateError::Dots);
+        if template.groups() == 0 && template.expand(&Captures::none(""), None).is_none() {
+            return Err(TemplateError::DotSegments);
         }
         Ok(template)
     }
 
-    /// The highest number that it names; 0 if none.
+    /// The highest group number in the template; 0 if there are none.
     pub fn groups(&self) -> usize {
         let numbers = self.parts.iter().map(|part| match part {
-            Part::Text(_) => 0,
-            Part::Group(number) | Part::InQuery(number) => *number,
+            TemplatePart::Text(_) => 0,
+            TemplatePart::Group(number) | TemplatePart::QueryGroup(number) => *number,
         });
         numbers.max().unwrap_or_default()
     }
 
-    /// The target for the endpoint. The query of the request follows what the template says. A group that matched nothing
-    /// stands for nothing. None if what comes of it is no path, leads elsewhere, or is too long.
-    pub fn fill(&self, captures: &Captures<'_>, query: Option<&str>) -> Option<String> {
+    /// The request target for the endpoint. The query of the request is appended; a group that did not participate in
+    /// the match is empty. `None` if the result is not a path, contains dot segments, or is too long.
+    pub fn expand(&self, captures: &Captures<'_>, query: Option<&str>) -> Option<String> {
         let mut target = String::new();
         for part in &self.parts {
             let text = match part {
-                Part::Text(text) => Cow::Borrowed(&**text),
-                Part::Group(number) => Cow::Borrowed(captures.number(*number).unwrap_or_default()),
-                Part::InQuery(number) => encode_for_query(captures.number(*number).unwrap_or_default()),
+                TemplatePart::Text(text) => Cow::Borrowed(&**text),
+                TemplatePart::Group(number) => Cow::Borrowed(captures.number(*number).unwrap_or_default()),
+                TemplatePart::QueryGroup(number) => encode_for_query(captures.number(*number).unwrap_or_default()),
             };
-            // Before it is copied: a group may be named many times.
-            if target.len() + text.len() > LONGEST_TARGET {
+            // Checked before copying: a group may be referenced many times.
+            if target.len() + text.len() > MAX_TARGET_LENGTH {
                 return None;
             }
             target.push_str(&text);
         }
         let path = target.split('?').next().unwrap_or_default();
-        if !path.starts_with('/') || has_broken_escape(&target) || has_dots(path) {
+        if !path.starts_with('/') || has_broken_escape(&target) || has_dot_segments(path) {
             return None;
         }
         if let Some(query) = query {
@@ -136,14 +135,14 @@ impl UriTemplate {
     }
 }
 
-/// What cannot be sent is escaped. A question mark begins the query.
-fn sendable(text: &str) -> Box<str> {
+/// Encodes characters that may not occur in a path. A question mark starts the query.
+fn encode_text(text: &str) -> Box<str> {
     let pieces: Vec<_> = text.split('?').map(encode_path).collect();
     pieces.join("?").into()
 }
 
-/// A group may end in the middle of a segment, so that dots of the request come to stand alone.
-fn has_dots(path: &str) -> bool {
+/// Whether the path has dot segments, which arise if a group ends in the middle of a segment.
+fn has_dot_segments(path: &str) -> bool {
     decode_unreserved(path).split('/').any(|segment| segment == "." || segment == "..")
 }
 
@@ -159,10 +158,10 @@ impl fmt::Debug for UriTemplate {
     }
 }
 
-const MOST_GROUPS: usize = 99;
-const LONGEST_TEMPLATE: usize = 2048;
-/// Without the query of the request, which has passed the limits of requests.
-const LONGEST_TARGET: usize = 8192;
+const MAX_GROUPS: usize = 99;
+const MAX_TEMPLATE_LENGTH: usize = 2048;
+/// Without the query of the request, which is limited separately.
+const MAX_TARGET_LENGTH: usize = 8192;
 
 #[cfg(test)]
 mod tests {
@@ -171,13 +170,13 @@ mod tests {
 
     fn filled(template: &str, pattern: &str, path: &str, query: Option<&str>) -> Option<String> {
         let regex = PathRegex::compile(pattern).unwrap();
-        UriTemplate::parse(template).unwrap().fill(&regex.captures(path), query)
+        UriTemplate::parse(template).unwrap().expand(&regex.captures(path), query)
     }
 
     // kong-compat §2.2
     #[test]
-    fn every_form_of_a_template() {
-        /// Template, pattern of the route, path and query of the request, and what the endpoint gets.
+    fn template_expansion() {
+        /// Template, pattern of the route, path and query of the request, and the upstream target.
         type Case = (&'static str, &'static str, (&'static str, Option<&'static str>), Option<&'static str>);
         let cases: &[Case] = &[
             ("/users/$1", "/api/([a-z]+)", ("/api/ann", None), Some("/users/ann")),
@@ -190,7 +189,7 @@ mod tests {
             ("/fixed", "/.*", ("/whatever", Some("x")), Some("/fixed?x")),
             ("/x y/é#z?q=$1", "/(a)", ("/a", None), Some("/x%20y/%C3%A9%23z?q=a")),
             ("/x?q=$1", "/(a)", ("/a", Some("b=c")), Some("/x?q=a&b=c")),
-            // In a query it is a value, whatever a client writes, and an escape of the path stays one.
+            // In a query, a group is encoded as a value; escapes in the path are kept.
             ("/x?q=$1", "/(.*)", ("/a&admin=1", None), Some("/x?q=a%26admin%3D1")),
             (
                 "/x?q=$1&r=$2",
@@ -201,11 +200,11 @@ mod tests {
             ("/x?q=$1", "/(.*)", ("/a%26b%23%3F/c:d@e~-._", None), Some("/x?q=a%26b%23%3F/c:d@e~-._")),
             ("/x?$1", "/(.*)", ("/a=b", None), Some("/x?a%3Db")),
             ("$1?q=$2", "(/.*)/(.*)", ("/a&b=c/d&e", None), Some("/a&b=c?q=d%26e")),
-            // What did not take part stands for nothing.
+            // Groups that did not participate are empty.
             ("/x$1", "/a(/b)?", ("/a", None), Some("/x")),
             ("/x$2", "/(a)", ("/a", None), Some("/x")),
             ("$1", "(/.*)", ("/a/b%2Fc", None), Some("/a/b%2Fc")),
-            // No path, or one that leads elsewhere, or half an escape.
+            // The result is not a path, has dot segments, or half an escape.
             ("$1", "/(.*)", ("/a", None), None),
             ("/x/$1", "/a(.*)", ("/a../b", None), None),
             ("/x/$1.", "/a(.*)", ("/a.", None), None),
@@ -220,20 +219,20 @@ mod tests {
 
     // kong-compat §2.2
     #[test]
-    fn what_is_no_template() {
-        let long = format!("/{}", "a".repeat(LONGEST_TEMPLATE));
+    fn invalid_templates_are_rejected() {
+        let long = format!("/{}", "a".repeat(MAX_TEMPLATE_LENGTH));
         for (template, expected) in [
-            ("", "it does not begin with a slash"),
-            ("users/$1", "it does not begin with a slash"),
-            ("?a=$1", "it does not begin with a slash"),
-            ("/$", "the dollar sign at character 2 is followed by no number"),
-            ("/é/$x", "the dollar sign at character 4 is followed by no number"),
-            ("/$0", "groups are numbered from 1 to 99, and the one at character 2 is not"),
-            ("/$100", "groups are numbered from 1 to 99, and the one at character 2 is not"),
-            ("/$99999999999999999999999", "groups are numbered from 1 to 99, and the one at character 2 is not"),
-            (r"/\n", "the backslash at character 2 is followed by neither a dollar sign nor another one"),
-            (r"/\", "the backslash at character 2 is followed by neither a dollar sign nor another one"),
-            ("/a/../b", "it leads elsewhere with . or .."),
+            ("", "it does not start with a slash"),
+            ("users/$1", "it does not start with a slash"),
+            ("?a=$1", "it does not start with a slash"),
+            ("/$", "the dollar sign at character 2 is not followed by a group number"),
+            ("/é/$x", "the dollar sign at character 4 is not followed by a group number"),
+            ("/$0", "the group number at character 2 is not between 1 and 99"),
+            ("/$100", "the group number at character 2 is not between 1 and 99"),
+            ("/$99999999999999999999999", "the group number at character 2 is not between 1 and 99"),
+            (r"/\n", "the backslash at character 2 is not followed by a dollar sign or another backslash"),
+            (r"/\", "the backslash at character 2 is not followed by a dollar sign or another backslash"),
+            ("/a/../b", "it contains a . or .. segment"),
             (&*long, "it is longer than 2048 bytes"),
         ] {
             assert_eq!(UriTemplate::parse(template).unwrap_err().to_string(), expected, "{template}");
@@ -241,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_of_it_has_a_limit() {
+    fn result_length_is_limited() {
         let path = format!("/{}", "a".repeat(3000));
         assert!(filled("/$1$1", "/(.*)", &path, None).is_some());
         assert_eq!(filled(&format!("/{}", "$1".repeat(1000)), "/(.*)", &path, None), None);
@@ -249,14 +248,14 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn it_is_a_path_below_what_is_written_or_nothing(
+        fn result_stays_below_the_literal_prefix(
             template in r"/x/([a./?]|\$[12]|\\\$){0,6}",
             path in "(/|a|%2F|[.]){0,8}",
         ) {
             let path = format!("/{path}");
             let regex = PathRegex::compile("/(..?)?(.*)").unwrap();
             if let Ok(template) = UriTemplate::parse(&template)
-                && let Some(target) = template.fill(&regex.captures(&path), None)
+                && let Some(target) = template.expand(&regex.captures(&path), None)
             {
                 proptest::prop_assert!(target.starts_with("/x/"));
                 proptest::prop_assert!(http::uri::PathAndQuery::try_from(&*target).is_ok(), "{}", target);

@@ -1,4 +1,4 @@
-//! What a match asks of the headers of a request, and what an asked value is.
+//! Header conditions of a match, and match values shared with query parameters.
 
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -14,9 +14,9 @@ pub struct HeaderMatch {
 impl HeaderMatch {
     /// Values are compared byte by byte.
     ///
-    /// A header on several lines is one value, joined with a comma and a space: RFC 9110 §5.3 allows any white space
+    /// Several lines of a header are one value, joined with a comma and a space: RFC 9110 §5.3 allows any white space
     /// there, and recommends this one for consistency. `Cookie` is joined with a semicolon (RFC 9113 §8.2.3).
-    pub(super) fn admits(&self, headers: &HeaderMap) -> bool {
+    pub(super) fn matches(&self, headers: &HeaderMap) -> bool {
         let separator: &[u8] = if self.name == COOKIE { b"; " } else { b", " };
         let mut lines = headers.get_all(&self.name).iter().map(HeaderValue::as_bytes);
         let Some(first) = lines.next() else { return false };
@@ -44,7 +44,7 @@ pub enum ValueMatch<T> {
     Regex(Regex),
 }
 
-/// Drops what has the name of an earlier item.
+/// Keeps only the first item of each name.
 pub(super) fn keep_first_of_each<T, N: PartialEq>(items: &mut Vec<T>, name: impl Fn(&T) -> &N) {
     let mut kept = 0;
     for at in 0..items.len() {
@@ -62,7 +62,7 @@ mod tests {
     use crate::snapshot::router::compile_regex;
 
     #[test]
-    fn header_values() {
+    fn header_value_matching() {
         // (name, value or /pattern/, header lines, admitted)
         let cases: [(&str, &str, &[&str], bool); 16] = [
             ("x", "a", &["x:a"], true),
@@ -93,12 +93,12 @@ mod tests {
                 let (name, line) = line.split_once(':').unwrap();
                 headers.append(name.parse::<HeaderName>().unwrap(), line.parse().unwrap());
             }
-            assert_eq!(header.admits(&headers), admitted, "{header:?} on {lines:?}");
+            assert_eq!(header.matches(&headers), admitted, "{header:?} on {lines:?}");
         }
     }
 
     #[test]
-    fn the_first_of_each_name_stays_in_order() {
+    fn first_item_of_each_name_is_kept() {
         let mut names = vec!["b", "a", "b", "c", "a", "b"];
         keep_first_of_each(&mut names, |name| name);
         assert_eq!(names, ["b", "a", "c"]);

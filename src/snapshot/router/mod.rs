@@ -1,13 +1,12 @@
-//! One host's rules in the order of precedence, found without looking at all of them.
+//! The router of one host: finds the matching rule of highest precedence without scanning all rules.
 //!
 //! ```text
 //!   path ─▶ ExactPaths (map) ─▶ RegexPaths (one automaton) ─▶ PrefixTree (segments, deepest first)
 //!                 └──────────── runs of entries with that path ────────────┘
-//!                               └ the first whose predicates hold: method, headers, query
-//! ```
+//!                 └──────────── runs of entries with that path ────────────┘
+//!                               └ the first whose conditions match: method, headers, query
 //!
-//! Every part answers with positions in one list that is sorted by precedence (`gateway-api.md` §3.1), so "first" always
-//! means "wins".
+//! Every part returns positions in one list that is sorted by precedence, so the first match wins.
 
 mod header;
 mod path;
@@ -23,28 +22,28 @@ use http::{HeaderMap, Method};
 pub use self::header::{HeaderMatch, ValueMatch};
 use self::path::{ExactPaths, PrefixTree};
 pub use self::query::QueryMatch;
-pub(super) use self::query::{Names, Parameters};
+pub(super) use self::query::{QueryNames, QueryParameters};
 use self::regex::RegexPaths;
-pub(super) use self::regex::{Fit, build_regex, build_regexes};
 pub use self::regex::{Regex, RegexError, compile_regex};
+pub(super) use self::regex::{RegexAnchor, build_regex, build_regexes};
 use super::escape::decode_unreserved;
 use super::kong::{self, Captures, HostName};
 use super::redirect::Scheme;
-use super::rule::Rule;
+use super::rule::RouteRule;
 
 /// The rules of one host pattern of one listener.
 #[derive(Debug)]
 pub struct HostRouter {
-    /// In order of precedence: all exact paths, all regular expressions, all prefixes; equal paths stand together.
+    /// In order of precedence: all exact paths, all regular expressions, all prefixes; equal paths are adjacent.
     entries: Box<[Candidate]>,
     exact: ExactPaths,
     regexes: Option<Box<RegexPaths>>,
     prefixes: PrefixTree,
-    parameters: Names,
+    parameters: QueryNames,
 }
 
 impl HostRouter {
-    /// Total: a regular expression that does not compile must have been refused before, and never matches here.
+    /// Drops regular expressions that do not compile; the compiler has reported them before.
     pub fn build(mut candidates: Vec<Candidate>) -> Self {
         candidates.retain(|candidate| match &candidate.path {
             PathMatch::Regex(pattern) => regex::is_valid(pattern),
@@ -60,16 +59,16 @@ impl HostRouter {
             exact: ExactPaths::build(&entries[..exact_end]),
             regexes: RegexPaths::build(&entries[exact_end..regex_end], exact_end).map(Box::new),
             prefixes: PrefixTree::build(&entries[regex_end..], regex_end),
-            parameters: Names::of(entries.iter().flat_map(|entry| &entry.query)),
+            parameters: QueryNames::from_matches(entries.iter().flat_map(|entry| &entry.query)),
             entries,
         }
     }
 
-    /// The entry that wins for this request.
-    pub fn find(&self, question: &Question<'_>) -> Option<Matched<'_>> {
-        let parameters = Parameters::new(&self.parameters, question.query);
-        let admits = |entry: &&Candidate| entry.admits(question, &parameters);
-        let first_of = |run: path::Run| self.entries[run.range()].iter().find(admits);
+    /// The matching entry of highest precedence.
+    pub fn find(&self, question: &RoutingRequest<'_>) -> Option<Matched<'_>> {
+        let parameters = QueryParameters::new(&self.parameters, question.query);
+        let admits = |entry: &&Candidate| entry.matches(question, &parameters);
+        let first_of = |run: path::EntryRange| self.entries[run.range()].iter().find(admits);
 
         let exact = || self.exact.find(&self.entries, question.path).and_then(first_of);
         let regex = || self.regexes.as_ref()?.matching(question.path).map(|at| &self.entries[at]).find(admits);
@@ -85,29 +84,29 @@ impl HostRouter {
     }
 }
 
-/// What of a request decides its route, besides the name of its host.
+/// The parts of a request that select its route, besides the hostname.
 #[derive(Clone, Copy, Debug)]
-pub struct Question<'a> {
-    /// Normalized as `interface.md` §4 says.
+pub struct RoutingRequest<'a> {
+    /// Normalized: dot segments resolved, escapes of unreserved characters decoded (docs/routing.md).
     pub path: &'a str,
     pub query: Option<&'a str>,
     pub method: &'a Method,
     pub headers: &'a HeaderMap,
-    /// The host as the client wrote it, with its port if it has one.
+    /// The host as the client sent it, with its port if it has one.
     pub authority: &'a [u8],
-    /// Of the connection.
+    /// The scheme of the connection.
     pub scheme: Scheme,
-    /// What the client asked for when it shook hands. Lower case.
+    /// The server name (SNI) of the TLS handshake, in lower case.
     pub server_name: Option<&'a str>,
 }
 
-impl<'a> Question<'a> {
-    /// In plain text, to a host without port.
-    pub fn plain(path: &'a str, query: Option<&'a str>, method: &'a Method, headers: &'a HeaderMap) -> Self {
-        Question { path, query, method, headers, authority: b"", scheme: Scheme::Http, server_name: None }
+impl<'a> RoutingRequest<'a> {
+    /// A plain-text request to a host without port.
+    pub fn plaintext(path: &'a str, query: Option<&'a str>, method: &'a Method, headers: &'a HeaderMap) -> Self {
+        RoutingRequest { path, query, method, headers, authority: b"", scheme: Scheme::Http, server_name: None }
     }
 
-    /// The port that the client asked for.
+    /// The port in the request's authority, or the scheme's default.
     pub(super) fn port(&self) -> u16 {
         let digits = self.authority.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
         let (host, port) = self.authority.split_at(self.authority.len() - digits);
@@ -117,34 +116,34 @@ impl<'a> Question<'a> {
     }
 }
 
-/// The answer: a rule, and by which path the request got there.
+/// The result: a rule, and the path match that selected it.
 #[derive(Clone, Copy, Debug)]
 pub struct Matched<'r> {
-    pub rule: &'r Arc<Rule>,
+    pub rule: &'r Arc<RouteRule>,
     pub path: MatchedPath<'r>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MatchedPath<'r> {
     Gateway(&'r PathMatch),
-    /// None if the route asks for no path.
-    Kong(Option<&'r kong::Path>),
+    /// `None` if the route has no paths.
+    Kong(Option<&'r kong::KongPath>),
 }
 
 impl MatchedPath<'_> {
-    /// How many bytes of the path it matches; what it does not match at all it matches none of.
+    /// How many bytes of the path are matched; 0 if the path does not match.
     pub fn length(self, path: &str) -> usize {
         match self {
             MatchedPath::Gateway(PathMatch::Exact(_) | PathMatch::Regex(_)) => path.len(),
             MatchedPath::Gateway(PathMatch::Prefix(text)) => text.len().min(path.len()),
-            MatchedPath::Kong(matched) => matched.and_then(|matched| matched.matched(path)).unwrap_or_default(),
+            MatchedPath::Kong(matched) => matched.and_then(|matched| matched.matched_length(path)).unwrap_or_default(),
         }
     }
 
-    /// What the groups of its regular expression matched, if it is one of Kong's.
+    /// The capture groups of a Kong regular expression; empty for other paths.
     pub fn captures<'p>(self, path: &'p str) -> Captures<'p> {
         match self {
-            MatchedPath::Kong(Some(kong::Path::Regex(regex))) => regex.captures(path),
+            MatchedPath::Kong(Some(kong::KongPath::Regex(regex))) => regex.captures(path),
             MatchedPath::Kong(_) | MatchedPath::Gateway(_) => Captures::none(path),
         }
     }
@@ -160,20 +159,20 @@ impl fmt::Display for MatchedPath<'_> {
     }
 }
 
-/// One match of one rule: a way for a request to get there.
+/// One match of one rule.
 #[derive(Clone, Debug)]
 pub struct Candidate {
     pub path: PathMatch,
     pub method: Option<Method>,
-    /// Of entries with the same name only the first counts, for matching and for precedence: the specification wants
-    /// the others ignored.
+    /// Of several entries with the same name only the first counts, for matching and for precedence, as the Gateway API
+    /// requires.
     pub headers: Vec<HeaderMatch>,
-    /// Likewise; names differ by case here.
+    /// Likewise; names are case-sensitive here.
     pub query: Vec<QueryMatch>,
-    /// One of these has to be what a client over TLS asked for when it shook hands; none is any.
+    /// If not empty, a TLS client must have sent one of these as SNI.
     pub server_names: Arc<[HostName]>,
-    pub age: Age,
-    pub rule: Arc<Rule>,
+    pub age: RouteAge,
+    pub rule: Arc<RouteRule>,
 }
 
 impl Candidate {
@@ -187,26 +186,26 @@ impl Candidate {
         header::keep_first_of_each(&mut self.query, |parameter| &parameter.name);
     }
 
-    /// Everything but the path.
-    fn admits(&self, question: &Question<'_>, parameters: &Parameters<'_>) -> bool {
+    /// Checks everything except the path.
+    fn matches(&self, question: &RoutingRequest<'_>, parameters: &QueryParameters<'_>) -> bool {
         self.method.as_ref().is_none_or(|method| method == question.method)
-            && self.headers.iter().all(|header| header.admits(question.headers))
-            && self.query.iter().all(|parameter| parameter.admits(parameters))
-            && (self.server_names.is_empty() || kong::is_greeted(&self.server_names, question))
+            && self.headers.iter().all(|header| header.matches(question.headers))
+            && self.query.iter().all(|parameter| parameter.matches(parameters))
+            && (self.server_names.is_empty() || kong::matches_server_name(&self.server_names, question))
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathMatch {
-    /// Byte by byte, a trailing slash included. Here and in prefixes `%7E` and `~` are the same, as they are in requests.
+    /// Compared byte by byte, including a trailing slash. `%7E` and `~` are equal here and in prefixes, as in requests.
     Exact(Box<str>),
-    /// Whole segments, with or without its trailing slash; the root is the empty string and matches every path.
+    /// Whole segments, with or without trailing slash; the root is the empty string and matches every path.
     Prefix(Box<str>),
     /// Must match the whole path.
     Regex(Box<str>),
 }
 
-/// As the API names them: `Exact /a`, `PathPrefix /`, `RegularExpression /a.*`.
+/// With the type names of the API: `Exact /a`, `PathPrefix /`, `RegularExpression /a.*`.
 impl fmt::Display for PathMatch {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -218,10 +217,10 @@ impl fmt::Display for PathMatch {
     }
 }
 
-/// Who wins among equal matches: older, then name, then order in the route.
+/// The tie-breakers between equal matches: creation time, then name, then order in the route.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Age {
-    /// Seconds since 1970; none is as old as it gets, and equal for all.
+pub struct RouteAge {
+    /// Seconds since 1970. `None` sorts as the oldest.
     pub created: Option<i64>,
     /// `namespace/name`.
     pub route: Arc<str>,

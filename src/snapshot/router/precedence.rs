@@ -1,13 +1,13 @@
-//! Which of two matches is looked at first (`gateway-api.md` §3.1).
+//! The order of precedence of matches in the Gateway API.
 
 use std::cmp::{Ordering, Reverse};
 
 use super::{Candidate, PathMatch};
 
-/// The more specific one is less, so that sorting puts it first.
+/// The match of higher precedence compares as less, so that sorting puts it first.
 ///
-/// 1. Exact path, then regular expression, then prefix. Where regular expressions stand is ours to say: whoever writes
-///    one means it more than a prefix, and less than a path spelled out.
+/// 1. Exact path, then regular expression, then prefix. The API leaves the rank of regular expressions open; here they
+///    rank between exact paths and prefixes.
 /// 2. The longer regular expression or prefix, in characters.
 /// 3. The one with a method.
 /// 4. More headers; 5. more query parameters.
@@ -18,24 +18,24 @@ pub(super) fn compare(a: &Candidate, b: &Candidate) -> Ordering {
 
 fn key(candidate: &Candidate) -> impl Ord + use<'_> {
     let Candidate { path, method, headers, query, age, .. } = candidate;
-    // Two exact paths, or two prefixes of one length, never match the same request, so the text between them decides
-    // nothing; it puts equal paths together, which the tables of paths need.
+    // The text breaks ties only to make equal paths adjacent, as the path tables require: two different exact paths, or
+    // prefixes of equal length, never match the same request.
     let path = (kind(path), Reverse(length(path)), grouping(path));
     (path, method.is_none(), Reverse(headers.len()), Reverse(query.len()), age)
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
+enum PathKind {
     Exact,
     Regex,
     Prefix,
 }
 
-fn kind(path: &PathMatch) -> Kind {
+fn kind(path: &PathMatch) -> PathKind {
     match path {
-        PathMatch::Exact(_) => Kind::Exact,
-        PathMatch::Regex(_) => Kind::Regex,
-        PathMatch::Prefix(_) => Kind::Prefix,
+        PathMatch::Exact(_) => PathKind::Exact,
+        PathMatch::Regex(_) => PathKind::Regex,
+        PathMatch::Prefix(_) => PathKind::Prefix,
     }
 }
 
@@ -48,7 +48,7 @@ fn length(path: &PathMatch) -> usize {
 fn grouping(path: &PathMatch) -> &str {
     match path {
         PathMatch::Exact(text) | PathMatch::Prefix(text) => text,
-        // Two regular expressions of one length may well match the same request.
+        // Two regular expressions of equal length may match the same request, so the text must not decide.
         PathMatch::Regex(_) => "",
     }
 }

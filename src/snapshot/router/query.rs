@@ -1,4 +1,4 @@
-//! What a match asks of the query of a request.
+//! Query parameter conditions of a match.
 
 use std::cell::OnceCell;
 
@@ -8,13 +8,13 @@ use super::header::ValueMatch;
 
 #[derive(Clone, Debug)]
 pub struct QueryMatch {
-    /// Decoded; case matters.
+    /// Decoded; case-sensitive.
     pub name: Box<str>,
     pub value: ValueMatch<Box<str>>,
 }
 
 impl QueryMatch {
-    pub(in crate::snapshot) fn admits(&self, parameters: &Parameters<'_>) -> bool {
+    pub(in crate::snapshot) fn matches(&self, parameters: &QueryParameters<'_>) -> bool {
         let Some(value) = parameters.first(&self.name) else { return false };
         match &self.value {
             ValueMatch::Exact(expected) => form_decode(value).eq(expected.bytes()),
@@ -23,33 +23,33 @@ impl QueryMatch {
     }
 }
 
-/// The names that the matches of one router ask for, sorted.
+/// The parameter names in the matches of one router, sorted.
 #[derive(Debug)]
-pub(in crate::snapshot) struct Names(Box<[Box<str>]>);
+pub(in crate::snapshot) struct QueryNames(Box<[Box<str>]>);
 
-impl Names {
-    pub(in crate::snapshot) fn of<'a>(matches: impl IntoIterator<Item = &'a QueryMatch>) -> Self {
+impl QueryNames {
+    pub(in crate::snapshot) fn from_matches<'a>(matches: impl IntoIterator<Item = &'a QueryMatch>) -> Self {
         let mut names: Vec<Box<str>> = matches.into_iter().map(|parameter| parameter.name.clone()).collect();
         names.sort_unstable();
         names.dedup();
-        Names(names.into_boxed_slice())
+        QueryNames(names.into_boxed_slice())
     }
 }
 
-/// The query of one request, read once and only if a match asks: many matches and a long query must not multiply.
-pub(in crate::snapshot) struct Parameters<'a> {
-    names: &'a Names,
+/// The query of one request, parsed lazily and only once, so that the cost is not (matches × length of the query).
+pub(in crate::snapshot) struct QueryParameters<'a> {
+    names: &'a QueryNames,
     query: Option<&'a str>,
     /// By position in `names`, still encoded.
     values: OnceCell<SmallVec<[Option<&'a str>; 8]>>,
 }
 
-impl<'a> Parameters<'a> {
-    pub(in crate::snapshot) fn new(names: &'a Names, query: Option<&'a str>) -> Self {
-        Parameters { names, query, values: OnceCell::new() }
+impl<'a> QueryParameters<'a> {
+    pub(in crate::snapshot) fn new(names: &'a QueryNames, query: Option<&'a str>) -> Self {
+        QueryParameters { names, query, values: OnceCell::new() }
     }
 
-    /// Of a repeated parameter the first value, as the specification has it; without `=` it is empty.
+    /// The first value of a repeated parameter, as the Gateway API requires; empty without `=`.
     fn first(&self, name: &str) -> Option<&'a str> {
         let at = self.names.0.binary_search_by(|known| (**known).cmp(name)).ok()?;
         self.values.get_or_init(|| self.read())[at]
@@ -74,9 +74,9 @@ impl<'a> Parameters<'a> {
     }
 }
 
-/// `+` is a space, `%XX` is that byte, and a percent sign that begins no escape is itself.
+/// `+` is a space, `%XX` is that byte, and a percent sign that starts no escape is literal.
 fn form_decode(text: &str) -> impl Iterator<Item = u8> {
-    // The pieces between plus signs are decoded on their own: `%2B` is a plus sign and not a space.
+    // The pieces between plus signs are decoded separately: `%2B` is a plus sign, not a space.
     let pieces = text.split('+').enumerate();
     pieces.flat_map(|(index, piece)| {
         let space = (index > 0).then_some(b' ');
@@ -90,7 +90,7 @@ mod tests {
     use crate::snapshot::router::compile_regex;
 
     #[test]
-    fn query_parameters() {
+    fn query_parameter_matching() {
         // (name, value or /pattern/, query, admitted)
         let cases = [
             ("a", "1", "a=1", true),
@@ -125,36 +125,36 @@ mod tests {
                 None => ValueMatch::Exact(value.into()),
             };
             let parameter = QueryMatch { name: name.into(), value };
-            let names = Names::of([&parameter]);
-            let parameters = Parameters::new(&names, Some(query));
-            assert_eq!(parameter.admits(&parameters), admitted, "{parameter:?} on {query}");
+            let names = QueryNames::from_matches([&parameter]);
+            let parameters = QueryParameters::new(&names, Some(query));
+            assert_eq!(parameter.matches(&parameters), admitted, "{parameter:?} on {query}");
         }
     }
 
     #[test]
-    fn each_name_has_its_own_first_value() {
+    fn each_name_has_its_first_value() {
         let exact = |name: &str, value: &str| QueryMatch { name: name.into(), value: ValueMatch::Exact(value.into()) };
         let all: Vec<QueryMatch> = ('a'..='z').map(|name| exact(&name.to_string(), "1")).collect();
-        let names = Names::of(&all);
+        let names = QueryNames::from_matches(&all);
         let query: String = ('a'..='z').rev().map(|name| format!("{name}=1&{name}=2&")).collect();
-        let parameters = Parameters::new(&names, Some(&query));
-        assert!(all.iter().all(|parameter| parameter.admits(&parameters)));
-        assert!(!exact("a", "2").admits(&parameters));
-        assert!(!exact("unknown", "1").admits(&parameters));
-        assert!(!all[0].admits(&Parameters::new(&names, None)));
+        let parameters = QueryParameters::new(&names, Some(&query));
+        assert!(all.iter().all(|parameter| parameter.matches(&parameters)));
+        assert!(!exact("a", "2").matches(&parameters));
+        assert!(!exact("unknown", "1").matches(&parameters));
+        assert!(!all[0].matches(&QueryParameters::new(&names, None)));
     }
 
     proptest::proptest! {
-        /// Read in the plain way: decoded first and compared then.
+        /// Reference: decode all parameters first, then compare.
         #[test]
-        fn any_query_gives_the_first_value_of_a_name(query in "([ab]|=|&|\\+|%61|%2|%|é|;){0,16}") {
+        fn first_value_matches_reference(query in "([ab]|=|&|\\+|%61|%2|%|é|;){0,16}") {
             let parameter = QueryMatch { name: "a".into(), value: ValueMatch::Exact("b".into()) };
-            let names = Names::of([&parameter]);
+            let names = QueryNames::from_matches([&parameter]);
             let decoded = |text: &str| form_decode(text).collect::<Vec<u8>>();
             let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
             let first = pairs.into_iter().find(|(name, _)| decoded(name) == b"a").map(|(_, value)| decoded(value));
             let expected = first.is_some_and(|value| value == b"b");
-            proptest::prop_assert_eq!(parameter.admits(&Parameters::new(&names, Some(&query))), expected);
+            proptest::prop_assert_eq!(parameter.matches(&QueryParameters::new(&names, Some(&query))), expected);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Regular expressions: of a value each on its own, of paths all in one automaton.
+//! Regular expressions: values are matched individually, all paths of a host in one automaton.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ pub struct Regex {
 }
 
 impl Regex {
-    /// As the operator wrote it.
+    /// The pattern as configured.
     pub fn as_str(&self) -> &str {
         &self.pattern
     }
@@ -32,7 +32,7 @@ impl fmt::Debug for Regex {
     }
 }
 
-/// Identity is the text: equal texts match alike.
+/// Patterns with equal text are equal.
 impl PartialEq for Regex {
     fn eq(&self, other: &Self) -> bool {
         self.pattern == other.pattern
@@ -41,74 +41,78 @@ impl PartialEq for Regex {
 
 impl Eq for Regex {}
 
-/// What is wrong with a regular expression, as a clause: "unclosed group at character 3".
+/// Why a regular expression is invalid, as a clause: "unclosed group at character 3".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct RegexError {
     pub message: String,
 }
 
-/// Compiles what an operator wrote for a path, a header or a query parameter.
+/// Compiles the regular expression of a path, a header or a query parameter.
 pub fn compile_regex(pattern: &str) -> Result<Regex, RegexError> {
-    // All matches are wanted, not the leftmost: only whole values count.
-    let compiled = build_regex(pattern, Fit::Whole, MatchKind::All)?;
+    // `MatchKind::All` instead of leftmost-first, since only matches of the whole value count.
+    let compiled = build_regex(pattern, RegexAnchor::Whole, MatchKind::All)?;
     Ok(Regex { pattern: pattern.into(), compiled })
 }
 
-/// Where in a value a regular expression has to match.
+/// Where a regular expression has to match in a value.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::snapshot) enum Fit {
+pub(in crate::snapshot) enum RegexAnchor {
     /// From the first byte to the last.
     Whole,
     /// From the first byte on.
     Start,
-    /// Anywhere, and without regard to case.
-    Inside,
+    /// Anywhere, case-insensitively.
+    Anywhere,
 }
 
-pub(in crate::snapshot) fn build_regex(pattern: &str, fit: Fit, kind: MatchKind) -> Result<meta::Regex, RegexError> {
+pub(in crate::snapshot) fn build_regex(
+    pattern: &str,
+    fit: RegexAnchor,
+    kind: MatchKind,
+) -> Result<meta::Regex, RegexError> {
     let wrapped = wrap(pattern, fit)?;
-    let config = config(LARGEST).match_kind(kind);
+    let config = config(MAX_COMPILED_BYTES).match_kind(kind);
     meta::Builder::new().configure(config).build(&wrapped).map_err(|error| RegexError {
         message: match error.size_limit() {
             Some(_) => format!(
                 "larger than {} KiB when compiled; repeat less often, and write [0-9] for \\d and [A-Za-z0-9_] for \\w",
-                LARGEST >> 10
+                MAX_COMPILED_BYTES >> 10
             ),
             None => error.to_string(),
         },
     })
 }
 
-/// One automaton that tells all that match.
-pub(in crate::snapshot) fn build_regexes(patterns: &[&str], fit: Fit) -> Result<meta::Regex, RegexError> {
+/// Builds one automaton that reports all matching patterns.
+pub(in crate::snapshot) fn build_regexes(patterns: &[&str], fit: RegexAnchor) -> Result<meta::Regex, RegexError> {
     let wrapped = patterns.iter().map(|pattern| wrap(pattern, fit)).collect::<Result<Vec<_>, _>>()?;
-    // Each alone is small enough, so the sum of the limits holds for all.
-    let limit = LARGEST.saturating_mul(patterns.len().saturating_add(1));
+    // Each pattern alone is below the limit, so the sum of the limits suffices for all of them.
+    let limit = MAX_COMPILED_BYTES.saturating_mul(patterns.len().saturating_add(1));
     let config = config(limit).match_kind(MatchKind::All);
     let built = meta::Builder::new().configure(config).build_many(&wrapped);
     built.map_err(|error| RegexError { message: error.to_string() })
 }
 
-/// Whether `compile_regex` takes it.
+/// Whether `compile_regex` accepts the pattern.
 pub(super) fn is_valid(pattern: &str) -> bool {
     compile_regex(pattern).is_ok()
 }
 
-/// The regular expressions of all paths.
+/// The regular expressions of all paths of a host.
 #[derive(Debug)]
 pub(super) struct RegexPaths {
     all: meta::Regex,
-    /// Per entry, from the first regular expression in the router's list on, the number of its pattern in `all`:
-    /// many entries share one.
+    /// For each entry, from the first regular expression in the router's list on, the number of its pattern in `all`;
+    /// several entries may have the same pattern.
     patterns: Box<[u32]>,
-    /// How many different ones there are.
+    /// The number of distinct patterns.
     distinct: usize,
     offset: usize,
 }
 
 impl RegexPaths {
-    /// The entries begin at `offset` in the router's list; all their patterns are valid.
+    /// `entries` begin at `offset` in the router's list; all their patterns are valid.
     pub(super) fn build(entries: &[Candidate], offset: usize) -> Option<Self> {
         if entries.is_empty() {
             return None;
@@ -124,7 +128,7 @@ impl RegexPaths {
         let number = |text| distinct.binary_search(&text).expect("all texts are in the list");
         let patterns =
             texts().map(|text| u32::try_from(number(text)).expect("fewer than 2^32 patterns fit in memory")).collect();
-        let all = build_regexes(&distinct, Fit::Whole).ok()?;
+        let all = build_regexes(&distinct, RegexAnchor::Whole).ok()?;
         Some(RegexPaths { all, patterns, distinct: distinct.len(), offset })
     }
 
@@ -142,27 +146,27 @@ impl RegexPaths {
     }
 }
 
-/// The pattern made to match where it has to.
-fn wrap(pattern: &str, fit: Fit) -> Result<String, RegexError> {
+/// Wraps the pattern so that it matches at the required position.
+fn wrap(pattern: &str, fit: RegexAnchor) -> Result<String, RegexError> {
     parse(pattern)?;
     let (before, behind) = match fit {
-        Fit::Whole => (r"\A(?:", r")\z"),
-        Fit::Start => (r"\A(?:", ")"),
-        Fit::Inside => ("(?i:", ")"),
+        RegexAnchor::Whole => (r"\A(?:", r")\z"),
+        RegexAnchor::Start => (r"\A(?:", ")"),
+        RegexAnchor::Anywhere => ("(?i:", ")"),
     };
     let wrapped = format!("{before}{pattern}{behind}");
-    // With `(?x)` a comment may end the pattern, which would swallow what follows on its line.
+    // With `(?x)` a comment may end the pattern and would swallow the closing parenthesis.
     Ok(if syntax::parse(&wrapped).is_ok() { wrapped } else { format!("{before}{pattern}\n{behind}") })
 }
 
-/// On its own, since `a)|(b` is wrong and yet would be right between parentheses.
+/// Parses the pattern before it is wrapped, since `a)|(b` is invalid but would be valid between parentheses.
 fn parse(pattern: &str) -> Result<(), RegexError> {
     let Err(error) = syntax::parse(pattern) else { return Ok(()) };
-    // The parser draws: the pattern, a caret below the place, and the sentence after "error: ".
+    // The error is drawn: the pattern, a caret below the position, and the message after "error: ".
     let drawing = error.to_string();
     let sentence = drawing.lines().rev().find_map(|line| line.strip_prefix("error: ")).unwrap_or(&drawing);
     let caret = drawing.lines().find(|line| line.trim_start().starts_with('^')).and_then(|line| line.find('^'));
-    let place = caret.and_then(|column| column.checked_sub(INDENT)).filter(|_| !pattern.contains('\n'));
+    let place = caret.and_then(|column| column.checked_sub(PARSER_INDENT)).filter(|_| !pattern.contains('\n'));
     let place = place.map(|index| format!(" at character {}", index + 1)).unwrap_or_default();
     Err(RegexError { message: format!("{sentence}{place}") })
 }
@@ -171,18 +175,19 @@ fn config(size_limit: usize) -> meta::Config {
     meta::Config::new().nfa_size_limit(Some(size_limit))
 }
 
-/// Bytes that one pattern may take. `\w{100}` with its Unicode tables is above, everything in use is far below.
-const LARGEST: usize = 512 << 10;
+/// The memory limit of one compiled pattern, in bytes. `\w{100}` with its Unicode tables exceeds it; usual patterns
+/// stay far below.
+const MAX_COMPILED_BYTES: usize = 512 << 10;
 
-/// How far the parser indents the pattern that it draws.
-const INDENT: usize = 4;
+/// The indentation of the pattern in the parser's error text.
+const PARSER_INDENT: usize = 4;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_whole_value_must_match() {
+    fn whole_value_must_match() {
         let cases = [
             ("a|b", "a", true),
             ("a|b", "b", true),
@@ -207,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_can_be_read() {
+    fn regex_errors_are_readable() {
         let cases = [
             ("(", "unclosed group at character 1"),
             ("ab)|(c", "unopened group at character 3"),
@@ -227,7 +232,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_pattern_makes_it_panic(pattern in r"[ab(|)\[\]{}1,9*+?^$\\.#\n xQwd:-]{0,12}", value in "[ab]{0,5}") {
+        fn no_pattern_panics(pattern in r"[ab(|)\[\]{}1,9*+?^$\\.#\n xQwd:-]{0,12}", value in "[ab]{0,5}") {
             if let Ok(regex) = compile_regex(&pattern) {
                 regex.is_match(value.as_bytes());
             }

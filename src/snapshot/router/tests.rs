@@ -1,26 +1,26 @@
-//! What the property test does not say in words: one readable case per rule, and limits.
+//! Readable cases for each routing rule, and limits; complements the property test in `tests/router.rs`.
 
 use super::*;
-use crate::snapshot::rule::{Action, Failure, Filters, RuleId};
+use crate::snapshot::rule::{Action, Filters, RouteFailure, RuleId};
 
-/// A match written like a line of the table, at this place of the only route.
+/// A match in the notation of the route table, at this position of the only route.
 fn candidate(index: u16, path: &str) -> Candidate {
     let (kind, text) = path.split_once(' ').unwrap();
     let path = match kind {
         "Exact" => PathMatch::Exact(text.into()),
         "PathPrefix" => PathMatch::Prefix(text.into()),
         "RegularExpression" => PathMatch::Regex(text.into()),
-        other => panic!("{other} is no kind of path"),
+        other => panic!("{other} is not a path type"),
     };
-    let action = Action::Fail(Failure::NoBackends);
-    let mut candidate = leading(path, rule("a", &index.to_string(), Filters::default(), action));
+    let action = Action::Fail(RouteFailure::NoBackends);
+    let mut candidate = candidate_for_path(path, rule("a", &index.to_string(), Filters::default(), action));
     candidate.age.rule = index;
     candidate
 }
 
-/// The first match of a route, by path alone, and where it leads.
-pub(in crate::snapshot) fn leading(path: PathMatch, rule: Rule) -> Candidate {
-    let age = Age { created: None, route: rule.id.route.clone(), rule: 0, index: 0 };
+/// The first match of a route, by path alone, for this rule.
+pub(in crate::snapshot) fn candidate_for_path(path: PathMatch, rule: RouteRule) -> Candidate {
+    let age = RouteAge { created: None, route: rule.id.route.clone(), rule: 0, index: 0 };
     Candidate {
         path,
         method: None,
@@ -32,10 +32,10 @@ pub(in crate::snapshot) fn leading(path: PathMatch, rule: Rule) -> Candidate {
     }
 }
 
-/// Without plugins, and with nothing of Kong's.
-pub(in crate::snapshot) fn rule(route: &str, name: &str, filters: Filters, action: Action) -> Rule {
+/// A rule without plugins and without Kong settings.
+pub(in crate::snapshot) fn rule(route: &str, name: &str, filters: Filters, action: Action) -> RouteRule {
     let id = RuleId { route: format!("HTTPRoute/default/{route}").into(), rule: name.into() };
-    Rule { id, filters, plugins: None, action, kong: None }
+    RouteRule { id, filters, plugins: None, action, kong: None }
 }
 
 fn router(paths: &[&str]) -> HostRouter {
@@ -43,12 +43,12 @@ fn router(paths: &[&str]) -> HostRouter {
 }
 
 fn get<'r>(router: &'r HostRouter, path: &str) -> Option<Matched<'r>> {
-    router.find(&Question::plain(path, None, &Method::GET, &HeaderMap::new()))
+    router.find(&RoutingRequest::plaintext(path, None, &Method::GET, &HeaderMap::new()))
 }
 
 #[test]
-fn paths() {
-    // (rules, request, which wins)
+fn path_matching() {
+    // (rules, request path, winner)
     let cases: [(&[&str], &str, Option<&str>); 31] = [
         (&["PathPrefix /"], "/", Some("PathPrefix /")),
         (&["PathPrefix /"], "/a/b", Some("PathPrefix /")),
@@ -84,12 +84,12 @@ fn paths() {
     ];
     for (rules, path, expected) in cases {
         let found = get(&router(rules), path).map(|matched| matched.path.to_string());
-        assert_eq!(found.as_deref(), expected, "{rules:?} asked for {path}");
+        assert_eq!(found.as_deref(), expected, "{rules:?} requested with {path}");
     }
 }
 
 #[test]
-fn the_order_of_construction_does_not_show() {
+fn routing_does_not_depend_on_construction_order() {
     let paths =
         ["PathPrefix /a", "PathPrefix /a", "Exact /a", "RegularExpression /b", "RegularExpression /a", "PathPrefix /b"];
     let listed = |candidates: Vec<Candidate>| -> Vec<String> {
@@ -113,7 +113,7 @@ fn the_order_of_construction_does_not_show() {
 }
 
 #[test]
-fn thousands_of_paths_on_one_host() {
+fn thousands_of_paths_on_one_host_are_found() {
     let mut paths: Vec<String> = vec!["PathPrefix /".into()];
     for number in 0..1_000 {
         paths.push(format!("Exact /exact/{number}"));
@@ -135,7 +135,7 @@ fn thousands_of_paths_on_one_host() {
     }
 }
 
-/// With thousands of hosts the size of an almost empty router is what counts.
+/// With thousands of hosts, the size of an almost empty router dominates.
 #[test]
 fn a_router_of_one_rule_is_small() {
     assert!(size_of::<HostRouter>() <= 160, "{}", size_of::<HostRouter>());
@@ -144,7 +144,7 @@ fn a_router_of_one_rule_is_small() {
 
 proptest::proptest! {
     #[test]
-    fn no_rules_and_no_request_make_it_panic(
+    fn arbitrary_rules_and_requests_do_not_panic(
         rules in proptest::collection::vec(("Exact|PathPrefix|RegularExpression", "[/a%.*é?(]{0,6}"), 0..6),
         path in "[/a%é]{0,8}",
         query in proptest::option::of("[a&=%+é]{0,12}"),
@@ -156,8 +156,9 @@ proptest::proptest! {
         }
         let router = HostRouter::build(candidates);
         let headers = HeaderMap::new();
-        let question = Question::plain(&path, query.as_deref(), &Method::GET, &headers);
-        if let Some(MatchedPath::Gateway(PathMatch::Exact(exact))) = router.find(&question).map(|matched| matched.path) {
+        let question = RoutingRequest::plaintext(&path, query.as_deref(), &Method::GET, &headers);
+        let matched = router.find(&question).map(|matched| matched.path);
+        if let Some(MatchedPath::Gateway(PathMatch::Exact(exact))) = matched {
             proptest::prop_assert_eq!(&**exact, path);
         }
     }
@@ -165,7 +166,7 @@ proptest::proptest! {
 
 // kong-compat §2.2
 #[test]
-fn server_names_are_asked_of_tls_only() {
+fn server_names_apply_to_tls_only() {
     let named = |index, names: &[&str]| Candidate {
         server_names: names.iter().map(|name| HostName::parse(name).unwrap()).collect(),
         ..candidate(index, "Exact /a")
@@ -181,7 +182,8 @@ fn server_names_are_asked_of_tls_only() {
         (Scheme::Https, Some("d.example"), "2"),
         (Scheme::Https, None, "2"),
     ] {
-        let question = Question { scheme, server_name, ..Question::plain("/a", None, &Method::GET, &headers) };
+        let question =
+            RoutingRequest { scheme, server_name, ..RoutingRequest::plaintext("/a", None, &Method::GET, &headers) };
         assert_eq!(&*router.find(&question).unwrap().rule.id.rule, expected, "{server_name:?}");
     }
 }

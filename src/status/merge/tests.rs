@@ -1,33 +1,33 @@
-//! Every trap of statuses, as a row: what was there, what we think, what is to be there. Sections cited are those of
-//! Gateway API's own texts: GEP-1364 (status and conditions), and the conformance tests of 1.7.
+//! The cases of merging statuses, one per row: the observed status, the verdict, and the expected status. Cited are
+//! GEP-1364 (status and conditions) and the conformance tests of Gateway API 1.7.
 
 use super::*;
 
 const NOW: &str = "2030-01-01T00:00:00Z";
 const THEN: &str = "2020-01-01T00:00:00Z";
-const US: &str = "portico.dev/gateway-controller";
+const CONTROLLER: &str = "portico.dev/gateway-controller";
 
-/// A condition of ours, without a time.
-fn ours(kind: &str, status: &str, reason: &str) -> Value {
+/// A condition of Portico, without a time.
+fn condition(kind: &str, status: &str, reason: &str) -> Value {
     json!({"type": kind, "status": status, "reason": reason, "message": "m", "observedGeneration": 2})
 }
 
-/// The same as the API server has it.
-fn stored(kind: &str, status: &str, reason: &str, since: &str) -> Value {
-    let mut stored = ours(kind, status, reason);
+/// The same as the API server stores it.
+fn stored_condition(kind: &str, status: &str, reason: &str, since: &str) -> Value {
+    let mut stored = condition(kind, status, reason);
     stored["lastTransitionTime"] = json!(since);
     stored
 }
 
-/// Somebody else's condition, with fields that we do not know.
-fn foreign(kind: &str) -> Value {
+/// A condition of another controller, with unknown fields.
+fn foreign_condition(kind: &str) -> Value {
     json!({
         "type": kind, "status": "True", "reason": "R", "message": "", "observedGeneration": 1,
         "lastTransitionTime": THEN, "extra": {"kept": [1, 2]},
     })
 }
 
-fn pending(kind: &str) -> Value {
+fn pending_condition(kind: &str) -> Value {
     json!({
         "type": kind, "status": "Unknown", "reason": "Pending", "message": "Waiting for controller",
         "lastTransitionTime": "1970-01-01T00:00:00Z",
@@ -46,45 +46,45 @@ fn listener(name: &str, routes: u32, conditions: &[Value]) -> Value {
     json!({"name": name, "attachedRoutes": routes, "supportedKinds": [], "conditions": conditions})
 }
 
-struct Row {
+struct MergeCase {
     name: &'static str,
     kind: Kind,
     observed: Value,
-    ours: Value,
+    desired: Value,
     /// None if nothing is to be written.
     expected: Option<Value>,
 }
 
-fn row(name: &'static str, kind: Kind, observed: Value, ours: Value, expected: Option<Value>) -> Row {
-    Row { name, kind, observed, ours, expected }
+fn row(name: &'static str, kind: Kind, observed: Value, ours: Value, expected: Option<Value>) -> MergeCase {
+    MergeCase { name, kind, observed, desired: ours, expected }
 }
 
-fn check(rows: Vec<Row>) {
-    let us = [US.to_owned(), "konghq.com/kic-gateway-controller".to_owned()];
-    for Row { name, kind, observed, ours, expected } in rows {
+fn check_merges(rows: Vec<MergeCase>) {
+    let us = [CONTROLLER.to_owned(), "konghq.com/kic-gateway-controller".to_owned()];
+    for MergeCase { name, kind, observed, desired: ours, expected } in rows {
         let merged = merge(kind, &observed, &ours, &us, NOW);
-        // As text too: others' entries are the same to the byte, in the same order.
+        // As text, too: entries of others stay the same to the byte, in the same order.
         let text = |value: &Option<Value>| value.as_ref().map(ToString::to_string);
         assert_eq!(merged.status, expected, "{name}:\n{:?}\n{:?}", text(&merged.status), text(&expected));
         assert_eq!(merged.left_out, Vec::<String>::new(), "{name}");
         if let Some(status) = merged.status {
             let again = merge(kind, &status, &ours, &us, "2040-01-01T00:00:00Z");
-            assert_eq!(again.status, None, "{name}: what was just written needs no writing");
+            assert_eq!(again.status, None, "{name}: a second merge changes nothing");
         }
     }
 }
 
 #[test]
-fn objects_of_ours() {
-    let accepted = || ours("Accepted", "True", "Accepted");
-    check(vec![
+fn gateways_and_classes() {
+    let accepted = || condition("Accepted", "True", "Accepted");
+    check_merges(vec![
         row(
-            "defaults of the CRD are no answer (conformance: stale Pending without generation)",
+            "defaults of the CRD are replaced (conformance: stale Pending without generation)",
             Kind::Gateway,
-            json!({"conditions": [pending("Accepted"), pending("Programmed")]}),
-            json!({"conditions": [accepted(), ours("Programmed", "False", "Invalid")]}),
+            json!({"conditions": [pending_condition("Accepted"), pending_condition("Programmed")]}),
+            json!({"conditions": [accepted(), condition("Programmed", "False", "Invalid")]}),
             Some(json!({"conditions": [
-                stored("Accepted", "True", "Accepted", NOW), stored("Programmed", "False", "Invalid", NOW),
+                stored_condition("Accepted", "True", "Accepted", NOW), stored_condition("Programmed", "False", "Invalid", NOW),
             ]})),
         ),
         row(
@@ -93,69 +93,69 @@ fn objects_of_ours() {
             Value::Null,
             json!({"conditions": [accepted()], "supportedFeatures": [{"name": "Gateway"}, {"name": "HTTPRoute"}]}),
             Some(json!({
-                "conditions": [stored("Accepted", "True", "Accepted", NOW)],
+                "conditions": [stored_condition("Accepted", "True", "Accepted", NOW)],
                 "supportedFeatures": [{"name": "Gateway"}, {"name": "HTTPRoute"}],
             })),
         ),
         row(
-            "nothing to write if only the time would differ",
+            "no write if only the time would differ",
             Kind::GatewayClass,
-            json!({"conditions": [stored("Accepted", "True", "Accepted", THEN)]}),
+            json!({"conditions": [stored_condition("Accepted", "True", "Accepted", THEN)]}),
             json!({"conditions": [accepted()]}),
             None,
         ),
         row(
             "lastTransitionTime stays while the status does, whatever else changes (GEP-1364)",
             Kind::Gateway,
-            json!({"conditions": [stored("Accepted", "True", "ListenersNotValid", THEN)]}),
+            json!({"conditions": [stored_condition("Accepted", "True", "ListenersNotValid", THEN)]}),
             json!({"conditions": [accepted()]}),
-            Some(json!({"conditions": [stored("Accepted", "True", "Accepted", THEN)]})),
+            Some(json!({"conditions": [stored_condition("Accepted", "True", "Accepted", THEN)]})),
         ),
         row(
-            "and moves when it flips",
+            "lastTransitionTime changes with the status",
             Kind::Gateway,
-            json!({"conditions": [stored("Accepted", "False", "ListenersNotValid", THEN)]}),
+            json!({"conditions": [stored_condition("Accepted", "False", "ListenersNotValid", THEN)]}),
             json!({"conditions": [accepted()]}),
-            Some(json!({"conditions": [stored("Accepted", "True", "Accepted", NOW)]})),
+            Some(json!({"conditions": [stored_condition("Accepted", "True", "Accepted", NOW)]})),
         ),
         row(
             "observedGeneration rises on conditions that did not change otherwise (conformance: all at once)",
             Kind::Gateway,
             {
-                let mut old = stored("Accepted", "True", "Accepted", THEN);
+                let mut old = stored_condition("Accepted", "True", "Accepted", THEN);
                 old["observedGeneration"] = json!(1);
                 json!({"conditions": [old]})
             },
             json!({"conditions": [accepted()]}),
-            Some(json!({"conditions": [stored("Accepted", "True", "Accepted", THEN)]})),
+            Some(json!({"conditions": [stored_condition("Accepted", "True", "Accepted", THEN)]})),
         ),
         row(
             "conditions of others stay in place, to the byte (GatewayPreserveForeignConditions)",
             Kind::Gateway,
-            json!({"conditions": [foreign("example.com/A"), pending("Accepted"), foreign("Ready")], "extra": [null, 1]}),
-            json!({"conditions": [accepted(), ours("Programmed", "True", "Programmed")]}),
+            json!({"conditions": [foreign_condition("example.com/A"), pending_condition("Accepted"), foreign_condition("Ready")], "extra": [null, 1]}),
+            json!({"conditions": [accepted(), condition("Programmed", "True", "Programmed")]}),
             Some(json!({
                 "conditions": [
-                    foreign("example.com/A"), stored("Accepted", "True", "Accepted", NOW), foreign("Ready"),
-                    stored("Programmed", "True", "Programmed", NOW),
+                    foreign_condition("example.com/A"), stored_condition("Accepted", "True", "Accepted", NOW), foreign_condition("Ready"),
+                    stored_condition("Programmed", "True", "Programmed", NOW),
                 ],
                 "extra": [null, 1],
             })),
         ),
         row(
-            "addresses that are gone are removed",
+            "dropped addresses are removed",
             Kind::Gateway,
             json!({
-                "conditions": [stored("Accepted", "True", "Accepted", THEN)],
+                "conditions": [stored_condition("Accepted", "True", "Accepted", THEN)],
                 "addresses": [{"type": "IPAddress", "value": "192.0.2.1"}],
             }),
             json!({"conditions": [accepted()]}),
-            Some(json!({"conditions": [stored("Accepted", "True", "Accepted", THEN)]})),
+            Some(json!({"conditions": [stored_condition("Accepted", "True", "Accepted", THEN)]})),
         ),
         row(
-            "an empty list may stay where it is",
+            "an empty list stays",
             Kind::Gateway,
-            json!({"conditions": [stored("Accepted", "True", "Accepted", THEN)], "addresses": [], "listeners": []}),
+            json!({"conditions": [stored_condition("Accepted", "True", "Accepted", THEN)], "addresses": [], "listeners": []}),
             json!({"conditions": [accepted()]}),
             None,
         ),
@@ -163,56 +163,50 @@ fn objects_of_ours() {
             "a Gateway of another controller's class, which has conditions of the same types",
             Kind::Gateway,
             json!({
-                "conditions": [stored("Accepted", "True", "Accepted", THEN)],
+                "conditions": [stored_condition("Accepted", "True", "Accepted", THEN)],
                 "addresses": [{"type": "IPAddress", "value": "192.0.2.1"}],
-                "listeners": [listener("http", 1, &[stored("Accepted", "True", "Accepted", THEN)])],
+                "listeners": [listener("http", 1, &[stored_condition("Accepted", "True", "Accepted", THEN)])],
             }),
             json!({"notes": ["spec.gatewayClassName: GatewayClass x belongs to another controller; …"]}),
             None,
         ),
-        row(
-            "kinds without a status of ours are left alone",
-            Kind::Service,
-            json!({"a": 1}),
-            json!({"notes": []}),
-            None,
-        ),
+        row("kinds without a Portico status are unchanged", Kind::Service, json!({"a": 1}), json!({"notes": []}), None),
     ]);
 }
 
-/// Listeners of a Gateway whose own condition is as it should be.
+/// Listeners of a Gateway whose own condition is up to date.
 #[test]
 fn listeners_of_a_gateway() {
-    let accepted = || ours("Accepted", "True", "Accepted");
+    let accepted = || condition("Accepted", "True", "Accepted");
     let mut rows = vec![
         row(
-            "what we no longer say of a listener vanishes; what others say of it stays",
+            "outdated conditions of a listener are removed; those of others stay",
             Kind::Gateway,
             json!({"listeners": [listener("http", 0, &[
-                stored("Conflicted", "True", "HostnameConflict", THEN), foreign("example.com/A"),
-                stored("Accepted", "False", "HostnameConflict", THEN),
+                stored_condition("Conflicted", "True", "HostnameConflict", THEN), foreign_condition("example.com/A"),
+                stored_condition("Accepted", "False", "HostnameConflict", THEN),
             ])]}),
             json!({"listeners": [listener("http", 0, &[accepted()])]}),
             Some(json!({"listeners": [listener("http", 0, &[
-                foreign("example.com/A"), stored("Accepted", "True", "Accepted", NOW),
+                foreign_condition("example.com/A"), stored_condition("Accepted", "True", "Accepted", NOW),
             ])]})),
         ),
         row(
-            "listeners are those of the spec, in its order; attachedListenerSets is not ours",
+            "listeners are those of the spec, in its order; attachedListenerSets is unchanged",
             Kind::Gateway,
             json!({
                 "attachedListenerSets": 3,
                 "listeners": [
-                    listener("gone", 7, &[foreign("example.com/A")]),
-                    listener("second", 1, &[stored("Accepted", "True", "Accepted", THEN)]),
+                    listener("gone", 7, &[foreign_condition("example.com/A")]),
+                    listener("second", 1, &[stored_condition("Accepted", "True", "Accepted", THEN)]),
                 ],
             }),
             json!({"listeners": [listener("first", 0, &[accepted()]), listener("second", 2, &[accepted()])]}),
             Some(json!({
                 "attachedListenerSets": 3,
                 "listeners": [
-                    listener("first", 0, &[stored("Accepted", "True", "Accepted", NOW)]),
-                    listener("second", 2, &[stored("Accepted", "True", "Accepted", THEN)]),
+                    listener("first", 0, &[stored_condition("Accepted", "True", "Accepted", NOW)]),
+                    listener("second", 2, &[stored_condition("Accepted", "True", "Accepted", THEN)]),
                 ],
             })),
         ),
@@ -221,91 +215,95 @@ fn listeners_of_a_gateway() {
             Kind::Gateway,
             json!({"listeners": [{
                 "name": "http", "attachedRoutes": 0, "supportedKinds": [{"kind": "HTTPRoute"}],
-                "conditions": [stored("Accepted", "True", "Accepted", THEN)],
+                "conditions": [stored_condition("Accepted", "True", "Accepted", THEN)],
             }]}),
             json!({"listeners": [listener("http", 0, &[accepted()])]}),
-            Some(json!({"listeners": [listener("http", 0, &[stored("Accepted", "True", "Accepted", THEN)])]})),
+            Some(
+                json!({"listeners": [listener("http", 0, &[stored_condition("Accepted", "True", "Accepted", THEN)])]}),
+            ),
         ),
     ];
     for row in &mut rows {
-        row.ours["conditions"] = json!([accepted()]);
+        row.desired["conditions"] = json!([accepted()]);
         for stored_status in [Some(&mut row.observed), row.expected.as_mut()].into_iter().flatten() {
-            stored_status["conditions"] = json!([stored("Accepted", "True", "Accepted", THEN)]);
+            stored_status["conditions"] = json!([stored_condition("Accepted", "True", "Accepted", THEN)]);
         }
     }
-    check(rows);
+    check_merges(rows);
 }
 
 #[test]
 fn routes() {
-    let accepted = || ours("Accepted", "True", "Accepted");
-    let since = |time| stored("Accepted", "True", "Accepted", time);
-    let other = || parent("example.com/other", "theirs", &[foreign("Accepted")]);
-    check(vec![
-        row("a route of others gets not a word", Kind::HttpRoute, Value::Null, json!({}), None),
-        row("nor does their entry change", Kind::HttpRoute, json!({"parents": [other()]}), json!({}), None),
+    let accepted = || condition("Accepted", "True", "Accepted");
+    let since = |time| stored_condition("Accepted", "True", "Accepted", time);
+    let other = || parent("example.com/other", "theirs", &[foreign_condition("Accepted")]);
+    check_merges(vec![
+        row("a foreign route gets no status", Kind::HttpRoute, Value::Null, json!({}), None),
+        row("entries of foreign routes stay", Kind::HttpRoute, json!({"parents": [other()]}), json!({}), None),
         row(
             "entries of others stay in place, to the byte (HTTPRoutePreserveForeignStatus)",
             Kind::HttpRoute,
-            json!({"parents": [other(), parent(US, "a", &[pending("Accepted")]), other()]}),
-            json!({"parents": [parent(US, "b", &[accepted()]), parent(US, "a", &[accepted()])]}),
+            json!({"parents": [other(), parent(CONTROLLER, "a", &[pending_condition("Accepted")]), other()]}),
+            json!({"parents": [parent(CONTROLLER, "b", &[accepted()]), parent(CONTROLLER, "a", &[accepted()])]}),
             Some(json!({"parents": [
-                other(), parent(US, "a", &[since(NOW)]), other(), parent(US, "b", &[since(NOW)]),
+                other(), parent(CONTROLLER, "a", &[since(NOW)]), other(), parent(CONTROLLER, "b", &[since(NOW)]),
             ]})),
         ),
         row(
-            "an entry of ours for a parent that was dropped, or a Gateway that is gone, vanishes",
+            "entries for a dropped parent or a deleted Gateway are removed",
             Kind::HttpRoute,
-            json!({"parents": [parent(US, "a", &[since(THEN)]), other(), parent(US, "b", &[since(THEN)])]}),
-            json!({"parents": [parent(US, "b", &[accepted()])]}),
-            Some(json!({"parents": [other(), parent(US, "b", &[since(THEN)])]})),
+            json!({"parents": [parent(CONTROLLER, "a", &[since(THEN)]), other(), parent(CONTROLLER, "b", &[since(THEN)])]}),
+            json!({"parents": [parent(CONTROLLER, "b", &[accepted()])]}),
+            Some(json!({"parents": [other(), parent(CONTROLLER, "b", &[since(THEN)])]})),
         ),
         row(
-            "the last one leaves an empty list, which the API demands",
+            "the last one leaves an empty list, which the API requires",
             Kind::HttpRoute,
-            json!({"parents": [parent(US, "a", &[since(THEN)])]}),
+            json!({"parents": [parent(CONTROLLER, "a", &[since(THEN)])]}),
             json!({}),
             Some(json!({"parents": []})),
         ),
         row(
-            "one entry per parentRef: a second one of ours vanishes",
+            "one entry per parentRef: a duplicate is removed",
             Kind::HttpRoute,
-            json!({"parents": [parent(US, "a", &[since(THEN)]), parent(US, "a", &[since(THEN)])]}),
-            json!({"parents": [parent(US, "a", &[accepted()])]}),
-            Some(json!({"parents": [parent(US, "a", &[since(THEN)])]})),
+            json!({"parents": [parent(CONTROLLER, "a", &[since(THEN)]), parent(CONTROLLER, "a", &[since(THEN)])]}),
+            json!({"parents": [parent(CONTROLLER, "a", &[accepted()])]}),
+            Some(json!({"parents": [parent(CONTROLLER, "a", &[since(THEN)])]})),
         ),
         row(
-            "the class went from one name of ours to the other",
+            "the class changed between two controller names of Portico",
             Kind::HttpRoute,
             json!({"parents": [parent("konghq.com/kic-gateway-controller", "a", &[since(THEN)])]}),
-            json!({"parents": [parent(US, "a", &[accepted()])]}),
-            Some(json!({"parents": [parent(US, "a", &[since(NOW)])]})),
+            json!({"parents": [parent(CONTROLLER, "a", &[accepted()])]}),
+            Some(json!({"parents": [parent(CONTROLLER, "a", &[since(NOW)])]})),
         ),
         row(
             "parentRef echoes the spec, also where an older entry left defaults out",
             Kind::HttpRoute,
             json!({"parents": [
-                {"parentRef": {"name": "a"}, "controllerName": US, "conditions": [since(THEN)]},
+                {"parentRef": {"name": "a"}, "controllerName": CONTROLLER, "conditions": [since(THEN)]},
             ]}),
-            json!({"parents": [parent(US, "a", &[accepted()])]}),
-            Some(json!({"parents": [parent(US, "a", &[since(THEN)])]})),
+            json!({"parents": [parent(CONTROLLER, "a", &[accepted()])]}),
+            Some(json!({"parents": [parent(CONTROLLER, "a", &[since(THEN)])]})),
         ),
         row(
-            "PartiallyInvalid that is mended is removed, not set to False; what others put into our entry stays",
+            "resolved PartiallyInvalid is removed, not set to False; conditions of others in the entry stay",
             Kind::HttpRoute,
-            json!({"parents": [parent(US, "a", &[
-                stored("PartiallyInvalid", "True", "UnsupportedValue", THEN), since(THEN), foreign("example.com/A"),
+            json!({"parents": [parent(CONTROLLER, "a", &[
+                stored_condition("PartiallyInvalid", "True", "UnsupportedValue", THEN), since(THEN), foreign_condition("example.com/A"),
             ])]}),
-            json!({"parents": [parent(US, "a", &[accepted()])]}),
-            Some(json!({"parents": [parent(US, "a", &[since(THEN), foreign("example.com/A")])]})),
+            json!({"parents": [parent(CONTROLLER, "a", &[accepted()])]}),
+            Some(json!({"parents": [parent(CONTROLLER, "a", &[since(THEN), foreign_condition("example.com/A")])]})),
         ),
     ]);
 }
 
-// kong-compat §1.10
+// docs/kong-compatibility.md, 1.10.
 #[test]
-fn a_license_says_what_each_controller_makes_of_it() {
-    let condition = json!({"type": "Programmed", "status": "True", "reason": "Programmed", "message": "m", "observedGeneration": 1});
+fn licenses_have_one_entry_per_controller() {
+    let condition = json!({
+        "type": "Programmed", "status": "True", "reason": "Programmed", "message": "m", "observedGeneration": 1,
+    });
     let theirs =
         json!({"controllerName": "konghq.com/kong-ingress-controller/kong", "conditions": [{"type": "Programmed"}]});
     let observed = json!({"controllers": [theirs]});
@@ -313,17 +311,17 @@ fn a_license_says_what_each_controller_makes_of_it() {
     let merged = merge(Kind::KongLicense, &observed, &ours, &[], "now").status.unwrap();
     let mut stamped = condition.clone();
     stamped["lastTransitionTime"] = json!("now");
-    let own = json!({"controllerName": US, "conditions": [stamped]});
+    let own = json!({"controllerName": CONTROLLER, "conditions": [stamped]});
     assert_eq!(merged, json!({"controllers": [theirs, own]}));
-    assert_eq!(merge(Kind::KongLicense, &merged, &ours, &[], "later").status, None, "it says so already");
+    assert_eq!(merge(Kind::KongLicense, &merged, &ours, &[], "later").status, None, "a second merge changes nothing");
 }
 
-// kong-compat §1.2
+// docs/kong-compatibility.md, 1.2.
 #[test]
-fn what_became_of_plugins_and_consumers() {
-    let programmed = || ours("Programmed", "True", "Programmed");
+fn plugins_and_consumers() {
+    let programmed = || condition("Programmed", "True", "Programmed");
     let kongs = |status: &str, reason: &str, message: &str| {
-        let mut condition = stored("Programmed", status, reason, THEN);
+        let mut condition = stored_condition("Programmed", status, reason, THEN);
         condition["message"] = json!(message);
         condition
     };
@@ -341,12 +339,12 @@ fn what_became_of_plugins_and_consumers() {
         Kind::UdpIngress,
     ] {
         rows.push(row(
-            "the default of the CRD is no answer, and what others say stays",
+            "the default of the CRD is replaced, and conditions of others stay",
             kind,
-            json!({"conditions": [foreign("KonnectEntityProgrammed"), pending("Programmed")], "konnect": {"id": "x"}}),
+            json!({"conditions": [foreign_condition("KonnectEntityProgrammed"), pending_condition("Programmed")], "konnect": {"id": "x"}}),
             json!({"conditions": [programmed()], "notes": ["n"]}),
             Some(json!({
-                "conditions": [foreign("KonnectEntityProgrammed"), stored("Programmed", "True", "Programmed", NOW)],
+                "conditions": [foreign_condition("KonnectEntityProgrammed"), stored_condition("Programmed", "True", "Programmed", NOW)],
                 "konnect": {"id": "x"},
             })),
         ));
@@ -361,33 +359,33 @@ fn what_became_of_plugins_and_consumers() {
     let kongs_own = kongs("True", "Programmed", "Object was successfully configured in Kong.");
     rows.extend([
         row(
-            "a plugin that nothing of ours uses is judged by Kong",
+            "a plugin that only Kong uses is left to Kong",
             Kind::KongPlugin,
             json!({"conditions": [kongs_own.clone()]}),
-            json!({"conditions": [ours("Programmed", "False", "Pending")]}),
+            json!({"conditions": [condition("Programmed", "False", "Pending")]}),
             None,
         ),
         row(
-            "and by us as soon as something does",
+            "a plugin that Portico uses is not",
             Kind::KongPlugin,
             json!({"conditions": [kongs_own]}),
             json!({"conditions": [programmed()]}),
-            Some(json!({"conditions": [stored("Programmed", "True", "Programmed", THEN)]})),
+            Some(json!({"conditions": [stored_condition("Programmed", "True", "Programmed", THEN)]})),
         ),
         row(
-            "what we have said is ours to take back",
+            "Portico updates its own condition",
             Kind::KongPlugin,
-            json!({"conditions": [stored("Programmed", "True", "Programmed", THEN)]}),
-            json!({"conditions": [ours("Programmed", "False", "Pending")]}),
-            Some(json!({"conditions": [stored("Programmed", "False", "Pending", NOW)]})),
+            json!({"conditions": [stored_condition("Programmed", "True", "Programmed", THEN)]}),
+            json!({"conditions": [condition("Programmed", "False", "Pending")]}),
+            Some(json!({"conditions": [stored_condition("Programmed", "False", "Pending", NOW)]})),
         ),
     ]);
-    check(rows);
+    check_merges(rows);
 }
 
-// kong-compat §3.13
+// docs/kong-compatibility.md, 3.13.
 #[test]
-fn where_an_ingress_is_reached() {
+fn addresses_of_ingresses() {
     let at = |ingress: Value| json!({"loadBalancer": {"ingress": ingress}});
     let mut rows = Vec::new();
     for kind in [Kind::Ingress, Kind::TcpIngress, Kind::UdpIngress] {
@@ -406,9 +404,15 @@ fn where_an_ingress_is_reached() {
                 at(json!([{"ip": "192.0.2.1"}])),
                 Some(at(json!([{"ip": "192.0.2.1"}]))),
             ),
-            row("it is there already", kind, at(json!([{"ip": "192.0.2.1"}])), at(json!([{"ip": "192.0.2.1"}])), None),
             row(
-                "what others add to an entry stays with it",
+                "the address is already there",
+                kind,
+                at(json!([{"ip": "192.0.2.1"}])),
+                at(json!([{"ip": "192.0.2.1"}])),
+                None,
+            ),
+            row(
+                "fields that others add to an entry stay",
                 kind,
                 at(json!([{"ip": "192.0.2.1", "ports": [{"port": 80, "protocol": "TCP"}]}, {"ip": "192.0.2.9"}])),
                 at(json!([{"ip": "192.0.2.1"}])),
@@ -421,7 +425,7 @@ fn where_an_ingress_is_reached() {
                 at(json!([])),
                 Some(json!({"loadBalancer": {}})),
             ),
-            row("nowhere as before", kind, json!({"loadBalancer": {}}), at(json!([])), None),
+            row("still no address", kind, json!({"loadBalancer": {}}), at(json!([])), None),
             row(
                 "of another class",
                 kind,
@@ -432,18 +436,18 @@ fn where_an_ingress_is_reached() {
         ]);
     }
     rows.push(row(
-        "an Ingress has no conditions, whatever is wrong with it",
+        "an Ingress never gets conditions",
         Kind::Ingress,
         Value::Null,
-        json!({"conditions": [ours("Programmed", "False", "Invalid")]}),
+        json!({"conditions": [condition("Programmed", "False", "Invalid")]}),
         None,
     ));
-    check(rows);
+    check_merges(rows);
 }
 
-// kong-compat §1.7
+// docs/kong-compatibility.md, 1.7.
 #[test]
-fn users_of_a_policy() {
+fn ancestors_of_a_policy() {
     let user = |controller: &str, name: &str, conditions: &[Value]| {
         json!({
             "ancestorRef": {"group": "core", "kind": "Service", "name": name},
@@ -452,80 +456,80 @@ fn users_of_a_policy() {
         })
     };
     let kongs = "konghq.com/kic-gateway-controller";
-    let programmed = || ours("Programmed", "True", "Programmed");
-    let kept = |since: &str| stored("Programmed", "True", "Programmed", since);
-    check(vec![
+    let programmed = || condition("Programmed", "True", "Programmed");
+    let kept = |since: &str| stored_condition("Programmed", "True", "Programmed", since);
+    check_merges(vec![
         row(
-            "entries of others stay, those of users that are gone vanish, and what was Kong's is ours under our name",
+            "entries of others stay, those of former users are removed, and Kong's become Portico's",
             Kind::KongUpstreamPolicy,
             json!({"ancestors": [
-                user(US, "gone", &[kept(THEN)]), user("example.com/x", "a", &[foreign("Accepted")]),
-                user(kongs, "old", &[kept(THEN), foreign("example.com/A")]),
+                user(CONTROLLER, "gone", &[kept(THEN)]), user("example.com/x", "a", &[foreign_condition("Accepted")]),
+                user(kongs, "old", &[kept(THEN), foreign_condition("example.com/A")]),
             ]}),
-            json!({"ancestors": [user(US, "old", &[programmed()]), user(US, "young", &[programmed()])]}),
+            json!({"ancestors": [user(CONTROLLER, "old", &[programmed()]), user(CONTROLLER, "young", &[programmed()])]}),
             Some(json!({"ancestors": [
-                user("example.com/x", "a", &[foreign("Accepted")]),
-                user(US, "old", &[kept(THEN), foreign("example.com/A")]), user(US, "young", &[kept(NOW)]),
+                user("example.com/x", "a", &[foreign_condition("Accepted")]),
+                user(CONTROLLER, "old", &[kept(THEN), foreign_condition("example.com/A")]), user(CONTROLLER, "young", &[kept(NOW)]),
             ]})),
         ),
-        row("nobody uses it", Kind::KongUpstreamPolicy, Value::Null, json!({}), None),
+        row("an unused policy", Kind::KongUpstreamPolicy, Value::Null, json!({}), None),
         row(
-            "nobody does any more",
+            "a policy that is no longer used",
             Kind::KongUpstreamPolicy,
-            json!({"ancestors": [user(US, "gone", &[kept(THEN)])]}),
+            json!({"ancestors": [user(CONTROLLER, "gone", &[kept(THEN)])]}),
             json!({}),
             Some(json!({"ancestors": []})),
         ),
     ]);
 
-    let many: Vec<_> = (0..20).map(|number| user(US, &format!("s{number}"), &[programmed()])).collect();
+    let many: Vec<_> = (0..20).map(|number| user(CONTROLLER, &format!("s{number}"), &[programmed()])).collect();
     let merged = merge(Kind::KongUpstreamPolicy, &Value::Null, &json!({"ancestors": many}), &[], NOW);
     let written = merged.status.unwrap()["ancestors"].as_array().unwrap().clone();
     assert_eq!((written.len(), &written[15]["ancestorRef"]["name"]), (16, &json!("s15")));
-    assert_eq!(merged.left_out, ["status.ancestors is full, at most 16 entries: no room for s16, s17, s18, s19"]);
+    assert_eq!(merged.left_out, ["status.ancestors is full (at most 16 entries): no room for s16, s17, s18, s19"]);
 }
 
 #[test]
-fn lists_that_others_have_filled_get_nothing_more_and_say_so() {
-    let us = [US.to_owned()];
-    let accepted = ours("Accepted", "True", "Accepted");
+fn full_lists_get_no_entries_and_are_reported() {
+    let us = [CONTROLLER.to_owned()];
+    let accepted = condition("Accepted", "True", "Accepted");
     let others: Vec<_> =
-        (0..32).map(|n| parent("example.com/other", &format!("g{n}"), &[foreign("Accepted")])).collect();
-    let mine = json!({"parents": [parent(US, "a", std::slice::from_ref(&accepted))]});
+        (0..32).map(|n| parent("example.com/other", &format!("g{n}"), &[foreign_condition("Accepted")])).collect();
+    let mine = json!({"parents": [parent(CONTROLLER, "a", std::slice::from_ref(&accepted))]});
 
     let full = merge(Kind::HttpRoute, &json!({"parents": others}), &mine, &us, NOW);
     assert_eq!(full.status, None);
-    assert_eq!(full.left_out, ["status.parents is full, at most 32 entries: no room for a"]);
+    assert_eq!(full.left_out, ["status.parents is full (at most 32 entries): no room for a"]);
 
     let mut last = others.clone();
-    last[31] = parent(US, "gone", std::slice::from_ref(&accepted));
+    last[31] = parent(CONTROLLER, "gone", std::slice::from_ref(&accepted));
     let room = merge(Kind::HttpRoute, &json!({"parents": last}), &mine, &us, NOW);
     let parents = room.status.unwrap()["parents"].as_array().unwrap().clone();
     assert_eq!((parents.len(), &parents[..31], &room.left_out[..]), (32, &others[..31], &[][..]));
 
-    let taken: Vec<_> = (0..7).map(|n| foreign(&format!("example.com/{n}"))).collect();
-    let mine = json!({"conditions": [accepted.clone(), ours("Programmed", "True", "Programmed")]});
+    let taken: Vec<_> = (0..7).map(|n| foreign_condition(&format!("example.com/{n}"))).collect();
+    let mine = json!({"conditions": [accepted.clone(), condition("Programmed", "True", "Programmed")]});
     let merged = merge(Kind::Gateway, &json!({"conditions": taken}), &mine, &us, NOW);
     let conditions = merged.status.unwrap()["conditions"].as_array().unwrap().clone();
     assert_eq!((conditions.len(), &conditions[..7], &conditions[7]["type"]), (8, &taken[..], &json!("Accepted")));
-    assert_eq!(merged.left_out, ["status.conditions is full, at most 8 conditions: no room for Programmed"]);
+    assert_eq!(merged.left_out, ["status.conditions is full (at most 8 conditions): no room for Programmed"]);
 
     let many: Vec<_> = (0..20).map(|n| json!({"type": "IPAddress", "value": format!("192.0.2.{n}")})).collect();
     let merged = merge(Kind::Gateway, &Value::Null, &json!({"conditions": [accepted], "addresses": many}), &us, NOW);
     assert_eq!(merged.status.unwrap()["addresses"].as_array().unwrap().len(), 16);
-    assert_eq!(merged.left_out, ["status.addresses takes 16 addresses: no room for 4 more"]);
+    assert_eq!(merged.left_out, ["status.addresses is full (at most 16 addresses): no room for 4 more"]);
 
     let many: Vec<_> = (0..70).map(|n| listener(&format!("l{n}"), 0, &[])).collect();
     let merged = merge(Kind::Gateway, &Value::Null, &json!({"conditions": [accepted], "listeners": many}), &us, NOW);
     assert_eq!(merged.status.unwrap()["listeners"].as_array().unwrap().len(), 64);
 }
 
-/// Whatever others wrote into a status, it is only carried along.
+/// Invalid content from other controllers is carried along.
 #[test]
-fn nonsense_is_no_reason_to_fail() {
-    let us = [US.to_owned()];
+fn invalid_statuses_do_not_fail() {
+    let us = [CONTROLLER.to_owned()];
     let mine = json!({
-        "conditions": [ours("Accepted", "True", "Accepted")], "parents": [parent(US, "a", &[])],
+        "conditions": [condition("Accepted", "True", "Accepted")], "parents": [parent(CONTROLLER, "a", &[])],
         "loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]},
     });
     for observed in

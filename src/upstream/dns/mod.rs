@@ -1,16 +1,16 @@
-//! Follows the addresses of names: asks again when an answer has lived its time, and says when it has changed.
+//! Follows the addresses of names: resolves each again when its TTL expires, and reports changes.
 //!
 //! ```text
-//!   follow(names) ──▶ one task per name ──▶ Source: /etc/hosts, DNS servers, or the C library
-//!                          └─ changed ──▶ the callback, which tells the upstreams
+//!   follow(names) ──▶ one task per name ──▶ resolver: /etc/hosts, DNS servers, or the C library
+//!                          └─ changed ──▶ the callback, which updates the upstreams
 //! ```
 //!
-//! A name that cannot be resolved any more keeps its last addresses: an outage of DNS must not become ours.
+//! A name that can no longer be resolved keeps its last addresses, so that a DNS outage does not interrupt traffic.
 
-mod servers;
+mod absolute_names;
+mod server_resolver;
 mod source;
-mod system;
-mod whole;
+mod system_resolver;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -22,94 +22,96 @@ use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::{debug, info, warn};
 
-use source::{Answer, Source, Unresolved};
-use system::System;
-use whole::Whole;
+use absolute_names::AbsoluteNames;
+use source::{ResolveError, ResolveName, ResolvedName};
+use system_resolver::SystemResolver;
 
-use super::Authors;
+use super::TrustModel;
 
-/// Answers about names that are asked for once. [`Dns`] follows those that matter for longer.
-pub struct Resolver(Box<dyn Source>);
+/// Resolves names once. [`DnsFollower`] follows names over time.
+pub struct DnsResolver(Box<dyn ResolveName>);
 
-impl Resolver {
-    /// Resolves as this machine is configured to.
+impl DnsResolver {
+    /// Resolves as configured on this machine.
     pub fn from_system() -> Self {
-        Resolver(Box::new(System::of_this_machine()))
+        DnsResolver(Box::new(SystemResolver::from_resolv_conf()))
     }
 
-    /// The addresses of a name, at least one; or why there is none.
-    pub async fn ask(&self, name: &str) -> Result<Vec<IpAddr>, String> {
-        self.0.ask(name).await.map(|answer| answer.addresses).map_err(|error| error.to_string())
+    /// The addresses of a name, at least one, or the reason for the failure.
+    pub async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, String> {
+        self.0.resolve(name).await.map(|resolved| resolved.addresses).map_err(|error| error.to_string())
     }
 }
 
-/// The names that are followed. It lives on the control runtime; dropping it ends all following.
-pub struct Dns {
+/// The followed names. It lives on the control runtime; dropping it stops following.
+pub struct DnsFollower {
     names: BTreeMap<Arc<str>, AbortHandle>,
     tasks: JoinSet<()>,
-    shared: Arc<Shared>,
+    shared: Arc<FollowerState>,
 }
 
-/// What the tasks have in common.
-struct Shared {
-    source: Box<dyn Source>,
-    bounds: Bounds,
+/// State shared by the tasks.
+struct FollowerState {
+    source: Box<dyn ResolveName>,
+    bounds: RefreshBounds,
     on_change: Box<OnChange>,
-    /// The last good answers. Only of names that are followed.
-    answers: Mutex<BTreeMap<Arc<str>, Vec<IpAddr>>>,
-    /// A thousand names that expire together must not become a thousand questions at once.
-    turns: Semaphore,
+    /// The last successful results of followed names.
+    results: Mutex<BTreeMap<Arc<str>, Vec<IpAddr>>>,
+    /// Limits concurrent queries, for example when many names expire together.
+    permits: Semaphore,
 }
 
 /// Called with a name and its addresses, sorted and never empty, whenever they have changed.
 type OnChange = dyn Fn(&str, &[IpAddr]) + Send + Sync;
 
-/// How long an answer is believed, and how long one waits after none.
+/// Bounds of TTLs, and of the delays after failures.
 #[derive(Clone, Copy, Debug)]
-struct Bounds {
+struct RefreshBounds {
     shortest_ttl: Duration,
     longest_ttl: Duration,
     first_retry: Duration,
     last_retry: Duration,
 }
 
-impl Dns {
-    /// Resolves as this machine is configured to: `/etc/hosts`, then the servers of `/etc/resolv.conf`. Edits
-    /// of both count. Search domains are those of Portico's own namespace, so names that tenants write do without.
-    pub fn from_system(authors: Authors, on_change: impl Fn(&str, &[IpAddr]) + Send + Sync + 'static) -> Self {
-        let system = System::of_this_machine();
-        let source: Box<dyn Source> = match authors {
-            Authors::Operator => Box::new(system),
-            Authors::Tenants { .. } => Box::new(Whole(system)),
+impl DnsFollower {
+    /// Resolves as configured on this machine: `/etc/hosts`, then the servers of `/etc/resolv.conf`; edits of both take
+    /// effect. The search domains are those of Portico's own namespace, so they do not apply to names that tenants
+    /// write.
+    pub fn from_system(authors: TrustModel, on_change: impl Fn(&str, &[IpAddr]) + Send + Sync + 'static) -> Self {
+        let system = SystemResolver::from_resolv_conf();
+        let source: Box<dyn ResolveName> = match authors {
+            TrustModel::SingleTenant => Box::new(system),
+            TrustModel::MultiTenant { .. } => Box::new(AbsoluteNames(system)),
         };
-        Dns::new(source, BOUNDS, on_change)
+        DnsFollower::new(source, BOUNDS, on_change)
     }
 
     fn new(
-        source: Box<dyn Source>,
-        bounds: Bounds,
+        source: Box<dyn ResolveName>,
+        bounds: RefreshBounds,
         on_change: impl Fn(&str, &[IpAddr]) + Send + Sync + 'static,
     ) -> Self {
-        let shared = Shared {
+        let shared = FollowerState {
             source,
             bounds,
             on_change: Box::new(on_change),
-            answers: Mutex::default(),
-            turns: Semaphore::new(QUESTIONS_AT_ONCE),
+            results: Mutex::default(),
+            permits: Semaphore::new(MAX_CONCURRENT_LOOKUPS),
         };
-        Dns { names: BTreeMap::new(), tasks: JoinSet::new(), shared: Arc::new(shared) }
+        DnsFollower { names: BTreeMap::new(), tasks: JoinSet::new(), shared: Arc::new(shared) }
     }
 
-    /// Follows exactly these names from now on: new ones are asked about at once, others forgotten. Call it on the
-    /// runtime that shall do the work.
+    /// Follows exactly these names from now on: new ones are resolved at once, others dropped. Must be called on the
+    /// runtime that is to run the tasks.
     ///
-    /// A name that was followed already is not called back for again; whoever is new to it asks [`Dns::addresses`].
+    /// The callback is not called again for names already followed; new users of such a name call
+    /// [`DnsFollower::addresses`].
     pub fn follow(&mut self, names: &BTreeSet<Arc<str>>) {
         self.names.retain(|name, task| {
             let stays = names.contains(name);
             if !stays {
                 task.abort();
-                self.shared.answers.lock().remove(name);
+                self.shared.results.lock().remove(name);
             }
             stays
         });
@@ -119,31 +121,31 @@ impl Dns {
                 self.names.insert(name.clone(), task);
             }
         }
-        // Ended tasks are the aborted ones; the set would keep them until asked.
+        // Reaps aborted tasks, which the set would keep otherwise.
         while self.tasks.try_join_next().is_some() {}
     }
 
-    /// The last good answer about a name that is followed.
+    /// The last successful result for a followed name.
     pub fn addresses(&self, name: &str) -> Option<Vec<IpAddr>> {
-        self.shared.answers.lock().get(name).cloned()
+        self.shared.results.lock().get(name).cloned()
     }
 }
 
-async fn follow(name: Arc<str>, shared: Arc<Shared>) {
+async fn follow(name: Arc<str>, shared: Arc<FollowerState>) {
     let mut last: Vec<IpAddr> = Vec::new();
     let mut failures: u32 = 0;
     loop {
-        let wait = match ask(&name, &shared).await {
-            Ok(answer) => {
-                let ttl = answer.ttl.clamp(shared.bounds.shortest_ttl, shared.bounds.longest_ttl);
-                let addresses = complete(answer, &last);
+        let wait = match resolve(&name, &shared).await {
+            Ok(resolved) => {
+                let ttl = resolved.ttl.clamp(shared.bounds.shortest_ttl, shared.bounds.longest_ttl);
+                let addresses = merge_families(resolved, &last);
                 if failures > 0 {
-                    info!(%name, "Resolved again after {failures} failures");
+                    info!(%name, "Resolved the name again after {failures} failures");
                 }
                 failures = 0;
                 if addresses != last {
                     debug!(%name, ?addresses, "Addresses changed");
-                    shared.answers.lock().insert(name.clone(), addresses.clone());
+                    shared.results.lock().insert(name.clone(), addresses.clone());
                     (shared.on_change)(&name, &addresses);
                     last = addresses;
                 }
@@ -152,7 +154,8 @@ async fn follow(name: Arc<str>, shared: Arc<Shared>) {
             Err(error) => {
                 failures = failures.saturating_add(1);
                 if failures == 1 {
-                    let meanwhile = if last.is_empty() { "it has no addresses yet" } else { "its last addresses stay" };
+                    let meanwhile =
+                        if last.is_empty() { "it has no addresses yet" } else { "keeping its last addresses" };
                     warn!(%name, %error, "Cannot resolve the name; {meanwhile}");
                 } else {
                     debug!(%name, %error, failures, "Still cannot resolve the name");
@@ -164,38 +167,39 @@ async fn follow(name: Arc<str>, shared: Arc<Shared>) {
     }
 }
 
-async fn ask(name: &str, shared: &Shared) -> Result<Answer, Unresolved> {
-    let _turn = shared.turns.acquire().await.expect("the semaphore is never closed");
-    let asking = shared.source.ask(name);
-    tokio::time::timeout(PATIENCE, asking).await.unwrap_or(Err(Unresolved::TimedOut { after: PATIENCE }))
+async fn resolve(name: &str, shared: &FollowerState) -> Result<ResolvedName, ResolveError> {
+    let _turn = shared.permits.acquire().await.expect("the semaphore is never closed");
+    let asking = shared.source.resolve(name);
+    tokio::time::timeout(LOOKUP_TIMEOUT, asking).await.unwrap_or(Err(ResolveError::TimedOut { after: LOOKUP_TIMEOUT }))
 }
 
-/// Sorted, without duplicates. If only one of A and AAAA could be asked for, what was last known of the other stays.
-fn complete(answer: Answer, last: &[IpAddr]) -> Vec<IpAddr> {
-    let mut addresses = answer.addresses;
-    if let Some(missing) = answer.missing {
-        addresses.extend(last.iter().filter(|address| missing.has(address)));
+/// Sorts and deduplicates the addresses. If only one of A and AAAA was resolved, the last addresses of the other are
+/// kept.
+fn merge_families(resolved: ResolvedName, last: &[IpAddr]) -> Vec<IpAddr> {
+    let mut addresses = resolved.addresses;
+    if let Some(missing) = resolved.failed_family {
+        addresses.extend(last.iter().filter(|address| missing.contains(address)));
     }
     addresses.sort_unstable();
     addresses.dedup();
     addresses
 }
 
-/// Doubles with each failure in a row, and is spread over the upper half, so that many names do not retry in step.
-fn retry_after(failures: u32, bounds: &Bounds) -> Duration {
+/// The retry delay: doubles with each consecutive failure, with jitter over the upper half.
+fn retry_after(failures: u32, bounds: &RefreshBounds) -> Duration {
     let doubled = bounds.first_retry.saturating_mul(1u32 << (failures - 1).min(16));
     doubled.min(bounds.last_retry).mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
-const BOUNDS: Bounds = Bounds {
+const BOUNDS: RefreshBounds = RefreshBounds {
     shortest_ttl: Duration::from_secs(1),
     longest_ttl: Duration::from_secs(300),
     first_retry: Duration::from_secs(1),
     last_retry: Duration::from_secs(30),
 };
-const QUESTIONS_AT_ONCE: usize = 32;
-/// For one name with all search domains, servers and attempts.
-const PATIENCE: Duration = Duration::from_secs(30);
+const MAX_CONCURRENT_LOOKUPS: usize = 32;
+/// Timeout for one name with all search domains, servers and attempts.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! Who knows addresses of names, and what they may answer.
+//! The interface of resolvers and their results.
 
 use std::io;
 use std::net::IpAddr;
@@ -8,45 +8,45 @@ use futures_util::future::BoxFuture;
 use hickory_resolver::net::NetError;
 use thiserror::Error;
 
-/// Somebody who knows addresses.
-pub(super) trait Source: Send + Sync {
-    fn ask<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Answer, Unresolved>>;
+/// A resolver.
+pub(super) trait ResolveName: Send + Sync {
+    fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<ResolvedName, ResolveError>>;
 }
 
-/// At least one address.
+/// A successful result with at least one address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(super) struct ResolvedName {
     pub(super) addresses: Vec<IpAddr>,
     pub(super) ttl: Duration,
-    /// The family that could not be asked for, which is not the same as there being none.
-    pub(super) missing: Option<Family>,
+    /// The family whose query failed, as opposed to having no addresses.
+    pub(super) failed_family: Option<DnsFamily>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Family {
+pub(super) enum DnsFamily {
     V4,
     V6,
 }
 
-impl Family {
-    pub(super) fn has(self, address: &IpAddr) -> bool {
+impl DnsFamily {
+    pub(super) fn contains(self, address: &IpAddr) -> bool {
         match self {
-            Family::V4 => address.is_ipv4(),
-            Family::V6 => address.is_ipv6(),
+            DnsFamily::V4 => address.is_ipv4(),
+            DnsFamily::V6 => address.is_ipv6(),
         }
     }
 }
 
 #[derive(Debug, Error)]
-pub(super) enum Unresolved {
-    #[error("it is not a DNS name; write labels of letters, digits and hyphens with dots between them")]
-    NotAName,
-    #[error("there is no such name, or it has no addresses; is it spelled right?")]
-    Absent,
-    #[error("DNS did not answer: {0}; can the servers in /etc/resolv.conf be reached?")]
+pub(super) enum ResolveError {
+    #[error("it is not a DNS name; use labels of letters, digits and hyphens separated by dots")]
+    InvalidName,
+    #[error("the name does not exist or has no addresses; check its spelling")]
+    NotFound,
+    #[error("the DNS query failed: {0}; check that the servers in /etc/resolv.conf are reachable")]
     Failed(NetError),
-    #[error("DNS did not answer within {after:?}; can the servers in /etc/resolv.conf be reached?")]
+    #[error("the DNS query timed out after {after:?}; check that the servers in /etc/resolv.conf are reachable")]
     TimedOut { after: Duration },
-    #[error("the C library's resolver did not answer: {0}")]
+    #[error("the C library's resolver failed: {0}")]
     Library(io::Error),
 }

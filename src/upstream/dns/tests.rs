@@ -1,4 +1,4 @@
-//! The life of answers under paused time, and questions to a real server on loopback.
+//! Tests of TTLs and retries under paused time, and of queries to a real server on loopback.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -10,47 +10,47 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::servers::Servers;
-use super::source::Family;
+use super::server_resolver::ServerResolver;
+use super::source::DnsFamily;
 use super::*;
 
-/// Answers that were prepared, one after the other; the last one again and again.
-struct Script {
-    answers: Mutex<Vec<Option<Answer>>>,
-    asked: mpsc::Sender<(String, Instant)>,
+/// Scripted results, returned in order; the last one repeats.
+struct ScriptedResolver {
+    results: Mutex<Vec<Option<ResolvedName>>>,
+    queries: mpsc::Sender<(String, Instant)>,
 }
 
-impl Source for Script {
-    fn ask<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Answer, Unresolved>> {
+impl ResolveName for ScriptedResolver {
+    fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<ResolvedName, ResolveError>> {
         async move {
-            self.asked.send((name.to_owned(), Instant::now())).await.unwrap();
-            let mut answers = self.answers.lock();
+            self.queries.send((name.to_owned(), Instant::now())).await.unwrap();
+            let mut answers = self.results.lock();
             let answer = if answers.len() > 1 { answers.remove(0) } else { answers[0].clone() };
-            answer.ok_or(Unresolved::Absent)
+            answer.ok_or(ResolveError::NotFound)
         }
         .boxed()
     }
 }
 
 type Changes = mpsc::Receiver<(String, Vec<IpAddr>)>;
-type Questions = mpsc::Receiver<(String, Instant)>;
+type QueryLog = mpsc::Receiver<(String, Instant)>;
 
-fn scripted(answers: Vec<Option<Answer>>) -> (Dns, Questions, Changes) {
+fn scripted(answers: Vec<Option<ResolvedName>>) -> (DnsFollower, QueryLog, Changes) {
     let (asked, questions) = mpsc::channel(1);
-    let (dns, changes) = observed(Box::new(Script { answers: Mutex::new(answers), asked }), BOUNDS);
+    let (dns, changes) = observed(Box::new(ScriptedResolver { results: Mutex::new(answers), queries: asked }), BOUNDS);
     (dns, questions, changes)
 }
 
-fn observed(source: Box<dyn Source>, bounds: Bounds) -> (Dns, Changes) {
+fn observed(source: Box<dyn ResolveName>, bounds: RefreshBounds) -> (DnsFollower, Changes) {
     let (changed, changes) = mpsc::channel(16);
-    let dns = Dns::new(source, bounds, move |name, addresses| {
+    let dns = DnsFollower::new(source, bounds, move |name, addresses| {
         changed.try_send((name.to_owned(), addresses.to_vec())).unwrap();
     });
     (dns, changes)
 }
 
-fn answer(ttl: u64, addresses: &[&str]) -> Option<Answer> {
-    Some(Answer { addresses: ips(addresses), ttl: Duration::from_secs(ttl), missing: None })
+fn result(ttl: u64, addresses: &[&str]) -> Option<ResolvedName> {
+    Some(ResolvedName { addresses: ips(addresses), ttl: Duration::from_secs(ttl), failed_family: None })
 }
 
 fn ips(addresses: &[&str]) -> Vec<IpAddr> {
@@ -61,8 +61,8 @@ fn names(names: &[&str]) -> BTreeSet<Arc<str>> {
     names.iter().map(|name| Arc::from(*name)).collect()
 }
 
-/// The time between two questions.
-async fn pause(questions: &mut Questions, last: &mut Instant) -> Duration {
+/// The time between two queries.
+async fn pause(questions: &mut QueryLog, last: &mut Instant) -> Duration {
     let (_, at) = questions.recv().await.unwrap();
     let pause = at - *last;
     *last = at;
@@ -76,8 +76,8 @@ fn about(pause: Duration, seconds: u64) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_lives_as_long_as_it_says_within_bounds() {
-    let script = vec![answer(60, &["10.0.0.1"]), answer(0, &["10.0.0.1"]), answer(90_000, &["10.0.0.1"])];
+async fn results_are_refreshed_at_their_bounded_ttl() {
+    let script = vec![result(60, &["10.0.0.1"]), result(0, &["10.0.0.1"]), result(90_000, &["10.0.0.1"])];
     let (mut dns, mut questions, _changes) = scripted(script);
     let mut last = Instant::now();
     dns.follow(&names(&["web.test"]));
@@ -88,11 +88,11 @@ async fn an_answer_lives_as_long_as_it_says_within_bounds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_changes_are_told_and_the_order_of_answers_is_none() {
+async fn only_changed_address_sets_are_reported() {
     let script = vec![
-        answer(1, &["10.0.0.2", "10.0.0.1", "::1"]),
-        answer(1, &["::1", "10.0.0.1", "10.0.0.2", "10.0.0.1"]),
-        answer(1, &["10.0.0.3"]),
+        result(1, &["10.0.0.2", "10.0.0.1", "::1"]),
+        result(1, &["::1", "10.0.0.1", "10.0.0.2", "10.0.0.1"]),
+        result(1, &["10.0.0.3"]),
     ];
     let (mut dns, mut questions, mut changes) = scripted(script);
     dns.follow(&names(&["web.test"]));
@@ -107,10 +107,10 @@ async fn only_changes_are_told_and_the_order_of_answers_is_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_keeps_the_last_addresses_and_is_retried_more_and_more_slowly() {
-    let mut script = vec![answer(10, &["10.0.0.1"])];
+async fn failures_keep_addresses_and_back_off() {
+    let mut script = vec![result(10, &["10.0.0.1"])];
     script.extend(std::iter::repeat_n(None, 7));
-    script.extend([answer(10, &["10.0.0.1"]), None, answer(10, &["10.0.0.2"])]);
+    script.extend([result(10, &["10.0.0.1"]), None, result(10, &["10.0.0.2"])]);
     let (mut dns, mut questions, mut changes) = scripted(script);
     let mut last = Instant::now();
     dns.follow(&names(&["web.test"]));
@@ -122,7 +122,7 @@ async fn a_failure_keeps_the_last_addresses_and_is_retried_more_and_more_slowly(
         assert!(pause >= most / 2 && pause <= most + Duration::from_millis(2), "{pause:?} of {most:?}");
         assert_eq!(dns.addresses("web.test"), Some(ips(&["10.0.0.1"])));
     }
-    // It was answered in between, so the next failure is a first one again.
+    // A success in between resets the delay.
     assert!(about(pause(&mut questions, &mut last).await, 10));
     assert!(pause(&mut questions, &mut last).await <= Duration::from_millis(1002));
     assert_eq!(changes.recv().await.unwrap().1, ips(&["10.0.0.1"]));
@@ -130,9 +130,10 @@ async fn a_failure_keeps_the_last_addresses_and_is_retried_more_and_more_slowly(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_family_that_could_not_be_asked_for_keeps_its_addresses() {
-    let partial = Answer { addresses: ips(&["10.0.0.2"]), ttl: Duration::ZERO, missing: Some(Family::V6) };
-    let script = vec![answer(1, &["10.0.0.1", "::1"]), Some(partial), answer(1, &["10.0.0.2"])];
+async fn failed_family_keeps_its_addresses() {
+    let partial =
+        ResolvedName { addresses: ips(&["10.0.0.2"]), ttl: Duration::ZERO, failed_family: Some(DnsFamily::V6) };
+    let script = vec![result(1, &["10.0.0.1", "::1"]), Some(partial), result(1, &["10.0.0.2"])];
     let (mut dns, mut questions, mut changes) = scripted(script);
     dns.follow(&names(&["web.test"]));
     for expected in [&["10.0.0.1", "::1"][..], &["10.0.0.2", "::1"], &["10.0.0.2"]] {
@@ -142,8 +143,8 @@ async fn a_family_that_could_not_be_asked_for_keeps_its_addresses() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn names_are_followed_until_they_are_not_any_more() {
-    let (mut dns, mut questions, mut changes) = scripted(vec![answer(5, &["10.0.0.1"])]);
+async fn names_are_followed_until_removed() {
+    let (mut dns, mut questions, mut changes) = scripted(vec![result(5, &["10.0.0.1"])]);
     dns.follow(&names(&["a.test", "b.test"]));
     let mut first = [questions.recv().await.unwrap().0, questions.recv().await.unwrap().0];
     first.sort();
@@ -154,7 +155,7 @@ async fn names_are_followed_until_they_are_not_any_more() {
     dns.follow(&names(&["b.test", "c.test"]));
     assert_eq!(dns.addresses("a.test"), None);
     assert_eq!(dns.addresses("b.test"), Some(ips(&["10.0.0.1"])));
-    // The new one at once, and the old one when its answer has expired, not again because the set changed.
+    // The new name at once; the old one when its TTL expires, not because the set changed.
     let (name, at) = questions.recv().await.unwrap();
     assert_eq!((name.as_str(), at), ("c.test", begin));
     assert_eq!(changes.recv().await.unwrap().0, "c.test");
@@ -162,7 +163,7 @@ async fn names_are_followed_until_they_are_not_any_more() {
     assert_eq!(name, "b.test");
     assert!(about(at - begin, 5));
     assert_eq!(questions.recv().await.unwrap().0, "c.test");
-    // A name that comes back is told again, for those who have forgotten it meanwhile.
+    // A name that is followed again is reported again, for callers that have dropped it.
     dns.follow(&names(&["a.test"]));
     assert_eq!(questions.recv().await.unwrap().0, "a.test");
     assert_eq!(changes.recv().await.unwrap().0, "a.test");
@@ -171,28 +172,28 @@ async fn names_are_followed_until_they_are_not_any_more() {
     assert_eq!(dns.tasks.len(), 1);
 }
 
-/// A DNS server that says what it is told to.
-struct Server {
+/// A DNS server with configured replies.
+struct FakeDnsServer {
     address: SocketAddr,
-    replies: Arc<Mutex<BTreeMap<(&'static str, Kind), Reply>>>,
-    questions: Arc<Mutex<Vec<String>>>,
+    replies: Arc<Mutex<BTreeMap<(&'static str, RecordKind), FakeReply>>>,
+    queries: Arc<Mutex<Vec<String>>>,
     _task: JoinSet<()>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
+enum RecordKind {
     A = 1,
     Aaaa = 28,
 }
 
 #[derive(Clone, Debug)]
-enum Reply {
-    /// Seconds to live, and addresses.
+enum FakeReply {
+    /// TTL in seconds, and addresses.
     Found(u32, Vec<IpAddr>),
     Refused,
 }
 
-impl Server {
+impl FakeDnsServer {
     async fn start() -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
@@ -204,48 +205,48 @@ impl Server {
                 let mut packet = [0; 1500];
                 loop {
                     let (length, client) = socket.recv_from(&mut packet).await.unwrap();
-                    let (name, kind, end) = question(&packet[..length]);
+                    let (name, kind, end) = parse_query(&packet[..length]);
                     let reply = replies.lock().get(&(name.as_str(), kind)).cloned();
                     questions.lock().push(format!("{name} {kind:?}"));
                     socket.send_to(&respond(&packet[..end], reply), client).await.unwrap();
                 }
             }
         });
-        Server { address, replies, questions, _task: task }
+        FakeDnsServer { address, replies, queries: questions, _task: task }
     }
 
-    fn say(&self, name: &'static str, kind: Kind, reply: Reply) {
+    fn set_reply(&self, name: &'static str, kind: RecordKind, reply: FakeReply) {
         self.replies.lock().insert((name, kind), reply);
     }
 
-    fn source(&self, search: &[&str], hosts: &str) -> Servers {
+    fn resolver(&self, search: &[&str], hosts: &str) -> ServerResolver {
         let mut server = NameServerConfig::udp(Ipv4Addr::LOCALHOST.into());
         server.connections[0].port = self.address.port();
         let search = search.iter().map(|domain| Name::from_ascii(domain).unwrap()).collect();
         let config = ResolverConfig::from_parts(None, search, vec![server]);
-        let mut servers = Servers::new(config, ResolverOpts::default()).unwrap();
+        let mut servers = ServerResolver::new(config, ResolverOpts::default()).unwrap();
         servers.hosts_file = hosts.into();
         servers
     }
 }
 
-/// The name and kind of the one question in a query, and where it ends.
-fn question(packet: &[u8]) -> (String, Kind, usize) {
+/// The name and type of the single question in a query, and its end offset.
+fn parse_query(packet: &[u8]) -> (String, RecordKind, usize) {
     let (mut labels, mut at) = (Vec::new(), 12);
     while packet[at] != 0 {
         let end = at + 1 + usize::from(packet[at]);
         labels.push(String::from_utf8(packet[at + 1..end].to_vec()).unwrap());
         at = end;
     }
-    let kind = if packet[at + 2] == Kind::A as u8 { Kind::A } else { Kind::Aaaa };
+    let kind = if packet[at + 2] == RecordKind::A as u8 { RecordKind::A } else { RecordKind::Aaaa };
     (labels.join("."), kind, at + 5)
 }
 
 /// A response to the question that `query` ends with; NXDOMAIN without a reply.
-fn respond(query: &[u8], reply: Option<Reply>) -> Vec<u8> {
+fn respond(query: &[u8], reply: Option<FakeReply>) -> Vec<u8> {
     let (code, ttl, addresses) = match reply {
-        Some(Reply::Found(ttl, addresses)) => (0, ttl, addresses),
-        Some(Reply::Refused) => (5, 0, vec![]),
+        Some(FakeReply::Found(ttl, addresses)) => (0, ttl, addresses),
+        Some(FakeReply::Refused) => (5, 0, vec![]),
         None => (3, 0, vec![]),
     };
     let mut response = query[..2].to_vec();
@@ -253,8 +254,8 @@ fn respond(query: &[u8], reply: Option<Reply>) -> Vec<u8> {
     response.extend(&query[12..]);
     for address in addresses {
         let (kind, data) = match address {
-            IpAddr::V4(address) => (Kind::A, address.octets().to_vec()),
-            IpAddr::V6(address) => (Kind::Aaaa, address.octets().to_vec()),
+            IpAddr::V4(address) => (RecordKind::A, address.octets().to_vec()),
+            IpAddr::V6(address) => (RecordKind::Aaaa, address.octets().to_vec()),
         };
         // The name is the one at offset 12.
         response.extend([0xc0, 12, 0, kind as u8, 0, 1]);
@@ -268,40 +269,40 @@ fn respond(query: &[u8], reply: Option<Reply>) -> Vec<u8> {
 const NO_HOSTS: &str = "/nonexistent/hosts";
 
 #[tokio::test]
-async fn both_families_are_asked_for_and_the_shorter_life_counts() {
-    let server = Server::start().await;
-    server.say("web.test", Kind::A, Reply::Found(60, ips(&["10.0.0.1", "10.0.0.2"])));
-    server.say("web.test", Kind::Aaaa, Reply::Found(20, ips(&["fd00::1"])));
-    let found = server.source(&[], NO_HOSTS).ask("web.test").await.unwrap();
-    assert_eq!(Some(found), answer(20, &["10.0.0.1", "10.0.0.2", "fd00::1"]));
+async fn both_families_are_queried_and_the_lower_ttl_counts() {
+    let server = FakeDnsServer::start().await;
+    server.set_reply("web.test", RecordKind::A, FakeReply::Found(60, ips(&["10.0.0.1", "10.0.0.2"])));
+    server.set_reply("web.test", RecordKind::Aaaa, FakeReply::Found(20, ips(&["fd00::1"])));
+    let found = server.resolver(&[], NO_HOSTS).resolve("web.test").await.unwrap();
+    assert_eq!(Some(found), result(20, &["10.0.0.1", "10.0.0.2", "fd00::1"]));
 }
 
 #[tokio::test]
-async fn none_and_no_answer_are_told_apart() {
-    let server = Server::start().await;
-    server.say("v4.test", Kind::A, Reply::Found(60, ips(&["10.0.0.1"])));
-    server.say("half.test", Kind::A, Reply::Found(60, ips(&["10.0.0.1"])));
-    server.say("half.test", Kind::Aaaa, Reply::Refused);
-    server.say("refused.test", Kind::A, Reply::Refused);
-    server.say("refused.test", Kind::Aaaa, Reply::Refused);
-    server.say("unsure.test", Kind::A, Reply::Refused);
-    let source = server.source(&[], NO_HOSTS);
-    assert_eq!(source.ask("v4.test").await.unwrap().missing, None);
-    assert_eq!(source.ask("half.test").await.unwrap().missing, Some(Family::V6));
-    assert!(matches!(source.ask("refused.test").await, Err(Unresolved::Failed(_))));
-    assert!(matches!(source.ask("unsure.test").await, Err(Unresolved::Failed(_))));
-    assert!(matches!(source.ask("absent.test").await, Err(Unresolved::Absent)));
+async fn missing_records_and_failures_are_distinguished() {
+    let server = FakeDnsServer::start().await;
+    server.set_reply("v4.test", RecordKind::A, FakeReply::Found(60, ips(&["10.0.0.1"])));
+    server.set_reply("half.test", RecordKind::A, FakeReply::Found(60, ips(&["10.0.0.1"])));
+    server.set_reply("half.test", RecordKind::Aaaa, FakeReply::Refused);
+    server.set_reply("refused.test", RecordKind::A, FakeReply::Refused);
+    server.set_reply("refused.test", RecordKind::Aaaa, FakeReply::Refused);
+    server.set_reply("unsure.test", RecordKind::A, FakeReply::Refused);
+    let source = server.resolver(&[], NO_HOSTS);
+    assert_eq!(source.resolve("v4.test").await.unwrap().failed_family, None);
+    assert_eq!(source.resolve("half.test").await.unwrap().failed_family, Some(DnsFamily::V6));
+    assert!(matches!(source.resolve("refused.test").await, Err(ResolveError::Failed(_))));
+    assert!(matches!(source.resolve("unsure.test").await, Err(ResolveError::Failed(_))));
+    assert!(matches!(source.resolve("absent.test").await, Err(ResolveError::NotFound)));
     let long = "x".repeat(64);
     for name in ["", ".", "a..b", long.as_str()] {
-        assert!(matches!(source.ask(name).await, Err(Unresolved::NotAName)), "{name:?}");
+        assert!(matches!(source.resolve(name).await, Err(ResolveError::InvalidName)), "{name:?}");
     }
 }
 
 #[tokio::test]
-async fn names_of_tenants_are_never_the_beginning_of_others() {
+async fn tenant_names_get_no_search_domains() {
     let (asked, mut questions) = mpsc::channel(1);
-    let answers = Mutex::new(vec![answer(5, &["10.0.0.1"])]);
-    let whole = Whole(Script { answers, asked });
+    let answers = Mutex::new(vec![result(5, &["10.0.0.1"])]);
+    let whole = AbsoluteNames(ScriptedResolver { results: answers, queries: asked });
     for (written, expected) in [
         ("db", "db."),
         ("db.b", "db.b."),
@@ -309,23 +310,23 @@ async fn names_of_tenants_are_never_the_beginning_of_others() {
         ("api.example.com.", "api.example.com."),
         ("web.shop.svc", "web.shop.svc"),
     ] {
-        whole.ask(written).await.unwrap();
+        whole.resolve(written).await.unwrap();
         assert_eq!(questions.recv().await.unwrap().0, expected);
     }
 }
 
 #[tokio::test]
-async fn whole_names_are_asked_for_before_they_are_searched() {
-    let server = Server::start().await;
-    let source = server.source(&["ns.test", "other.test"], NO_HOSTS);
+async fn dotted_names_are_tried_before_search_domains() {
+    let server = FakeDnsServer::start().await;
+    let source = server.resolver(&["ns.test", "other.test"], NO_HOSTS);
     let cases: [(&str, &[&str]); 3] = [
         ("web.example", &["web.example", "web.example.ns.test", "web.example.other.test"]),
         ("web", &["web.ns.test", "web.other.test", "web"]),
         ("web.example.", &["web.example"]),
     ];
     for (name, expected) in cases {
-        assert!(matches!(source.ask(name).await, Err(Unresolved::Absent)));
-        let mut asked: Vec<_> = std::mem::take(&mut *server.questions.lock());
+        assert!(matches!(source.resolve(name).await, Err(ResolveError::NotFound)));
+        let mut asked: Vec<_> = std::mem::take(&mut *server.queries.lock());
         asked.retain_mut(|question| {
             question.strip_suffix(" A").map(str::to_owned).map(|name| *question = name).is_some()
         });
@@ -335,74 +336,74 @@ async fn whole_names_are_asked_for_before_they_are_searched() {
 }
 
 #[tokio::test]
-async fn the_hosts_file_comes_first_and_edits_of_it_count() {
-    let server = Server::start().await;
-    server.say("web.test", Kind::A, Reply::Found(60, ips(&["10.0.0.1"])));
+async fn hosts_file_takes_precedence_and_is_reread() {
+    let server = FakeDnsServer::start().await;
+    server.set_reply("web.test", RecordKind::A, FakeReply::Found(60, ips(&["10.0.0.1"])));
     let file = tempfile::NamedTempFile::new().unwrap();
-    let source = server.source(&["ns.test"], file.path().to_str().unwrap());
-    assert_eq!(source.ask("web.test").await.unwrap().addresses, ips(&["10.0.0.1"]));
+    let source = server.resolver(&["ns.test"], file.path().to_str().unwrap());
+    assert_eq!(source.resolve("web.test").await.unwrap().addresses, ips(&["10.0.0.1"]));
     std::fs::write(file.path(), "127.0.0.1 localhost\n192.0.2.1 other WEB.test # comment\n192.0.2.2 db.ns.test\n")
         .unwrap();
-    assert_eq!(source.ask("web.test").await.unwrap().addresses, ips(&["192.0.2.1"]));
-    assert_eq!(source.ask("db").await.unwrap().addresses, ips(&["192.0.2.2"]));
-    // Only what the file says, although ::1 could be thought of too.
-    assert_eq!(source.ask("localhost").await.unwrap().addresses, ips(&["127.0.0.1"]));
+    assert_eq!(source.resolve("web.test").await.unwrap().addresses, ips(&["192.0.2.1"]));
+    assert_eq!(source.resolve("db").await.unwrap().addresses, ips(&["192.0.2.2"]));
+    // Only the addresses in the file, although `localhost` implies `::1` too.
+    assert_eq!(source.resolve("localhost").await.unwrap().addresses, ips(&["127.0.0.1"]));
 }
 
 #[tokio::test]
-async fn localhost_needs_neither_a_file_nor_a_server() {
-    let server = Server::start().await;
-    let mut found = server.source(&[], NO_HOSTS).ask("localhost").await.unwrap().addresses;
+async fn localhost_resolves_without_file_and_server() {
+    let server = FakeDnsServer::start().await;
+    let mut found = server.resolver(&[], NO_HOSTS).resolve("localhost").await.unwrap().addresses;
     found.sort();
     assert_eq!(found, ips(&["127.0.0.1", "::1"]));
-    assert!(server.questions.lock().is_empty());
-    let system = System::of_this_machine();
-    assert!(system.ask("localhost").await.unwrap().addresses.iter().all(IpAddr::is_loopback));
+    assert!(server.queries.lock().is_empty());
+    let system = SystemResolver::from_resolv_conf();
+    assert!(system.resolve("localhost").await.unwrap().addresses.iter().all(IpAddr::is_loopback));
 }
 
 #[tokio::test]
-async fn without_servers_the_c_library_resolves_until_there_are_some() {
-    let server = Server::start().await;
-    server.say("localhost.test", Kind::A, Reply::Found(60, ips(&["10.0.0.1"])));
+async fn c_library_resolves_until_servers_are_configured() {
+    let server = FakeDnsServer::start().await;
+    server.set_reply("localhost.test", RecordKind::A, FakeReply::Found(60, ips(&["10.0.0.1"])));
     let file = tempfile::NamedTempFile::new().unwrap();
-    let servers = Mutex::new(vec![server.source(&[], NO_HOSTS)]);
+    let servers = Mutex::new(vec![server.resolver(&[], NO_HOSTS)]);
     let configured = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let system = System::new(file.path().to_owned(), {
+    let system = SystemResolver::new(file.path().to_owned(), {
         let configured = configured.clone();
         move || match configured.load(std::sync::atomic::Ordering::SeqCst) {
             true => Ok(servers.lock().pop().expect("read once per change")),
             false => Err("no nameservers found in config".into()),
         }
     });
-    let found = system.ask("localhost").await.unwrap();
+    let found = system.resolve("localhost").await.unwrap();
     assert!(found.ttl == Duration::from_secs(30) && found.addresses.iter().all(IpAddr::is_loopback), "{found:?}");
-    // It is configured now, but nothing tells us before the file changes.
+    // The configuration is valid now, but it is not read again before the file changes.
     configured.store(true, std::sync::atomic::Ordering::SeqCst);
-    assert_eq!(system.ask("localhost").await.unwrap(), found);
+    assert_eq!(system.resolve("localhost").await.unwrap(), found);
     std::fs::write(file.path(), "nameserver 127.0.0.1\n").unwrap();
     for _ in 0..2 {
-        assert_eq!(Some(system.ask("localhost.test").await.unwrap()), answer(60, &["10.0.0.1"]));
+        assert_eq!(Some(system.resolve("localhost.test").await.unwrap()), result(60, &["10.0.0.1"]));
     }
 }
 
 #[tokio::test]
-async fn a_change_at_the_server_arrives_and_an_outage_changes_nothing() {
-    let server = Server::start().await;
+async fn changes_arrive_and_outages_keep_addresses() {
+    let server = FakeDnsServer::start().await;
     let quick = Duration::from_millis(5);
-    let bounds = Bounds { shortest_ttl: quick, longest_ttl: quick, first_retry: quick, last_retry: quick };
-    let (mut dns, mut changes) = observed(Box::new(server.source(&[], NO_HOSTS)), bounds);
-    server.say("web.test", Kind::A, Reply::Found(0, ips(&["10.0.0.1"])));
+    let bounds = RefreshBounds { shortest_ttl: quick, longest_ttl: quick, first_retry: quick, last_retry: quick };
+    let (mut dns, mut changes) = observed(Box::new(server.resolver(&[], NO_HOSTS)), bounds);
+    server.set_reply("web.test", RecordKind::A, FakeReply::Found(0, ips(&["10.0.0.1"])));
     dns.follow(&names(&["web.test"]));
     assert_eq!(changes.recv().await.unwrap(), ("web.test".to_owned(), ips(&["10.0.0.1"])));
-    server.say("web.test", Kind::A, Reply::Refused);
-    server.say("web.test", Kind::Aaaa, Reply::Refused);
-    let asked = server.questions.lock().len();
-    while server.questions.lock().len() < asked + 6 {
+    server.set_reply("web.test", RecordKind::A, FakeReply::Refused);
+    server.set_reply("web.test", RecordKind::Aaaa, FakeReply::Refused);
+    let asked = server.queries.lock().len();
+    while server.queries.lock().len() < asked + 6 {
         tokio::task::yield_now().await;
     }
     assert!(changes.try_recv().is_err());
     assert_eq!(dns.addresses("web.test"), Some(ips(&["10.0.0.1"])));
-    server.say("web.test", Kind::A, Reply::Found(0, ips(&["10.0.0.2"])));
-    server.replies.lock().remove(&("web.test", Kind::Aaaa));
+    server.set_reply("web.test", RecordKind::A, FakeReply::Found(0, ips(&["10.0.0.2"])));
+    server.replies.lock().remove(&("web.test", RecordKind::Aaaa));
     assert_eq!(changes.recv().await.unwrap(), ("web.test".to_owned(), ips(&["10.0.0.2"])));
 }

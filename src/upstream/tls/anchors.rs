@@ -1,53 +1,54 @@
-//! Authorities that an endpoint's certificate may come from, each for as long as its own certificate is valid.
+//! Trust anchors for endpoint certificates, each valid for the period of its own certificate.
 
 use std::ops::RangeInclusive;
 
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::anchor_from_trusted_cert;
 
-use super::{Digest, Parts};
+use super::{DigestBuilder, TlsDigest};
 
-/// A set of authorities.
+/// A set of certificate authorities.
 #[derive(Debug)]
-pub struct Anchors {
-    /// Of the certificates, which are more than a hundred of a system: terms are made for every reference to a Service.
-    digest: Digest,
+pub struct TrustAnchors {
+    /// Digest of the certificates, computed once: a system has more than a hundred, and TLS settings are built for
+    /// every reference to a Service.
+    digest: TlsDigest,
     certificates: Vec<CertificateDer<'static>>,
-    /// What chains are built with, in the same order.
+    /// The trust anchors, in the same order.
     anchors: Vec<TrustAnchor<'static>>,
-    /// When each may be used, in seconds since 1970.
-    spans: Vec<RangeInclusive<u64>>,
+    /// The validity period of each, in seconds since 1970.
+    validity: Vec<RangeInclusive<u64>>,
 }
 
-impl Anchors {
-    /// Those of the certificates that can be an authority.
+impl TrustAnchors {
+    /// The certificates that are usable as trust anchors; others are skipped.
     pub fn new(certificates: impl IntoIterator<Item = CertificateDer<'static>>) -> Self {
-        let (mut kept, mut anchors, mut spans) = (Vec::new(), Vec::new(), Vec::new());
-        let mut parts = Parts::default();
+        let (mut kept, mut anchors, mut validity) = (Vec::new(), Vec::new(), Vec::new());
+        let mut parts = DigestBuilder::default();
         for certificate in certificates {
-            let Some((anchor, span)) = read(&certificate) else { continue };
+            let Some((anchor, span)) = parse_anchor(&certificate) else { continue };
             parts.add(&certificate);
             anchors.push(anchor);
-            spans.push(span);
+            validity.push(span);
             kept.push(certificate);
         }
-        Anchors { digest: parts.finish(), certificates: kept, anchors, spans }
+        TrustAnchors { digest: parts.finish(), certificates: kept, anchors, validity }
     }
 
-    /// What this machine trusts. Reads files.
-    pub fn of_system() -> Self {
+    /// The certificate authorities that the operating system trusts. Reads files.
+    pub fn from_system() -> Self {
         let found = rustls_native_certs::load_native_certs();
         for error in found.errors {
-            tracing::debug!(%error, "Cannot read all that this system trusts");
+            tracing::debug!(%error, "Cannot read a trusted certificate of the system");
         }
-        Anchors::new(found.certs)
+        TrustAnchors::new(found.certs)
     }
 
     pub fn certificates(&self) -> &[CertificateDer<'static>] {
         &self.certificates
     }
 
-    pub(super) fn digest(&self) -> &Digest {
+    pub(super) fn digest(&self) -> &TlsDigest {
         &self.digest
     }
 
@@ -55,13 +56,13 @@ impl Anchors {
         &self.anchors
     }
 
-    /// Whether `anchor` may be used now. A renewed authority is equal to the one of before but for its dates, so one of them
-    /// suffices. What is none of these may not.
-    pub(super) fn is_valid(&self, anchor: &TrustAnchor<'_>, now: UnixTime) -> Result<(), webpki::Error> {
-        let equal = self.anchors.iter().zip(&self.spans).filter(|(own, _)| *own == anchor);
+    /// Whether `anchor` is valid now. A renewed authority may differ from its predecessor only in dates, so one valid
+    /// match suffices. Unknown anchors are invalid.
+    pub(super) fn check_validity(&self, anchor: &TrustAnchor<'_>, now: UnixTime) -> Result<(), webpki::Error> {
+        let equal = self.anchors.iter().zip(&self.validity).filter(|(own, _)| *own == anchor);
         let mut failed = webpki::Error::UnknownIssuer;
         for (_, span) in equal {
-            match is_within(span, now) {
+            match check_period(span, now) {
                 Ok(()) => return Ok(()),
                 Err(error) => failed = error,
             }
@@ -69,20 +70,20 @@ impl Anchors {
         Err(failed)
     }
 
-    /// When the certificate may be used, if it is one of these itself.
-    pub(super) fn span_of(&self, certificate: &CertificateDer<'_>) -> Option<&RangeInclusive<u64>> {
-        self.spans.get(self.certificates.iter().position(|own| own == certificate)?)
+    /// The validity period of the certificate, if it is one of these itself.
+    pub(super) fn validity_of(&self, certificate: &CertificateDer<'_>) -> Option<&RangeInclusive<u64>> {
+        self.validity.get(self.certificates.iter().position(|own| own == certificate)?)
     }
 }
 
-impl Default for Anchors {
-    /// Nobody.
+impl Default for TrustAnchors {
+    /// No authorities.
     fn default() -> Self {
-        Anchors::new([])
+        TrustAnchors::new([])
     }
 }
 
-fn read(certificate: &CertificateDer<'static>) -> Option<(TrustAnchor<'static>, RangeInclusive<u64>)> {
+fn parse_anchor(certificate: &CertificateDer<'static>) -> Option<(TrustAnchor<'static>, RangeInclusive<u64>)> {
     let anchor = anchor_from_trusted_cert(certificate).ok()?.to_owned();
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let seconds = |time: i64| u64::try_from(time).unwrap_or(0);
@@ -90,7 +91,7 @@ fn read(certificate: &CertificateDer<'static>) -> Option<(TrustAnchor<'static>, 
     Some((anchor, seconds(validity.not_before.timestamp())..=seconds(validity.not_after.timestamp())))
 }
 
-pub(super) fn is_within(span: &RangeInclusive<u64>, now: UnixTime) -> Result<(), webpki::Error> {
+pub(super) fn check_period(span: &RangeInclusive<u64>, now: UnixTime) -> Result<(), webpki::Error> {
     let at = |seconds: u64| UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
     if now.as_secs() < *span.start() {
         return Err(webpki::Error::CertNotValidYet { time: now, not_before: at(*span.start()) });

@@ -1,10 +1,10 @@
-//! TLS towards endpoints: on which terms, under which name, and what can go wrong before a request is sent.
+//! TLS towards endpoints: settings, server names, and handshake errors.
 //!
-//! Everything is built when configuration changes, and once for all upstreams that are spoken to on the same terms.
+//! Settings are built when configuration changes, once for all upstreams with equal ones.
 
 mod anchors;
-mod proven;
-mod shared;
+mod config_cache;
+mod verified_names;
 mod verifier;
 
 use std::cmp::Ordering;
@@ -29,64 +29,64 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::Protocol;
-pub use anchors::Anchors;
-pub(super) use proven::Proven;
-pub(super) use shared::Shared;
-pub use verifier::Anybody;
-use verifier::Verifier;
+use super::UpstreamProtocol;
+pub use anchors::TrustAnchors;
+pub(super) use config_cache::TlsConfigCache;
+pub(super) use verified_names::VerifiedNames;
+pub use verifier::AcceptAnyCertificate;
+use verifier::EndpointVerifier;
 
-/// On which terms TLS is spoken to an upstream. Terms that say the same are equal, and connections under one are never used
-/// under another, since they are part of an upstream's identity.
+/// TLS settings of an upstream. Settings with the same content are equal. They are part of an upstream's identity, so a
+/// connection is never reused under different settings.
 #[derive(Clone)]
-pub struct Terms {
-    /// Of everything that decides what a connection is good for. Of certificates alone: no key is in it.
-    digest: Digest,
+pub struct UpstreamTlsSettings {
+    /// Digest of everything that determines the trust in a connection. Covers certificates only, no private keys.
+    digest: TlsDigest,
     verifies: bool,
-    presents: bool,
+    has_client_certificate: bool,
     config: Arc<ClientConfig>,
 }
 
-type Digest = [u8; SHA256_OUTPUT_LEN];
+type TlsDigest = [u8; SHA256_OUTPUT_LEN];
 
-/// Whose certificates are taken.
+/// Which certificates are trusted.
 #[derive(Clone, Debug)]
-pub struct Trust {
-    pub anchors: Arc<Anchors>,
-    /// How many authorities may stand between the endpoint and one of these. None is as many as the library takes.
-    pub depth: Option<usize>,
+pub struct TlsTrust {
+    pub anchors: Arc<TrustAnchors>,
+    /// Maximum number of intermediate certificates. None is the library's limit.
+    pub max_intermediates: Option<usize>,
 }
 
-impl Terms {
-    /// Without trust any certificate is taken. `client` is what is shown to an endpoint that asks who we are. They share nothing with
-    /// others that say the same; those of a [`Registry`](super::Registry) do.
+impl UpstreamTlsSettings {
+    /// Without `trust` any certificate is accepted. `client` is the client certificate. The result is not shared with
+    /// equal settings; that of a [`UpstreamRegistry`](super::UpstreamRegistry) is.
     pub fn new(
-        protocol: Protocol,
-        trust: Option<Trust>,
+        protocol: UpstreamProtocol,
+        trust: Option<TlsTrust>,
         client: Option<Arc<CertifiedKey>>,
     ) -> Result<Self, rustls::Error> {
-        Shared::default().terms(protocol, trust, client)
+        TlsConfigCache::default().settings(protocol, trust, client)
     }
 
-    /// Whether certificates are looked at.
+    /// Whether certificates are verified.
     pub fn verifies(&self) -> bool {
         self.verifies
     }
 
-    pub(super) fn client(&self) -> Client {
-        Client { connector: TlsConnector::from(Arc::clone(&self.config)), verifies: self.verifies }
+    pub(super) fn client(&self) -> UpstreamTlsClient {
+        UpstreamTlsClient { connector: TlsConnector::from(Arc::clone(&self.config)), verifies: self.verifies }
     }
 }
 
 fn config(
-    protocol: Protocol,
-    trust: Option<Trust>,
+    protocol: UpstreamProtocol,
+    trust: Option<TlsTrust>,
     client: Option<Arc<CertifiedKey>>,
 ) -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::clone(&PROVIDER);
     let verifier: Arc<dyn ServerCertVerifier> = match trust {
-        Some(trust) => Arc::new(Verifier { trust, provider: Arc::clone(&provider) }),
-        None => Arc::new(Anybody(Arc::clone(&provider))),
+        Some(trust) => Arc::new(EndpointVerifier { trust, provider: Arc::clone(&provider) }),
+        None => Arc::new(AcceptAnyCertificate(Arc::clone(&provider))),
     };
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
@@ -97,91 +97,90 @@ fn config(
         None => config.with_no_client_auth(),
     };
     config.alpn_protocols = vec![match protocol {
-        Protocol::Http1 => b"http/1.1".to_vec(),
-        Protocol::Http2 => b"h2".to_vec(),
+        UpstreamProtocol::Http1 => b"http/1.1".to_vec(),
+        UpstreamProtocol::Http2 => b"h2".to_vec(),
     }];
-    // In a handshake that resumes a session the library asks no verifier: a certificate that has expired since, or that has
-    // been replaced for a reason, would go on to be good for as long as the endpoint gives tickets.
+    // The library does not verify certificates in resumed sessions: an expired or replaced certificate would remain
+    // accepted for as long as the endpoint issues tickets.
     config.resumption = Resumption::disabled();
     Ok(config)
 }
 
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(default_provider()));
 
-fn digest(protocol: Protocol, trust: Option<&Trust>, client: Option<&CertifiedKey>) -> Digest {
-    let mut parts = Parts::default();
-    parts.add(&[u8::from(protocol == Protocol::Http2), u8::from(trust.is_some()), u8::from(client.is_some())]);
-    if let Some(Trust { anchors, depth }) = trust {
+fn digest(protocol: UpstreamProtocol, trust: Option<&TlsTrust>, client: Option<&CertifiedKey>) -> TlsDigest {
+    let mut parts = DigestBuilder::default();
+    parts.add(&[u8::from(protocol == UpstreamProtocol::Http2), u8::from(trust.is_some()), u8::from(client.is_some())]);
+    if let Some(TlsTrust { anchors, max_intermediates: depth }) = trust {
         parts.add(format!("{depth:?}").as_bytes());
         parts.add(anchors.digest());
     }
-    // The key belongs to the first certificate, so that it needs not be looked at.
+    // The key is determined by the first certificate, so it is not hashed.
     for certificate in client.iter().flat_map(|client| &client.cert) {
         parts.add(certificate);
     }
     parts.finish()
 }
 
-/// A digest of several texts, each with its length, so that no two rows of them read alike.
-struct Parts(Context);
+/// Digest of several byte strings, each prefixed with its length, so that different sequences cannot collide.
+struct DigestBuilder(Context);
 
-impl Default for Parts {
+impl Default for DigestBuilder {
     fn default() -> Self {
-        Parts(Context::new(&SHA256))
+        DigestBuilder(Context::new(&SHA256))
     }
 }
 
-impl Parts {
+impl DigestBuilder {
     fn add(&mut self, bytes: &[u8]) {
         self.0.update(&bytes.len().to_be_bytes());
         self.0.update(bytes);
     }
 
-    fn finish(self) -> Digest {
+    fn finish(self) -> TlsDigest {
         let mut digest = [0; SHA256_OUTPUT_LEN];
         digest.copy_from_slice(self.0.finish().as_ref());
         digest
     }
 }
 
-impl PartialEq for Terms {
+impl PartialEq for UpstreamTlsSettings {
     fn eq(&self, other: &Self) -> bool {
         self.digest == other.digest
     }
 }
 
-impl Eq for Terms {}
+impl Eq for UpstreamTlsSettings {}
 
-impl PartialOrd for Terms {
+impl PartialOrd for UpstreamTlsSettings {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Terms {
+impl Ord for UpstreamTlsSettings {
     fn cmp(&self, other: &Self) -> Ordering {
         self.digest.cmp(&other.digest)
     }
 }
 
-impl Hash for Terms {
+impl Hash for UpstreamTlsSettings {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.digest.hash(state);
     }
 }
 
-impl fmt::Debug for Terms {
+impl fmt::Debug for UpstreamTlsSettings {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Terms({self})")
     }
 }
 
-/// `TLS unverified (terms …)`, `TLS verified with client certificate (terms …)`, with what tells them from others that read
-/// alike.
-impl fmt::Display for Terms {
+/// `TLS unverified (terms …)`, `TLS verified with client certificate (terms …)`, with the beginning of the digest.
+impl fmt::Display for UpstreamTlsSettings {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(if self.verifies { "TLS verified" } else { "TLS unverified" })?;
-        if self.presents {
+        if self.has_client_certificate {
             formatter.write_str(" with client certificate")?;
         }
         formatter.write_str(" (terms ")?;
@@ -190,15 +189,15 @@ impl fmt::Display for Terms {
     }
 }
 
-/// The host that a request goes to, which the endpoint is asked for and has to have a certificate for. Equal regardless of
+/// The host of a request, which is sent as TLS server name and must match the endpoint's certificate. Compared without
 /// case.
 #[derive(Clone, Debug)]
-pub struct Name(HeaderValue);
+pub struct UpstreamServerName(HeaderValue);
 
-impl Name {
-    /// Of a Host, whose port does not count.
-    pub fn of(host: &HeaderValue) -> Rc<Self> {
-        Rc::new(Name(host.clone()))
+impl UpstreamServerName {
+    /// The server name of a Host header, without its port.
+    pub fn from_host(host: &HeaderValue) -> Rc<Self> {
+        Rc::new(UpstreamServerName(host.clone()))
     }
 
     fn host(&self) -> &str {
@@ -211,100 +210,103 @@ impl Name {
     }
 }
 
-impl PartialEq for Name {
+impl PartialEq for UpstreamServerName {
     fn eq(&self, other: &Self) -> bool {
         self.host().eq_ignore_ascii_case(other.host())
     }
 }
 
-impl Eq for Name {}
+impl Eq for UpstreamServerName {}
 
-/// What an upstream shakes hands with.
-pub(super) struct Client {
+/// The TLS client of an upstream.
+pub(super) struct UpstreamTlsClient {
     connector: TlsConnector,
     verifies: bool,
 }
 
-impl fmt::Debug for Client {
+impl fmt::Debug for UpstreamTlsClient {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Client").field("verifies", &self.verifies).finish_non_exhaustive()
     }
 }
 
-impl Client {
-    pub(super) async fn shake_hands(
+impl UpstreamTlsClient {
+    pub(super) async fn handshake(
         &self,
         stream: TcpStream,
         address: SocketAddr,
-        name: Option<&Name>,
-    ) -> Result<TlsStream<TcpStream>, HandshakeFailure> {
-        let host = name.map(Name::host).unwrap_or_default();
+        name: Option<&UpstreamServerName>,
+    ) -> Result<TlsStream<TcpStream>, UpstreamHandshakeError> {
+        let host = name.map(UpstreamServerName::host).unwrap_or_default();
         let server = match ServerName::try_from(host) {
             Ok(server) => server.to_owned(),
-            Err(_) if self.verifies => return Err(HandshakeFailure::NoName(host.to_owned())),
-            // An address is not sent, and nobody looks for it in the certificate.
+            Err(_) if self.verifies => return Err(UpstreamHandshakeError::InvalidName(host.to_owned())),
+            // An IP address is not sent as server name, and is not verified either.
             Err(_) => ServerName::from(address.ip()),
         };
-        self.connector.connect(server, stream).await.map_err(|error| HandshakeFailure::new(&error, host))
+        self.connector.connect(server, stream).await.map_err(|error| UpstreamHandshakeError::new(&error, host))
     }
 }
 
-/// Why an endpoint cannot be spoken to in TLS.
+/// Why a TLS handshake with an endpoint failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum HandshakeFailure {
+pub enum UpstreamHandshakeError {
     #[error("its certificate is not trusted: {0}")]
     Untrusted(String),
-    #[error("its certificate is for others than the Host that requests go on with: {0}")]
+    #[error("its certificate is not valid for the Host that requests are forwarded with: {0}")]
     WrongName(String),
-    #[error("{0:?}, the Host that requests go on with, is no name that a certificate can be for")]
-    NoName(String),
-    #[error("it refuses with {0:?}; does it know {1:?}, or want a client certificate?")]
-    Refused(AlertDescription, String),
-    #[error("it refuses once hands are shaken; does it want a client certificate, or another one?")]
-    Afterwards,
-    #[error("what it says is no TLS; is the protocol of the Service right?")]
+    #[error("{0:?}, the Host that requests are forwarded with, is not a valid name in a certificate")]
+    InvalidName(String),
+    #[error(
+        "it sent the alert {0:?}; check that it accepts the server name {1:?}, and whether it requires a client \
+         certificate"
+    )]
+    Rejected(AlertDescription, String),
+    #[error("it sent an alert after the handshake; check whether it requires a client certificate, or a different one")]
+    RejectedAfterHandshake,
+    #[error("its response is not TLS; check the protocol of the Service")]
     NotTls,
-    #[error("it took the connection and did not shake hands within {0:?}")]
+    #[error("it accepted the connection but did not complete the handshake within {0:?}")]
     TimedOut(Duration),
     #[error("{0}")]
     Other(String),
 }
 
-impl HandshakeFailure {
+impl UpstreamHandshakeError {
     fn new(error: &io::Error, host: &str) -> Self {
         match tls_error(error) {
             Some(rustls::Error::InvalidCertificate(
                 error @ (CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }),
-            )) => HandshakeFailure::WrongName(error.to_string()),
-            Some(rustls::Error::InvalidCertificate(error)) => HandshakeFailure::Untrusted(error.to_string()),
-            Some(rustls::Error::AlertReceived(alert)) => HandshakeFailure::Refused(*alert, host.to_owned()),
-            Some(rustls::Error::InvalidMessage(_)) => HandshakeFailure::NotTls,
-            Some(error) => HandshakeFailure::Other(error.to_string()),
-            None => HandshakeFailure::Other(error.to_string()),
+            )) => UpstreamHandshakeError::WrongName(error.to_string()),
+            Some(rustls::Error::InvalidCertificate(error)) => UpstreamHandshakeError::Untrusted(error.to_string()),
+            Some(rustls::Error::AlertReceived(alert)) => UpstreamHandshakeError::Rejected(*alert, host.to_owned()),
+            Some(rustls::Error::InvalidMessage(_)) => UpstreamHandshakeError::NotTls,
+            Some(error) => UpstreamHandshakeError::Other(error.to_string()),
+            None => UpstreamHandshakeError::Other(error.to_string()),
         }
     }
 
-    /// Whether the endpoint is to be passed over for a while. The name that it was asked for may be up to the client, and by
-    /// the name endpoints choose what they do: show a certificate that nobody trusts or that has expired, refuse with whatever
-    /// alert, close, or wait for somebody behind them. Only who knows no TLS has not read it. `proven`: the name is one under
-    /// which others like it shake hands, so it explains no more than that they have different names.
-    pub(super) fn blames_endpoint(&self, proven: bool) -> bool {
+    /// Whether the endpoint is to be ejected. The client may choose the server name, and endpoints may react to it with
+    /// an untrusted or expired certificate, any alert, a close, or a delay; only a non-TLS response is independent of
+    /// it. `proven`: a handshake under this name has succeeded recently, so the name does not explain the failure,
+    /// unless the endpoints have different names.
+    pub(super) fn ejects_endpoint(&self, proven: bool) -> bool {
         match self {
-            HandshakeFailure::NotTls => true,
-            HandshakeFailure::WrongName(_)
-            | HandshakeFailure::NoName(_)
-            | HandshakeFailure::Refused(AlertDescription::UnrecognisedName, _) => false,
-            HandshakeFailure::Untrusted(_)
-            | HandshakeFailure::Refused(..)
-            | HandshakeFailure::Afterwards
-            | HandshakeFailure::TimedOut(_)
-            | HandshakeFailure::Other(_) => proven,
+            UpstreamHandshakeError::NotTls => true,
+            UpstreamHandshakeError::WrongName(_)
+            | UpstreamHandshakeError::InvalidName(_)
+            | UpstreamHandshakeError::Rejected(AlertDescription::UnrecognisedName, _) => false,
+            UpstreamHandshakeError::Untrusted(_)
+            | UpstreamHandshakeError::Rejected(..)
+            | UpstreamHandshakeError::RejectedAfterHandshake
+            | UpstreamHandshakeError::TimedOut(_)
+            | UpstreamHandshakeError::Other(_) => proven,
         }
     }
 }
 
-/// Whether an endpoint ends a connection that was made because it does not want us: of TLS 1.3 it says so only then.
-pub(super) fn is_refusal(error: &io::Error) -> bool {
+/// Whether an endpoint rejects an established connection with an alert, which TLS 1.3 allows after the handshake.
+pub(super) fn is_alert(error: &io::Error) -> bool {
     matches!(tls_error(error), Some(rustls::Error::AlertReceived(_)))
 }
 

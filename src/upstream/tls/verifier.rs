@@ -1,4 +1,4 @@
-//! Whether an endpoint's certificate is good: by its chain, or not looked at.
+//! Verifiers of endpoint certificates: by chain and name, or not at all.
 
 use std::cell::Cell;
 use std::fmt;
@@ -10,16 +10,16 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
-use super::Trust;
-use super::anchors::is_within;
+use super::TlsTrust;
+use super::anchors::check_period;
 
-/// Takes certificates of authorities, for the name that is asked for.
-pub(super) struct Verifier {
-    pub(super) trust: Trust,
+/// Accepts certificates for the requested name that a trusted authority has issued.
+pub(super) struct EndpointVerifier {
+    pub(super) trust: TlsTrust,
     pub(super) provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Verifier {
+impl ServerCertVerifier for EndpointVerifier {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -28,13 +28,13 @@ impl ServerCertVerifier for Verifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let parsed = EndEntityCert::try_from(certificate).map_err(told)?;
-        match self.trust.anchors.span_of(certificate) {
-            // Made by hand, for one server, and trusted by name: no chain leads further than it says itself.
-            Some(span) => is_within(span, now).map_err(told)?,
+        let parsed = EndEntityCert::try_from(certificate).map_err(to_rustls_error)?;
+        match self.trust.anchors.validity_of(certificate) {
+            // A self-signed server certificate that is itself configured as trusted: no chain is needed.
+            Some(span) => check_period(span, now).map_err(to_rustls_error)?,
             None => self.chain(&parsed, others, now)?,
         }
-        parsed.verify_is_valid_for_subject_name(name).map_err(told)?;
+        parsed.verify_is_valid_for_subject_name(name).map_err(to_rustls_error)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -61,13 +61,13 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-impl Verifier {
+impl EndpointVerifier {
     fn chain(&self, parsed: &EndEntityCert<'_>, others: &[CertificateDer<'_>], now: UnixTime) -> Result<(), Error> {
-        let Trust { anchors, depth } = &self.trust;
+        let TlsTrust { anchors, max_intermediates: depth } = &self.trust;
         let too_long = Cell::new(false);
         let is_allowed = |path: &VerifiedPath<'_>| {
-            // The library trusts an authority for ever, and has no limit of its own that can be set.
-            anchors.is_valid(path.anchor(), now)?;
+            // The library ignores the validity of trust anchors, and has no configurable depth limit.
+            anchors.check_validity(path.anchor(), now)?;
             if depth.is_some_and(|depth| path.intermediate_certificates().count() > depth) {
                 too_long.set(true);
                 return Err(webpki::Error::MaximumPathDepthExceeded);
@@ -85,25 +85,24 @@ impl Verifier {
         );
         match found {
             Ok(_) => Ok(()),
-            Err(_) if too_long.get() => Err(other(TooLong(depth.unwrap_or_default()))),
-            Err(error) => Err(told(error)),
+            Err(_) if too_long.get() => Err(other_error(ChainTooLong(depth.unwrap_or_default()))),
+            Err(error) => Err(to_rustls_error(error)),
         }
     }
 }
 
-impl fmt::Debug for Verifier {
+impl fmt::Debug for EndpointVerifier {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Verifier").finish_non_exhaustive()
     }
 }
 
-/// Takes any certificate, because the configuration says so: what goes over such a connection is hidden from listeners, not
-/// from whoever stands in between. A signature by a key that anybody may have made says nothing, so it is not looked at either,
-/// and certificates of odd make work as they do elsewhere.
+/// Accepts any certificate, as configured: it protects against passive listeners, not against a man in the middle.
+/// Signatures are not verified either, since the key is unauthenticated; so unusual certificates work as elsewhere.
 #[derive(Debug)]
-pub struct Anybody(pub Arc<CryptoProvider>);
+pub struct AcceptAnyCertificate(pub Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AcceptAnyCertificate {
     fn verify_server_cert(
         &self,
         _certificate: &CertificateDer<'_>,
@@ -139,11 +138,11 @@ impl ServerCertVerifier for Anybody {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("more than {0} authorities stand between it and one that is trusted")]
-struct TooLong(usize);
+#[error("more than {0} intermediate certificates between it and a trusted authority")]
+struct ChainTooLong(usize);
 
-/// What the library says, in the words that decide which alert the endpoint gets.
-fn told(error: webpki::Error) -> Error {
+/// Converts the library's error, which determines the alert that the endpoint gets.
+fn to_rustls_error(error: webpki::Error) -> Error {
     Error::InvalidCertificate(match error {
         webpki::Error::BadDer | webpki::Error::BadDerTime | webpki::Error::TrailingData(_) => {
             CertificateError::BadEncoding
@@ -156,10 +155,10 @@ fn told(error: webpki::Error) -> Error {
             CertificateError::NotValidForNameContext { expected: context.expected, presented: context.presented }
         }
         webpki::Error::UnknownIssuer => CertificateError::UnknownIssuer,
-        error => return other(error),
+        error => return other_error(error),
     })
 }
 
-fn other(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+fn other_error(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
 }

@@ -1,25 +1,25 @@
-//! What valgrind's callgrind counted: all instructions, and those of counting.
+//! Parses the output of valgrind's callgrind: all instructions, and those for metrics.
 
 use std::collections::HashMap;
 
 use anyhow::{Context, Result};
 
-/// Instructions of a process from its start to its end.
+/// Instructions of a process from start to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) total: u64,
-    /// Of the code that metrics of requests are made of, wherever the compiler put it.
+    /// Instructions of the code for request metrics, including inlined code.
     pub(crate) metrics: u64,
 }
 
-/// Lines of code are told apart by the file that they are written in, also where functions were inlined.
-const OF_METRICS: [&str; 2] = ["src/proxy/stats/", "src/upstream/traffic.rs"];
-/// What comes from elsewhere, such as additions of atomic numbers, counts with the code of ours that stands before it.
-const OF_OTHERS: [&str; 3] = ["/rustc/", "/rust/deps/", "/registry/"];
-/// It finds the counters of a request; most of it is a map of the standard library.
-const FINDS_SERIES: &str = "::view::View::series";
+/// Lines are attributed to their source file, also in inlined functions.
+const METRICS_FILES: [&str; 2] = ["src/proxy/stats/", "src/upstream/traffic.rs"];
+/// Code of libraries, such as atomic additions, is attributed to the code before it.
+const LIBRARY_PATHS: [&str; 3] = ["/rustc/", "/rust/deps/", "/registry/"];
+/// Looks up the counters of a request; consists mostly of code of the standard library.
+const SERIES_LOOKUP: &str = "::view::View::series";
 
-/// Reads the file that callgrind writes.
+/// Parses an output file of callgrind.
 pub(crate) fn read(text: &str) -> Result<Counts> {
     let total = text.lines().find_map(|line| line.strip_prefix("summary: ").or(line.strip_prefix("totals: ")));
     let total = total.and_then(|total| total.trim().parse().ok()).context("valgrind's file has no total")?;
@@ -28,7 +28,7 @@ pub(crate) fn read(text: &str) -> Result<Counts> {
     let mut metrics = 0;
     for line in text.lines() {
         if line.starts_with(|first: char| first.is_ascii_digit() || "+-*".contains(first)) {
-            // What a callee took stands in the line after `calls=`, and once more where the callee is.
+            // The cost of a callee is in the line after `calls=`, and again at the callee itself.
             let own = !std::mem::take(&mut is_of_callee);
             if own && (in_file || in_function) {
                 let cost = line.split(' ').nth(1).and_then(|cost| cost.parse::<u64>().ok());
@@ -41,12 +41,12 @@ pub(crate) fn read(text: &str) -> Result<Counts> {
             "fl" | "fi" | "fe" => {
                 let file = files.name(name);
                 let has = |parts: &[&str]| parts.iter().any(|part| file.contains(part));
-                if word == "fl" || !has(&OF_OTHERS) {
-                    in_file = has(&OF_METRICS);
+                if word == "fl" || !has(&LIBRARY_PATHS) {
+                    in_file = has(&METRICS_FILES);
                 }
             }
-            "fn" => in_function = functions.name(name).ends_with(FINDS_SERIES),
-            // They may be the first to name it.
+            "fn" => in_function = functions.name(name).ends_with(SERIES_LOOKUP),
+            // These lines may define the number of a name.
             "cfi" | "cfl" => drop(files.name(name)),
             "cfn" => drop(functions.name(name)),
             "calls" => is_of_callee = true,
@@ -56,7 +56,7 @@ pub(crate) fn read(text: &str) -> Result<Counts> {
     Ok(Counts { total, metrics })
 }
 
-/// `(7) name` where it comes first, and `(7)` from then on.
+/// Names are written as `(7) name` first and as `(7)` afterwards.
 #[derive(Default)]
 struct Names(HashMap<String, String>);
 
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn own_lines_count_wherever_they_are_inlined() {
+    fn inlined_lines_are_attributed_to_their_file() {
         let text = "\
 # callgrind format
 events: Ir

@@ -1,4 +1,4 @@
-//! Instructions per request, counted by valgrind: a figure that does not depend on what else the machine does.
+//! Instructions per request, counted by valgrind and therefore independent of other load on the machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use super::callgrind::{self, Counts};
 use super::wait_for;
 use crate::backend::Backend;
-use crate::plan::{Plan, Shape};
+use crate::plan::{Plan, RequestShape};
 use crate::run::run;
 use crate::server::{self, HOST, Server, Setup};
 
@@ -18,7 +18,7 @@ pub struct Counting {
     /// The release binary of Portico.
     #[arg(long)]
     portico: PathBuf,
-    /// nginx, if it is to be counted too.
+    /// The nginx binary, to count nginx too.
     #[arg(long)]
     nginx: Option<PathBuf>,
 }
@@ -39,22 +39,22 @@ const CASES: [Case; 4] = [
     Case { name: "HTTP/1.1, a connection for each request", fresh: true, ..PLAIN },
 ];
 
-/// Runs each twice, for a shorter and a longer time, so that starting and stopping drop out of the difference.
+/// Runs each case for a shorter and a longer time; the difference excludes startup and shutdown.
 pub async fn count_instructions(options: &Counting) -> Result<bool> {
     for case in &CASES {
         print!("  {:<42}", case.name);
-        // nginx always has its log.
+        // nginx is always measured with an access log.
         let nginx = options.nginx.as_ref().filter(|_| case.access_log);
         for nginx in [None, nginx].into_iter().take(1 + usize::from(nginx.is_some())) {
-            let (few, little) = once(options, nginx, case, Duration::from_secs(1)).await?;
-            let (many, much) = once(options, nginx, case, Duration::from_secs(4)).await?;
-            ensure!(many > few && much.total > little.total, "too few requests to tell: {few} and {many}");
+            let (few, little) = run_counted(options, nginx, case, Duration::from_secs(1)).await?;
+            let (many, much) = run_counted(options, nginx, case, Duration::from_secs(4)).await?;
+            ensure!(many > few && much.total > little.total, "too few requests for a result: {few} and {many}");
             let each = |part: fn(Counts) -> u64| (part(much) - part(little)) as f64 / (many - few) as f64;
             match nginx {
                 Some(_) => print!(" nginx {:>8.0}", each(|counts| counts.total)),
                 None => {
                     let metrics = each(|counts| counts.metrics);
-                    ensure!(metrics > 0.0, "no code of metrics was seen; the binary needs its line tables");
+                    ensure!(metrics > 0.0, "no code for metrics was found; the binary needs line tables");
                     print!(" portico {:>8.0}, of which metrics {metrics:>5.0}", each(|counts| counts.total));
                 }
             }
@@ -64,8 +64,13 @@ pub async fn count_instructions(options: &Counting) -> Result<bool> {
     Ok(true)
 }
 
-/// Requests and instructions.
-async fn once(options: &Counting, nginx: Option<&PathBuf>, case: &Case, duration: Duration) -> Result<(u64, Counts)> {
+/// Number of requests and instructions.
+async fn run_counted(
+    options: &Counting,
+    nginx: Option<&PathBuf>,
+    case: &Case,
+    duration: Duration,
+) -> Result<(u64, Counts)> {
     let folder = tempfile::tempdir()?;
     let counts = folder.path().join("counts");
     let backend = Backend::start(([127, 0, 0, 1], 0).into(), "backend").await?;
@@ -85,18 +90,18 @@ async fn once(options: &Counting, nginx: Option<&PathBuf>, case: &Case, duration
         Some(nginx) => server::counted_nginx(nginx, &counts, folder.path(), backend.address, &key)?,
     };
     let (kept, fresh) = if case.fresh { (0, 1) } else { (1, 0) };
-    let shapes = vec![Shape::get(HOST, case.path)];
-    let plan = Plan { fresh, ..Plan::new(server.address, shapes, duration, kept) };
-    counted(server, &counts, plan).await
+    let shapes = vec![RequestShape::get(HOST, case.path)];
+    let plan = Plan { single_use: fresh, ..Plan::new(server.address, shapes, duration, kept) };
+    run_and_count(server, &counts, plan).await
 }
 
-/// Runs a plan on a server that valgrind runs, and ends it: requests and instructions from its start to its end.
-pub(crate) async fn counted(server: Server, counts: &Path, plan: Plan) -> Result<(u64, Counts)> {
+/// Runs a plan against a server under valgrind and ends it. Returns its requests and instructions.
+pub(crate) async fn run_and_count(server: Server, counts: &Path, plan: Plan) -> Result<(u64, Counts)> {
     let before = wait_for(&server).await?;
     let report = run(plan).await;
-    ensure!(report.is_clean(), "not every answer was right:\n{report}");
-    let said = server.said();
+    ensure!(report.is_clean(), "not every response was correct:\n{report}");
+    let said = server.output();
     drop(server);
-    let text = fs::read_to_string(counts).with_context(|| format!("valgrind counted nothing: {said}"))?;
+    let text = fs::read_to_string(counts).with_context(|| format!("no output of valgrind: {said}"))?;
     Ok((before + report.good, callgrind::read(&text)?))
 }

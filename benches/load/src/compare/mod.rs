@@ -1,4 +1,4 @@
-//! Portico beside nginx: the same backend, the same work, in turns, each on the same core.
+//! Compares Portico with nginx: the same backend and work, alternating, on the same core.
 
 mod callgrind;
 mod instructions;
@@ -15,13 +15,13 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-pub(crate) use self::instructions::counted;
+pub(crate) use self::instructions::run_and_count;
 pub use self::instructions::{Counting, count_instructions};
 pub(crate) use self::spread::Spread;
 use self::summary::{Figures, Summary};
 use crate::backend::Backend;
 use crate::http1;
-use crate::plan::{Plan, Protocol, Shape};
+use crate::plan::{Plan, Protocol, RequestShape};
 use crate::process::Process;
 use crate::report::Report;
 use crate::run::{connect, run};
@@ -33,24 +33,24 @@ pub struct Options {
     /// The release binary of Portico.
     #[arg(long)]
     portico: PathBuf,
-    /// nginx, if it is to run beside.
+    /// The nginx binary, to compare with nginx.
     #[arg(long)]
     nginx: Option<PathBuf>,
-    /// The core that the servers run on, one at a time; start this program on another.
+    /// The core for the servers, which run one at a time; start this program on another core.
     #[arg(long, default_value_t = 0)]
     core: usize,
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Of each measurement.
+    /// Duration of each measurement.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
-    /// Only cases whose name contains this.
+    /// Run only cases whose name contains this.
     #[arg(long)]
     case: Option<String>,
-    /// Connections that are held idle at the end, to see what memory they take; 0 for none.
+    /// Idle connections opened at the end to measure their memory; 0 for none.
     #[arg(long, default_value_t = 10_000)]
     idle: usize,
-    /// Where to write all figures as JSON.
+    /// File for all figures as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
 }
@@ -59,16 +59,16 @@ pub struct Options {
 struct Case {
     name: &'static str,
     path: &'static str,
-    /// Well below what either server can do, so that the time per request is that of the request and not of a queue.
+    /// Well below the capacity of both servers, so that the figures contain no queueing.
     rate: u32,
     security: Security,
     protocol: Protocol,
-    /// A connection for each request.
+    /// Open a connection for each request.
     fresh: bool,
 }
 
 impl Case {
-    fn shakes_hands(&self) -> bool {
+    fn measures_handshakes(&self) -> bool {
         self.fresh && !matches!(self.security, Security::None)
     }
 }
@@ -121,7 +121,7 @@ const CASES: &[Case] = &[
     },
 ];
 
-/// Whether every answer was right.
+/// Returns whether all responses were correct.
 pub async fn compare(options: &Options) -> Result<bool> {
     let folder = tempfile::tempdir()?;
     let backend = Backend::start(([127, 0, 0, 1], 0).into(), "backend").await?;
@@ -134,7 +134,7 @@ pub async fn compare(options: &Options) -> Result<bool> {
     let mut summary = Summary::new(&cases, &servers);
     for round in 0..options.rounds {
         for (at, case) in cases.iter().enumerate() {
-            // Who comes first changes, so that neither always finds the caches of the other.
+            // The order alternates, so that cache effects do not favor one server.
             let mut order: Vec<usize> = (0..servers.len()).collect();
             if round % 2 == 1 {
                 order.reverse();
@@ -148,10 +148,10 @@ pub async fn compare(options: &Options) -> Result<bool> {
     }
     println!("{summary}");
     if options.idle > 0 {
-        println!("Memory of {} idle connections, KiB for each", options.idle);
+        println!("Memory of {} idle connections, KiB each", options.idle);
         drop(servers);
-        for tls in [None, Some(Tls::to(HOST, Protocol::Http1)?)] {
-            // New ones each time: a server fills the memory of earlier connections first, and would seem to need none.
+        for tls in [None, Some(Tls::new(HOST, Protocol::Http1)?)] {
+            // New servers each time, because freed memory of earlier connections would be reused.
             let folder = tempfile::tempdir()?;
             for server in start_all(options, folder.path(), backend.address)? {
                 wait_for(&server).await?;
@@ -188,23 +188,23 @@ fn start_all(options: &Options, folder: &Path, backend: SocketAddr) -> Result<Ve
 
 async fn measure(options: &Options, server: &Server, case: &Case) -> Result<Figures> {
     let process = server.process().serving();
-    let shapes = vec![Shape::get(HOST, case.path)];
+    let shapes = vec![RequestShape::get(HOST, case.path)];
     let (target, tls) = match case.security {
         Security::None => (server.address, None),
-        Security::Full => (server.secure, Some(Tls::to(HOST, case.protocol)?)),
-        Security::Resumed => (server.secure, Some(Tls::to(HOST, case.protocol)?.resuming())),
+        Security::Full => (server.secure, Some(Tls::new(HOST, case.protocol)?)),
+        Security::Resumed => (server.secure, Some(Tls::new(HOST, case.protocol)?.resuming())),
     };
     let duration = Duration::from_secs_f64(options.seconds);
     let (kept, fresh) = if case.fresh { (0, CONNECTIONS) } else { (CONNECTIONS, 0) };
     let plan = Plan {
         rate: Some(case.rate),
-        fresh,
+        single_use: fresh,
         tls,
         protocol: case.protocol,
         ..Plan::new(target, shapes, duration, kept)
     };
-    // Connections and caches are warm before the clock starts.
-    run(Plan { duration: WARM, ..plan.clone() }).await;
+    // Warms up connections and caches.
+    run(Plan { duration: WARM_UP, ..plan.clone() }).await;
     let before = process.cpu()?;
     let paced = run(plan.clone()).await;
     let paced_cpu = process.cpu()?.saturating_sub(before);
@@ -214,7 +214,7 @@ async fn measure(options: &Options, server: &Server, case: &Case) -> Result<Figu
     let (full_cpu, own) =
         (process.cpu()?.saturating_sub(before), Process(std::process::id()).cpu()?.saturating_sub(own));
     check_handshakes(server, case, &[&paced, &full])?;
-    ensure!(paced.good > 0 && full.good > 0, "{} did not answer:\n{paced}{full}", server.name);
+    ensure!(paced.good > 0 && full.good > 0, "{} did not respond:\n{paced}{full}", server.name);
     Ok(Figures {
         cpu: paced_cpu.as_secs_f64() * 1e6 / paced.good as f64,
         cpu_full: full_cpu.as_secs_f64() * 1e6 / full.good as f64,
@@ -228,13 +228,13 @@ async fn measure(options: &Options, server: &Server, case: &Case) -> Result<Figu
     })
 }
 
-/// A figure for resumed handshakes that were full ones, or the other way round, is worth nothing.
+/// Full handshakes counted as resumed ones, or vice versa, would invalidate the figures.
 fn check_handshakes(server: &Server, case: &Case, reports: &[&Report]) -> Result<()> {
     let sum = |of: fn(&Report) -> u64| reports.iter().map(|report| of(report)).sum::<u64>();
     let (all, resumed) = (sum(|report| report.handshakes), sum(|report| report.resumed));
     let expected = match (case.fresh, case.security) {
         (true, Security::Full) => all > 0 && resumed == 0,
-        // Those that begin before the first ticket has come.
+        // Connections opened before the first ticket arrives cannot resume.
         (true, Security::Resumed) => all > 0 && resumed * 100 >= all * 98,
         (false, _) | (_, Security::None) => true,
     };
@@ -242,11 +242,11 @@ fn check_handshakes(server: &Server, case: &Case, reports: &[&Report]) -> Result
     Ok(())
 }
 
-/// KiB of resident memory that each connection takes which had one request.
+/// KiB of resident memory per idle connection that had one request.
 async fn idle(server: &Server, count: usize, tls: Option<Tls>) -> Result<f64> {
     let process = server.process().serving();
     let target = if tls.is_some() { server.secure } else { server.address };
-    let shape = Shape::get(HOST, "/");
+    let shape = RequestShape::get(HOST, "/");
     let plan = Plan { tls, ..Plan::new(target, vec![], Duration::ZERO, 0) };
     let before = process.resident()?;
     let mut connections = Vec::with_capacity(count);
@@ -258,20 +258,20 @@ async fn idle(server: &Server, count: usize, tls: Option<Tls>) -> Result<f64> {
     Ok((process.resident()? - before) * 1024.0 / count as f64)
 }
 
-/// Until it answers; says how many requests that took.
+/// Waits for the first response. Returns the number of requests.
 pub(crate) async fn wait_for(server: &Server) -> Result<u64> {
     let begin = Instant::now();
     loop {
-        let shapes = vec![Shape::get(HOST, "/")];
+        let shapes = vec![RequestShape::get(HOST, "/")];
         let report = run(Plan::new(server.address, shapes, Duration::from_millis(20), 1)).await;
         if report.is_clean() {
             return Ok(report.good);
         }
-        ensure!(begin.elapsed() < START, "{} does not answer; {}", server.name, server.said());
+        ensure!(begin.elapsed() < START_TIMEOUT, "{} does not respond; {}", server.name, server.output());
         sleep(Duration::from_millis(50)).await;
     }
 }
 
 const CONNECTIONS: usize = 32;
-const WARM: Duration = Duration::from_millis(500);
-const START: Duration = Duration::from_secs(60);
+const WARM_UP: Duration = Duration::from_millis(500);
+const START_TIMEOUT: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! The figures of all rounds, and what is made of them.
+//! Figures of all rounds and their summary.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,16 +8,17 @@ use serde_json::{Value, json};
 use super::{Case, Spread};
 use crate::server::Server;
 
-/// Of one case, one server and one round.
+/// Figures of one case, server and round.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Figures {
-    /// Microseconds of processor time per request at the fixed rate.
+    /// Microseconds of CPU time per request at the fixed rate.
     pub(crate) cpu: f64,
-    /// The same at full speed, where one wake-up serves several requests.
+    /// The same at full speed, where one wake-up handles several requests.
     pub(crate) cpu_full: f64,
     pub(crate) per_second: f64,
-    /// How much of a core the server used at full speed, and the load. Where it is the load that is at 1, the server could
-    /// do more.
+    /// Used share of a core at full speed, for the server and for the load generator. If the load generator is at 1,
+    /// the
+    /// server is not saturated.
     pub(crate) busy: f64,
     pub(crate) load_busy: f64,
     /// At the fixed rate.
@@ -88,7 +89,7 @@ impl fmt::Display for Summary {
                 "", "CPU µs/request", "at full speed", "requests/s", "busy/load", "p50 µs", "p99 µs", "RSS MiB", "bad"
             )?;
             for (server, rounds) in self.servers.iter().zip(servers) {
-                let of = |figure: fn(&Figures) -> f64| Spread::of(rounds.iter().map(figure));
+                let of = |figure: fn(&Figures) -> f64| Spread::from_values(rounds.iter().map(figure));
                 let bad: u64 = rounds.iter().map(|figures| figures.bad).sum();
                 writeln!(
                     f,
@@ -105,7 +106,7 @@ impl fmt::Display for Summary {
             }
             if let [portico, other] = &servers[..] {
                 let ratio = |figure: fn(&Figures) -> f64| {
-                    Spread::of(portico.iter().zip(other).map(|(ours, theirs)| figure(ours) / figure(theirs)))
+                    Spread::from_values(portico.iter().zip(other).map(|(ours, theirs)| figure(ours) / figure(theirs)))
                 };
                 writeln!(
                     f,
@@ -116,9 +117,10 @@ impl fmt::Display for Summary {
                     ratio(|figures| figures.per_second).show(2)
                 )?;
             }
-            if case.shakes_hands() {
-                // Of whole connections with one request each, since that is what a handshake is good for.
-                let per_second = |rounds: &[Figures]| Spread::of(rounds.iter().map(|figures| 1e6 / figures.cpu_full));
+            if case.measures_handshakes() {
+                // Each connection has one request, so this is the cost of a useful handshake.
+                let per_second =
+                    |rounds: &[Figures]| Spread::from_values(rounds.iter().map(|figures| 1e6 / figures.cpu_full));
                 for (server, rounds) in self.servers.iter().zip(servers) {
                     writeln!(
                         f,
@@ -128,6 +130,6 @@ impl fmt::Display for Summary {
                 }
             }
         }
-        writeln!(f, "\nMedian of the rounds, with the least and the most; the ratio is taken within each round.")
+        writeln!(f, "\nMedian of the rounds, with minimum and maximum; the ratio is computed within each round.")
     }
 }

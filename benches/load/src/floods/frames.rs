@@ -1,4 +1,4 @@
-//! Frames of HTTP/2 as bytes, in order or not, and the first message of a TLS handshake.
+//! HTTP/2 frames as bytes, valid or not, and the first message of a TLS handshake.
 
 use anyhow::Result;
 use rustls::ClientConnection;
@@ -22,18 +22,18 @@ pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// A request of its own stream.
+/// A request on a stream.
 pub(super) fn get(stream: u32, path: &str, end: u8) -> Vec<u8> {
     frame(HEADERS, END_HEADERS | end, stream, &head(b"\x82", path))
 }
 
-/// A request whose body never comes.
+/// A request without its announced body.
 pub(super) fn post(stream: u32) -> Vec<u8> {
     frame(HEADERS, END_HEADERS, stream, &head(b"\x83", "/"))
 }
 
-/// The fields of a request (RFC 7541): the method by its number in the static table, the others as text that is not to be
-/// remembered.
+/// Encoded header fields of a request (RFC 7541): the method as an index of the static table, the others as literals
+/// without indexing.
 pub(super) fn head(method: &[u8], path: &str) -> Vec<u8> {
     let text = |index: u8, text: &str| [&[index, text.len() as u8], text.as_bytes()].concat();
     [method, b"\x86", &text(0x04, path), &text(0x01, HOST)].concat()
@@ -45,7 +45,7 @@ pub(super) fn long_field() -> Vec<u8> {
 }
 
 pub(super) fn client_hello() -> Result<Vec<u8>> {
-    let (config, name) = Tls::to(HOST, Protocol::Http1)?.into_parts();
+    let (config, name) = Tls::new(HOST, Protocol::Http1)?.into_parts();
     let mut bytes = Vec::new();
     ClientConnection::new(config, name)?.write_tls(&mut bytes)?;
     Ok(bytes)
@@ -56,8 +56,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_are_written_as_the_table_compression_wants_them() {
-        // RFC 7541, section 5.1: 127, and the rest in groups of seven bits.
+    fn hpack_lengths_are_encoded_correctly() {
+        // RFC 7541, section 5.1: 127 plus the rest in groups of seven bits.
         let decoded = |bytes: &[u8]| 127 + usize::from(bytes[0] & 0x7f) + (usize::from(bytes[1]) << 7);
         assert_eq!(decoded(b"\xc1\x3d"), 8000);
         assert_eq!(decoded(b"\x9d\x16"), 2972);

@@ -1,4 +1,4 @@
-//! The floods: what an unkind client sends, how fast, and whether it reads.
+//! Kinds of floods: their bytes, their speed, and whether they read responses.
 
 use std::time::Duration;
 
@@ -9,26 +9,26 @@ use super::frames::{
 };
 use crate::server::HOST;
 
-/// One kind of unkindness.
+/// One kind of flood.
 pub(super) struct Flood {
     pub(super) name: &'static str,
     pub(super) connections: usize,
     pub(super) secure: bool,
     pub(super) opening: Vec<u8>,
-    pub(super) then: Then,
+    pub(super) then: AfterOpening,
     pub(super) reads: bool,
 }
 
-/// What comes after the opening.
+/// Behavior after the opening bytes.
 #[derive(Clone, Copy)]
-pub(super) enum Then {
+pub(super) enum AfterOpening {
     Nothing,
-    /// The same bytes again and again, with a pause before each.
-    Drip(&'static [u8], Duration),
-    /// As much as the server takes; the number says how often this connection has sent before.
-    Pour(fn(u32, &mut Vec<u8>)),
-    /// Leaves at once.
-    Leave,
+    /// Sends the same bytes repeatedly, with a pause before each.
+    SendSlowly(&'static [u8], Duration),
+    /// Sends as fast as the server reads; the argument is the number of previous calls on this connection.
+    SendFast(fn(u32, &mut Vec<u8>)),
+    /// Closes the connection after the response.
+    Close,
 }
 
 pub(super) fn all() -> Result<Vec<Flood>> {
@@ -42,27 +42,30 @@ pub(super) fn all() -> Result<Vec<Flood>> {
     let opened = [PREFACE, &frame(SETTINGS, 0, 0, b"")].concat();
     let downloads: Vec<u8> = (0..100).flat_map(|number| get(number * 2 + 1, "/bytes/1000000", END_STREAM)).collect();
     Ok(vec![
-        kind("idle connections", 2000, get_one.clone(), Then::Nothing),
-        kind("connections that come and go", 200, get_one, Then::Leave),
-        kind("slow heads", 2000, head, Then::Drip(b"x: y\r\n", Duration::from_millis(300))),
-        kind("long heads without an end", 1000, long_head, Then::Nothing),
-        kind("slow bodies", 1000, upload, Then::Drip(&[b'a'; 100], Duration::from_millis(300))),
-        Flood { reads: false, ..kind("answers of 1 MB that nobody reads", 500, download, Then::Nothing) },
-        Flood { secure: true, ..kind("TLS handshakes without an end", 1000, frames::client_hello()?, Then::Nothing) },
+        kind("idle connections", 2000, get_one.clone(), AfterOpening::Nothing),
+        kind("connections that come and go", 200, get_one, AfterOpening::Close),
+        kind("slow heads", 2000, head, AfterOpening::SendSlowly(b"x: y\r\n", Duration::from_millis(300))),
+        kind("long heads without an end", 1000, long_head, AfterOpening::Nothing),
+        kind("slow bodies", 1000, upload, AfterOpening::SendSlowly(&[b'a'; 100], Duration::from_millis(300))),
+        Flood { reads: false, ..kind("unread responses of 1 MB", 500, download, AfterOpening::Nothing) },
+        Flood {
+            secure: true,
+            ..kind("TLS handshakes without an end", 1000, frames::client_hello()?, AfterOpening::Nothing)
+        },
         Flood {
             reads: false,
             ..kind(
-                "HTTP/2: 100 answers of 1 MB each that nobody reads",
+                "HTTP/2: 100 unread responses of 1 MB each",
                 20,
                 [&opened[..], &downloads].concat(),
-                Then::Nothing,
+                AfterOpening::Nothing,
             )
         },
         kind(
             "HTTP/2: streams without an end",
             200,
             opened.clone(),
-            Then::Pour(|number, bytes| {
+            AfterOpening::SendFast(|number, bytes| {
                 (0..64).for_each(|of| bytes.extend(post((number * 64 + of) * 2 + 1)));
             }),
         ),
@@ -70,7 +73,7 @@ pub(super) fn all() -> Result<Vec<Flood>> {
             "HTTP/2: rapid resets",
             200,
             opened.clone(),
-            Then::Pour(|number, bytes| {
+            AfterOpening::SendFast(|number, bytes| {
                 for of in 0..64 {
                     let stream = (number * 64 + of) * 2 + 1;
                     bytes.extend(get(stream, "/", END_STREAM));
@@ -82,11 +85,11 @@ pub(super) fn all() -> Result<Vec<Flood>> {
             "HTTP/2: CONTINUATION without an end",
             200,
             opened.clone(),
-            Then::Pour(|number, bytes| {
+            AfterOpening::SendFast(|number, bytes| {
                 if number == 0 {
                     bytes.extend(frame(HEADERS, END_STREAM, 1, &frames::head(b"\x82", "/")));
                 }
-                // A literal field that is not to be remembered, of 8 kB.
+                // A literal field of 8 kB without indexing.
                 bytes.extend(frame(CONTINUATION, 0, 1, &frames::long_field()));
             }),
         ),
@@ -96,7 +99,7 @@ pub(super) fn all() -> Result<Vec<Flood>> {
                 "HTTP/2: settings and pings",
                 200,
                 opened.clone(),
-                Then::Pour(|_, bytes| {
+                AfterOpening::SendFast(|_, bytes| {
                     for _ in 0..64 {
                         bytes.extend(frame(SETTINGS, 0, 0, b""));
                         bytes.extend(frame(PING, 0, 0, b"portico!"));
@@ -108,9 +111,9 @@ pub(super) fn all() -> Result<Vec<Flood>> {
             "HTTP/2: header lists of 48 MB in 16 kB",
             200,
             opened,
-            Then::Pour(|number, bytes| {
+            AfterOpening::SendFast(|number, bytes| {
                 if number == 0 {
-                    // To be remembered: it has the index 62 from then on.
+                    // With incremental indexing: the field gets index 62.
                     let fields = [&frames::head(b"\x82", "/")[..], b"\x40\x01x\x7f\x9d\x16", &[b'a'; 2972]].concat();
                     bytes.extend(frame(HEADERS, END_STREAM | END_HEADERS, 1, &fields));
                 } else {

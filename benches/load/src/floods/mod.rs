@@ -1,4 +1,4 @@
-//! Memory before, during and after floods, and whether others are still served beside them.
+//! Memory before, during and after floods, and the service for other clients meanwhile.
 
 mod frames;
 mod kinds;
@@ -18,10 +18,10 @@ use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use self::kinds::{Flood, Then};
+use self::kinds::{AfterOpening, Flood};
 use crate::backend::Backend;
 use crate::compare::wait_for;
-use crate::plan::{Plan, Shape};
+use crate::plan::{Plan, RequestShape};
 use crate::report::Report;
 use crate::run::run;
 use crate::server::{self, HOST, Server, Setup};
@@ -31,31 +31,31 @@ pub struct Options {
     /// The release binary of Portico.
     #[arg(long)]
     portico: PathBuf,
-    /// nginx, if it is to be flooded too.
+    /// The nginx binary, to flood nginx too.
     #[arg(long)]
     nginx: Option<PathBuf>,
-    /// The core that the server runs on; start this program on another.
+    /// The core for the server; start this program on another core.
     #[arg(long, default_value_t = 0)]
     core: usize,
-    /// Of each flood.
+    /// Duration of each flood.
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
-    /// All floods again, to see what adds up.
+    /// Number of repetitions, to find memory that accumulates.
     #[arg(long, default_value_t = 1)]
     rounds: usize,
-    /// Only floods whose name contains this.
+    /// Run only floods whose name contains this.
     #[arg(long)]
     case: Option<String>,
 }
 
-/// Whether those beside the floods were served.
+/// Returns whether the other clients were served.
 pub async fn floods(options: &Options) -> Result<bool> {
     let folder = tempfile::tempdir()?;
     let key = server::write_certificate(folder.path())?;
     let backend = backend()?;
     let (portico, core) = (&options.portico, options.core);
     let mut clean = true;
-    // One server at a time, so that the other takes nothing from it.
+    // One server at a time, so that they do not compete for resources.
     for nginx in [None, options.nginx.as_ref()].into_iter().take(if options.nginx.is_some() { 2 } else { 1 }) {
         let server = match nginx {
             None => {
@@ -65,7 +65,7 @@ pub async fn floods(options: &Options) -> Result<bool> {
                     folder,
                     backend,
                     key: &key,
-                    flags: &PATIENCE,
+                    flags: &SHORT_TIMEOUTS,
                     objects: "",
                     ingress: None,
                     access_log: true,
@@ -82,17 +82,18 @@ pub async fn floods(options: &Options) -> Result<bool> {
 
 async fn flood_all(options: &Options, server: &Server) -> Result<bool> {
     println!(
-        "\nFloods of {}, {} s each: MiB of memory, and the others beside them at {BESIDE} requests/s\n\
+        "\nFloods of {}, {} s each: MiB of memory, and other clients at {OTHER_CLIENTS_RATE} requests/s\n\
          {:<54} {:>5} {:>7} {:>7} {:>7} {:>7} {:>6} {:>6} {:>7} {:>6}",
         server.name, options.seconds, "", "conns", "before", "peak", "held", "after", "shed", "good", "bad", "p99 ms"
     );
     let mut clean = true;
     let mut report = |name: &str, row: Row| {
-        let Row { connections, before, peak, held, after, shed, beside } = row;
+        let Row { connections, before, peak, held, after, closed: shed, other_clients: beside } = row;
         let bad = beside.failed + beside.wrong;
         let p99 = beside.percentile(0.99).as_secs_f64() * 1e3;
         println!(
-            "{name:<54} {connections:>5} {before:>7.1} {peak:>7.1} {held:>7.1} {after:>7.1} {shed:>7} {:>6} {bad:>6} {p99:>6.1}",
+            "{name:<54} {connections:>5} {before:>7.1} {peak:>7.1} {held:>7.1} {after:>7.1} {shed:>7} \
+             {:>6} {bad:>6} {p99:>6.1}",
             beside.good
         );
         if bad > 0 {
@@ -115,13 +116,13 @@ struct Row {
     connections: usize,
     before: f64,
     peak: f64,
-    /// At the end of the flood, with its connections still open.
+    /// At the end of the flood, with open connections.
     held: f64,
-    /// When all of them are closed and memory has come to rest.
+    /// After all connections are closed and memory is released.
     after: f64,
-    /// Connections that the server closed.
-    shed: u64,
-    beside: Report,
+    /// Connections closed by the server.
+    closed: u64,
+    other_clients: Report,
 }
 
 async fn one(options: &Options, server: &Server, flood: Flood) -> Result<Row> {
@@ -129,7 +130,7 @@ async fn one(options: &Options, server: &Server, flood: Flood) -> Result<Row> {
     let duration = Duration::from_secs_f64(options.seconds);
     let target = if flood.secure { server.secure } else { server.address };
     let before = process.resident()?;
-    let beside = beside(server.address, duration);
+    let beside = load_in_background(server.address, duration);
     let end = Instant::now() + duration;
     let connections = flood.connections;
     let flood = Rc::new((flood, Cell::new(0_u64)));
@@ -138,11 +139,11 @@ async fn one(options: &Options, server: &Server, flood: Flood) -> Result<Row> {
         let flood = Rc::clone(&flood);
         tasks.spawn_local(async move {
             let (flood, shed) = &*flood;
-            // The connection that is open at the end stays so until all memory was looked at.
+            // Connections open at the end of the flood stay open until memory is measured.
             let mut last = None;
             while timeout_at(end, attack(flood, target, &mut last)).await.is_ok() {
-                shed.set(shed.get() + u64::from(!matches!(flood.then, Then::Leave)));
-                // Whoever is not let in is not to keep the core busy with trying.
+                shed.set(shed.get() + u64::from(!matches!(flood.then, AfterOpening::Close)));
+                // Rejected connections are retried with a pause, to leave the core to the server.
                 sleep_until((Instant::now() + RETRY).min(end)).await;
             }
             std::future::pending::<()>().await;
@@ -159,18 +160,18 @@ async fn one(options: &Options, server: &Server, flood: Flood) -> Result<Row> {
     tasks.run_until(sample).await;
     let held = process.resident()?;
     drop(tasks);
-    let after = at_rest(|| process.resident()).await?;
-    let beside = beside.await.context("the client beside the flood panicked")?;
-    ensure!(beside.good > 0, "nobody was served beside it:\n{beside}{}", server.said());
-    Ok(Row { connections, before, peak: peak.max(held), held, after, shed: flood.1.get(), beside })
+    let after = memory_at_rest(|| process.resident()).await?;
+    let beside = beside.await.context("the client next to the flood panicked")?;
+    ensure!(beside.good > 0, "no other request was served:\n{beside}{}", server.output());
+    Ok(Row { connections, before, peak: peak.max(held), held, after, closed: flood.1.get(), other_clients: beside })
 }
 
-/// One connection, for as long as the server bears it.
+/// One connection until the server closes it.
 async fn attack(flood: &Flood, target: SocketAddr, open: &mut Option<TcpStream>) {
     *open = None;
     let Ok(socket) = TcpSocket::new_v4() else { return };
     if !flood.reads {
-        // Else the system would take what we do not read.
+        // A small buffer, so that the kernel does not read on behalf of the client.
         socket.set_recv_buffer_size(4096).ok();
     }
     let Ok(stream) = socket.connect(target).await else { return };
@@ -181,7 +182,7 @@ async fn attack(flood: &Flood, target: SocketAddr, open: &mut Option<TcpStream>)
             return std::future::pending().await;
         }
         while let Ok(1..) = reader.read(&mut buffer).await {
-            if matches!(flood.then, Then::Leave) {
+            if matches!(flood.then, AfterOpening::Close) {
                 return;
             }
         }
@@ -194,13 +195,13 @@ async fn attack(flood: &Flood, target: SocketAddr, open: &mut Option<TcpStream>)
         let mut bytes = Vec::new();
         loop {
             match flood.then {
-                Then::Nothing | Then::Leave => return std::future::pending().await,
-                Then::Drip(drop, pause) => {
+                AfterOpening::Nothing | AfterOpening::Close => return std::future::pending().await,
+                AfterOpening::SendSlowly(drop, pause) => {
                     sleep(pause).await;
                     bytes.clear();
                     bytes.extend_from_slice(drop);
                 }
-                Then::Pour(more) => {
+                AfterOpening::SendFast(more) => {
                     bytes.clear();
                     more(number, &mut bytes);
                     number += 1;
@@ -217,20 +218,20 @@ async fn attack(flood: &Flood, target: SocketAddr, open: &mut Option<TcpStream>)
     }
 }
 
-/// What a kind client gets meanwhile, on a thread of its own so that it does not wait for the flood's.
-fn beside(target: SocketAddr, duration: Duration) -> oneshot::Receiver<Report> {
+/// Load of a well-behaved client, in a separate thread that is not delayed by the flood.
+fn load_in_background(target: SocketAddr, duration: Duration) -> oneshot::Receiver<Report> {
     let (sender, receiver) = oneshot::channel();
     thread::spawn(move || {
         let Ok(runtime) = Builder::new_current_thread().enable_all().build() else { return };
-        let shapes = vec![Shape::get(HOST, "/"), Shape::post(HOST, "/bytes/10000", 1000, false)];
-        let plan = Plan { rate: Some(BESIDE), fresh: 4, ..Plan::new(target, shapes, duration, 4) };
-        // If nobody waits for it, there is nothing to tell.
+        let shapes = vec![RequestShape::get(HOST, "/"), RequestShape::post(HOST, "/bytes/10000", 1000, false)];
+        let plan = Plan { rate: Some(OTHER_CLIENTS_RATE), single_use: 4, ..Plan::new(target, shapes, duration, 4) };
+        // The receiver may be gone.
         sender.send(runtime.block_on(run(plan))).ok();
     });
     receiver
 }
 
-/// The backend, on a thread of its own for the same reason. It lives as long as this program.
+/// The backend in a separate thread, for the same reason. It runs as long as this program.
 fn backend() -> Result<SocketAddr> {
     let (sender, receiver) = std::sync::mpsc::sync_channel(1);
     thread::spawn(move || {
@@ -245,12 +246,12 @@ fn backend() -> Result<SocketAddr> {
     receiver.recv().context("the backend's thread ended")?.map_err(anyhow::Error::msg)
 }
 
-/// The least that is seen until it has not become less for a while.
-async fn at_rest(look: impl Fn() -> Result<f64>) -> Result<f64> {
+/// The minimum, once it has not decreased for a while.
+async fn memory_at_rest(look: impl Fn() -> Result<f64>) -> Result<f64> {
     let mut least = look()?;
     let mut since = Instant::now();
     let settled = async {
-        while since.elapsed() < REST {
+        while since.elapsed() < REST_TIME {
             sleep(SAMPLE).await;
             let now = look()?;
             if now < least - 0.1 {
@@ -259,16 +260,16 @@ async fn at_rest(look: impl Fn() -> Result<f64>) -> Result<f64> {
         }
         anyhow::Ok(())
     };
-    // If it still becomes less after that, that much is said.
-    timeout(LONGEST_REST, settled).await.unwrap_or(Ok(()))?;
+    // On timeout, the minimum so far is returned.
+    timeout(MAX_REST_TIME, settled).await.unwrap_or(Ok(()))?;
     Ok(least)
 }
 
-/// Shorter than by default, so that a flood of some seconds shows them.
-const PATIENCE: [&str; 2] = ["--client-header-timeout=2s", "--tls-handshake-timeout=2s"];
-/// Requests per second of those beside a flood.
-const BESIDE: u32 = 200;
+/// Shorter than the defaults, so that the timeouts expire during a flood.
+const SHORT_TIMEOUTS: [&str; 2] = ["--client-header-timeout=2s", "--tls-handshake-timeout=2s"];
+/// Requests per second of the well-behaved client.
+const OTHER_CLIENTS_RATE: u32 = 200;
 const SAMPLE: Duration = Duration::from_millis(50);
 const RETRY: Duration = Duration::from_millis(20);
-const REST: Duration = Duration::from_millis(1500);
-const LONGEST_REST: Duration = Duration::from_secs(6);
+const REST_TIME: Duration = Duration::from_millis(1500);
+const MAX_REST_TIME: Duration = Duration::from_secs(6);

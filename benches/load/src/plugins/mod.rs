@@ -1,4 +1,5 @@
-//! What plugins cost: one route without them and with them, in turns, on one server, and what their bytes alone cost.
+//! Cost of plugins: one route with and without them, alternating on one server, and the cost of their additional bytes
+//! alone.
 
 mod table;
 mod variant;
@@ -13,8 +14,8 @@ use anyhow::{Result, ensure};
 use self::table::Table;
 use self::variant::{Variant, variants};
 use self::wire::Wire;
-use self::world::World;
-use crate::compare::{counted, wait_for};
+use self::world::PluginBench;
+use crate::compare::{run_and_count, wait_for};
 use crate::plan::Plan;
 use crate::process::Process;
 use crate::run::run;
@@ -25,22 +26,22 @@ pub struct Options {
     /// The release binary of Portico.
     #[arg(long)]
     portico: PathBuf,
-    /// The core that it runs on; start this program on another.
+    /// The core for Portico; start this program on another core.
     #[arg(long, default_value_t = 0)]
     core: usize,
-    /// More and shorter ones than of a comparison of servers: what is to be told apart is less.
+    /// Number of rounds. More and shorter rounds than in a comparison of servers, because the differences are smaller.
     #[arg(long, default_value_t = 15)]
     rounds: usize,
-    /// Of each measurement.
+    /// Duration of each measurement.
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
-    /// Only variants whose name contains this, and the plain route.
+    /// Run only variants whose name contains this, and the plain route.
     #[arg(long)]
     case: Option<String>,
-    /// Each plugin of the chain alone, too.
+    /// Also measure each plugin of the chain alone.
     #[arg(long)]
     each: bool,
-    /// Routes are Ingresses, which Kong's way of passing requests on is for also without plugins, instead of HTTPRoutes.
+    /// Use Ingresses instead of HTTPRoutes, which have Kong's request handling even without plugins.
     #[arg(long)]
     ingress: bool,
     /// Count instructions with valgrind instead of measuring time.
@@ -48,22 +49,22 @@ pub struct Options {
     instructions: bool,
 }
 
-/// Figures of one variant in one round, in microseconds of processor time per request.
+/// Figures of one variant in one round, in microseconds of CPU time per request.
 #[derive(Clone, Copy, Debug)]
 struct Figures {
     paced: f64,
-    /// Unless every request needs something of its own, of which there is only so much.
+    /// `None` if every request needs a new token, whose number is limited.
     full: Option<f64>,
     bad: u64,
 }
 
-/// Whether every answer was right.
+/// Returns whether all responses were correct.
 pub async fn plugins(options: &Options) -> Result<bool> {
     let mut variants = variants(options.each);
-    // An Ingress has no filters.
+    // Ingresses have no filters.
     variants.retain(|variant| !options.ingress || variant.filters().is_none());
-    // What the bytes cost is measured with the bytes that the chain was seen to add.
-    let wire = see(options, &mut variants).await?;
+    // The cost of bytes is measured with the bytes that the chain was observed to add.
+    let wire = observe_wire(options, &mut variants).await?;
     print!("{wire}");
     if let Some(word) = &options.case {
         variants.retain(|variant| variant.is_plain() || variant.name.contains(word.as_str()));
@@ -71,18 +72,18 @@ pub async fn plugins(options: &Options) -> Result<bool> {
     if options.instructions { count(options, &variants).await } else { compare(options, &variants).await }
 }
 
-/// Sends one request of each variant and looks at what comes out on either side.
-async fn see(options: &Options, variants: &mut [Variant]) -> Result<Wire> {
+/// Sends one request of each variant and records the bytes on both sides of the proxy.
+async fn observe_wire(options: &Options, variants: &mut [Variant]) -> Result<Wire> {
     let mut wire = Wire::default();
-    // First those that add, then those that imitate them.
+    // First the plugin variants, then the variants that imitate their bytes.
     for imitates in [false, true] {
-        let world = World::new(variants, 0, options.ingress).await?;
+        let world = PluginBench::new(variants, 0, options.ingress).await?;
         let server = server::portico(options.core, &world.setup(&options.portico))?;
         wait_for(&server).await?;
         for variant in variants.iter().filter(|variant| variant.imitates() == imitates) {
-            wire.see(&world, world.target(&server), variant).await?;
+            wire.observe(&world, world.target(&server), variant).await?;
         }
-        wire.teach(variants);
+        wire.copy_added_fields(variants);
     }
     wire.check()?;
     Ok(wire)
@@ -90,12 +91,12 @@ async fn see(options: &Options, variants: &mut [Variant]) -> Result<Wire> {
 
 async fn compare(options: &Options, variants: &[Variant]) -> Result<bool> {
     let new_tokens = options.rounds * (f64::from(RATE_OF_NEW) * options.seconds).ceil() as usize;
-    let world = World::new(variants, new_tokens, options.ingress).await?;
+    let world = PluginBench::new(variants, new_tokens, options.ingress).await?;
     let server = server::portico(options.core, &world.setup(&options.portico))?;
     wait_for(&server).await?;
     let mut table = Table::new(variants);
     for round in 0..options.rounds {
-        // Nobody always comes behind the same one, and each pair comes in both orders.
+        // Rotates and reverses the order, so that no variant always follows the same one.
         let mut order: Vec<usize> = (0..variants.len()).collect();
         order.rotate_left(round / 2 % variants.len());
         if round % 2 == 1 {
@@ -111,12 +112,12 @@ async fn compare(options: &Options, variants: &[Variant]) -> Result<bool> {
     Ok(table.is_clean())
 }
 
-async fn measure(options: &Options, world: &World, server: &Server, variant: &Variant) -> Result<Figures> {
+async fn measure(options: &Options, world: &PluginBench, server: &Server, variant: &Variant) -> Result<Figures> {
     let process = server.process();
     let duration = Duration::from_secs_f64(options.seconds);
     let rate = if variant.needs_new_tokens() { RATE_OF_NEW } else { RATE };
     let warm = Plan::new(world.target(server), world.shapes(variant, None), WARM, CONNECTIONS);
-    // Connections and caches are warm before the clock starts.
+    // Warms up connections and caches.
     run(Plan { rate: Some(rate), ..warm.clone() }).await;
     let requests = (f64::from(rate) * options.seconds).ceil() as usize;
     let plan = Plan { duration, shapes: world.shapes(variant, Some(requests)), ..warm };
@@ -131,7 +132,7 @@ async fn measure(options: &Options, world: &World, server: &Server, variant: &Va
     Ok(Figures { paced, full, bad })
 }
 
-/// Microseconds per request, and how many went wrong.
+/// CPU microseconds per request, and the number of failed requests.
 async fn cpu(process: Process, plan: Plan) -> Result<(f64, u64)> {
     let before = process.threads()?;
     let report = run(plan).await;
@@ -140,18 +141,18 @@ async fn cpu(process: Process, plan: Plan) -> Result<(f64, u64)> {
     if bad > 0 {
         print!("{report}");
     }
-    ensure!(report.good > 0 && spent > Duration::ZERO, "nothing was done:\n{report}");
+    ensure!(report.good > 0 && spent > Duration::ZERO, "no request was completed:\n{report}");
     Ok((spent.as_secs_f64() * 1e6 / report.good as f64, bad))
 }
 
-/// Runs each for fewer and for more requests, so that starting and stopping drop out of the difference.
+/// Runs each variant with fewer and with more requests; the difference excludes startup and shutdown.
 async fn count(options: &Options, variants: &[Variant]) -> Result<bool> {
     println!("\nInstructions per request, without those of the kernel\n  {:<42} {:>9} {:>9}", "", "", "beyond plain");
     let mut plain = None;
     for variant in variants {
         let (few, little) = count_for(options, variants, variant, FEW).await?;
         let (many, much) = count_for(options, variants, variant, MANY).await?;
-        ensure!(many > few && much > little, "too few requests to tell: {few} and {many}");
+        ensure!(many > few && much > little, "too few requests for a result: {few} and {many}");
         let each = (much - little) as f64 / (many - few) as f64;
         let plain = *plain.get_or_insert(each);
         println!("  {:<42} {each:>9.0} {:>9.0} {:>8.3}", variant.name, each - plain, each / plain);
@@ -161,20 +162,20 @@ async fn count(options: &Options, variants: &[Variant]) -> Result<bool> {
 
 async fn count_for(options: &Options, variants: &[Variant], variant: &Variant, requests: usize) -> Result<(u64, u64)> {
     let new_tokens = if variant.needs_new_tokens() { MANY } else { 0 };
-    let world = World::new(variants, new_tokens, options.ingress).await?;
+    let world = PluginBench::new(variants, new_tokens, options.ingress).await?;
     let counts = world.folder().join("counts");
     let server = server::counted_portico(&counts, &world.setup(&options.portico))?;
     let shapes = world.shapes(variant, Some(requests));
-    // All of them are due at once, and one connection sends them in turn: as many as was said.
+    // All requests are due at once and one connection sends them in sequence, so their number is exact.
     let plan = Plan { rate: Some(AT_ONCE), ..Plan::new(world.target(&server), shapes, Duration::ZERO, 1) };
     let duration = Duration::from_secs_f64(requests as f64 / f64::from(AT_ONCE));
-    let (requests, counts) = counted(server, &counts, Plan { duration, ..plan }).await?;
+    let (requests, counts) = run_and_count(server, &counts, Plan { duration, ..plan }).await?;
     Ok((requests, counts.total))
 }
 
-/// Requests per second, well below what one core can do.
+/// Requests per second, well below the capacity of one core.
 const RATE: u32 = 5000;
-/// Of those whose tokens are signed before, which takes the load longer than the server needs to verify them.
+/// Rate with new tokens, whose signing takes longer than their verification by the server.
 const RATE_OF_NEW: u32 = 500;
 const AT_ONCE: u32 = 1_000_000;
 const CONNECTIONS: usize = 32;

@@ -1,4 +1,4 @@
-//! The figures of all rounds, beside those of the plain route and of the route with the same bytes.
+//! Figures of all rounds, compared with the plain route and with the route with the same bytes.
 
 use std::fmt;
 
@@ -31,9 +31,9 @@ impl fmt::Display for Table<'_> {
         };
         head(f, "CPU µs/request")?;
         for (variant, rounds) in &self.rows {
-            let paced = Spread::of(rounds.iter().map(|figures| figures.paced)).show(1);
+            let paced = Spread::from_values(rounds.iter().map(|figures| figures.paced)).show(1);
             let full: Vec<f64> = rounds.iter().filter_map(|figures| figures.full).collect();
-            let full = if full.is_empty() { "-".to_owned() } else { Spread::of(full.into_iter()).show(1) };
+            let full = if full.is_empty() { "-".to_owned() } else { Spread::from_values(full.into_iter()).show(1) };
             let bad: u64 = rounds.iter().map(|figures| figures.bad).sum();
             writeln!(f, "  {:<42} {paced:>22} {full:>22} {bad:>4}", variant.name)?;
         }
@@ -55,12 +55,12 @@ impl fmt::Display for Table<'_> {
             writeln!(f, "\n{title}")?;
             for (variant, rounds) in compared.into_iter().filter(|(variant, _)| variant.name != base.name) {
                 let both = || rounds.iter().zip(base_rounds);
-                let paced = Spread::of(both().map(|(one, other)| one.paced / other.paced)).show(3);
+                let paced = Spread::from_values(both().map(|(one, other)| one.paced / other.paced)).show(3);
                 let full: Vec<f64> = both().filter_map(|(one, other)| Some(one.full? / other.full?)).collect();
-                let full = if full.is_empty() { "-".to_owned() } else { Spread::of(full.into_iter()).show(3) };
+                let full = if full.is_empty() { "-".to_owned() } else { Spread::from_values(full.into_iter()).show(3) };
                 writeln!(f, "  {:<42} {paced:>22} {full:>22}", variant.name)?;
             }
         }
-        writeln!(f, "\nMedian of the rounds, with the least and the most; ratios are taken within each round.")
+        writeln!(f, "\nMedian of the rounds, with minimum and maximum; ratios are computed within each round.")
     }
 }

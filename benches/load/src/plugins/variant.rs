@@ -1,58 +1,58 @@
-//! The routes that are compared.
+//! The compared routes.
 
 use std::sync::Arc;
 
-/// A route, and what its clients and its endpoint send.
+/// A route and what its clients and its endpoint send.
 #[derive(Clone, Debug)]
 pub(super) struct Variant {
     pub(super) name: &'static str,
-    /// The names of its plugins.
+    /// Names of the plugins.
     pub(super) plugins: &'static [&'static str],
-    pub(super) shows: Shows,
-    kind: Kind,
-    /// Lines of heads that are not the plugins': added by the client or a filter, and by the endpoint or a filter.
-    pub(super) learned: Learned,
+    pub(super) credential: ClientCredential,
+    kind: VariantKind,
+    /// Header lines without plugins: added by the client or a filter, and by the endpoint or a filter.
+    pub(super) added_fields: AddedFields,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum VariantKind {
     Own,
-    /// Client and endpoint send what a chain adds.
+    /// Client and endpoint send what the chain adds.
     Sent,
     /// Filters of the route add it.
     Filtered,
 }
 
-/// What a client shows of itself.
+/// Credential sent by the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shows {
+pub(super) enum ClientCredential {
     Nothing,
     Key,
-    /// The same token each time.
+    /// The same token in each request.
     Token,
-    /// One that was never seen before.
+    /// A new token in each request.
     NewToken,
 }
 
-/// What a chain adds: fields with their values.
+/// Header fields that the chain adds.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Learned {
+pub(super) struct AddedFields {
     pub(super) request: Vec<(String, String)>,
     pub(super) answer: Vec<(String, String)>,
 }
 
 impl Variant {
-    fn own(name: &'static str, plugins: &'static [&'static str], shows: Shows) -> Self {
-        Variant { name, plugins, shows, kind: Kind::Own, learned: Learned::default() }
+    fn own(name: &'static str, plugins: &'static [&'static str], credential: ClientCredential) -> Self {
+        Variant { name, plugins, credential, kind: VariantKind::Own, added_fields: AddedFields::default() }
     }
 
     pub(super) fn is_plain(&self) -> bool {
-        self.kind == Kind::Own && self.plugins.is_empty()
+        self.kind == VariantKind::Own && self.plugins.is_empty()
     }
 
-    /// Whether it has the bytes of the chain and not its plugins.
+    /// Whether it has the bytes of the chain without its plugins.
     pub(super) fn imitates(&self) -> bool {
-        self.kind != Kind::Own
+        self.kind != VariantKind::Own
     }
 
     pub(super) fn is_chain(&self) -> bool {
@@ -60,48 +60,51 @@ impl Variant {
     }
 
     pub(super) fn needs_new_tokens(&self) -> bool {
-        self.shows == Shows::NewToken
+        self.credential == ClientCredential::NewToken
     }
 
-    /// Whether the endpoint sends the fields of the answer.
+    /// Whether the endpoint sends the response fields of the chain.
     pub(super) fn has_own_backend(&self) -> bool {
-        self.kind == Kind::Sent
+        self.kind == VariantKind::Sent
     }
 
-    /// What the filters of the route add, if that is how it imitates.
-    pub(super) fn filters(&self) -> Option<&Learned> {
-        (self.kind == Kind::Filtered).then_some(&self.learned)
+    /// The fields added by filters, if the variant imitates the chain with filters.
+    pub(super) fn filters(&self) -> Option<&AddedFields> {
+        (self.kind == VariantKind::Filtered).then_some(&self.added_fields)
     }
 
-    /// What the client sends besides what it shows of itself.
-    pub(super) fn sends(&self) -> Arc<str> {
-        if self.kind == Kind::Sent { lines(&self.learned.request).into() } else { "".into() }
+    /// Header lines that the client sends in addition to its credential.
+    pub(super) fn client_fields(&self) -> Arc<str> {
+        if self.kind == VariantKind::Sent { lines(&self.added_fields.request).into() } else { "".into() }
     }
 }
 
-/// As they stand in a head.
+/// Formats fields as header lines.
 pub(super) fn lines(fields: &[(String, String)]) -> String {
     fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect()
 }
 
-/// The chain whose cost is looked at first.
+/// The most important chain.
 const CHAIN: &[&str] = &["key-auth", "rate-limiting", "correlation-id"];
 
-/// The plain one comes first.
+/// The plain route is first.
 pub(super) fn variants(each: bool) -> Vec<Variant> {
     let mut variants = vec![
-        Variant::own("plain", &[], Shows::Nothing),
-        Variant::own("key-auth, rate-limiting, correlation-id", CHAIN, Shows::Key),
-        Variant { kind: Kind::Sent, ..Variant::own("plain, same bytes sent to it", &[], Shows::Key) },
-        Variant { kind: Kind::Filtered, ..Variant::own("plain, same bytes written by filters", &[], Shows::Key) },
-        Variant::own("jwt RS256, token known", &["jwt"], Shows::Token),
-        Variant::own("jwt RS256, token new", &["jwt"], Shows::NewToken),
+        Variant::own("plain", &[], ClientCredential::Nothing),
+        Variant::own("key-auth, rate-limiting, correlation-id", CHAIN, ClientCredential::Key),
+        Variant { kind: VariantKind::Sent, ..Variant::own("plain, same bytes sent to it", &[], ClientCredential::Key) },
+        Variant {
+            kind: VariantKind::Filtered,
+            ..Variant::own("plain, same bytes written by filters", &[], ClientCredential::Key)
+        },
+        Variant::own("jwt RS256, token known", &["jwt"], ClientCredential::Token),
+        Variant::own("jwt RS256, token new", &["jwt"], ClientCredential::NewToken),
     ];
     if each {
         variants.extend([
-            Variant::own("key-auth alone", &["key-auth"], Shows::Key),
-            Variant::own("rate-limiting alone", &["rate-limiting"], Shows::Nothing),
-            Variant::own("correlation-id alone", &["correlation-id"], Shows::Nothing),
+            Variant::own("key-auth alone", &["key-auth"], ClientCredential::Key),
+            Variant::own("rate-limiting alone", &["rate-limiting"], ClientCredential::Nothing),
+            Variant::own("correlation-id alone", &["correlation-id"], ClientCredential::Nothing),
         ]);
     }
     variants

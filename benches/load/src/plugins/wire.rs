@@ -1,4 +1,4 @@
-//! What goes over the wire on either side of the proxy, as somebody sees who sends a request and is its endpoint.
+//! Bytes on both sides of the proxy, observed as client and as endpoint.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,12 +7,12 @@ use anyhow::{Context, Result, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::variant::{Learned, Variant};
-use super::world::World;
+use super::variant::{AddedFields, Variant};
+use super::world::PluginBench;
 use crate::backend::HEAD;
 use crate::http1;
 
-/// Bytes of heads.
+/// Sizes of heads.
 #[derive(Default)]
 pub(super) struct Wire {
     rows: Vec<Row>,
@@ -22,7 +22,7 @@ pub(super) struct Wire {
 
 struct Row {
     name: &'static str,
-    /// Has the bytes of the chain.
+    /// Has the bytes of the chain without its plugins.
     imitates: bool,
     from_client: usize,
     to_endpoint: usize,
@@ -31,14 +31,14 @@ struct Row {
 }
 
 struct Heads {
-    /// As the endpoint got it.
+    /// As received by the endpoint.
     request: String,
-    /// As the client got it.
+    /// As received by the client.
     answer: String,
 }
 
 impl Wire {
-    pub(super) async fn see(&mut self, world: &World, proxy: SocketAddr, variant: &Variant) -> Result<()> {
+    pub(super) async fn observe(&mut self, world: &PluginBench, proxy: SocketAddr, variant: &Variant) -> Result<()> {
         let mut shape = world.shapes(variant, None).swap_remove(0);
         let (from_client, answer) = exchange(proxy, &shape).await?;
         let (_, from_endpoint) = exchange(world.endpoint(variant), &shape).await?;
@@ -49,7 +49,7 @@ impl Wire {
             name: variant.name,
             imitates: variant.imitates(),
             from_client,
-            // The path of the request that was looked at is longer than `/`.
+            // The path of the observed request is longer than `/`.
             to_endpoint: heads.request.len() + 1 - HEAD.len(),
             from_endpoint: from_endpoint.head.len(),
             to_client: heads.answer.len(),
@@ -62,21 +62,21 @@ impl Wire {
         Ok(())
     }
 
-    /// Tells those that imitate the chain what it adds.
-    pub(super) fn teach(&self, variants: &mut [Variant]) {
+    /// Passes the fields that the chain adds to the variants that imitate it.
+    pub(super) fn copy_added_fields(&self, variants: &mut [Variant]) {
         let (Some(plain), Some(chain)) = (&self.plain, &self.chain) else { return };
-        // The key is sent by whoever shows it.
+        // The key is sent as a credential already.
         let shown = |name: &str| name.eq_ignore_ascii_case("apikey");
-        let learned = Learned {
+        let learned = AddedFields {
             request: added(&plain.request, &chain.request).filter(|(name, _)| !shown(name)).collect(),
             answer: added(&plain.answer, &chain.answer).collect(),
         };
         for variant in variants.iter_mut().filter(|variant| variant.imitates()) {
-            variant.learned = learned.clone();
+            variant.added_fields = learned.clone();
         }
     }
 
-    /// Whether those that imitate the chain have as many bytes, but for numbers that became shorter or longer.
+    /// Whether the imitating variants have as many bytes, except for numbers with another length.
     pub(super) fn check(&self) -> Result<()> {
         let chain = self.chain.as_ref().context("the chain was not seen")?;
         for row in self.rows.iter().filter(|row| row.imitates) {
@@ -94,7 +94,7 @@ impl Wire {
     }
 }
 
-/// Of counters in ids and in how many requests are left.
+/// Tolerance for digits of counters in ids and remaining requests.
 const DIGITS: usize = 12;
 
 struct Answer {
@@ -102,22 +102,22 @@ struct Answer {
     body: String,
 }
 
-/// One request over a connection of its own, by how many bytes it has, and the answer.
-async fn exchange(target: SocketAddr, shape: &crate::Shape) -> Result<(usize, Answer)> {
+/// Sends one request on a new connection. Returns the number of sent bytes and the response.
+async fn exchange(target: SocketAddr, shape: &crate::RequestShape) -> Result<(usize, Answer)> {
     let mut stream = TcpStream::connect(target).await.context("cannot connect")?;
     let mut request = Vec::new();
     http1::write(&mut request, shape, 0, false);
     stream.write_all(&request).await?;
     let mut text = Vec::new();
     loop {
-        ensure!(stream.read_buf(&mut text).await? > 0, "the answer ends early");
+        ensure!(stream.read_buf(&mut text).await? > 0, "the response ends early");
         let Some(at) = text.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
-        let head = String::from_utf8(text[..at + 4].to_vec()).context("the head is no text")?;
+        let head = String::from_utf8(text[..at + 4].to_vec()).context("the head is not UTF-8")?;
         let length = fields(&head).find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
-        let (_, length) = length.with_context(|| format!("an answer without a length:\n{head}"))?;
+        let (_, length) = length.with_context(|| format!("a response without a length:\n{head}"))?;
         let body = &text[at + 4..];
         if body.len() >= length.parse()? {
-            ensure!(head.starts_with("HTTP/1.1 200"), "no good answer:\n{head}");
+            ensure!(head.starts_with("HTTP/1.1 200"), "not a 200 response:\n{head}");
             return Ok((request.len(), Answer { body: String::from_utf8_lossy(body).into_owned(), head }));
         }
     }
@@ -127,7 +127,7 @@ fn fields(head: &str) -> impl Iterator<Item = (&str, &str)> {
     head.split("\r\n").skip(1).filter_map(|line| line.split_once(": "))
 }
 
-/// The fields of one head whose names the other does not have.
+/// Fields in one head whose names are missing in the other.
 fn added<'h>(plain: &'h str, with: &'h str) -> impl Iterator<Item = (String, String)> + 'h {
     let is_new = |name: &str| !fields(plain).any(|(known, _)| known.eq_ignore_ascii_case(name));
     fields(with).filter(move |(name, _)| is_new(name)).map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -146,7 +146,7 @@ impl fmt::Display for Wire {
             writeln!(f, "  {name:<42} {from_client:>11} {to_endpoint:>12} {from_endpoint:>14} {to_client:>10}")?;
         }
         let (Some(plain), Some(chain)) = (&self.plain, &self.chain) else { return Ok(()) };
-        writeln!(f, "\n  The chain adds, to requests and to answers:")?;
+        writeln!(f, "\n  The chain adds to requests and responses:")?;
         for (name, value) in added(&plain.request, &chain.request).chain(added(&plain.answer, &chain.answer)) {
             writeln!(f, "    {name}: {value}")?;
         }

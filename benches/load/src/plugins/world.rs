@@ -1,4 +1,4 @@
-//! The backends, and the objects that the server is started with.
+//! The backends and the objects that the server is started with.
 
 use std::cell::Cell;
 use std::fmt::Write as _;
@@ -13,51 +13,61 @@ use rcgen::{KeyPair, PKCS_RSA_SHA256, RsaKeySize, SigningKey as _};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::variant::{Learned, Shows, Variant, lines};
+use super::variant::{AddedFields, ClientCredential, Variant, lines};
 use crate::backend::Backend;
-use crate::plan::Shape;
+use crate::plan::RequestShape;
 use crate::server::{self, Server, Setup};
 
-pub(super) struct World {
+pub(super) struct PluginBench {
     folder: TempDir,
     certificate: server::KeyPair,
     backend: Backend,
-    /// Sends what the chain adds to answers.
-    talkative: Backend,
+    /// A backend that sends the response fields of the chain.
+    verbose_backend: Backend,
     objects: String,
-    /// Each for one request, but for the first.
+    /// One token per request; the first is reused.
     tokens: Vec<Arc<str>>,
     next: Cell<usize>,
     hosts: Vec<(&'static str, String)>,
-    /// If the routes are Ingresses.
+    /// Address of the listener for Ingresses, if the routes are Ingresses.
     ingress: Option<SocketAddr>,
 }
 
-impl World {
-    /// With this many tokens that nobody has seen. The routes are Ingresses, or HTTPRoutes.
-    pub(super) async fn new(variants: &[Variant], new_tokens: usize, ingress: bool) -> Result<World> {
+impl PluginBench {
+    /// Creates `new_tokens` unused tokens. The routes are Ingresses or HTTPRoutes.
+    pub(super) async fn new(variants: &[Variant], new_tokens: usize, ingress: bool) -> Result<PluginBench> {
         let folder = tempfile::tempdir()?;
         let certificate = server::write_certificate(folder.path())?;
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let answered = variants.iter().find(|variant| variant.has_own_backend());
-        let answered = answered.map(|variant| lines(&variant.learned.answer)).unwrap_or_default();
-        let talkative = Backend::adding(listen, "backend", &answered).await?;
+        let answered = answered.map(|variant| lines(&variant.added_fields.answer)).unwrap_or_default();
+        let talkative = Backend::start_with_fields(listen, "backend", &answered).await?;
         let signer = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?;
         let wanted = if variants.iter().any(Variant::needs_new_tokens) { new_tokens } else { 0 };
         let tokens = (0..=wanted).map(|number| token(&signer, number)).collect::<Result<_>>()?;
-        // All of one length, so that nothing but what is compared differs.
+        // All hosts have the same length, so that only the compared aspects differ.
         let hosts: Vec<_> = variants
             .iter()
             .enumerate()
             .map(|(at, variant)| (variant.name, format!("v{at:02}.bench.example")))
             .collect();
-        let mut objects = people(&signer, talkative.address.port());
+        let mut objects = consumer_objects(&signer, talkative.address.port());
         for (variant, (_, host)) in variants.iter().zip(&hosts) {
             objects += &if ingress { self::ingress(variant, host) } else { route(variant, host) };
         }
         let backend = Backend::start(listen, "backend").await?;
-        let ingress = if ingress { Some(server::free()?) } else { None };
-        Ok(World { folder, certificate, backend, talkative, objects, tokens, next: Cell::new(1), hosts, ingress })
+        let ingress = if ingress { Some(server::free_address()?) } else { None };
+        Ok(PluginBench {
+            folder,
+            certificate,
+            backend,
+            verbose_backend: talkative,
+            objects,
+            tokens,
+            next: Cell::new(1),
+            hosts,
+            ingress,
+        })
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -77,28 +87,30 @@ impl World {
         }
     }
 
-    /// Where the routes are.
+    /// Address of the routes.
     pub(super) fn target(&self, server: &Server) -> SocketAddr {
         self.ingress.unwrap_or(server.address)
     }
 
     pub(super) fn endpoint(&self, variant: &Variant) -> SocketAddr {
-        if variant.has_own_backend() { self.talkative.address } else { self.backend.address }
+        if variant.has_own_backend() { self.verbose_backend.address } else { self.backend.address }
     }
 
-    /// What is sent in turn, if so many requests are to come. Without a number nobody shows anything new.
-    pub(super) fn shapes(&self, variant: &Variant, requests: Option<usize>) -> Vec<Shape> {
+    /// Requests to send in rotation for this number of requests. Without a number, no new tokens are used.
+    pub(super) fn shapes(&self, variant: &Variant, requests: Option<usize>) -> Vec<RequestShape> {
         let host = self.hosts.iter().find(|(name, _)| *name == variant.name).map_or("", |(_, host)| host);
         let shape = |shown: &str| {
-            let fields = format!("{shown}{}", variant.sends());
-            Shape { fields: fields.into(), ..Shape::get(host, "/") }
+            let fields = format!("{shown}{}", variant.client_fields());
+            RequestShape { fields: fields.into(), ..RequestShape::get(host, "/") }
         };
         let bearer = |token: &Arc<str>| shape(&format!("authorization: Bearer {token}\r\n"));
-        match (variant.shows, requests) {
-            (Shows::Nothing, _) => vec![shape("")],
-            (Shows::Key, _) => vec![shape(&format!("apikey: {API_KEY}\r\n"))],
-            (Shows::Token, _) | (Shows::NewToken, None) => self.tokens.iter().take(1).map(bearer).collect(),
-            (Shows::NewToken, Some(requests)) => {
+        match (variant.credential, requests) {
+            (ClientCredential::Nothing, _) => vec![shape("")],
+            (ClientCredential::Key, _) => vec![shape(&format!("apikey: {API_KEY}\r\n"))],
+            (ClientCredential::Token, _) | (ClientCredential::NewToken, None) => {
+                self.tokens.iter().take(1).map(bearer).collect()
+            }
+            (ClientCredential::NewToken, Some(requests)) => {
                 let from = self.next.replace(self.next.get() + requests);
                 self.tokens.iter().skip(from).take(requests).map(bearer).collect()
             }
@@ -106,10 +118,10 @@ impl World {
     }
 }
 
-/// As long as they usually are.
+/// A key with the usual length.
 const API_KEY: &str = "b3a1c6f2d94e4f0f8a7b5c3d2e1f0a9b";
 
-/// Signed by a consumer's key, and good for an hour.
+/// A token signed with the consumer's key, valid for an hour.
 fn token(signer: &KeyPair, number: usize) -> Result<Arc<str>> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
     let part = |value: serde_json::Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
@@ -121,10 +133,10 @@ fn token(signer: &KeyPair, number: usize) -> Result<Arc<str>> {
 }
 
 /// Plugins, one consumer, and the Service of the endpoint that sends more.
-fn people(signer: &KeyPair, talkative: u16) -> String {
+fn consumer_objects(signer: &KeyPair, talkative: u16) -> String {
     let pem = signer.public_key_pem().trim_end().replace('\n', "\n    ");
     let mut objects = String::new();
-    // More than come in a minute: everybody is counted and nobody refused.
+    // The limit exceeds the load, so that all requests are counted and none is rejected.
     for (name, config) in [
         ("key-auth", "{}"),
         ("rate-limiting", "{minute: 100000000, policy: local}"),
@@ -142,7 +154,7 @@ config: {config}
 ---
 "
         )
-        .expect("memory takes everything");
+        .expect("writing to a String succeeds");
     }
     write!(
         objects,
@@ -188,7 +200,7 @@ spec:
       targetPort: {talkative}
 "
     )
-    .expect("memory takes everything");
+    .expect("writing to a String succeeds");
     objects
 }
 
@@ -243,7 +255,7 @@ spec:
     )
 }
 
-fn filters(learned: &Learned) -> String {
+fn filters(learned: &AddedFields) -> String {
     let filter = |kind: &str, field: &str, fields: &[(String, String)]| {
         let fields: Vec<_> = fields.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
         (!fields.is_empty()).then(|| json!({"type": kind, field: {"set": fields}}).to_string())

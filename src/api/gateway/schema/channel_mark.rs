@@ -1,10 +1,10 @@
-//! Keys with which a type says that something belongs to one channel. `settle` removes them all.
+//! Schema extensions that assign fields and rules to one channel. `to_structural` removes all of them.
 
-/// On a field: it is pruned in the standard channel.
+/// On a field: removed in the standard channel.
 pub(super) const EXPERIMENTAL_ONLY: &str = "x-portico-experimental-only";
-/// On a node: keywords that hold in the experimental channel in place of those beside them.
+/// On a node: keywords that replace the adjacent ones in the experimental channel.
 pub(super) const IN_EXPERIMENTAL: &str = "x-portico-in-experimental";
-/// On a rule: the name of the only channel in which it holds.
+/// On a rule: the only channel in which it applies.
 pub(super) const RULE_CHANNEL: &str = "x-portico-channel";
-/// On a rule: the member of a union that it is about.
+/// On a rule: the union member that it concerns.
 pub(super) const RULE_MEMBER: &str = "x-portico-member";

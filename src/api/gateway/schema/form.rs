@@ -1,12 +1,12 @@
-//! The forms that strings and numbers take throughout the API: one name for each, used on every field that has it.
+//! Formats of strings and numbers that the API uses repeatedly, each as a named schema transform.
 
 use schemars::Schema;
 use serde_json::{Value, json};
 
-use super::shape::in_experimental;
+use super::transforms::in_experimental;
 use schemars::transform::Transform;
 
-/// What a DNS name in lower case matches, without anchors.
+/// Pattern of a lowercase DNS name, without anchors.
 macro_rules! dns_name {
     () => {
         r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
@@ -16,18 +16,18 @@ pub(crate) use dns_name;
 
 const DNS_SUBDOMAIN: &str = concat!("^", dns_name!(), "$");
 pub(crate) const WILDCARD_HOSTNAME: &str = concat!(r"^(\*\.)?", dns_name!(), "$");
-/// A name with an optional domain before it, as labels and annotations have.
+/// A name with an optional domain prefix, as in keys of labels and annotations.
 pub(crate) const QUALIFIED_NAME: &str = concat!("^(", dns_name!(), "/)?([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]$");
 const TOKEN: &str = r"^[A-Za-z0-9!#$%&'*+\-.^_\x60|~]+$";
 const FIELD_VALUE: &str = r"^[!-~]+([\t ]?[!-~]+)*$";
 
 /// Name of any Kubernetes object.
 pub(crate) fn object_name(schema: &mut Schema) {
-    chars(schema, 1, 253);
+    length(schema, 1, 253);
 }
 
 pub(crate) fn namespace(schema: &mut Schema) {
-    chars(schema, 1, 63);
+    length(schema, 1, 63);
     pattern(schema, "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$");
 }
 
@@ -38,31 +38,31 @@ pub(crate) fn group(schema: &mut Schema) {
 }
 
 pub(crate) fn kind(schema: &mut Schema) {
-    chars(schema, 1, 63);
+    length(schema, 1, 63);
     pattern(schema, "^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$");
 }
 
 /// Name of a listener, of a route rule or of a Service port.
 pub(crate) fn section_name(schema: &mut Schema) {
-    chars(schema, 1, 253);
+    length(schema, 1, 253);
     pattern(schema, DNS_SUBDOMAIN);
 }
 
 /// Hostname whose first label may be `*`.
 pub(crate) fn hostname(schema: &mut Schema) {
-    chars(schema, 1, 253);
+    length(schema, 1, 253);
     pattern(schema, WILDCARD_HOSTNAME);
 }
 
 /// Hostname without a wildcard.
 pub(crate) fn precise_hostname(schema: &mut Schema) {
-    chars(schema, 1, 253);
+    length(schema, 1, 253);
     pattern(schema, DNS_SUBDOMAIN);
 }
 
 /// `example.com/controller`.
 pub(crate) fn controller_name(schema: &mut Schema) {
-    chars(schema, 1, 253);
+    length(schema, 1, 253);
     pattern(schema, concat!("^", dns_name!(), r"\/[A-Za-z0-9\/\-._~%!$&'()*+,;=:]+$"));
 }
 
@@ -78,44 +78,44 @@ pub(crate) fn duration(schema: &mut Schema) {
 
 /// Name of a header field, a cookie or a query parameter.
 pub(crate) fn token(schema: &mut Schema) {
-    chars(schema, 1, 256);
+    length(schema, 1, 256);
     pattern(schema, TOKEN);
 }
 
-/// Value of a header field. The standard channel lets anything pass here.
+/// Value of a header field. The standard channel does not restrict it.
 pub(crate) fn header_value(schema: &mut Schema) {
-    chars(schema, 1, 4096);
+    length(schema, 1, 4096);
     in_experimental(json!({ "pattern": FIELD_VALUE })).transform(schema);
 }
 
-/// What the value of a label may be.
+/// Value of a label.
 pub(crate) fn label_value(schema: &mut Schema) {
-    chars(schema, 0, 63);
+    length(schema, 0, 63);
     pattern(schema, "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$");
 }
 
-/// Path of a URL, with escapes.
+/// URL path with percent-encoding.
 pub(crate) fn url_path(schema: &mut Schema) {
     schema.insert("maxLength".to_owned(), json!(1024));
     pattern(schema, "^(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|[%][0-9a-fA-F]{2})+$");
 }
 
-/// One of a closed list. The Rust type stays an open string.
+/// One of a list of values. The Rust type stays an open string.
 pub(crate) fn one_of<T: Into<Value> + Clone, const N: usize>(values: [T; N]) -> impl FnMut(&mut Schema) {
     move |schema| {
         schema.insert("enum".to_owned(), values.iter().cloned().map(Into::into).collect());
     }
 }
 
-/// A string of a form that only one field has.
+/// A string with a format that only one field has.
 pub(crate) fn text(least: u32, most: u32, matching: &'static str) -> impl FnMut(&mut Schema) {
     move |schema| {
-        chars(schema, least, most);
+        length(schema, least, most);
         pattern(schema, matching);
     }
 }
 
-fn chars(schema: &mut Schema, least: u32, most: u32) {
+fn length(schema: &mut Schema, least: u32, most: u32) {
     schema.insert("minLength".to_owned(), json!(least));
     schema.insert("maxLength".to_owned(), json!(most));
 }

@@ -1,25 +1,25 @@
-//! What the API server would ask of each kind, generated from the types beside this folder.
+//! Structural schemas of all kinds, generated from the types in the parent folder.
 //!
 //! ```text
-//!   form.rs     the forms of strings and numbers        ┐
-//!   shape.rs    lists, fields, what one channel lacks   │ attributes on the types
-//!   rule.rs     rules in CEL                            │
-//!   union.rs    one field that decides about others     ┘
-//!   settle.rs   from what derive wrote to a structural schema of one channel
-//!   status.rs   the status of every kind, which has no Rust type
-//!   older.rs    what versions before v1 say differently
+//!   form.rs             formats of strings and numbers           ┐
+//!   transforms.rs       lists, fields, differences of channels   │ attributes on the types
+//!   rule.rs             rules in CEL                             │
+//!   union.rs            discriminated unions                     ┘
+//!   to_structural.rs    converts the derived schema to a structural schema of one channel
+//!   status.rs           the status of every kind, which has no Rust type
+//!   older_versions.rs   differences of versions before v1
 //! ```
 //!
-//! The result is a structural schema as a CustomResourceDefinition has it, with rules and messages in our own words.
+//! The result is a structural schema as in a CustomResourceDefinition, with Portico's own rules and messages.
 //! `tests/gateway_crds.rs` compares it with the release, field by field.
 
 mod channel_mark;
 pub(in crate::api) mod form;
-mod older;
+mod older_versions;
 pub(in crate::api) mod rule;
-pub(in crate::api) mod settle;
-pub(in crate::api) mod shape;
 pub(in crate::api) mod status;
+pub(in crate::api) mod to_structural;
+pub(in crate::api) mod transforms;
 pub(in crate::api) mod union;
 
 use schemars::generate::SchemaSettings;
@@ -33,14 +33,14 @@ use super::{
 };
 use crate::api::kind::{GATEWAY_GROUP, GATEWAY_X_GROUP, Kind};
 
-/// The schema of a kind in the version we prefer. None where the channel has no such kind, or it is not Gateway API's.
+/// Schema of the preferred version of a kind. `None` if the channel lacks the kind or it is not a Gateway API kind.
 pub fn structural(kind: Kind, channel: Channel) -> Option<Value> {
-    structural_of(kind, kind.versions().first()?, channel)
+    structural_version(kind, kind.versions().first()?, channel)
 }
 
-/// The schema of one version of a kind. None where the channel does not serve it.
-pub fn structural_of(kind: Kind, version: &str, channel: Channel) -> Option<Value> {
-    if !served(kind, channel).contains(&version) {
+/// Schema of one version of a kind. `None` if the channel does not serve it.
+pub fn structural_version(kind: Kind, version: &str, channel: Channel) -> Option<Value> {
+    if !served_versions(kind, channel).contains(&version) {
         return None;
     }
     let spec = spec(kind)?.to_value();
@@ -54,21 +54,21 @@ pub fn structural_of(kind: Kind, version: &str, channel: Channel) -> Option<Valu
             "spec": spec,
         },
     });
-    if let Some(status) = status::of(kind) {
+    if let Some(status) = status::status_schema(kind) {
         whole["properties"]["status"] = status;
     }
-    older::adapt(kind, version, &mut whole);
-    settle::settle(&mut whole, channel);
+    older_versions::adapt(kind, version, &mut whole);
+    to_structural::to_structural(&mut whole, channel);
     Some(whole)
 }
 
-/// The versions of a kind that a channel serves, the preferred one first. None at all: the channel lacks the kind.
-pub fn served(kind: Kind, channel: Channel) -> &'static [&'static str] {
+/// Versions of a kind that a channel serves, preferred first. Empty if the channel lacks the kind.
+pub fn served_versions(kind: Kind, channel: Channel) -> &'static [&'static str] {
     let all = kind.versions();
     match (kind, channel) {
         _ if ![GATEWAY_GROUP, GATEWAY_X_GROUP].contains(&kind.group()) => &[],
         (Kind::XBackend | Kind::XBackendTrafficPolicy | Kind::XMesh | Kind::XTelemetryPolicy, Channel::Standard) => &[],
-        // The alpha versions of what has become v1 live on in the experimental channel only.
+        // Alpha versions of kinds that reached v1 remain in the experimental channel only.
         (Kind::TlsRoute | Kind::TcpRoute | Kind::UdpRoute | Kind::BackendTlsPolicy, Channel::Standard) => &["v1"],
         _ => all,
     }
@@ -107,13 +107,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_channel_has_the_schemas_of_what_it_serves_without_marks_of_ours() {
+    fn schemas_match_served_versions_and_have_no_marks() {
         for channel in Channel::ALL {
             for kind in Kind::ALL {
-                let served = served(*kind, channel);
+                let served = served_versions(*kind, channel);
                 assert_eq!(structural(*kind, channel).is_some(), !served.is_empty(), "{kind} ({})", channel.name());
                 for version in kind.versions() {
-                    let schema = structural_of(*kind, version, channel);
+                    let schema = structural_version(*kind, version, channel);
                     assert_eq!(schema.is_some(), served.contains(version), "{kind} {version} ({})", channel.name());
                     assert!(!schema.unwrap_or_default().to_string().contains("x-portico"), "{kind} {version}");
                 }
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_that_share_a_type_have_no_more_of_it_than_is_theirs() {
+    fn shared_types_are_restricted_per_kind() {
         let filter = "/properties/spec/properties/rules/items/properties/filters/items/properties";
         let backend = "/properties/spec/properties/rules/items/properties/backendRefs/items/properties";
         let names = |kind, channel, pointer: &str| {
@@ -149,7 +149,8 @@ mod tests {
                 Kind::HttpRoute,
                 Channel::Standard,
                 filter.to_owned(),
-                "cors extensionRef requestHeaderModifier requestMirror requestRedirect responseHeaderModifier type urlRewrite",
+                "cors extensionRef requestHeaderModifier requestMirror requestRedirect responseHeaderModifier type \
+                 urlRewrite",
             ),
             (Kind::TcpRoute, Channel::Standard, backend.to_owned(), "group kind name namespace port weight"),
             (

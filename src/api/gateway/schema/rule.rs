@@ -1,6 +1,6 @@
-//! Rules in CEL, written at the type that they are about.
+//! CEL rules, attached to the types that they validate.
 //!
-//! A message is two halves with a semicolon between them: what is wrong, then what would be right.
+//! A message has two halves separated by a semicolon: what is wrong, then how to fix it.
 
 use schemars::Schema;
 use schemars::transform::Transform;
@@ -9,55 +9,62 @@ use serde_json::{Value, json};
 use super::channel_mark::{RULE_CHANNEL, RULE_MEMBER};
 use crate::api::gateway::Channel;
 
-/// The keyword under which a structural schema keeps its rules.
+/// Keyword for rules in a structural schema.
 pub(super) const VALIDATIONS: &str = "x-kubernetes-validations";
 
-/// What must hold of a value, and what to say when it does not.
-pub(crate) struct Rule {
+/// A CEL rule and the message for values that violate it.
+pub(crate) struct CelRule {
     expression: String,
     message: String,
-    /// An expression that computes the message where the value itself must be looked at to say enough.
-    telling: Option<String>,
+    /// Expression that computes the message from the value.
+    message_expression: Option<String>,
     channel: Option<Channel>,
     member: Option<&'static str>,
 }
 
-/// `self` in the expression is the value of the type or field that carries the rule.
-pub(crate) fn rule(expression: impl Into<String>, message: impl Into<String>) -> Rule {
-    Rule { expression: expression.into(), message: message.into(), telling: None, channel: None, member: None }
+/// Creates a rule. `self` in the expression is the value of the annotated type or field.
+pub(crate) fn rule(expression: impl Into<String>, message: impl Into<String>) -> CelRule {
+    CelRule {
+        expression: expression.into(),
+        message: message.into(),
+        message_expression: None,
+        channel: None,
+        member: None,
+    }
 }
 
-/// What must hold of every entry of a list or key of a map. The message begins with the first entry that breaks it,
-/// since the API reports such a rule at the list: `listener web: …`. `entry` is the entry's name in the expressions and
-/// in the message, `named_by` what tells it from the others.
-pub(crate) fn every(entry: &str, named_by: &str, holds: &str, message: impl Into<String>) -> Rule {
+/// Creates a rule for every entry of a list or key of a map. The API reports such a rule at the list, so the message
+/// starts with the first entry that violates it: `listener web: …`. `entry` names the entry in the expressions and in
+/// the
+/// message, `named_by` is the expression that identifies it.
+pub(crate) fn every(entry: &str, named_by: &str, holds: &str, message: impl Into<String>) -> CelRule {
     let message = message.into();
-    // JSON writes a text as CEL reads it.
+    // A JSON string is also a CEL string literal.
     let told = Value::from(format!(": {message}"));
-    Rule {
-        telling: Some(format!(
+    CelRule {
+        message_expression: Some(format!(
             "'{entry} ' + string(self.filter({entry}, !({holds})).map({entry}, {named_by})[0]) + {told}"
         )),
         ..rule(format!("self.all({entry}, {holds})"), message)
     }
 }
 
-impl Rule {
-    /// Holds in one channel only.
-    pub(crate) fn only(self, channel: Channel) -> Rule {
-        Rule { channel: Some(channel), ..self }
+impl CelRule {
+    /// Restricts the rule to one channel.
+    pub(crate) fn only(self, channel: Channel) -> CelRule {
+        CelRule { channel: Some(channel), ..self }
     }
 
-    /// Concerns one member of a union and goes when the member goes.
-    pub(super) fn about(self, member: &'static str) -> Rule {
-        Rule { member: Some(member), ..self }
+    /// Ties the rule to a union member: it is removed together with the member.
+    pub(super) fn for_member(self, member: &'static str) -> CelRule {
+        CelRule { member: Some(member), ..self }
     }
 }
 
-impl Transform for Rule {
+impl Transform for CelRule {
     fn transform(&mut self, schema: &mut Schema) {
         let mut rule = json!({ "rule": self.expression, "message": self.message });
-        if let Some(telling) = &self.telling {
+        if let Some(telling) = &self.message_expression {
             rule["messageExpression"] = json!(telling);
         }
         if let Some(channel) = self.channel {
@@ -73,27 +80,27 @@ impl Transform for Rule {
     }
 }
 
-/// How a message names the key of a map. Nothing else bounds its length, so that the message must.
+/// Expression for the key of a map in a message. Truncates the key because nothing else bounds its length.
 pub(crate) const KEY: &str = "key.size() > 64 ? key.substring(0, 64) + '…' : key";
 
-/// Rules that one channel words differently from the other.
-pub(crate) fn in_channel<const N: usize>(channel: Channel, rules: [Rule; N]) -> impl Transform {
+/// Rules that apply in one channel only.
+pub(crate) fn in_channel<const N: usize>(channel: Channel, rules: [CelRule; N]) -> impl Transform {
     let mut rules = rules.map(|rule| rule.only(channel));
     move |schema: &mut Schema| rules.iter_mut().for_each(|rule| rule.transform(schema))
 }
 
-/// Entries of a list that have a name have different ones.
+/// Named entries of a list must have unique names.
 pub(crate) fn names_differ(schema: &mut Schema) {
     every(
         "rule",
         "rule.name",
         "!has(rule.name) || self.filter(other, has(other.name) && other.name == rule.name).size() == 1",
-        "another rule has the same name; give each rule a name of its own, or none",
+        "another rule has the same name; give each rule a unique name, or none",
     )
     .transform(schema);
 }
 
-/// Rules kept by a predicate; an empty list disappears.
+/// Keeps the rules that match a predicate and removes an empty list.
 pub(super) fn retain(schema: &mut serde_json::Map<String, Value>, mut keep: impl FnMut(&Value) -> bool) {
     if let Some(rules) = schema.get_mut(VALIDATIONS).and_then(Value::as_array_mut) {
         rules.retain(|rule| keep(rule));

@@ -1,30 +1,31 @@
-//! The status of every kind. We write it and never read it back as a type, but an object that has one is no less valid.
+//! Schemas of `status` for every kind. Statuses have no Rust type because they are only written, but manifests may
+//! contain them.
 
 use schemars::transform::Transform;
 use schemars::{Schema, json_schema};
 use serde_json::{Value, json};
 
-use super::shape::{each, experimental, field, keyed_by};
+use super::transforms::{each, experimental, field, keyed_by};
 use super::{form, schema_of};
 use crate::api::gateway::gateway::{ADDRESS_TYPE, address_rules, routability};
 use crate::api::gateway::{ParentReference, RouteGroupKind};
 use crate::api::kind::Kind;
 
-/// The schema of `status`, marked for both channels like a spec. None for a kind that has none.
-pub(super) fn of(kind: Kind) -> Option<Value> {
+/// The schema of `status`, with marks for both channels. `None` for a kind without status.
+pub(super) fn status_schema(kind: Kind) -> Option<Value> {
     let status = match kind {
         Kind::GatewayClass => {
-            let waiting = json!([pending("Accepted")]);
+            let waiting = json!([pending_condition("Accepted")]);
             by_condition(waiting.clone(), waiting, [("supportedFeatures", supported_features())])
         }
         Kind::XMesh => by_condition(
-            json!([pending("Accepted")]),
-            json!([pending("Accepted"), pending("Programmed")]),
+            json!([pending_condition("Accepted")]),
+            json!([pending_condition("Accepted"), pending_condition("Programmed")]),
             [("supportedFeatures", supported_features())],
         ),
         Kind::Gateway => by_condition(
-            json!([pending("Accepted"), pending("Programmed")]),
-            json!([pending("Accepted"), pending("Programmed")]),
+            json!([pending_condition("Accepted"), pending_condition("Programmed")]),
+            json!([pending_condition("Accepted"), pending_condition("Programmed")]),
             [
                 ("addresses", addresses()),
                 ("attachedListenerSets", json_schema!({ "type": "integer", "format": "int32" })),
@@ -32,8 +33,8 @@ pub(super) fn of(kind: Kind) -> Option<Value> {
             ],
         ),
         Kind::ListenerSet => by_condition(
-            json!([pending("Accepted"), pending("Programmed")]),
-            json!([pending("Accepted"), pending("Programmed")]),
+            json!([pending_condition("Accepted"), pending_condition("Programmed")]),
+            json!([pending_condition("Accepted"), pending_condition("Programmed")]),
             [("listeners", listeners())],
         ),
         Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute | Kind::UdpRoute => {
@@ -48,7 +49,7 @@ pub(super) fn of(kind: Kind) -> Option<Value> {
     Some(status.to_value())
 }
 
-/// A status that one controller writes: conditions, which wait for it from the beginning, and more.
+/// A status with conditions that default to `Unknown`, written by one controller.
 fn by_condition<const N: usize>(status: Value, conditions: Value, more: [(&'static str, Schema); N]) -> Schema {
     let mut properties = json!({ "conditions": condition_list(Some(8)) });
     properties["conditions"]["default"] = conditions;
@@ -58,7 +59,7 @@ fn by_condition<const N: usize>(status: Value, conditions: Value, more: [(&'stat
     json_schema!({ "type": "object", "properties": properties, "default": { "conditions": status } })
 }
 
-/// A status to which several controllers add, each an entry about one object that the kind refers to.
+/// A status with one entry per referenced object and controller.
 pub(in crate::api) fn by_controller(list: &str, about: &str, most: u32, strict: bool) -> Schema {
     let mut controller = json_schema!({ "type": "string" });
     form::controller_name(&mut controller);
@@ -116,8 +117,8 @@ pub(in crate::api) fn condition_list(most: Option<u32>) -> Schema {
 const CONDITION_TYPE: &str = concat!("^(", form::dns_name!(), "/)?(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$");
 const REASON: &str = "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$";
 
-/// What the API server itself writes into a new object.
-pub(in crate::api) fn pending(kind: &str) -> Value {
+/// The default condition that the API server writes into new objects.
+pub(in crate::api) fn pending_condition(kind: &str) -> Value {
     json!({
         "type": kind,
         "status": "Unknown",

@@ -1,35 +1,35 @@
-//! Objects in which one field names a type and another, of that type alone, holds the rest.
+//! Discriminated unions: one field selects which other field must be set.
 
 use schemars::Schema;
 use schemars::transform::Transform;
 use serde_json::{Value, json};
 
 use super::channel_mark::{IN_EXPERIMENTAL, RULE_MEMBER};
-use super::rule::{Rule, retain, rule};
-use super::shape::{field, in_experimental, object};
+use super::rule::{CelRule, retain, rule};
+use super::transforms::{field, in_experimental, object};
 use crate::api::gateway::Channel;
 
-/// A value of the deciding field, and the field that goes with it.
+/// A value of the discriminator and its field.
 #[derive(Clone, Copy)]
-pub(crate) struct Member {
+pub(crate) struct UnionMember {
     value: &'static str,
     field: &'static str,
     experimental: bool,
 }
 
-pub(crate) const fn member(value: &'static str, field: &'static str) -> Member {
-    Member { value, field, experimental: false }
+pub(crate) const fn member(value: &'static str, field: &'static str) -> UnionMember {
+    UnionMember { value, field, experimental: false }
 }
 
-pub(crate) const fn experimental_member(value: &'static str, field: &'static str) -> Member {
-    Member { value, field, experimental: true }
+pub(crate) const fn experimental_member(value: &'static str, field: &'static str) -> UnionMember {
+    UnionMember { value, field, experimental: true }
 }
 
-/// Each member's field is there if and only if `by` has its value; `by` has no other values.
-pub(crate) fn union<const N: usize>(by: &'static str, members: [Member; N]) -> impl FnMut(&mut Schema) {
+/// Requires each member's field exactly when `by` has its value, and restricts `by` to these values.
+pub(crate) fn union<const N: usize>(by: &'static str, members: [UnionMember; N]) -> impl FnMut(&mut Schema) {
     move |schema| {
         for member in members {
-            for mut rule in rules_of(by, member) {
+            for mut rule in member_rules(by, member) {
                 rule.transform(schema);
             }
         }
@@ -45,8 +45,8 @@ pub(crate) fn union<const N: usize>(by: &'static str, members: [Member; N]) -> i
     }
 }
 
-/// Keeps these fields of a union, for a kind that has not all its members.
-pub(crate) fn narrow<const N: usize>(by: &'static str, members: [Member; N]) -> impl FnMut(&mut Schema) {
+/// Keeps only these members of a union, for a kind that lacks the others.
+pub(crate) fn narrow<const N: usize>(by: &'static str, members: [UnionMember; N]) -> impl FnMut(&mut Schema) {
     move |schema| {
         let kept = |name: &str| name == by || members.iter().any(|member| member.field == name);
         if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
@@ -60,7 +60,7 @@ pub(crate) fn narrow<const N: usize>(by: &'static str, members: [Member; N]) -> 
     }
 }
 
-fn rules_of(by: &str, Member { value, field, experimental }: Member) -> [Rule; 2] {
+fn member_rules(by: &str, UnionMember { value, field, experimental }: UnionMember) -> [CelRule; 2] {
     let rules = [
         rule(
             format!("self.{by} != '{value}' || has(self.{field})"),
@@ -72,7 +72,7 @@ fn rules_of(by: &str, Member { value, field, experimental }: Member) -> [Rule; 2
         ),
     ];
     rules.map(|rule| {
-        let rule = rule.about(field);
+        let rule = rule.for_member(field);
         if experimental { rule.only(Channel::Experimental) } else { rule }
     })
 }

@@ -1,4 +1,4 @@
-//! Tokens of issuers that publish their keys: waited for, kept, replaced, and missing.
+//! Tests of tokens of issuers that publish their keys: fetching, caching, replacing and missing keys.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,89 +11,89 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::plugin::Invalid;
-use crate::plugin::chain::{Base, Builder, Place};
-use crate::plugin::testing::{instance, names};
-use crate::plugin::{AnyKind, Chain, Fetched, Services};
+use crate::plugin_api::PluginDiagnostic;
+use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
+use crate::plugin_api::testing::{instance, names};
+use crate::plugin_api::{AnyPluginKind, Chain, FetchResponse, PluginServices};
 
 const ISSUER: &str = "https://issuer.example";
 
 pub(super) fn chain_of(plugin: &Arc<Jwt>) -> Arc<Chain> {
-    let mut builder = Builder::default();
+    let mut builder = ChainBuilder::default();
     let plugin: Arc<dyn Plugin> = Arc::clone(plugin) as _;
-    builder.add("jwt", KIND.priority(), Place::Base(Base::Route), instance(&KIND, plugin));
+    builder.add("jwt", KIND.priority(), AttachmentPoint::Base(BaseScope::Route), instance(&KIND, plugin));
     builder.build(names()).unwrap()
 }
 
-/// Plays the issuer.
+/// Services with a fake issuer.
 #[derive(Default)]
-struct World {
-    /// What it publishes. None while it is down.
+struct FakeIssuer {
+    /// The published keys. `None` while the issuer is unavailable.
     keys: Mutex<Option<Vec<Value>>>,
-    asked: AtomicUsize,
+    fetches: AtomicUsize,
     tasks: Mutex<Vec<JoinHandle<()>>>,
-    /// What conditions say of objects.
-    troubles: Mutex<BTreeMap<String, Invalid>>,
+    /// Reported diagnostics by object.
+    diagnostics: Mutex<BTreeMap<String, PluginDiagnostic>>,
 }
 
-impl Services for World {
+impl PluginServices for FakeIssuer {
     fn spawn(&self, task: BoxFuture<'static, ()>) {
         self.tasks.lock().push(tokio::spawn(task));
     }
 
-    fn tell(&self, object: &str, trouble: Option<Invalid>) {
+    fn report(&self, object: &str, trouble: Option<PluginDiagnostic>) {
         match trouble {
-            Some(trouble) => self.troubles.lock().insert(object.to_owned(), trouble),
-            None => self.troubles.lock().remove(object),
+            Some(trouble) => self.diagnostics.lock().insert(object.to_owned(), trouble),
+            None => self.diagnostics.lock().remove(object),
         };
     }
 
-    fn fetch(&self, uri: &str, _timeout: Duration, _most: usize) -> BoxFuture<'static, Result<Fetched, String>> {
+    fn fetch(&self, uri: &str, _timeout: Duration, _most: usize) -> BoxFuture<'static, Result<FetchResponse, String>> {
         assert_eq!(uri, "https://issuer.example/keys");
-        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.fetches.fetch_add(1, Ordering::Relaxed);
         let body = self.keys.lock().as_ref().map(|keys| json!({"keys": keys}).to_string());
         Box::pin(async move {
             tokio::time::sleep(Duration::from_millis(100)).await;
             let body = Bytes::from(body.ok_or("connection refused")?);
-            Ok(Fetched { status: StatusCode::OK, headers: HeaderMap::new(), body })
+            Ok(FetchResponse { status: StatusCode::OK, headers: HeaderMap::new(), body })
         })
     }
 }
 
-struct Scene {
-    world: Arc<World>,
+struct IssuerTest {
+    world: Arc<FakeIssuer>,
     jwt: Arc<Jwt>,
     chain: Arc<Chain>,
-    consumers: Directory,
-    state: State,
+    consumers: ConsumerDirectory,
+    state: PluginState,
 }
 
-impl Scene {
-    /// `more` is added to the entry of the issuer.
+impl IssuerTest {
+    /// `more` is added to the entry in `jwks`.
     fn new(keys: Option<Vec<Value>>, more: &Value) -> Self {
-        let world = Arc::new(World { keys: Mutex::new(keys), ..World::default() });
-        let services: Arc<dyn Services> = Arc::clone(&world) as _;
+        let world = Arc::new(FakeIssuer { keys: Mutex::new(keys), ..FakeIssuer::default() });
+        let services: Arc<dyn PluginServices> = Arc::clone(&world) as _;
         let mut issuer = json!({"issuer": ISSUER, "uri": "https://issuer.example/keys"});
         issuer.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let state = State::default();
-        let jwt = built(&json!({"jwks": [issuer]}), &state, &services);
-        Scene { world, chain: chain_of(&jwt), jwt, consumers: consumers(), state }
+        let state = PluginState::default();
+        let jwt = build_jwt(&json!({"jwks": [issuer]}), &state, &services);
+        IssuerTest { world, chain: chain_of(&jwt), jwt, consumers: consumers(), state }
     }
 
     fn publish(&self, keys: Option<Vec<Value>>) {
         *self.world.keys.lock() = keys;
     }
 
-    fn asked(&self) -> usize {
-        self.world.asked.load(Ordering::Relaxed)
+    fn fetches(&self) -> usize {
+        self.world.fetches.load(Ordering::Relaxed)
     }
 
-    async fn show(&self, token: &str) -> Seen {
-        bearing(token).of(&self.consumers).run(&self.chain).await
+    async fn send(&self, token: &str) -> Seen {
+        request_with_token(token).with_consumers(&self.consumers).run(&self.chain).await
     }
 
-    async fn is_in(&self, token: &str) -> bool {
-        self.show(token).await.reply.is_none()
+    async fn is_accepted(&self, token: &str) -> bool {
+        self.send(token).await.reply.is_none()
     }
 }
 
@@ -115,28 +115,28 @@ fn signer() -> Signer {
 #[tokio::test(start_paused = true)]
 async fn the_first_request_waits_for_the_keys() {
     let signer = signer();
-    let scene = Scene::new(Some(vec![signer.jwk(Some("a"))]), &json!({}));
+    let scene = IssuerTest::new(Some(vec![signer.jwk(Some("a"))]), &json!({}));
     for text in [token(&signer, Some("a"), &json!({})), token(&signer, None, &json!({}))] {
         for _ in 0..2 {
-            let outcome = scene.show(&text).await;
+            let outcome = scene.send(&text).await;
             assert_eq!(outcome.message(), None);
-            assert_eq!(outcome.known_as(), (Some("anna"), Some("anna"), false));
-            let credential = outcome.passage.identity.credential.unwrap();
+            assert_eq!(outcome.upstream_identity(), (Some("anna"), Some("anna"), false));
+            let credential = outcome.state.identity.credential.unwrap();
             assert_eq!(&*credential, "https://issuer.example#anna");
         }
     }
-    assert_eq!(scene.asked(), 1);
+    assert_eq!(scene.fetches(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_the_issuers_keys_and_algorithms_are_taken() {
-    let (signer, stranger) = (signer(), signer());
+async fn tokens_need_a_key_algorithm_and_audience_of_the_issuer() {
+    let (signer, other_signer) = (signer(), signer());
     let rsa = Signer::for_algorithm(Algorithm::Rs256);
     let more = json!({"audiences": ["shop", "bar"], "algorithms": ["ES256"]});
-    let scene = Scene::new(Some(vec![signer.jwk(Some("a")), rsa.jwk(Some("r"))]), &more);
+    let scene = IssuerTest::new(Some(vec![signer.jwk(Some("a")), rsa.jwk(Some("r"))]), &more);
     let shop = json!({"aud": "shop"});
     let hmac = signer.token(Algorithm::Hs256, &json!({"kid": "a"}), &claims(&shop));
-    let ours = signed(&claims(&shop));
+    let hmac_credential = signed(&claims(&shop));
     let another_algorithm = rsa.token(Algorithm::Rs256, &json!({"kid": "r"}), &claims(&shop));
     let wrong_aud = r#"{"aud":"token for another audience"}"#;
     let cases = [
@@ -144,12 +144,12 @@ async fn only_the_issuers_keys_and_algorithms_are_taken() {
         (token(&signer, Some("a"), &json!({"aud": ["x", "bar"]})), None),
         (token(&signer, Some("a"), &json!({})), Some(wrong_aud)),
         (token(&signer, Some("a"), &json!({"aud": ["x", 7]})), Some(wrong_aud)),
-        (token(&stranger, Some("a"), &shop), Some("Invalid signature")),
-        (token(&stranger, None, &shop), Some("Invalid signature")),
+        (token(&other_signer, Some("a"), &shop), Some("Invalid signature")),
+        (token(&other_signer, None, &shop), Some("Invalid signature")),
         (token(&signer, Some("r"), &shop), Some("Invalid signature")),
         (token(&signer, Some("b"), &shop), Some("Invalid key/secret")),
         (hmac, Some("Invalid algorithm")),
-        (ours, Some("Invalid algorithm")),
+        (hmac_credential, Some("Invalid algorithm")),
         (another_algorithm, Some("Invalid algorithm")),
         (token(&signer, Some("a"), &json!({"aud": "shop", "exp": 1})), Some(r#"{"exp":"token expired"}"#)),
         (token(&signer, Some("a"), &json!({"aud": "shop", "nbf": "x"})), Some(r#"{"nbf":"must be a number"}"#)),
@@ -157,39 +157,39 @@ async fn only_the_issuers_keys_and_algorithms_are_taken() {
         (signed(&json!({"iss": "key-1"})), None),
     ];
     for (text, message) in cases {
-        let outcome = scene.show(&text).await;
+        let outcome = scene.send(&text).await;
         match message {
             None => assert_eq!(outcome.message(), None),
-            Some(message) => assert_out(&text, &outcome, message),
+            Some(message) => assert_rejected(&text, &outcome, message),
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_key_is_asked_for_but_not_too_often() {
+async fn unknown_keys_trigger_rate_limited_fetches() {
     let (old, new) = (signer(), signer());
-    let scene = Scene::new(Some(vec![old.jwk(Some("a"))]), &json!({}));
+    let scene = IssuerTest::new(Some(vec![old.jwk(Some("a"))]), &json!({}));
     let (old_token, new_token) = (token(&old, Some("a"), &json!({})), token(&new, Some("b"), &json!({})));
-    assert!(scene.is_in(&old_token).await);
+    assert!(scene.is_accepted(&old_token).await);
     scene.publish(Some(vec![new.jwk(Some("b")), old.jwk(Some("a"))]));
     for _ in 0..10 {
-        assert!(!scene.is_in(&new_token).await);
+        assert!(!scene.is_accepted(&new_token).await);
     }
-    assert_eq!(scene.asked(), 1, "made-up names of keys cost the issuer nothing");
+    assert_eq!(scene.fetches(), 1, "unknown key ids do not cause further fetches");
     tokio::time::advance(Duration::from_secs(30)).await;
-    assert!(scene.is_in(&new_token).await);
-    assert!(scene.is_in(&old_token).await);
-    assert_eq!(scene.asked(), 2);
+    assert!(scene.is_accepted(&new_token).await);
+    assert!(scene.is_accepted(&old_token).await);
+    assert_eq!(scene.fetches(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_that_is_taken_back_verifies_nothing_any_more() {
+async fn removed_keys_invalidate_cached_tokens() {
     let (old, new) = (signer(), signer());
-    let scene = Scene::new(Some(vec![old.jwk(Some("a")), new.jwk(Some("b"))]), &json!({}));
+    let scene = IssuerTest::new(Some(vec![old.jwk(Some("a")), new.jwk(Some("b"))]), &json!({}));
     let (old_token, new_token) = (token(&old, Some("a"), &json!({})), token(&new, Some("b"), &json!({})));
-    assert!(scene.is_in(&old_token).await && scene.is_in(&new_token).await);
+    assert!(scene.is_accepted(&old_token).await && scene.is_accepted(&new_token).await);
     let is_known = |token: &str| {
-        let entry = scene.jwt.verified.find(&scene.jwt.digest(token.as_bytes()));
+        let entry = scene.jwt.cache.find(&scene.jwt.digest(token.as_bytes()));
         entry.is_some_and(|entry| {
             matches!(&entry.as_ref().unwrap().proof, Proof::Published { key, .. }
             if scene.jwt.issuers[0].publishes(key))
@@ -198,83 +198,84 @@ async fn a_key_that_is_taken_back_verifies_nothing_any_more() {
     assert!(is_known(&old_token) && is_known(&new_token));
     scene.publish(Some(vec![new.jwk(Some("b"))]));
     tokio::time::sleep(Duration::from_secs(301)).await;
-    assert_eq!(scene.asked(), 2, "fetched again after five minutes");
-    assert!(!is_known(&old_token), "what it has verified went with it");
-    assert!(is_known(&new_token), "what another has verified did not");
-    assert!(!scene.is_in(&old_token).await);
-    assert!(scene.is_in(&new_token).await);
-    // The same name for another key.
+    assert_eq!(scene.fetches(), 2, "fetched again after five minutes");
+    assert!(!is_known(&old_token), "tokens of the removed key are invalid");
+    assert!(is_known(&new_token), "tokens of the other key remain cached");
+    assert!(!scene.is_accepted(&old_token).await);
+    assert!(scene.is_accepted(&new_token).await);
+    // Another key with the same id.
     scene.publish(Some(vec![old.jwk(Some("b"))]));
     tokio::time::sleep(Duration::from_secs(300)).await;
-    assert_out("replaced", &scene.show(&new_token).await, "Invalid signature");
+    assert_rejected("replaced", &scene.send(&new_token).await, "Invalid signature");
     scene.publish(Some(vec![]));
     tokio::time::sleep(Duration::from_secs(300)).await;
-    assert!(!scene.is_in(&token(&old, Some("b"), &json!({}))).await, "all keys can be taken back");
+    assert!(!scene.is_accepted(&token(&old, Some("b"), &json!({}))).await, "all keys can be removed");
 }
 
 #[tokio::test(start_paused = true)]
-async fn known_keys_stay_usable_while_the_issuer_is_down() {
+async fn known_keys_remain_in_use_while_the_issuer_is_down() {
     let signer = signer();
-    let scene = Scene::new(Some(vec![signer.jwk(Some("a"))]), &json!({}));
-    assert!(scene.is_in(&token(&signer, Some("a"), &json!({}))).await);
+    let scene = IssuerTest::new(Some(vec![signer.jwk(Some("a"))]), &json!({}));
+    assert!(scene.is_accepted(&token(&signer, Some("a"), &json!({}))).await);
     scene.publish(None);
     tokio::time::sleep(Duration::from_secs(3600)).await;
-    let asked = scene.asked();
-    assert!((55..70).contains(&asked), "asked {asked} times in an hour");
-    assert!(scene.is_in(&token(&signer, Some("a"), &json!({"never": "seen"}))).await);
+    let asked = scene.fetches();
+    assert!((55..70).contains(&asked), "{asked} fetches in an hour");
+    assert!(scene.is_accepted(&token(&signer, Some("a"), &json!({"never": "seen"}))).await);
     let before = tokio::time::Instant::now();
     for _ in 0..10 {
-        assert!(!scene.is_in(&token(&signer, Some("b"), &json!({}))).await);
+        assert!(!scene.is_accepted(&token(&signer, Some("b"), &json!({}))).await);
     }
     assert_eq!(before.elapsed(), Duration::ZERO, "requests do not wait for an issuer that is down");
-    assert_eq!(scene.asked(), asked, "and do not ask it");
+    assert_eq!(scene.fetches(), asked, "requests do not trigger fetches");
     scene.publish(Some(vec![signer.jwk(Some("b"))]));
     tokio::time::sleep(Duration::from_secs(61)).await;
-    assert!(scene.is_in(&token(&signer, Some("b"), &json!({}))).await);
+    assert!(scene.is_accepted(&token(&signer, Some("b"), &json!({}))).await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_keys_nothing_is_accepted() {
+async fn tokens_get_503_without_any_keys() {
     let signer = signer();
-    let scene = Scene::new(None, &json!({}));
+    let scene = IssuerTest::new(None, &json!({}));
     for _ in 0..2 {
-        let outcome = scene.show(&token(&signer, Some("a"), &json!({}))).await;
-        assert_eq!(outcome.replied(), Some(StatusCode::SERVICE_UNAVAILABLE));
+        let outcome = scene.send(&token(&signer, Some("a"), &json!({}))).await;
+        assert_eq!(outcome.reply_status(), Some(StatusCode::SERVICE_UNAVAILABLE));
         assert_eq!(outcome.message(), Some("The keys of the token's issuer are not available"));
     }
-    assert_eq!(scene.asked(), 1);
-    assert!(scene.is_in(&signed(&json!({"iss": "key-1"}))).await, "tokens of others do not suffer");
+    assert_eq!(scene.fetches(), 1);
+    assert!(scene.is_accepted(&signed(&json!({"iss": "key-1"}))).await, "tokens of consumers are still accepted");
     scene.publish(Some(vec![signer.jwk(None)]));
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert!(scene.is_in(&token(&signer, None, &json!({}))).await, "it is tried again soon");
+    assert!(scene.is_accepted(&token(&signer, None, &json!({}))).await, "the fetch is retried");
 }
 
 #[tokio::test(start_paused = true)]
-async fn conditions_say_that_keys_cannot_be_fetched() {
-    let scene = Scene::new(None, &json!({}));
-    let said = || scene.world.troubles.lock().get("KongPlugin/default/test").map(|trouble| trouble.field.clone());
+async fn failed_fetches_are_reported_in_conditions() {
+    let scene = IssuerTest::new(None, &json!({}));
+    let reported =
+        || scene.world.diagnostics.lock().get("KongPlugin/default/test").map(|trouble| trouble.field.clone());
     let field = Some("config.jwks[0].uri".to_owned());
-    assert_eq!(said(), None);
+    assert_eq!(reported(), None);
     tokio::time::sleep(Duration::from_millis(150)).await;
-    assert_eq!(said(), field);
+    assert_eq!(reported(), field);
     scene.publish(Some(vec![]));
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(said(), None);
+    assert_eq!(reported(), None);
     scene.publish(None);
     tokio::time::sleep(Duration::from_secs(301)).await;
-    assert_eq!(said(), field);
-    let services: Arc<dyn Services> = Arc::clone(&scene.world) as _;
+    assert_eq!(reported(), field);
+    let services: Arc<dyn PluginServices> = Arc::clone(&scene.world) as _;
     let jwks = json!({"jwks": [{"issuer": ISSUER, "uri": "https://issuer.example/keys"}]});
-    let again = built(&jwks, &scene.state, &services);
-    let Scene { world, jwt, chain, .. } = scene;
+    let again = build_jwt(&jwks, &scene.state, &services);
+    let IssuerTest { world, jwt, chain, .. } = scene;
     drop((jwt, chain));
-    assert_eq!(world.troubles.lock().len(), 1, "the same object, built anew");
+    assert_eq!(world.diagnostics.lock().len(), 1, "the rebuilt plugin is still subscribed");
     drop(again);
-    assert_eq!(world.troubles.lock().len(), 0, "nobody wants the keys any more");
+    assert_eq!(world.diagnostics.lock().len(), 0, "no plugin uses the keys any more");
 }
 
 #[tokio::test(start_paused = true)]
-async fn tokens_lead_to_consumers() {
+async fn tokens_are_mapped_to_consumers() {
     let signer = signer();
     let free = json!({"allow_without_consumer": true});
     // The consumer's username, or the message.
@@ -292,24 +293,25 @@ async fn tokens_lead_to_consumers() {
         (free, json!({"sub": "a\nb"}), Ok(None)),
     ];
     for (more, claims, expected) in cases {
-        let scene = Scene::new(Some(vec![signer.jwk(None)]), &more);
-        let visit = bearing(&token(&signer, None, &claims)).header("x-consumer-username", "root");
-        let outcome = visit.header("x-credential-identifier", "root").of(&scene.consumers).run(&scene.chain).await;
+        let scene = IssuerTest::new(Some(vec![signer.jwk(None)]), &more);
+        let visit = request_with_token(&token(&signer, None, &claims)).header("x-consumer-username", "root");
+        let outcome =
+            visit.header("x-credential-identifier", "root").with_consumers(&scene.consumers).run(&scene.chain).await;
         match expected {
             Ok(username) => {
                 assert_eq!(outcome.message(), None, "{more} {claims}");
                 let subject = claims["sub"].as_str().or(Some("anna")).filter(|subject| !subject.contains('\n'));
-                assert_eq!(outcome.known_as(), (username, subject, false), "{more} {claims}");
-                assert!(outcome.passage.identity.credential.is_some());
+                assert_eq!(outcome.upstream_identity(), (username, subject, false), "{more} {claims}");
+                assert!(outcome.state.identity.credential.is_some());
             }
-            Err(message) => assert_out(&format!("{more} {claims}"), &outcome, message),
+            Err(message) => assert_rejected(&format!("{more} {claims}"), &outcome, message),
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn fetching_ends_with_the_plugin() {
-    let Scene { world, jwt, chain, .. } = Scene::new(None, &json!({}));
+    let IssuerTest { world, jwt, chain, .. } = IssuerTest::new(None, &json!({}));
     tokio::time::sleep(Duration::from_secs(10)).await;
     drop((jwt, chain));
     let tasks = std::mem::take(&mut *world.tasks.lock());

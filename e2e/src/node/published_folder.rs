@@ -1,0 +1,151 @@
+//! A folder whose files change atomically, in the way of Kubernetes volumes: each file is a link through `..data`,
+//! which is swapped.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs::{self, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::volume::Files;
+
+/// The link that is swapped.
+const DATA: &str = "..data";
+
+/// A published folder and its files.
+pub(crate) struct PublishedFolder {
+    folder: PathBuf,
+    access: Access,
+    files: Files,
+    /// Incremented with each publication.
+    version: u64,
+}
+
+/// Permissions of the files.
+#[derive(Clone, Copy)]
+pub(crate) struct Access {
+    pub(crate) mode: u32,
+    /// A group that may read the files regardless of the mode.
+    pub(crate) group: Option<u32>,
+}
+
+impl PublishedFolder {
+    /// Creates the folder with these files.
+    pub(crate) fn new(folder: PathBuf, access: Access, files: Files) -> Result<PublishedFolder> {
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let published = PublishedFolder { folder, access, files, version: 0 };
+        published.publish().with_context(|| format!("cannot fill {}", published.folder.display()))?;
+        Ok(published)
+    }
+
+    /// Replaces the files if they differ.
+    pub(crate) fn update(&mut self, files: Files) -> Result<()> {
+        if self.files == files {
+            return Ok(());
+        }
+        self.files = files;
+        self.version += 1;
+        self.publish().with_context(|| format!("cannot update {}", self.folder.display()))?;
+        remove(&self.folder.join(version(self.version - 1)))
+    }
+
+    fn publish(&self) -> Result<()> {
+        let name = version(self.version);
+        let data = self.folder.join(&name);
+        for (path, content) in &self.files {
+            let target = data.join(path);
+            fs::create_dir_all(target.parent().unwrap_or(&data))?;
+            fs::write(&target, content)?;
+            chown(&target, None, self.access.group)?;
+            let mode = self.access.mode | if self.access.group.is_some() { 0o440 } else { 0 };
+            fs::set_permissions(&target, Permissions::from_mode(mode))?;
+        }
+        fs::create_dir_all(&data)?;
+        let next = self.folder.join("..data_next");
+        symlink(&name, &next)?;
+        fs::rename(&next, self.folder.join(DATA))?;
+        // After the swap, so that only links to removed files are ever dangling.
+        let wanted = self.top_level_names();
+        for top in &wanted {
+            match symlink(Path::new(DATA).join(top), self.folder.join(top)) {
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error.into()),
+                _ => {}
+            }
+        }
+        for entry in fs::read_dir(&self.folder)? {
+            let name = entry?.file_name();
+            if !name.to_string_lossy().starts_with("..") && !wanted.contains(&name) {
+                fs::remove_file(self.folder.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The first component of each file's path.
+    fn top_level_names(&self) -> BTreeSet<OsString> {
+        self.files.keys().filter_map(|path| path.iter().next()).map(OsString::from).collect()
+    }
+}
+
+fn version(number: u64) -> String {
+    format!("..version-{number}")
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(list: &[(&str, &str)]) -> Files {
+        list.iter().map(|(path, content)| (PathBuf::from(path), content.as_bytes().to_vec())).collect()
+    }
+
+    const ACCESS: Access = Access { mode: 0o600, group: None };
+
+    /// All files that a program sees, through links.
+    fn seen(folder: &Path) -> Vec<(String, String)> {
+        let mut seen = Vec::new();
+        for entry in fs::read_dir(folder).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let path = folder.join(&name);
+            if name.starts_with("..") {
+                continue;
+            }
+            if path.is_dir() {
+                let inside = super::tests::seen(&path).into_iter();
+                seen.extend(inside.map(|(inner, content)| (format!("{name}/{inner}"), content)));
+            } else {
+                seen.push((name, fs::read_to_string(path).unwrap()));
+            }
+        }
+        seen.sort();
+        seen
+    }
+
+    #[test]
+    fn files_change_atomically_and_old_ones_are_removed() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = temporary.path().join("etc/secret");
+        let mut published =
+            PublishedFolder::new(folder.clone(), ACCESS, files(&[("a", "1"), ("deep/b", "2")])).unwrap();
+        let pairs = |list: &[(&str, &str)]| -> Vec<(String, String)> {
+            list.iter().map(|(path, content)| ((*path).to_owned(), (*content).to_owned())).collect()
+        };
+        assert_eq!(seen(&folder), pairs(&[("a", "1"), ("deep/b", "2")]));
+        assert_eq!(fs::metadata(folder.join("a")).unwrap().permissions().mode() & 0o777, 0o600);
+        let before = fs::read_link(folder.join(DATA)).unwrap();
+        published.update(files(&[("a", "1"), ("deep/b", "2")])).unwrap();
+        assert_eq!(fs::read_link(folder.join(DATA)).unwrap(), before);
+        published.update(files(&[("a", "3"), ("c", "4")])).unwrap();
+        assert_eq!(seen(&folder), pairs(&[("a", "3"), ("c", "4")]));
+        assert!(!folder.join(before).exists());
+        published.update(files(&[])).unwrap();
+        assert_eq!(seen(&folder), pairs(&[]));
+    }
+}

@@ -1,0 +1,84 @@
+//! Tests of Services of type LoadBalancer.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use k8s_openapi::api::core::v1::Service;
+use kube::Api;
+use kube::api::DeleteParams;
+use portico_e2e::cluster::Cluster;
+use portico_e2e::node::Node;
+use serde_json::{Value, json};
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
+
+use crate::echo::{address, connect, deployment, get, pods, until, wait_until_ready};
+
+pub(crate) async fn load_balancer_forwards_to_ready_pods(cluster: &Cluster, node: &Node) -> Result<()> {
+    let datagrams =
+        json!({ "env": [{ "name": "UDP_ECHO_SERVER", "value": "1" }, { "name": "UDP_PORT", "value": "8080" }] });
+    cluster.apply(&deployment("datagrams", 1, datagrams).to_string()).await?;
+    wait_until_ready(cluster, "datagrams", 1).await?;
+    let udp = json!({ "name": "udp", "port": 53, "targetPort": 8080, "protocol": "UDP" });
+    cluster.apply(&load_balancer_service("datagrams", &udp).to_string()).await?;
+    cluster
+        .apply(&load_balancer_service("echo", &json!({ "name": "http", "port": 80, "targetPort": 3000 })).to_string())
+        .await?;
+    let (udp, http) =
+        (load_balancer_address(cluster, "datagrams").await?, load_balancer_address(cluster, "echo").await?);
+    ensure!(udp != http, "both have {udp}");
+    let pods = pods(cluster, "echo").await?;
+    let names: BTreeSet<&str> = pods.iter().filter_map(|pod| pod.metadata.name.as_deref()).collect();
+    ensure!(names.len() == 2, "{names:?}");
+    let responded = RefCell::new(BTreeSet::new());
+    until("response of each Pod through the load balancer", async || {
+        let answer = get(http, 80, "/balanced").await?;
+        let mut responded = responded.borrow_mut();
+        responded.extend(names.iter().filter(|name| answer.contains(**name)));
+        if *responded == names { Ok(()) } else { bail!("only {responded:?} responded") }
+    })
+    .await?;
+    until("datagram through the load balancer", async || echo_datagram(udp, 53).await).await?;
+    // From the network of another Pod, like external clients.
+    let IpAddr::V4(other) = address(&wait_until_ready(cluster, "datagrams", 1).await?[0])? else { bail!("not IPv4") };
+    let answer = node.network_of(other).run(async || get(http, 80, "/from-a-pod").await)?;
+    ensure!(answer.contains("from-a-pod"), "{answer}");
+    // Other ports reject connections, and all ports do after the deletion of the Service.
+    ensure!(connect(http, 81).await.is_err());
+    let services: Api<Service> = Api::namespaced(cluster.client(), "default");
+    services.delete("echo", &DeleteParams::default()).await?;
+    until("rejected connection", async || {
+        if connect(http, 80).await.is_err() { Ok(()) } else { bail!("the address still accepts connections") }
+    })
+    .await
+}
+
+/// A Service of type LoadBalancer for the Pods of this app.
+fn load_balancer_service(app: &str, port: &Value) -> Value {
+    let spec = json!({ "type": "LoadBalancer", "selector": { "app": app }, "ports": [port] });
+    json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": app }, "spec": spec })
+}
+
+async fn load_balancer_address(cluster: &Cluster, name: &str) -> Result<IpAddr> {
+    let services: Api<Service> = Api::namespaced(cluster.client(), "default");
+    until(&format!("address of Service {name}"), async || {
+        let status = services.get(name).await?.status.and_then(|status| status.load_balancer);
+        let first =
+            status.and_then(|status| status.ingress?.into_iter().next()).context("the Service has no address")?;
+        first.ip.context("the address is a hostname")?.parse::<IpAddr>().context("not an address")
+    })
+    .await
+}
+
+/// Sends a datagram and waits for one from the same address.
+async fn echo_datagram(address: IpAddr, port: u16) -> Result<()> {
+    let socket = UdpSocket::bind("0.0.0.0:0").await?;
+    socket.connect(SocketAddr::new(address, port)).await?;
+    socket.send(b"over").await?;
+    let mut answer = [0; 1500];
+    timeout(Duration::from_secs(1), socket.recv(&mut answer)).await.context("no datagram within 1 s")?.map(drop)?;
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! The CRDs that `portico crds` prints, on the API server and in `kubectl`.
+
+use anyhow::{Context, Result, ensure};
+use portico::api::kong::crd;
+use portico_e2e::cluster::Cluster;
+use serde_json::{Value, json};
+
+use crate::objects::{apply, until};
+
+/// Installs the CRDs and waits until their kinds are served.
+pub(crate) async fn install(cluster: &Cluster) -> Result<()> {
+    let definitions: Vec<String> = portico::app::crds().into_iter().map(|(_, definition)| definition).collect();
+    cluster.apply(&definitions.join("---\n")).await?;
+    let names: Vec<String> = crd::kinds().map(|kind| format!("{}.{}", kind.plural(), kind.group())).collect();
+    let names = names.join(",");
+    until("the kinds are served", async || cluster.kubectl(&["get", &names, "--all-namespaces"]).await.map(drop)).await
+}
+
+pub(crate) async fn kubectl_explains_and_lists_them(cluster: &Cluster) -> Result<()> {
+    for (field, words) in [
+        ("kongplugin", "A plugin with its configuration. It runs where something refers to it"),
+        ("kongplugin.config", "Configuration, in the fields of the plugin."),
+        ("kongplugin.configPatches.path", "as a JSON pointer"),
+        ("kongplugin.configPatches.valueFrom.secretKeyRef", "a string stands in quotes there"),
+        ("kongconsumer.credentials", "konghq.com/credential"),
+        ("kongupstreampolicy.spec.hashOn", "What of a request is hashed, for `consistent-hashing`."),
+        ("tcpingress.spec.rules.host", "in its TLS handshake"),
+        ("kongservicefacade.spec.backendRef", "A Service of the same namespace."),
+    ] {
+        // The OpenAPI document is published a while after the kind is served.
+        let said = until("kubectl explain works", async || cluster.kubectl(&["explain", field]).await).await?;
+        // kubectl explain wraps lines.
+        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        ensure!(said.contains(words), "kubectl explain {field} says {said}");
+    }
+
+    let kong = |version: &str, kind: &str, name: &str, body: Value| {
+        let mut object = json!({ "apiVersion": format!("configuration.konghq.com/{version}"), "kind": kind, "metadata": { "name": name } });
+        let fields = object.as_object_mut().expect("the object is a map");
+        fields.extend(body.as_object().cloned().unwrap_or_default());
+        object
+    };
+    let plugin = kong("v1", "KongPlugin", "found", json!({ "plugin": "cors", "config": { "credentials": true } }));
+    let consumer = kong("v1", "KongConsumer", "found", json!({ "username": "ann" }));
+    let vault = kong("v1alpha1", "KongVault", "found", json!({ "spec": { "backend": "env", "prefix": "a" } }));
+    apply(cluster, &[plugin, consumer, vault]).await?;
+    let listed = cluster.kubectl(&["get", "kong"]).await?;
+    for name in ["kongplugin.configuration.konghq.com/found", "kongconsumer.configuration.konghq.com/found"] {
+        ensure!(listed.contains(name), "kubectl get kong lists\n{listed}");
+    }
+    let table = cluster.kubectl(&["get", "kp", "--output=wide"]).await?;
+    let mut lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let head = lines.next().context("the output has no head")?;
+    ensure!(head == ["NAME", "PLUGIN-TYPE", "AGE", "DISABLED", "CONFIG", "PROGRAMMED"], "{table}");
+    let row = lines.next().context("the output has no row")?;
+    ensure!(row.starts_with(&["found", "cors"]), "{table}");
+    let status = cluster.kubectl(&["get", "kc", "found", "--output=jsonpath={.status.conditions[0].reason}"]).await?;
+    ensure!(status == "Pending", "a new consumer must have the status Pending: {status}");
+
+    for (object, words) in [
+        (kong("v1", "KongPlugin", "found", json!({ "plugin": "jwt" })), "plugin was changed"),
+        (
+            kong("v1alpha1", "KongVault", "found", json!({ "spec": { "backend": "env", "prefix": "b" } })),
+            "prefix was changed",
+        ),
+    ] {
+        let refused = apply(cluster, &[object]).await.err().map(|error| error.to_string()).unwrap_or_default();
+        ensure!(refused.contains(words), "the API server's error is: {refused}");
+    }
+    // The status that the controller writes.
+    let programmed = json!([{ "type": "Programmed", "status": "True", "reason": "Programmed", "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z" }]);
+    let plane = |value: Value| {
+        kong("v1", "KongConsumer", "found", json!({ "username": "ann", "spec": { "controlPlaneRef": value } }))
+    };
+    apply(cluster, &[plane(json!({ "type": "kic" }))]).await?;
+    let patch = json!({ "status": { "conditions": programmed } }).to_string();
+    cluster.kubectl(&["patch", "kc", "found", "--subresource=status", "--type=merge", "--patch", &patch]).await?;
+    let moved = plane(json!({ "type": "konnectNamespacedRef", "konnectNamespacedRef": { "name": "elsewhere" } }));
+    let without = kong("v1", "KongConsumer", "found", json!({ "username": "ann" }));
+    for (object, words) in [(moved, "was changed after the object was programmed"), (without, "cannot be taken back")] {
+        let refused = apply(cluster, &[object]).await.err().map(|error| error.to_string()).unwrap_or_default();
+        ensure!(refused.contains(words), "the API server's error is: {refused}");
+    }
+    cluster.kubectl(&["delete", "kp/found", "kc/found", "kv/found"]).await.map(drop)
+}

@@ -1,0 +1,95 @@
+//! A thousand routes at once: all are served, with only a few status writes for the Gateway.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context, Result, ensure};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use kube::api::{DynamicObject, PostParams, WatchEvent, WatchParams};
+use portico_e2e::cluster::Cluster;
+use tokio::task::JoinSet;
+
+use crate::backend::Backend;
+use crate::client::Target;
+use crate::objects::{
+    apply, gateway, gateways, prefix, route, routes, until, wait_until_accepted, wait_until_programmed,
+};
+use crate::route_counts::wait_until_counted;
+
+const HOST: &str = "thousand.example";
+const ROUTES: usize = 1000;
+/// Concurrent requests, as many as `kubectl` and controllers have.
+const AT_A_TIME: usize = 16;
+/// The maximum number of status writes for the Gateway.
+const MOST_WRITES: usize = 20;
+
+pub(crate) async fn thousand_routes_need_few_writes(cluster: &Cluster) -> Result<()> {
+    let _backend = Backend::start(cluster, "thousand").await?;
+    apply(cluster, &[gateway("thousand")]).await?;
+    let address = wait_until_programmed(cluster, "thousand").await?;
+    let writes = WriteCounter::watch(cluster, "thousand").await?;
+    let made = (0..ROUTES).map(|number| {
+        let path = format!("/{number}");
+        route(&format!("thousand-{number}"), "thousand", HOST, prefix(&path), "thousand")
+    });
+    let api = routes(cluster);
+    stream::iter(made)
+        .map(|route| {
+            let api = api.clone();
+            async move {
+                let mut route: DynamicObject = serde_json::from_value(route)?;
+                route.metadata.labels = Some([("scenario".to_owned(), "thousand".to_owned())].into());
+                api.create(&PostParams::default(), &route).await.map(drop).context("the route was rejected")
+            }
+        })
+        .buffer_unordered(AT_A_TIME)
+        .try_collect::<Vec<()>>()
+        .await?;
+    let last = wait_until_counted(cluster, "thousand", ROUTES).await?;
+    for number in [0, ROUTES / 2, ROUTES - 1] {
+        Target::new(address, HOST, &format!("/{number}")).expect(200, &format!("thousand /{number}")).await?;
+        wait_until_accepted(cluster, &format!("thousand-{number}")).await?;
+    }
+    let number = writes.until(last.metadata.resource_version.as_deref()).await?;
+    ensure!(number <= MOST_WRITES, "the Gateway was written {number} times");
+    cluster.kubectl(&["delete", "httproutes", "--selector=scenario=thousand", "--wait=false"]).await?;
+    cluster.kubectl(&["delete", "gateway,service,endpointslice", "thousand"]).await.map(drop)
+}
+
+/// Counts writes of an object from now on.
+struct WriteCounter {
+    seen: Arc<parking_lot::Mutex<Vec<String>>>,
+    number: Arc<AtomicUsize>,
+    _watch: JoinSet<()>,
+}
+
+impl WriteCounter {
+    async fn watch(cluster: &Cluster, name: &str) -> Result<WriteCounter> {
+        let api = gateways(cluster);
+        let version = api.get(name).await?.metadata.resource_version.context("the object has no resourceVersion")?;
+        let only = WatchParams::default().fields(&format!("metadata.name={name}"));
+        let mut events = api.watch(&only, &version).await?.boxed();
+        let (seen, number) = (Arc::new(parking_lot::Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
+        let mut watch = JoinSet::new();
+        let writes = (seen.clone(), number.clone());
+        watch.spawn(async move {
+            while let Some(Ok(event)) = events.next().await {
+                if let WatchEvent::Modified(object) = event {
+                    writes.1.fetch_add(1, Ordering::Relaxed);
+                    writes.0.lock().extend(object.metadata.resource_version);
+                }
+            }
+        });
+        Ok(WriteCounter { seen, number, _watch: watch })
+    }
+
+    /// The number of writes when this version was received.
+    async fn until(&self, version: Option<&str>) -> Result<usize> {
+        let version = version.context("the object has no resourceVersion")?;
+        until("the watch has caught up", async || {
+            ensure!(self.seen.lock().iter().any(|seen| seen == version), "{version} was not received");
+            Ok(self.number.load(Ordering::Relaxed))
+        })
+        .await
+    }
+}

@@ -1,0 +1,69 @@
+//! Metrics of configuration changes: duration of compilation and propagation.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// Written by the control loop only, so its locks are uncontended.
+#[derive(Debug)]
+pub(super) struct ChangeMeters {
+    compile: Histogram,
+    propagation: Histogram,
+    revision: Gauge<u64, AtomicU64>,
+    routers: Counter,
+}
+
+impl ChangeMeters {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        // 100 µs to 3.3 s.
+        let buckets = || Histogram::new(exponential_buckets(0.0001, 2.0, 16));
+        let meters = ChangeMeters {
+            compile: buckets(),
+            propagation: buckets(),
+            revision: Gauge::default(),
+            routers: Counter::default(),
+        };
+        registry.register(
+            "portico_compile_duration_seconds",
+            "Time to compile a change, from objects to a snapshot",
+            meters.compile.clone(),
+        );
+        registry.register(
+            "portico_propagation_seconds",
+            "Time from the first sign of a change until the new snapshot is served",
+            meters.propagation.clone(),
+        );
+        registry.register(
+            "portico_snapshot_revision",
+            "Number of snapshots served since the start",
+            meters.revision.clone(),
+        );
+        registry.register(
+            "portico_routers_built",
+            "Host routers built because a route, Gateway or reference changed",
+            meters.routers.clone(),
+        );
+        meters
+    }
+
+    /// Revision of the served snapshot.
+    pub(super) fn revision(&self) -> u64 {
+        self.revision.get()
+    }
+
+    pub(super) fn record_compile(&self, took: Duration, routers: usize, swapped: bool) {
+        self.compile.observe(took.as_secs_f64());
+        self.routers.inc_by(routers as u64);
+        if swapped {
+            self.revision.inc();
+        }
+    }
+
+    pub(super) fn record_propagation(&self, took: Duration) {
+        self.propagation.observe(took.as_secs_f64());
+    }
+}

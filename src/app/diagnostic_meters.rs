@@ -1,0 +1,106 @@
+//! Metric of current configuration diagnostics by kind of object.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::control::VerdictChanges;
+use crate::api::{Kind, ObjectId};
+use crate::compile::verdict::Verdict;
+use crate::manifests::{ManifestDiagnostic, Severity};
+use crate::report;
+
+/// `portico_diagnostics{kind,severity}`. Written by the control loop only.
+#[derive(Debug, Default)]
+pub(super) struct DiagnosticMeters {
+    gauges: Family<DiagnosticLabels, Gauge>,
+    /// From verdicts.
+    from_verdicts: BTreeMap<DiagnosticLabels, i64>,
+    /// From input that never became an object.
+    from_input: BTreeMap<DiagnosticLabels, i64>,
+    /// There is a cluster, which may contain thousands of Services without a route.
+    clustered: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
+struct DiagnosticLabels {
+    /// Empty for a file that cannot be parsed into objects.
+    kind: &'static str,
+    severity: &'static str,
+}
+
+impl DiagnosticMeters {
+    pub(super) fn register(registry: &mut Registry, clustered: bool) -> Self {
+        let meters = DiagnosticMeters { clustered, ..DiagnosticMeters::default() };
+        let help = "Current diagnostics of the configuration, by kind of object";
+        registry.register("portico_diagnostics", help, meters.gauges.clone());
+        // Created at the start, so that alerts see 0 and not an absent series.
+        meters.gauges.get_or_create(&DiagnosticLabels { kind: "", severity: severity_label(Severity::Error) }).set(0);
+        meters
+    }
+
+    /// Applies the changed verdicts.
+    pub(super) fn update_verdicts(&mut self, news: &VerdictChanges) {
+        for (sign, verdicts) in [(-1, &news.before), (1, &news.after)] {
+            for (id, verdict) in verdicts {
+                for labels in self.labels(id, verdict) {
+                    *self.from_verdicts.entry(labels).or_default() += sign;
+                }
+            }
+        }
+        self.publish();
+    }
+
+    /// Replaces the rejected input: parts of files, and objects of the cluster that cannot be parsed as their kind.
+    pub(super) fn set_rejected<'a>(
+        &mut self,
+        refusals: &[ManifestDiagnostic],
+        malformed: impl Iterator<Item = &'a ObjectId>,
+    ) {
+        // Labels without a current entry stay at 0.
+        self.from_input.values_mut().for_each(|count| *count = 0);
+        let of_files = refusals.iter().map(|refusal| DiagnosticLabels {
+            kind: refusal.object.as_deref().and_then(kind_of).unwrap_or_default(),
+            severity: severity_label(refusal.severity),
+        });
+        let of_cluster =
+            malformed.map(|id| DiagnosticLabels { kind: id.kind.name(), severity: severity_label(Severity::Error) });
+        for labels in of_files.chain(of_cluster) {
+            *self.from_input.entry(labels).or_default() += 1;
+        }
+        self.publish();
+    }
+
+    fn labels(&self, id: &ObjectId, verdict: &Arc<Verdict>) -> Vec<DiagnosticLabels> {
+        if self.clustered && matches!(id.kind, Kind::Service | Kind::EndpointSlice) {
+            return Vec::new();
+        }
+        let diagnostics = report::from_verdict(id, verdict);
+        let labels = |severity| DiagnosticLabels { kind: id.kind.name(), severity: severity_label(severity) };
+        diagnostics.iter().map(|diagnostic| labels(diagnostic.severity)).collect()
+    }
+
+    fn publish(&self) {
+        for labels in self.from_verdicts.keys().chain(self.from_input.keys()) {
+            let count = |counts: &BTreeMap<DiagnosticLabels, i64>| counts.get(labels).copied().unwrap_or_default();
+            self.gauges.get_or_create(labels).set(count(&self.from_verdicts) + count(&self.from_input));
+        }
+    }
+}
+
+/// Kind of `HTTPRoute default/web`, if known; files must not create arbitrary label values.
+fn kind_of(object: &str) -> Option<&'static str> {
+    let name = object.split(' ').next()?;
+    Kind::ALL.iter().map(|kind| kind.name()).find(|known| *known == name)
+}
+
+fn severity_label(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+    }
+}

@@ -1,0 +1,197 @@
+//! Remote servers for plugins: JWKS issuers, Redis, and background tasks, all on the control runtime.
+//!
+//! ```text
+//!   name ─▶ a Service of the store? its endpoints ─▶ connect ─▶ TLS ─▶ Stream, or one GET
+//!              └ otherwise DNS ────────────────────────┘
+//! ```
+
+mod name_resolver;
+mod tls;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::header::{ACCEPT, HOST, USER_AGENT};
+use http::{HeaderValue, Request, Uri};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use name_resolver::NameResolver;
+pub(super) use name_resolver::ServiceLookup;
+use tls::TlsConnectors;
+
+use crate::plugin_api::{FetchResponse, PluginDiagnostic, PluginServices, Remote, RemoteStream, RemoteTls};
+use crate::upstream::LoopbackPolicy;
+
+/// Services offered to plugins.
+pub(super) struct PluginServers {
+    runtime: Handle,
+    connector: Arc<ServerConnector>,
+    diagnostics: Arc<PluginDiagnostics>,
+}
+
+/// Resolves and connects to a server.
+struct ServerConnector {
+    names: NameResolver,
+    tls: TlsConnectors,
+}
+
+/// Errors that plugins report about active objects, until they withdraw them.
+#[derive(Default)]
+pub(super) struct PluginDiagnostics {
+    /// By object, `KongPlugin/default/limit`.
+    by_object: Mutex<BTreeMap<String, PluginDiagnostic>>,
+    changed: Notify,
+}
+
+impl PluginDiagnostics {
+    /// Waits for a new report.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    pub(super) fn snapshot(&self) -> BTreeMap<String, PluginDiagnostic> {
+        self.by_object.lock().clone()
+    }
+}
+
+impl PluginServers {
+    /// Runs tasks on the current runtime. The owner of the Services must serve the returned lookups.
+    pub(super) fn start(
+        loopback: LoopbackPolicy,
+    ) -> anyhow::Result<(Self, tokio::sync::mpsc::Receiver<ServiceLookup>)> {
+        let (names, lookups) = NameResolver::new(loopback);
+        let reach = Arc::new(ServerConnector { names, tls: TlsConnectors::new()? });
+        Ok((PluginServers { runtime: Handle::current(), connector: reach, diagnostics: Arc::default() }, lookups))
+    }
+
+    pub(super) fn diagnostics(&self) -> Arc<PluginDiagnostics> {
+        Arc::clone(&self.diagnostics)
+    }
+}
+
+impl PluginServices for PluginServers {
+    fn loopback(&self) -> LoopbackPolicy {
+        self.connector.names.loopback()
+    }
+
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        self.runtime.spawn(task);
+    }
+
+    fn fetch(&self, uri: &str, patience: Duration, most: usize) -> BoxFuture<'static, Result<FetchResponse, String>> {
+        let (reach, uri) = (Arc::clone(&self.connector), uri.to_owned());
+        let fetching = self.runtime.spawn(async move {
+            let late = || Err(format!("{uri}: no response within {patience:?}"));
+            timeout(patience, reach.fetch(&uri, patience, most)).await.unwrap_or_else(|_| late())
+        });
+        async move { fetching.await.unwrap_or_else(|error| Err(format!("fetching has failed: {error}"))) }.boxed()
+    }
+
+    fn connect(&self, to: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
+        let reach = Arc::clone(&self.connector);
+        let connecting = self.runtime.spawn(async move {
+            let late = || Err(format!("{}:{}: no connection within {:?}", to.host, to.port, to.timeout));
+            timeout(to.timeout, reach.connect(&to)).await.unwrap_or_else(|_| late())
+        });
+        async move { connecting.await.unwrap_or_else(|error| Err(format!("connecting has failed: {error}"))) }.boxed()
+    }
+
+    fn report(&self, object: &str, trouble: Option<PluginDiagnostic>) {
+        let mut said = self.diagnostics.by_object.lock();
+        let before = match &trouble {
+            Some(trouble) => said.insert(object.to_owned(), trouble.clone()),
+            None => said.remove(object),
+        };
+        if before != trouble {
+            self.diagnostics.changed.notify_one();
+        }
+    }
+}
+
+impl ServerConnector {
+    async fn connect(&self, to: &Remote) -> Result<Box<dyn RemoteStream>, String> {
+        let at = format!("{}:{}", to.host, to.port);
+        let addresses = self.names.resolve(to).await.map_err(|error| format!("{at}: {error}"))?;
+        let socket = connect_first(&addresses).await.map_err(|error| format!("{at}: cannot connect: {error}"))?;
+        // Requests and responses are short and alternate, which suits TCP_NODELAY.
+        socket.set_nodelay(true).map_err(|error| format!("{at}: {error}"))?;
+        let Some(tls) = &to.tls else { return Ok(Box::new(socket)) };
+        let name = tls.server_name.as_deref().unwrap_or(&to.host);
+        let secured = self.tls.connect(socket, name, tls.verify).await;
+        Ok(Box::new(secured.map_err(|error| format!("{at}: TLS handshake failed: {error}"))?))
+    }
+
+    async fn fetch(&self, uri: &str, patience: Duration, most: usize) -> Result<FetchResponse, String> {
+        let said = |error: &dyn std::fmt::Display| format!("{uri}: {error}");
+        let target: Uri = uri.parse().map_err(|error| said(&error))?;
+        let is_secure = match target.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            _ => return Err(said(&"the scheme is not http:// or https://")),
+        };
+        let host = target.host().ok_or_else(|| said(&"the URL has no host"))?;
+        let to = Remote {
+            host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
+            port: target.port_u16().unwrap_or(if is_secure { 443 } else { 80 }),
+            namespace: None,
+            tls: is_secure.then_some(RemoteTls { server_name: None, verify: true }),
+            timeout: patience,
+        };
+        let stream = self.connect(&to).await?;
+        let (mut sender, connection) =
+            http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(|error| said(&error))?;
+        let mut request = Request::new(Empty::<Bytes>::new());
+        *request.uri_mut() =
+            target.path_and_query().map_or_else(|| Uri::from_static("/"), |path| Uri::from(path.clone()));
+        let authority = target.authority().map_or("", http::uri::Authority::as_str);
+        // User information before an @ does not belong into the Host header.
+        let authority = authority.rsplit('@').next().unwrap_or_default();
+        let headers = request.headers_mut();
+        headers.insert(HOST, HeaderValue::try_from(authority).map_err(|error| said(&error))?);
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json, */*;q=0.5"));
+        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("portico/", env!("CARGO_PKG_VERSION"))));
+        let exchange = async {
+            let answer = sender.send_request(request).await.map_err(|error| said(&error))?;
+            let (head, body) = answer.into_parts();
+            #[expect(clippy::disallowed_methods, reason = "the body is limited")]
+            let body = Limited::new(body, most).collect().await.map_err(|error| said(&error))?;
+            Ok(FetchResponse { status: head.status, headers: head.headers, body: body.to_bytes() })
+        };
+        let mut exchange = std::pin::pin!(exchange);
+        // The connection makes progress only while polled and is not reused. Data read before its end is still
+        // delivered.
+        tokio::select! {
+            biased;
+            outcome = &mut exchange => outcome,
+            _ = connection => exchange.await,
+        }
+    }
+}
+
+/// Connects to the first address that accepts.
+async fn connect_first(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+    let mut failure = io::Error::other("the host has no address");
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(socket) => return Ok(socket),
+            Err(error) => failure = io::Error::new(error.kind(), format!("{address}: {error}")),
+        }
+    }
+    Err(failure)
+}
+
+#[cfg(test)]
+mod tests;

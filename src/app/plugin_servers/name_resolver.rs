@@ -1,0 +1,128 @@
+//! Resolves host names for plugins: a known Service, otherwise DNS. Addresses blocked by the SSRF guard are never
+//! returned.
+
+use std::net::{IpAddr, SocketAddr};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::api::ObjectKey;
+use crate::app::control::Control;
+use crate::plugin_api::Remote;
+use crate::upstream::dns::DnsResolver;
+use crate::upstream::{BlockedAddress, EndpointAddress, LoopbackPolicy};
+
+/// A query for the endpoints of a Service; the result is `None` if the Service does not exist.
+pub(in crate::app) struct ServiceLookup {
+    pub(super) service: ObjectKey,
+    pub(super) port: u16,
+    pub(super) reply: oneshot::Sender<Option<Vec<EndpointAddress>>>,
+}
+
+impl ServiceLookup {
+    pub(in crate::app) fn run(self, control: &Control) {
+        // The receiver may be gone because of a timeout.
+        drop(self.reply.send(control.addresses(&self.service, self.port)));
+    }
+}
+
+pub(super) struct NameResolver {
+    lookups: mpsc::Sender<ServiceLookup>,
+    dns: DnsResolver,
+    loopback: LoopbackPolicy,
+}
+
+impl NameResolver {
+    pub(super) fn new(loopback: LoopbackPolicy) -> (Self, mpsc::Receiver<ServiceLookup>) {
+        let (lookups, receiver) = mpsc::channel(16);
+        (NameResolver { lookups, dns: DnsResolver::from_system(), loopback }, receiver)
+    }
+
+    pub(super) fn loopback(&self) -> LoopbackPolicy {
+        self.loopback
+    }
+
+    /// Resolves to at least one address.
+    pub(super) async fn resolve(&self, to: &Remote) -> Result<Vec<SocketAddr>, String> {
+        let mut addresses = self.resolve_unchecked(to).await?;
+        if addresses.is_empty() {
+            return Err("no endpoint of the Service is ready".to_owned());
+        }
+        let mut refused = None;
+        addresses.retain(|address| match BlockedAddress::check(address.ip(), self.loopback) {
+            Some(why) => {
+                refused = Some(format!("{} is {why} and therefore not contacted", address.ip()));
+                false
+            }
+            None => true,
+        });
+        match refused {
+            Some(refused) if addresses.is_empty() => Err(refused),
+            _ => Ok(addresses),
+        }
+    }
+
+    /// Resolves without the SSRF guard.
+    async fn resolve_unchecked(&self, to: &Remote) -> Result<Vec<SocketAddr>, String> {
+        if let Ok(ip) = to.host.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(ip, to.port)]);
+        }
+        let known = match parse_service_name(&to.host, to.namespace.as_deref()) {
+            Some(service) => self.look_up_service(service, to.port).await,
+            None => None,
+        };
+        let places =
+            known.unwrap_or_else(|| vec![EndpointAddress::Name { host: to.host.as_str().into(), port: to.port }]);
+        let mut addresses = Vec::new();
+        for place in places {
+            match place {
+                EndpointAddress::Ip(address) => addresses.push(address),
+                EndpointAddress::Name { host, port } => {
+                    let found = self.dns.resolve(&host).await?;
+                    addresses.extend(found.into_iter().map(|ip| SocketAddr::new(ip, port)));
+                }
+            }
+        }
+        Ok(addresses)
+    }
+
+    async fn look_up_service(&self, service: ObjectKey, port: u16) -> Option<Vec<EndpointAddress>> {
+        let (answer, answered) = oneshot::channel();
+        self.lookups.send(ServiceLookup { service, port, reply: answer }).await.ok()?;
+        answered.await.ok()?
+    }
+}
+
+/// Parses `svc`, `svc.ns`, `svc.ns.svc` and `svc.ns.svc.cluster.local`, the names that resolve inside of Pods.
+fn parse_service_name(host: &str, namespace: Option<&str>) -> Option<ObjectKey> {
+    let mut labels = host.trim_end_matches('.').splitn(4, '.');
+    let name = labels.next()?;
+    match (labels.next(), labels.next(), labels.next()) {
+        (None, None, None) => Some(ObjectKey::new(namespace?, name)),
+        (Some(namespace), None, None) | (Some(namespace), Some("svc"), None | Some("cluster.local")) => {
+            Some(ObjectKey::new(namespace, name))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn service_names_are_recognized() {
+        let cases = [
+            ("redis", Some("a"), Some("a/redis")),
+            ("redis", None, None),
+            ("redis.b", Some("a"), Some("b/redis")),
+            ("redis.b.svc", Some("a"), Some("b/redis")),
+            ("redis.b.svc.cluster.local", None, Some("b/redis")),
+            ("redis.b.svc.cluster.local.", None, Some("b/redis")),
+            ("redis.b.example", Some("a"), None),
+            ("redis.b.svc.example.com", Some("a"), None),
+        ];
+        for (host, namespace, expected) in cases {
+            assert_eq!(parse_service_name(host, namespace).map(|key| key.to_string()).as_deref(), expected, "{host}");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Tests against local servers.
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::plugin_api::PluginFactory;
+use crate::plugins::REGISTRY;
+use crate::upstream::EndpointAddress;
+
+/// Starts a server that responds to any input with these bytes, and returns its address.
+async fn fixed_server(response: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut head = vec![0; 1024];
+            drop(socket.read(&mut head).await);
+            drop(socket.write_all(response).await);
+        }
+    });
+    address
+}
+
+const TEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[tokio::test]
+async fn documents_are_complete_or_an_error() {
+    let (servers, _lookups) = PluginServers::start(LoopbackPolicy::Allowed).unwrap();
+    let fetch = async |response, most| {
+        let address = fixed_server(response).await;
+        servers.fetch(&format!("http://{address}/keys?a=b"), TEST_TIMEOUT, most).await
+    };
+    let whole = fetch(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", 5).await.unwrap();
+    assert_eq!((whole.status.as_u16(), &*whole.body), (200, &b"hello"[..]));
+    assert!(fetch(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nhello!", 5).await.is_err(), "longer than the limit");
+    assert!(fetch(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhello", 9).await.is_err(), "truncated");
+    assert!(fetch(b"nonsense\r\n\r\n", 9).await.is_err());
+    for (uri, expected) in [
+        ("ftp://127.0.0.1/", "not http:// or https://"),
+        ("/keys", "not http:// or https://"),
+        ("http://127.0.0.1:1/", "cannot connect"),
+    ] {
+        let error = servers.fetch(uri, TEST_TIMEOUT, 9).await.unwrap_err();
+        assert!(error.contains(expected), "{uri}: {error}");
+    }
+    let plain = fixed_server(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    let error = servers.fetch(&format!("https://{plain}/"), TEST_TIMEOUT, 9).await.unwrap_err();
+    assert!(error.contains("TLS handshake failed"), "{error}");
+}
+
+#[tokio::test]
+async fn unresponsive_server_times_out() {
+    let (servers, _lookups) = PluginServers::start(LoopbackPolicy::Allowed).unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("http://{}/", silent.local_addr().unwrap());
+    let error = servers.fetch(&uri, Duration::from_millis(50), 9).await.unwrap_err();
+    assert!(error.contains("no response within 50ms"), "{error}");
+}
+
+#[tokio::test]
+async fn service_names_precede_dns() {
+    let (servers, mut lookups) = PluginServers::start(LoopbackPolicy::Allowed).unwrap();
+    let address = fixed_server(b"+PONG\r\n").await;
+    tokio::spawn(async move {
+        while let Some(lookup) = lookups.recv().await {
+            let known = lookup.service.to_string() == "shop/redis" && lookup.port == 6379;
+            drop(lookup.reply.send(known.then(|| vec![EndpointAddress::Ip(address)])));
+        }
+    });
+    let to =
+        Remote { host: "redis".into(), port: 6379, namespace: Some("shop".into()), tls: None, timeout: TEST_TIMEOUT };
+    let mut stream = servers.connect(to.clone()).await.unwrap();
+    stream.write_all(b"PING\r\n").await.unwrap();
+    let mut response = [0; 5];
+    stream.read_exact(&mut response).await.unwrap();
+    assert_eq!(&response, b"+PONG");
+    let nowhere = Remote { host: "no such host".into(), ..to };
+    assert!(servers.connect(nowhere).await.is_err());
+}
+
+#[tokio::test]
+async fn blocked_addresses_are_not_contacted() {
+    let address = fixed_server(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    let named = |host: &str| EndpointAddress::Name { host: host.into(), port: address.port() };
+    let known = [
+        ("shop/own", vec![EndpointAddress::Ip(address)]),
+        ("shop/named", vec![named("localhost")]),
+        ("shop/metadata", vec![EndpointAddress::Ip("169.254.169.254:80".parse().unwrap())]),
+        ("shop/mixed", vec![EndpointAddress::Ip("169.254.169.254:80".parse().unwrap()), EndpointAddress::Ip(address)]),
+    ];
+    let own = "a loopback address of the machine or Pod";
+    let link = "a link-local, multicast";
+    for (loopback, cases) in [
+        (
+            LoopbackPolicy::Allowed,
+            [
+                ("127.0.0.1", None),
+                ("own.shop", None),
+                ("named.shop", None),
+                ("mixed.shop", None),
+                ("localhost", None),
+                ("metadata.shop", Some(link)),
+                ("169.254.169.254", Some(link)),
+            ],
+        ),
+        (
+            LoopbackPolicy::Blocked,
+            [
+                ("127.0.0.1", Some(own)),
+                ("own.shop", Some(own)),
+                ("named.shop", Some(own)),
+                ("mixed.shop", Some(own)),
+                ("localhost", Some(own)),
+                ("metadata.shop", Some(link)),
+                ("169.254.169.254", Some(link)),
+            ],
+        ),
+    ] {
+        let (servers, mut lookups) = PluginServers::start(loopback).unwrap();
+        let known = known.clone();
+        tokio::spawn(async move {
+            while let Some(lookup) = lookups.recv().await {
+                let service = lookup.service.to_string();
+                let found = known.iter().find(|(name, _)| *name == service).map(|(_, addresses)| addresses.clone());
+                drop(lookup.reply.send(found));
+            }
+        });
+        for (host, refusal) in cases {
+            let to =
+                Remote { host: host.into(), port: address.port(), namespace: None, tls: None, timeout: TEST_TIMEOUT };
+            let connected = servers.connect(to).await.map(drop);
+            let fetched = servers.fetch(&format!("http://{host}:{}/", address.port()), TEST_TIMEOUT, 9).await.map(drop);
+            for outcome in [connected, fetched] {
+                match (outcome, refusal) {
+                    (Ok(()), None) => {}
+                    (Err(error), Some(refusal)) if error.contains(refusal) => {}
+                    (outcome, _) => panic!("{host}: {outcome:?}, {loopback:?}"),
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn local_servers_are_allowed_only_with_loopback() {
+    let redis = |host: &str| json!({"hour": 1, "policy": "redis", "redis": {"host": host}});
+    let keys = |uri: &str| json!({"jwks": [{"issuer": "i", "uri": uri}]});
+    let cases = [
+        ("rate-limiting", "config.redis.host", redis("127.0.0.1")),
+        ("rate-limiting", "config.redis.host", redis("::1")),
+        ("rate-limiting", "config.redis.host", redis("localhost.")),
+        ("jwt", "config.jwks[0].uri", keys("http://127.0.0.1:8101/keys")),
+        ("jwt", "config.jwks[0].uri", keys("https://[::ffff:127.0.0.1]/keys")),
+        ("jwt", "config.jwks[0].uri", keys("https://LOCALHOST/keys")),
+    ];
+    for (loopback, is_taken) in [(LoopbackPolicy::Allowed, true), (LoopbackPolicy::Blocked, false)] {
+        let (servers, _lookups) = PluginServers::start(loopback).unwrap();
+        let workshop = PluginFactory { services: Arc::new(servers), ..PluginFactory::offline(REGISTRY) };
+        for (kind, field, config) in &cases {
+            let built = workshop.build(REGISTRY.find(kind).unwrap(), "KongPlugin/default/test", config);
+            let wrong = built.err().unwrap_or_default();
+            let fields: Vec<_> = wrong.iter().map(|wrong| &*wrong.field).collect();
+            assert_eq!(fields, if is_taken { vec![] } else { vec![*field] }, "{config}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn repeated_reports_notify_once() {
+    let (servers, _lookups) = PluginServers::start(LoopbackPolicy::Allowed).unwrap();
+    let troubles = servers.diagnostics();
+    let trouble = || Some(PluginDiagnostic::new("redis.host", "cannot be reached", "start it"));
+    servers.report("KongPlugin/a/b", trouble());
+    troubles.changed().await;
+    servers.report("KongPlugin/a/b", trouble());
+    assert!(troubles.changed().now_or_never().is_none(), "no new report");
+    assert_eq!(troubles.snapshot().len(), 1);
+    servers.report("KongPlugin/a/b", None);
+    troubles.changed().await;
+    assert!(troubles.snapshot().is_empty());
+}

@@ -1,0 +1,134 @@
+//! Precedence between files and a cluster: if both contain an object, the cluster's is used.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::api::ObjectId;
+use crate::manifests::{ManifestDiagnostic, Manifests, Severity};
+use crate::store::{AnyObject, Batch};
+
+/// Objects of both sources. Needed only while there are two sources.
+#[derive(Debug, Default)]
+pub(super) struct SourceOverlap {
+    files: BTreeMap<ObjectId, AnyObject>,
+    cluster: BTreeSet<ObjectId>,
+}
+
+impl SourceOverlap {
+    /// Filters a batch of the files: objects that the cluster has are held back.
+    pub(super) fn filter_files(&mut self, batch: Batch) -> Batch {
+        let mut passed = Batch::default();
+        for id in batch.removes {
+            self.files.remove(&id);
+            if !self.cluster.contains(&id) {
+                passed.removes.push(id);
+            }
+        }
+        for object in batch.upserts {
+            let id = object.id();
+            self.files.insert(id.clone(), object.clone());
+            if !self.cluster.contains(&id) {
+                passed.upserts.push(object);
+            }
+        }
+        passed
+    }
+
+    /// Converts a batch of the cluster: an object that it removes is replaced by that of a file.
+    pub(super) fn filter_cluster(&mut self, batch: Batch) -> Batch {
+        let mut passed = Batch::default();
+        for id in batch.removes {
+            self.cluster.remove(&id);
+            match self.files.get(&id) {
+                Some(object) => passed.upserts.push(object.clone()),
+                None => passed.removes.push(id),
+            }
+        }
+        for object in batch.upserts {
+            self.cluster.insert(object.id());
+            // Applied after the removals, so the cluster's object replaces that of a file.
+            passed.upserts.push(object);
+        }
+        passed
+    }
+
+    /// A warning for each object in a file that is not used. Objects without a place in a file, such as implied
+    /// namespaces,
+    /// are skipped.
+    pub(super) fn warnings(&self, manifests: &Manifests) -> Vec<ManifestDiagnostic> {
+        let both: Vec<_> = self.files.keys().filter(|id| self.cluster.contains(*id)).collect();
+        let fields: Vec<_> = both.iter().map(|id| (*id, "metadata.name")).collect();
+        let places = manifests.positions(&fields);
+        let remarks = both.iter().zip(places).filter_map(|(id, place)| {
+            Some(ManifestDiagnostic {
+                position: place?,
+                object: Some(id.to_string()),
+                field: "metadata.name".to_owned(),
+                reason: "InCluster",
+                message: "the cluster contains this object too".to_owned(),
+                remedy: "delete one of them, or rename this one".to_owned(),
+                meanwhile: Some("The object of the cluster is used.".to_owned()),
+                severity: Severity::Warning,
+            })
+        });
+        remarks.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::{Kind, ObjectKey};
+    use crate::schema::Channel;
+    use crate::store::Store;
+
+    fn namespace(name: &str, from: &str) -> AnyObject {
+        AnyObject::parse(Kind::Namespace, json!({"metadata": {"name": name, "labels": {"from": from}}})).unwrap()
+    }
+
+    fn from(store: &Store) -> Vec<String> {
+        let tell = |object: &crate::api::Object<_>| format!("{} {}", object.meta.key, object.meta.labels["from"]);
+        store.namespaces.values().map(|object| tell(object)).collect()
+    }
+
+    #[test]
+    fn cluster_objects_take_precedence() {
+        let (mut overlap, mut store) = (SourceOverlap::default(), Store::default());
+        let id = |name: &str| ObjectId::new(Kind::Namespace, ObjectKey::cluster(name));
+        let put = |objects: Vec<AnyObject>| Batch { upserts: objects, removes: Vec::new() };
+        let take = |ids: Vec<ObjectId>| Batch { upserts: Vec::new(), removes: ids };
+        store.apply(overlap.filter_files(put(vec![namespace("a", "file"), namespace("b", "file")])));
+        store.apply(overlap.filter_cluster(put(vec![namespace("a", "cluster"), namespace("c", "cluster")])));
+        assert_eq!(from(&store), ["a cluster", "b file", "c cluster"]);
+        store.apply(overlap.filter_files(put(vec![namespace("a", "edited file"), namespace("c", "file")])));
+        assert_eq!(from(&store), ["a cluster", "b file", "c cluster"]);
+        store.apply(overlap.filter_cluster(take(vec![id("a")])));
+        assert_eq!(from(&store), ["a edited file", "b file", "c cluster"]);
+        let again = Batch { upserts: vec![namespace("a", "newer cluster")], removes: vec![id("a")] };
+        store.apply(overlap.filter_cluster(again));
+        assert_eq!(from(&store)[0], "a newer cluster");
+        store.apply(overlap.filter_files(take(vec![id("a"), id("b"), id("c")])));
+        assert_eq!(from(&store), ["a newer cluster", "c cluster"]);
+        store.apply(overlap.filter_cluster(take(vec![id("a"), id("c")])));
+        assert_eq!(from(&store), [""; 0]);
+    }
+
+    #[test]
+    fn unused_file_object_is_reported_with_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let text =
+            "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop}\nspec: {ports: [{port: 80}]}\n";
+        std::fs::write(folder.path().join("a.yaml"), text).unwrap();
+        let mut manifests = Manifests::new(vec![folder.path().into()], Channel::Standard);
+        let mut overlap = SourceOverlap::default();
+        overlap.filter_files(manifests.read().batch);
+        assert_eq!(overlap.warnings(&manifests), []);
+        let cluster = json!({"metadata": {"name": "web", "namespace": "shop"}, "spec": {}});
+        let upserts = vec![AnyObject::parse(Kind::Service, cluster).unwrap(), namespace("shop", "cluster")];
+        overlap.filter_cluster(Batch { upserts, removes: Vec::new() });
+        let refusals = overlap.warnings(&manifests);
+        let told: Vec<_> = refusals.iter().map(|told| (told.object.as_deref().unwrap(), told.position.line)).collect();
+        assert_eq!(told, [("Service shop/web", 3)]);
+    }
+}

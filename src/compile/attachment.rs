@@ -1,0 +1,153 @@
+//! Attaches a route to its parents: whether the Gateway exists, has a matching listener, and allows the route.
+//!
+//! The checks run in the order that Gateway API specifies. If listeners reject the route for different reasons, the
+//! condition reports the check that was reached last.
+
+use std::sync::Arc;
+
+use super::gateway::GatewayPlan;
+use super::hostname::intersects;
+use super::listener::{ListenerPlan, Namespaces};
+use super::verdict::{Code, Condition, FieldDiagnostic};
+use super::{PlanMap, label_selector};
+use crate::api::gateway::ParentReference;
+use crate::api::kind::GATEWAY_GROUP;
+use crate::api::{Kind, ObjectKey};
+use crate::snapshot::host::HostPattern;
+use crate::store::Store;
+
+/// The properties of a route that decide where it may attach.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RouteOrigin<'a> {
+    pub kind: Kind,
+    pub key: &'a ObjectKey,
+    pub hosts: &'a [HostPattern],
+}
+
+/// The listeners of one Gateway that accept the route.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Attachment {
+    pub gateway: ObjectKey,
+    pub listeners: Vec<Arc<str>>,
+    /// Whether the route counts as attached; false if all of its rules were dropped.
+    pub accepted: bool,
+}
+
+pub(super) enum ParentResult {
+    /// Not a parent that this controller serves; the note is `None` if it simply belongs to another controller.
+    NotServed(Option<FieldDiagnostic>),
+    /// The Gateway does not exist.
+    Missing(FieldDiagnostic),
+    /// The controller that reports the result, and the result.
+    Served(Arc<str>, Result<Attachment, Condition>),
+}
+
+pub(super) fn resolve_parent(
+    store: &Store,
+    gateways: &PlanMap<GatewayPlan>,
+    route: &RouteOrigin<'_>,
+    reference: &ParentReference,
+    field: &str,
+) -> ParentResult {
+    if reference.group != GATEWAY_GROUP || reference.kind != Kind::Gateway.name() {
+        let slash = if reference.group.is_empty() { "" } else { "/" };
+        let message = format!("parents of kind {}{slash}{} are not served", reference.group, reference.kind);
+        return ParentResult::NotServed(Some(FieldDiagnostic::new(
+            format!("{field}.kind"),
+            message,
+            "attach to a Gateway",
+        )));
+    }
+    let namespace = reference.namespace.as_deref().unwrap_or(&route.key.namespace);
+    let key = ObjectKey::new(namespace, &reference.name);
+    let Some(gateway) = gateways.get(&key) else {
+        if store.gateways.contains_key(&key) {
+            return ParentResult::NotServed(None);
+        }
+        let message = format!("Gateway {key} does not exist");
+        let remedy = "create it, or correct name and namespace";
+        return ParentResult::Missing(FieldDiagnostic::new(format!("{field}.name"), message, remedy));
+    };
+    let outcome = matching_listeners(store, gateway, route, reference, field);
+    let outcome = outcome.map(|listeners| Attachment { gateway: key, listeners, accepted: true });
+    ParentResult::Served(gateway.controller.clone(), outcome)
+}
+
+fn matching_listeners(
+    store: &Store,
+    gateway: &GatewayPlan,
+    route: &RouteOrigin<'_>,
+    reference: &ParentReference,
+    field: &str,
+) -> Result<Vec<Arc<str>>, Condition> {
+    let refused = |code: Code, part: &str, message: String, remedy: String| {
+        Err(Condition::new(code, vec![FieldDiagnostic::new(format!("{field}{part}"), message, remedy)]))
+    };
+    let named: Vec<_> = gateway.listeners.iter().filter(|listener| is_referenced(listener, reference)).collect();
+    if named.is_empty() {
+        let (part, asked) = match (&reference.section_name, reference.port) {
+            (Some(section), Some(port)) => (".sectionName", format!("no listener {section} on port {port}")),
+            (Some(section), None) => (".sectionName", format!("no listener {section}")),
+            (None, Some(port)) => (".port", format!("no listener on port {port}")),
+            (None, None) => (".name", "no listener".to_owned()),
+        };
+        let known = gateway.listeners.iter().map(|listener| format!("{} (port {})", listener.name, listener.port));
+        let known: Vec<_> = known.collect();
+        let message = format!("Gateway {} has {asked}", gateway.key);
+        return refused(Code::RouteNoMatchingParent, part, message, format!("use one of {}", known.join(", ")));
+    }
+    let allowing: Vec<_> = named.iter().filter(|listener| allows_route(store, gateway, listener, route)).collect();
+    if allowing.is_empty() {
+        let kinds = named.iter().any(|listener| supports_kind(listener, route.kind));
+        let (message, remedy) = if kinds {
+            (
+                format!("Gateway {} does not allow routes of namespace {}", gateway.key, route.key.namespace),
+                "change allowedRoutes.namespaces of the listener, or the namespace's labels".to_owned(),
+            )
+        } else {
+            (
+                format!("no listener of Gateway {} supports routes of kind {}", gateway.key, route.kind),
+                "change allowedRoutes.kinds or protocol of the listener".to_owned(),
+            )
+        };
+        return refused(Code::RouteNotAllowedByListeners, "", message, remedy);
+    }
+    let matching: Vec<Arc<str>> = allowing
+        .iter()
+        .filter(|listener| route.hosts.iter().any(|host| intersects(host, &listener.hostname)))
+        .map(|listener| listener.name.clone())
+        .collect();
+    if matching.is_empty() {
+        let hostnames: Vec<_> = allowing.iter().map(|listener| listener.hostname.to_string()).collect();
+        return Err(Condition::new(
+            Code::RouteNoMatchingListenerHostname,
+            vec![FieldDiagnostic::new(
+                "spec.hostnames",
+                format!("no hostname intersects a listener hostname of Gateway {}", gateway.key),
+                format!("use hostnames within {}", hostnames.join(" or ")),
+            )],
+        ));
+    }
+    Ok(matching)
+}
+
+fn is_referenced(listener: &ListenerPlan, reference: &ParentReference) -> bool {
+    reference.section_name.as_deref().is_none_or(|section| section == &*listener.name)
+        && reference.port.is_none_or(|port| port == i32::from(listener.port))
+}
+
+fn supports_kind(listener: &ListenerPlan, kind: Kind) -> bool {
+    listener.supported_kinds.iter().any(|supported| supported.group == kind.group() && supported.kind == kind.name())
+}
+
+fn allows_route(store: &Store, gateway: &GatewayPlan, listener: &ListenerPlan, route: &RouteOrigin<'_>) -> bool {
+    supports_kind(listener, route.kind)
+        && match &listener.namespaces {
+            Namespaces::All => true,
+            Namespaces::Same => route.key.namespace == gateway.key.namespace,
+            Namespaces::Selector(wanted) => store
+                .namespaces
+                .get(&ObjectKey::cluster(&route.key.namespace))
+                .is_some_and(|namespace| label_selector::matches(wanted, &namespace.meta.labels)),
+        }
+}

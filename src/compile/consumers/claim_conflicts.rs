@@ -1,0 +1,97 @@
+//! Unique names and credentials, and the consumer that holds each.
+//!
+//! The directory knows the holders. Only contested claims are recorded here, with all of their claimants.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crate::api::ObjectKey;
+use crate::plugin_api::Consumer;
+use crate::plugin_api::consumers::{ConsumerDirectory, Sha256Digest};
+
+/// A name or credential that must identify one consumer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum ConsumerClaim {
+    Username(Arc<str>),
+    CustomId(Arc<str>),
+    /// The key's digest.
+    ApiKey(Sha256Digest),
+    /// A username of basic-auth.
+    BasicAuthUsername(Arc<str>),
+    /// The value of a token's key claim.
+    JwtKey(Arc<str>),
+}
+
+/// Ordered by creation (seconds since 1970), then by key: the first claimant holds the claim.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Claimant {
+    pub(super) created: Option<i64>,
+    pub(super) key: ObjectKey,
+}
+
+/// Claims with several claimants.
+#[derive(Debug, Default)]
+pub(super) struct ClaimConflicts {
+    /// Two or more per claim.
+    claimants: HashMap<ConsumerClaim, BTreeSet<Claimant>>,
+}
+
+impl ConsumerClaim {
+    /// The name of the field for messages, which never contain the key itself.
+    pub(super) fn field_name(&self) -> &'static str {
+        match self {
+            ConsumerClaim::Username(_) => "username",
+            ConsumerClaim::CustomId(_) => "custom_id",
+            ConsumerClaim::ApiKey(_) => "key of key-auth",
+            ConsumerClaim::BasicAuthUsername(_) => "username of basic-auth",
+            ConsumerClaim::JwtKey(_) => "key of jwt",
+        }
+    }
+
+    /// The consumer that holds the claim.
+    pub(super) fn holder<'d>(&self, directory: &'d ConsumerDirectory) -> Option<&'d Arc<Consumer>> {
+        match self {
+            ConsumerClaim::Username(name) => directory.usernames.get(&**name),
+            ConsumerClaim::CustomId(id) => directory.custom_ids.get(&**id),
+            ConsumerClaim::ApiKey(digest) => directory.keys.get(digest).map(|made| &made.consumer),
+            ConsumerClaim::BasicAuthUsername(name) => directory.passwords.get(&**name).map(|made| &made.consumer),
+            ConsumerClaim::JwtKey(key) => directory.tokens.get(&**key).map(|made| &made.consumer),
+        }
+    }
+
+    /// Removes the claim from the directory.
+    pub(super) fn remove_from(&self, directory: &mut ConsumerDirectory) {
+        match self {
+            ConsumerClaim::Username(name) => directory.usernames.remove(&**name),
+            ConsumerClaim::CustomId(id) => directory.custom_ids.remove(&**id),
+            ConsumerClaim::ApiKey(digest) => directory.keys.remove(digest),
+            ConsumerClaim::BasicAuthUsername(name) => directory.passwords.remove(&**name),
+            ConsumerClaim::JwtKey(key) => directory.tokens.remove(&**key),
+        }
+    }
+}
+
+impl ClaimConflicts {
+    /// All claimants in order; none if the claim is not contested.
+    pub(super) fn claimants<'a>(&'a self, claim: &ConsumerClaim) -> impl Iterator<Item = &'a Claimant> + use<'a> {
+        self.claimants.get(claim).into_iter().flatten()
+    }
+
+    pub(super) fn is_contested(&self, claim: &ConsumerClaim) -> bool {
+        self.claimants.contains_key(claim)
+    }
+
+    pub(super) fn insert(&mut self, claim: &ConsumerClaim, claimant: Claimant) {
+        self.claimants.entry(claim.clone()).or_default().insert(claimant);
+    }
+
+    /// Removes a claimant. If only one is left, the claim is no longer contested, and that claimant is returned.
+    pub(super) fn remove(&mut self, claim: &ConsumerClaim, claimant: &Claimant) -> Option<Claimant> {
+        let claimants = self.claimants.get_mut(claim)?;
+        claimants.remove(claimant);
+        if claimants.len() > 1 {
+            return None;
+        }
+        self.claimants.remove(claim)?.pop_first()
+    }
+}

@@ -1,0 +1,151 @@
+//! Addresses to which no requests are sent, whatever objects say: this process's own listeners (requests would loop
+//! until resources run out), the admin listener, and addresses that the SSRF guard blocks.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use super::addresses::GatewayAddresses;
+use super::gateway::GatewayPlan;
+use super::verdict::FieldDiagnostic;
+use crate::upstream::{BlockedAddress, EndpointAddress, TrustModel};
+
+/// The set of forbidden addresses.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct ForbiddenAddresses {
+    /// Sockets of all served Gateways, of Ingresses, and of the admin listeners, in the form that objects may contain.
+    sockets: BTreeSet<SocketAddr>,
+    /// Addresses of the Pods, for listeners on all interfaces.
+    replicas: BTreeSet<IpAddr>,
+    trust_model: TrustModel,
+}
+
+impl ForbiddenAddresses {
+    /// `entrances` are the sockets of Ingresses, `admin` is the address of the admin listener.
+    pub(super) fn new<'a>(
+        gateways: impl Iterator<Item = &'a GatewayPlan>,
+        entrances: impl Iterator<Item = SocketAddr>,
+        admin: Option<SocketAddr>,
+        addresses: &GatewayAddresses,
+        trust_model: TrustModel,
+    ) -> Self {
+        let replicas = addresses.replica_addresses().clone();
+        let admin = admin.map(|admin| SocketAddr::new(admin.ip().to_canonical(), admin.port()));
+        // If other Pods can reach it, the admin listeners of the other replicas use the same port.
+        let reached = admin.filter(|admin| !admin.ip().is_loopback());
+        let admins = reached.iter().flat_map(|admin| replicas.iter().map(|ip| SocketAddr::new(*ip, admin.port())));
+        let sockets = gateways.flat_map(GatewayPlan::sockets).chain(entrances).chain(admin).chain(admins).collect();
+        ForbiddenAddresses { sockets, replicas, trust_model }
+    }
+
+    /// Whether this endpoint of a Service of this namespace is forbidden.
+    pub(super) fn contains(&self, namespace: &str, address: &EndpointAddress) -> bool {
+        self.is_own(address) || self.blocked(namespace, address).is_some()
+    }
+
+    /// A diagnostic if any of these endpoints of a Service are left out. `hosts` is the path of the field with the
+    /// hosts, `port` that of the port.
+    pub(super) fn problem(
+        &self,
+        namespace: &str,
+        hosts: &str,
+        port: &str,
+        addresses: &[EndpointAddress],
+    ) -> Option<FieldDiagnostic> {
+        let own: Vec<_> =
+            addresses.iter().filter(|address| self.is_own(address)).map(EndpointAddress::to_string).collect();
+        if !own.is_empty() {
+            let message =
+                format!("{} is an address of a Portico listener, so no requests are sent to it", own.join(", "));
+            return Some(FieldDiagnostic::new(port, message, "use the address of the backend"));
+        }
+        let (host, why) =
+            addresses.iter().find_map(|address| self.blocked(namespace, address).map(|why| (host(address), why)))?;
+        Some(FieldDiagnostic::new(hosts, format!("{host} is {why}, so no requests are sent to it"), why.remedy()))
+    }
+
+    /// Addresses behind a name are checked when DNS returns them.
+    fn blocked(&self, namespace: &str, address: &EndpointAddress) -> Option<BlockedAddress> {
+        match address {
+            EndpointAddress::Ip(address) => BlockedAddress::check(address.ip(), self.trust_model.loopback()),
+            EndpointAddress::Name { host, .. } => {
+                BlockedAddress::check_name_in_namespace(namespace, host, self.trust_model)
+            }
+        }
+    }
+
+    /// Names are not resolved here; a loop through a name is ended by the limits on connections and requests.
+    fn is_own(&self, address: &EndpointAddress) -> bool {
+        let EndpointAddress::Ip(address) = address else { return false };
+        // Compare as IPv4 if possible: an IPv4 address has more than one form in IPv6.
+        let (ip, port) = (address.ip().to_canonical(), address.port());
+        let on_all_interfaces = || {
+            let all: [SocketAddr; 2] = [([0, 0, 0, 0], port).into(), ([0_u16; 8], port).into()];
+            (ip.is_loopback() || ip.is_unspecified() || self.replicas.contains(&ip))
+                && all.iter().any(|all| self.sockets.contains(all))
+        };
+        self.sockets.contains(&SocketAddr::new(ip, port)) || on_all_interfaces()
+    }
+}
+
+fn host(address: &EndpointAddress) -> String {
+    match address {
+        EndpointAddress::Ip(address) => address.ip().to_string(),
+        EndpointAddress::Name { host, .. } => host.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::addresses::{AddressProvider, AddressState, GatewayAddressPool};
+    use super::*;
+
+    #[test]
+    fn listener_ports_are_forbidden_on_all_replicas() {
+        let sockets = BTreeSet::from(["0.0.0.0:10080".parse().unwrap(), "192.0.2.1:80".parse().unwrap()]);
+        let replicas = BTreeSet::from(["10.0.0.1".parse().unwrap()]);
+        let forbidden = ForbiddenAddresses { sockets, replicas, trust_model: TrustModel::SingleTenant };
+        for (address, expected) in [
+            ("10.0.0.1:10080", true),
+            ("127.0.0.1:10080", true),
+            ("192.0.2.1:80", true),
+            ("[::ffff:10.0.0.1]:10080", true),
+            ("[::ffff:192.0.2.1]:80", true),
+            ("10.0.0.1:8080", false),
+            ("10.0.0.2:10080", false),
+        ] {
+            assert_eq!(
+                forbidden.contains("default", &EndpointAddress::Ip(address.parse().unwrap())),
+                expected,
+                "{address}"
+            );
+        }
+    }
+
+    #[test]
+    fn admin_listeners_of_all_replicas_are_forbidden() {
+        let replicas = ["10.0.0.1", "10.0.0.2"].iter().map(|ip| ip.parse().unwrap()).collect();
+        let memory = AddressState { replica_addresses: replicas, ..AddressState::default() };
+        let mut addresses = GatewayAddresses::default();
+        addresses.assign(&AddressProvider::Pool(GatewayAddressPool::loopback(Vec::new())), &memory, std::iter::empty());
+        // The admin address, and whether it is forbidden at loopback, at this Pod's address and at another Pod's.
+        for (admin, expected) in [
+            (Some("127.0.0.1:8101"), [true, false, false]),
+            (Some("10.0.0.1:8101"), [false, true, true]),
+            (Some("[::ffff:10.0.0.1]:8101"), [false, true, true]),
+            (Some("0.0.0.0:8101"), [true, true, true]),
+            (Some("[::]:8101"), [true, true, true]),
+            (None, [false, false, false]),
+        ] {
+            let at = admin.map(|admin| admin.parse().unwrap());
+            let none = (std::iter::empty(), std::iter::empty());
+            let forbidden = ForbiddenAddresses::new(none.0, none.1, at, &addresses, TrustModel::SingleTenant);
+            let seen = ["127.0.0.1:8101", "10.0.0.1:8101", "10.0.0.2:8101"]
+                .map(|address| forbidden.contains("default", &EndpointAddress::Ip(address.parse().unwrap())));
+            assert_eq!(seen, expected, "{admin:?}");
+            assert!(
+                !forbidden.contains("default", &EndpointAddress::Ip("10.0.0.2:8102".parse().unwrap())),
+                "{admin:?}"
+            );
+        }
+    }
+}

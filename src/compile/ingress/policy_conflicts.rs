@@ -1,0 +1,96 @@
+//! Detects Services of one HTTPRoute rule that refer to different KongUpstreamPolicies.
+//!
+//! Kong has one upstream for all backends of a rule, so none of these policies applies there
+//! (docs/kong-compatibility.md, 1.7).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::backends;
+use super::super::verdict::FieldDiagnostic;
+use super::annotations::annotation_field;
+use super::policy;
+use crate::api::gateway::HttpRoute;
+use crate::api::kong::annotations::UPSTREAM_POLICY;
+use crate::api::{Kind, Object, ObjectKey};
+use crate::store::Store;
+
+/// The Services with conflicting policies, by the routes that combine them.
+#[derive(Debug, Default)]
+pub(in crate::compile) struct PolicyConflicts {
+    /// Per Service: each such route, with the other Service.
+    services: BTreeMap<ObjectKey, BTreeMap<ObjectKey, ObjectKey>>,
+    /// The Services that each route combines.
+    routes: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
+}
+
+impl PolicyConflicts {
+    /// Updates a route; `None` if it was deleted or is not attached. Returns the Services whose verdict may change.
+    pub(in crate::compile) fn update_route(
+        &mut self,
+        store: &Store,
+        key: &ObjectKey,
+        route: Option<&Object<HttpRoute>>,
+    ) -> BTreeSet<ObjectKey> {
+        let found = route.map(|route| conflicting_services(store, route)).unwrap_or_default();
+        let mut changed = BTreeSet::new();
+        for service in self.routes.remove(key).unwrap_or_default() {
+            let Some(routes) = self.services.get_mut(&service) else { continue };
+            if routes.get(key) == found.get(&service) {
+                continue;
+            }
+            routes.remove(key);
+            if routes.is_empty() {
+                self.services.remove(&service);
+            }
+            changed.insert(service);
+        }
+        if !found.is_empty() {
+            self.routes.insert(key.clone(), found.keys().cloned().collect());
+        }
+        for (service, other) in found {
+            let before = self.services.entry(service.clone()).or_default().insert(key.clone(), other.clone());
+            if before != Some(other) {
+                changed.insert(service);
+            }
+        }
+        changed
+    }
+
+    /// Why the policy of a Service does not apply. `None` if it does.
+    pub(in crate::compile) fn for_service(&self, service: &ObjectKey) -> Option<FieldDiagnostic> {
+        let (route, other) = self.services.get(service)?.first_key_value()?;
+        let message = format!(
+            "{} {route} has Services {service} and {other} in one rule, and they refer to different policies, so this \
+             one has no effect",
+            Kind::HttpRoute
+        );
+        Some(FieldDiagnostic::new(
+            annotation_field(UPSTREAM_POLICY),
+            message,
+            "use the same policy for both, or move each to a separate rule",
+        ))
+    }
+}
+
+/// The Services with a policy that share a rule with a Service of another policy or none, each with the first such
+/// Service.
+fn conflicting_services(store: &Store, route: &Object<HttpRoute>) -> BTreeMap<ObjectKey, ObjectKey> {
+    let from = (Kind::HttpRoute, &*route.meta.key.namespace);
+    let mut found = BTreeMap::new();
+    for rule in &route.spec.rules {
+        // Services that the route may not refer to are ignored.
+        let services = rule
+            .backend_refs
+            .iter()
+            .filter_map(|backend| backends::resolve_service(store, from, &backend.target, "").ok());
+        let named: BTreeMap<ObjectKey, Option<ObjectKey>> = services
+            .map(|service| (service.meta.key.clone(), policy::referenced_policy(&service.meta, UPSTREAM_POLICY)))
+            .collect();
+        for (service, own) in named.iter().filter(|(_, own)| own.is_some()) {
+            if let Some((other, _)) = named.iter().find(|(_, policy)| *policy != own) {
+                found.entry(service.clone()).or_insert_with(|| other.clone());
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,108 @@
+//! Finds HTTPS listeners of one port between which clients may share connections.
+//!
+//! A client reuses a connection for every host that the server's certificate covers (RFC 9113, section 9.1.1), so its
+//! requests may arrive at the wrong listener.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::hostname::intersects;
+use super::verdict::{Code, Condition, FieldDiagnostic};
+use crate::api::gateway::Listener;
+use crate::snapshot::certs::{Certificates, certificate_name_covers};
+use crate::snapshot::host::HostPattern;
+
+/// The condition of every listener that overlaps with another one, by index.
+pub(super) fn find(listeners: &[Listener], certificates: &[Arc<Certificates>]) -> BTreeMap<usize, Condition> {
+    let entries: Vec<_> = listeners
+        .iter()
+        .zip(certificates)
+        .enumerate()
+        .filter(|(_, (listener, _))| listener.protocol == "HTTPS")
+        .map(|(index, (listener, certificates))| HttpsListener {
+            index,
+            listener,
+            hostname: HostPattern::parse(listener.hostname.as_deref()),
+            certificates,
+        })
+        .collect();
+    let others = |entry: &HttpsListener<'_>| {
+        let (index, port) = (entry.index, entry.listener.port);
+        entries.iter().filter(move |other| other.index != index && other.listener.port == port)
+    };
+    let mut found = BTreeMap::new();
+    for entry in &entries {
+        let field = format!("spec.listeners[{}]", entry.index);
+        if let Some(other) = others(entry).find(|other| intersects(&other.hostname, &entry.hostname)) {
+            let message = format!("the hostname overlaps with that of listener {}", other.listener.name);
+            let remedy = "to avoid misdirected requests on shared connections, use hostnames that do not overlap";
+            let problem = FieldDiagnostic::new(format!("{field}.hostname"), message, remedy);
+            found.insert(entry.index, Condition::new(Code::ListenerOverlappingHostnames, vec![problem]));
+        } else if let Some(other) =
+            others(entry).find(|other| entry.covers_host_of(other) || other.covers_host_of(entry))
+        {
+            let name = &other.listener.name;
+            let message = if entry.covers_host_of(other) {
+                format!("a certificate also covers hosts of listener {name}")
+            } else {
+                format!("a certificate of listener {name} also covers hosts of this listener")
+            };
+            let remedy = "to avoid misdirected requests on shared connections, use certificates that do not overlap";
+            let problem = FieldDiagnostic::new(format!("{field}.tls.certificateRefs"), message, remedy);
+            found.insert(entry.index, Condition::new(Code::ListenerOverlappingCertificates, vec![problem]));
+        }
+    }
+    found
+}
+
+struct HttpsListener<'l> {
+    index: usize,
+    listener: &'l Listener,
+    hostname: HostPattern,
+    certificates: &'l Certificates,
+}
+
+impl HttpsListener<'_> {
+    /// Whether a certificate of this listener covers a host of the other one.
+    fn covers_host_of(&self, other: &HttpsListener<'_>) -> bool {
+        let mut names = self.certificates.all().iter().flat_map(|certificate| &certificate.names);
+        names.any(|name| covers_listener_host(name, &other.hostname))
+    }
+}
+
+/// Whether a certificate's name covers a host of a listener.
+fn covers_listener_host(name: &HostPattern, hostname: &HostPattern) -> bool {
+    match hostname {
+        HostPattern::Exact(host) => certificate_name_covers(name, host),
+        // A certificate's wildcard covers one label, so it lies within the listener's wildcard or is disjoint from it.
+        HostPattern::Wildcard(suffix) => match name {
+            HostPattern::Wildcard(own) => own == suffix || intersects(&HostPattern::Exact(own.clone()), hostname),
+            HostPattern::Exact(_) | HostPattern::Any => intersects(name, hostname),
+        },
+        HostPattern::Any => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificate_names_cover_listener_hosts() {
+        for (name, hostname, expected) in [
+            ("a.example", "a.example", true),
+            ("a.example", "b.example", false),
+            ("*.example", "a.example", true),
+            ("*.example", "a.b.example", false),
+            ("*.example", "example", false),
+            ("*.example", "*.example", true),
+            ("*.b.example", "*.example", true),
+            ("*.example", "*.b.example", false),
+            ("a.b.example", "*.example", true),
+            ("a.example", "", true),
+        ] {
+            let (name, hostname) = (HostPattern::parse(Some(name)), HostPattern::parse(Some(hostname)));
+            assert_eq!(covers_listener_host(&name, &hostname), expected, "{name} and {hostname}");
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Plugins of Kong that Portico does not have.
+
+use super::super::verdict::FieldDiagnostic;
+use crate::plugin_api::{AnyPluginKind, PluginRegistry};
+
+/// Plugins that never reject requests: without them, requests are only processed differently.
+const HARMLESS: &[&str] = &[
+    "ai-prompt-decorator",
+    "ai-prompt-template",
+    "confluent",
+    "datadog",
+    "exit-transformer",
+    "file-log",
+    "graphql-proxy-cache-advanced",
+    "grpc-gateway",
+    "grpc-web",
+    "http-log",
+    "kafka-log",
+    "loggly",
+    "opentelemetry",
+    "proxy-cache",
+    "proxy-cache-advanced",
+    "request-transformer",
+    "request-transformer-advanced",
+    "response-transformer",
+    "response-transformer-advanced",
+    "statsd",
+    "statsd-advanced",
+    "syslog",
+    "tcp-log",
+    "udp-log",
+    "zipkin",
+];
+
+/// Whether routes must be protected by the plugin, which may reject requests.
+pub(super) fn may_guard(name: &str) -> bool {
+    HARMLESS.binary_search(&name).is_err()
+}
+
+pub(super) fn unknown_plugin(name: &str, registry: &PluginRegistry) -> FieldDiagnostic {
+    let near =
+        registry.iter().map(AnyPluginKind::name).find(|known| known.replace('-', "") == name.replace(['-', '_'], ""));
+    let remedy = match near {
+        Some(near) => format!("use {near}"),
+        None if registry.0.is_empty() => "use a version with this plugin".to_owned(),
+        None => format!("use one of {}", registry.iter().map(AnyPluginKind::name).collect::<Vec<_>>().join(", ")),
+    };
+    let then = if may_guard(name) {
+        "routes that use it respond with 503"
+    } else {
+        "routes that use it are served without it"
+    };
+    FieldDiagnostic::new("plugin", format!("this version has no plugin {name}, so {then}"), remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_plugins_may_guard() {
+        assert!(HARMLESS.is_sorted());
+        assert!(!may_guard("http-log"));
+        for guard in ["openid-connect", "hmac-auth", "ldap-auth", "no-such-plugin", ""] {
+            assert!(may_guard(guard), "{guard}");
+        }
+    }
+}

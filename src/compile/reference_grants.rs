@@ -1,0 +1,51 @@
+//! Checks references to other namespaces against ReferenceGrants.
+
+use super::verdict::FieldDiagnostic;
+use crate::api::{Kind, ObjectKey};
+use crate::store::Store;
+
+/// A reference that may cross namespaces.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CrossNamespaceReference<'a> {
+    pub from: Kind,
+    pub namespace: &'a str,
+    pub to: Kind,
+    pub target: &'a ObjectKey,
+}
+
+impl CrossNamespaceReference<'_> {
+    /// Grants are additive: any one of them suffices.
+    pub(super) fn is_allowed(&self, store: &Store) -> bool {
+        if self.namespace == &*self.target.namespace {
+            return true;
+        }
+        let start = ObjectKey { namespace: self.target.namespace.clone(), name: "".into() };
+        let grants = store.reference_grants.starting_at(&start);
+        grants.take_while(|grant| grant.meta.key.namespace == self.target.namespace).any(|grant| {
+            let from = grant.spec.from.iter().any(|from| {
+                from.group == self.from.group() && from.kind == self.from.name() && from.namespace == self.namespace
+            });
+            let to = grant.spec.to.iter().any(|to| {
+                to.group == self.to.group()
+                    && to.kind == self.to.name()
+                    && to.name.as_deref().is_none_or(|name| name == &*self.target.name)
+            });
+            from && to
+        })
+    }
+
+    /// Does not say whether the target exists, because a referrer without permission must not learn that.
+    pub(super) fn problem(&self, field: String) -> FieldDiagnostic {
+        FieldDiagnostic::new(
+            field,
+            format!(
+                "no ReferenceGrant lets {}s of namespace {} use {} {}",
+                self.from, self.namespace, self.to, self.target
+            ),
+            format!(
+                "create a ReferenceGrant in namespace {} from {} of namespace {} to {}",
+                self.target.namespace, self.from, self.namespace, self.to
+            ),
+        )
+    }
+}

@@ -1,0 +1,46 @@
+//! Counts leader-only writes in flight, so that the Lease is released only after the last of them.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedRwLockReadGuard, RwLock};
+
+/// Clones share one count. Any number of writes may be in flight at a time.
+#[derive(Clone, Debug, Default)]
+pub struct LeaderWriteGuard(Arc<RwLock<()>>);
+
+/// Held while a leader-only write may be in flight.
+#[derive(Debug)]
+pub struct LeaderWritePermit {
+    _guard: OwnedRwLockReadGuard<()>,
+}
+
+impl LeaderWriteGuard {
+    pub async fn acquire(&self) -> LeaderWritePermit {
+        LeaderWritePermit { _guard: self.0.clone().read_owned().await }
+    }
+
+    /// Waits until no write is in flight.
+    pub(super) async fn wait_idle(&self) {
+        drop(self.0.write().await);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_until_the_last_write_ends() {
+        let guard = LeaderWriteGuard::default();
+        let (one, two) = (guard.acquire().await, guard.clone().acquire().await);
+        drop(one);
+        assert!(timeout(Duration::from_secs(9), guard.wait_idle()).await.is_err(), "the second write is in flight");
+        drop(two);
+        guard.wait_idle().await;
+        guard.wait_idle().await;
+    }
+}

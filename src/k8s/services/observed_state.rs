@@ -1,0 +1,353 @@
+//! The observed state of Gateways' Services, EndpointSlices and Pods, and the steps and views derived from it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod as PodObject, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Resource;
+use kube::runtime::watcher::Event;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::plan::{self, PlanStep, StepTarget};
+use super::pod::ReplicaPod;
+use super::selection::{self, ListeningPorts, SelectedService};
+use super::service::{self, KnownService};
+use super::slices::{self, KnownSlice, OwnEndpoint, ReplicaLifecycle};
+use super::table::ObservedObjects;
+use super::watch::WatchUpdate;
+use super::{
+    DesiredServices, GatewayExposure, GatewayServiceError, GatewayServiceState, GatewayServicesView, ReconcilerSettings,
+};
+use crate::api::ObjectKey;
+use crate::api::core::ServiceType;
+
+#[derive(Debug)]
+pub(super) struct ObservedState {
+    services: ObservedObjects<KnownService>,
+    slices: ObservedObjects<KnownSlice>,
+    pods: ObservedObjects<ReplicaPod>,
+    attempts: BTreeMap<(StepTarget, ObjectKey), LastAttempt>,
+}
+
+/// The last step for an object, and when it may be repeated.
+#[derive(Debug)]
+struct LastAttempt {
+    /// None if the step succeeded and yet is due again.
+    error: Option<GatewayServiceError>,
+    /// The attempted step: a different one need not wait.
+    step: PlanStep,
+    wait: Duration,
+    retry_at: Instant,
+}
+
+/// The state of this process.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ReplicaState<'a> {
+    pub(super) leading: bool,
+    pub(super) lifecycle: ReplicaLifecycle,
+    /// None until it listens for the first time.
+    pub(super) bound: Option<&'a ListeningPorts>,
+}
+
+/// The result of a call.
+#[derive(Debug)]
+pub(super) enum StepResult {
+    Service(Box<Service>),
+    Slice(Box<EndpointSlice>),
+    /// The object of this uid is deleted.
+    Gone {
+        uid: String,
+    },
+}
+
+impl ObservedState {
+    pub(super) fn new(settings: &ReconcilerSettings) -> Self {
+        let watches = settings.namespaces.len().max(1);
+        let exposed = settings.is_exposed();
+        ObservedState {
+            services: ObservedObjects::new(watches),
+            slices: ObservedObjects::new(if exposed { watches } else { 0 }),
+            pods: ObservedObjects::new(usize::from(exposed && settings.pod.is_some())),
+            attempts: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn apply_service_event(&mut self, watch: usize, seen: WatchUpdate<Service>) -> bool {
+        apply_event(&mut self.services, watch, seen, KnownService::read)
+    }
+
+    pub(super) fn apply_slice_event(&mut self, watch: usize, seen: WatchUpdate<EndpointSlice>) -> bool {
+        apply_event(&mut self.slices, watch, seen, KnownSlice::read)
+    }
+
+    pub(super) fn apply_pod_event(&mut self, seen: WatchUpdate<PodObject>) -> bool {
+        apply_event(&mut self.pods, 0, seen, ReplicaPod::read)
+    }
+
+    /// The view of the Gateways' Services.
+    pub(super) fn view(
+        &self,
+        settings: &ReconcilerSettings,
+        wants: &Arc<DesiredServices>,
+        bound: &ListeningPorts,
+    ) -> GatewayServicesView {
+        let mut fronts: BTreeMap<ObjectKey, GatewayServiceState> = BTreeMap::new();
+        if let GatewayExposure::Exposed(kind) = settings.exposure {
+            let nodes = if kind == ServiceType::NodePort { self.nodes() } else { BTreeMap::new() };
+            let chosen = selection::select_services(wants, self.services.items(), bound);
+            for (gateway, SelectedService { service, ports }) in
+                chosen.into_iter().filter(|(_, chosen)| chosen.accepts_clients())
+            {
+                let nodes: Vec<_> = nodes.get(&service.key).into_iter().flatten().copied().collect();
+                let front = GatewayServiceState {
+                    name: service.key.name.to_string(),
+                    ports,
+                    addresses: service::addresses(service, kind, &nodes),
+                    error: None,
+                };
+                fronts.insert(gateway.clone(), front);
+            }
+        }
+        for hitch in self.attempts.values() {
+            let Some(service_error) = &hitch.error else { continue };
+            let gateway = hitch.step.gateway.as_ref().filter(|gateway| wants.gateways.contains_key(*gateway));
+            if let Some(gateway) = gateway {
+                fronts.entry(gateway.clone()).or_default().error = Some(service_error.clone());
+            }
+        }
+        let pod = settings.pod.as_ref().and_then(|key| self.pods.items().get(key));
+        let pod_ips = pod.map(|pod| pod.ips.clone()).unwrap_or_default();
+        // Any user may set the label of a slice, but only Pods of Portico's own namespace are considered.
+        let wrote: BTreeSet<&str> = self.slices.items().values().map(|slice| &*slice.pod_uid).collect();
+        let others = self.pods.items().values().filter(|pod| wrote.contains(&*pod.uid));
+        let replicas = others.flat_map(|pod| pod.ips.iter().copied()).chain(pod_ips.iter().copied()).collect();
+        // The kubelet writes the addresses of a Pod a moment after starting it.
+        let located = !pod_ips.is_empty() || pod.is_none();
+        let complete = self.services.is_complete() && self.slices.is_complete() && self.pods.is_complete() && located;
+        GatewayServicesView { complete, services: fronts, desired: wants.clone(), pod_ips, replicas }
+    }
+
+    /// The addresses of the nodes on which each Service has ready endpoints.
+    fn nodes(&self) -> BTreeMap<ObjectKey, BTreeSet<std::net::IpAddr>> {
+        let pods: BTreeMap<&str, &ReplicaPod> = self.pods.items().values().map(|pod| (&*pod.uid, &**pod)).collect();
+        let mut nodes: BTreeMap<ObjectKey, BTreeSet<_>> = BTreeMap::new();
+        for slice in self.slices.items().values().filter(|slice| slice.ready) {
+            if let Some(pod) = pods.get(&*slice.pod_uid) {
+                let service = ObjectKey::new(&slice.key.namespace, &slice.service);
+                nodes.entry(service).or_default().extend(pod.host_ips.iter().copied());
+            }
+        }
+        nodes
+    }
+
+    /// The steps to take now, and when to look again at those that failed lately.
+    pub(super) fn due_steps(
+        &mut self,
+        settings: &ReconcilerSettings,
+        wants: &DesiredServices,
+        here: ReplicaState<'_>,
+    ) -> (Vec<PlanStep>, Option<Instant>) {
+        if !self.services.is_complete() {
+            return (Vec::new(), None);
+        }
+        let mut steps = Vec::new();
+        if here.leading {
+            let nothing = ListeningPorts::new();
+            let bound = here.bound.unwrap_or(&nothing);
+            steps = plan::plan_services(wants, settings.exposure, &settings.controllers, self.services.items(), bound);
+        }
+        if self.slices.is_complete() && self.pods.is_complete() && settings.is_exposed() {
+            steps.extend(self.slice_steps(settings, wants, here));
+        }
+        self.attempts.retain(|subject, _| steps.iter().any(|step| (step.target, &step.key) == (subject.0, &subject.1)));
+        let mut again: Option<Instant> = None;
+        let now = Instant::now();
+        steps.retain(|step| match self.attempts.get(&(step.target, step.key.clone())) {
+            Some(hitch) if hitch.step == *step && hitch.retry_at > now => {
+                again = Some(again.map_or(hitch.retry_at, |again| again.min(hitch.retry_at)));
+                false
+            }
+            _ => true,
+        });
+        (steps, again)
+    }
+
+    fn slice_steps(
+        &self,
+        settings: &ReconcilerSettings,
+        wants: &DesiredServices,
+        here: ReplicaState<'_>,
+    ) -> Vec<PlanStep> {
+        let Some(key) = &settings.pod else { return Vec::new() };
+        let (services, known) = (self.services.items(), self.slices.items());
+        let pod = self.pods.items().get(key);
+        let mut steps = Vec::new();
+        if let (Some(pod), Some(bound)) = (pod, here.bound) {
+            steps =
+                slices::plan_own_slices(&OwnEndpoint { pod, lifecycle: here.lifecycle, bound }, wants, services, known);
+        }
+        // If even this Pod is not in the list, Pods may not be listed, and missing Pods mean nothing.
+        if here.leading
+            && let Some(pod) = pod
+        {
+            steps.extend(slices::plan_other_slices(&key.namespace, &pod.uid, self.pods.items(), services, known));
+        }
+        steps
+    }
+
+    /// Records the result of a step.
+    pub(super) fn record_result(
+        &mut self,
+        settings: &ReconcilerSettings,
+        step: PlanStep,
+        done: Result<StepResult, GatewayServiceError>,
+    ) {
+        let subject = (step.target, step.key.clone());
+        // The watch reports the same in a moment, but the next plan may be made before.
+        let watch = settings.namespaces.iter().position(|known| **known == *step.key.namespace).unwrap_or_default();
+        let service_error = match done {
+            Ok(StepResult::Service(service)) => {
+                store_response(&mut self.services, watch, *service, KnownService::read);
+                None
+            }
+            Ok(StepResult::Slice(slice)) => {
+                store_response(&mut self.slices, watch, *slice, KnownSlice::read);
+                None
+            }
+            Ok(StepResult::Gone { uid }) => {
+                // Another object of the same name may exist by now.
+                if self
+                    .services
+                    .items()
+                    .get(&step.key)
+                    .is_some_and(|known| step.target == StepTarget::Service && known.uid == uid)
+                {
+                    self.services.remove(&step.key);
+                }
+                if self
+                    .slices
+                    .items()
+                    .get(&step.key)
+                    .is_some_and(|known| step.target == StepTarget::Slice && known.uid == uid)
+                {
+                    self.slices.remove(&step.key);
+                }
+                None
+            }
+            Err(service_error) => Some(service_error),
+        };
+        let before = self.attempts.remove(&subject);
+        // A step that succeeds and is due again at once would otherwise repeat forever.
+        let again =
+            before.as_ref().filter(|before| before.step == step || (before.error.is_some() && service_error.is_some()));
+        let wait = again.map_or(MIN_RETRY_DELAY, |before| (before.wait * 2).min(MAX_RETRY_DELAY));
+        // Problems of a Gateway are reported in its verdict.
+        if let Some(service_error) = &service_error
+            && step.gateway.is_none()
+            && before.is_none_or(|before| before.error.as_ref() != Some(service_error))
+        {
+            warn!(remedy = service_error.remedy, "{}", service_error.message);
+        }
+        self.attempts
+            .insert(subject, LastAttempt { error: service_error, step, wait, retry_at: Instant::now() + wait });
+    }
+}
+
+/// Stores the response of a call, unless the watch has already delivered a newer version.
+fn store_response<K: Resource, T: PartialEq>(
+    table: &mut ObservedObjects<T>,
+    watch: usize,
+    object: K,
+    read: impl Fn(&K) -> Option<T>,
+) {
+    if !table.has_reached(watch, object.meta().resource_version.as_deref().unwrap_or_default()) {
+        table.apply_event(watch, Event::Apply(object), key, read);
+    }
+}
+
+fn key<K: Resource>(object: &K) -> Option<ObjectKey> {
+    let meta = object.meta();
+    Some(ObjectKey::new(meta.namespace.as_deref()?, meta.name.as_deref()?))
+}
+
+fn apply_event<K: Resource, T: PartialEq>(
+    table: &mut ObservedObjects<T>,
+    watch: usize,
+    seen: WatchUpdate<K>,
+    read: impl Fn(&K) -> Option<T>,
+) -> bool {
+    match seen {
+        WatchUpdate::Event(event) => {
+            if let Event::InitApply(object) | Event::Apply(object) | Event::Delete(object) = &event {
+                table.record_version(watch, object.meta().resource_version.as_deref().unwrap_or_default());
+            }
+            table.apply_event(watch, event, key, read)
+        }
+        WatchUpdate::Forbidden => table.give_up(watch),
+    }
+}
+
+const MIN_RETRY_DELAY: Duration = Duration::from_millis(500);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::k8s::services::DesiredService;
+    use crate::k8s::services::plan::ApiCall;
+
+    fn service(version: &str, ingress: &str) -> Service {
+        let ingress = if ingress.is_empty() { json!([]) } else { json!([{"ip": ingress}]) };
+        let object = json!({
+            "metadata": {
+                "namespace": "ns", "name": "web-c", "uid": "s", "resourceVersion": version,
+                "labels": {"app.kubernetes.io/managed-by": "portico"},
+                "ownerReferences": [{
+                    "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "name": "web", "uid": "g",
+                    "controller": true,
+                }],
+            },
+            "spec": {"ports": [{"port": 80, "targetPort": 10_080}]},
+            "status": {"loadBalancer": {"ingress": ingress}},
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn responses_do_not_override_newer_watch_events() {
+        let settings = ReconcilerSettings {
+            namespaces: vec![],
+            exposure: GatewayExposure::Exposed(ServiceType::LoadBalancer),
+            controllers: BTreeSet::new(),
+            pod: None,
+        };
+        let gateway = ObjectKey::new("ns", "web");
+        let want = DesiredService { uid: "g".into(), ports: [80].into(), ..DesiredService::default() };
+        let wants = DesiredServices { gateways: BTreeMap::from([(gateway.clone(), want)]), foreign: BTreeMap::new() };
+        let wants = Arc::new(wants);
+        let step = || PlanStep {
+            target: StepTarget::Service,
+            gateway: Some(gateway.clone()),
+            key: ObjectKey::new("ns", "web-c"),
+            call: ApiCall::Apply(json!({})),
+        };
+        let mut world = ObservedState::new(&settings);
+        let addresses = |world: &ObservedState| {
+            let view = world.view(&settings, &wants, &ListeningPorts::new());
+            view.services.get(&gateway).map(|front| front.addresses.clone())
+        };
+        world.record_result(&settings, step(), Ok(StepResult::Service(Box::new(service("9", "")))));
+        assert_eq!(addresses(&world), Some(vec![]), "the watch has not delivered this version yet");
+        world.apply_service_event(0, WatchUpdate::Event(Event::Apply(service("11", "192.0.2.1"))));
+        world.record_result(&settings, step(), Ok(StepResult::Service(Box::new(service("10", "")))));
+        assert_eq!(addresses(&world), Some(vec!["192.0.2.1".to_owned()]));
+        world.apply_service_event(0, WatchUpdate::Event(Event::Delete(service("12", ""))));
+        world.record_result(&settings, step(), Ok(StepResult::Service(Box::new(service("11", "")))));
+        assert_eq!(addresses(&world), None);
+    }
+}

@@ -1,0 +1,444 @@
+//! The state of every watch: whether it has listed, whether it fails and why. Changes that matter wake the supervisor.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use kube::Error;
+use kube::runtime::watcher;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::client::request_error_text;
+use super::collect::Scope;
+use crate::api::Kind;
+
+/// The state of all watches.
+#[derive(Debug, Default)]
+pub(super) struct WatchHealth {
+    watches: Mutex<BTreeMap<WatchSubject, WatchState>>,
+    counts: BTreeMap<Kind, KindCounters>,
+    changed: Notify,
+}
+
+/// What a watch covers.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum WatchSubject {
+    Objects(Scope),
+    Crds,
+}
+
+#[derive(Clone, Debug, Default)]
+struct WatchState {
+    listed: bool,
+    /// Since when the known objects may be out of date: nothing was listed yet, or the watch fails.
+    stale_since: Option<Instant>,
+    /// Since when the watch fails without a break, other than by 429 responses.
+    failing_since: Option<Instant>,
+    /// Since when the server responds with 429, whatever other errors come in between.
+    throttled_since: Option<Instant>,
+    /// The kind could not be read before its first list. Only that list clears this: what unread objects guard stays
+    /// closed, however the reasons change.
+    never_readable: bool,
+    error: Option<WatchError>,
+    /// Consecutive 403 responses.
+    forbidden_in_a_row: u32,
+}
+
+/// Counters of one kind since the start.
+#[derive(Debug, Default)]
+struct KindCounters {
+    events: AtomicU64,
+    lists: AtomicU64,
+}
+
+/// Why a watch fails.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct WatchError {
+    pub(super) message: String,
+    /// 403.
+    pub(super) forbidden: bool,
+    /// 404: the kind is not served, or no longer.
+    pub(super) not_found: bool,
+    /// 401: the credentials are rejected.
+    pub(super) unauthorized: bool,
+    /// 410: the watch has to restart with a list, as is usual after a long pause.
+    pub(super) expired: bool,
+    /// 429: the server is overloaded, which is unrelated to the requested kind.
+    pub(super) throttled: bool,
+    /// The delay that the server requests.
+    pub(super) retry_after: Duration,
+}
+
+impl WatchHealth {
+    pub(super) fn new() -> Arc<WatchHealth> {
+        let counts = Kind::ALL.iter().map(|kind| (*kind, KindCounters::default())).collect();
+        Arc::new(WatchHealth { counts, ..WatchHealth::default() })
+    }
+
+    /// The handle with which one watch reports its state.
+    pub(super) fn reporter(self: &Arc<Self>, watched: WatchSubject) -> WatchReporter {
+        let state = WatchState { stale_since: Some(Instant::now()), ..WatchState::default() };
+        self.watches.lock().insert(watched.clone(), state);
+        WatchReporter { health: self.clone(), watched }
+    }
+
+    pub(super) fn remove(&self, watched: &WatchSubject) {
+        self.watches.lock().remove(watched);
+    }
+
+    /// Waits until something changed since the last call.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// The kinds that cannot be read, each with its error. Failures that may pass in a moment do not count.
+    pub(super) fn unreadable(&self) -> BTreeMap<Kind, WatchError> {
+        let watches = self.watches.lock();
+        let failing = watches.iter().filter_map(|(watched, state)| match (watched, &state.error) {
+            (WatchSubject::Objects(scope), Some(watch_error)) if state.is_unreadable() => {
+                Some((scope.kind, watch_error.clone()))
+            }
+            _ => None,
+        });
+        failing.collect()
+    }
+
+    /// Kinds that were not listed yet and still may be.
+    pub(super) fn unlisted(&self) -> Vec<Kind> {
+        let watches = self.watches.lock();
+        let mut kinds: Vec<_> = watches
+            .iter()
+            .filter_map(|(watched, state)| match watched {
+                WatchSubject::Objects(scope) if !state.listed && !state.will_not_list() => Some(scope.kind),
+                _ => None,
+            })
+            .collect();
+        kinds.dedup();
+        kinds
+    }
+
+    /// Kinds with a scope that was never listed and could not be read.
+    pub(super) fn never_listed(&self) -> BTreeSet<Kind> {
+        let mut watches = self.watches.lock();
+        let unseen = watches.iter_mut().filter_map(|(watched, state)| {
+            state.never_readable = !state.listed && (state.never_readable || state.is_unreadable());
+            match watched {
+                WatchSubject::Objects(scope) if state.never_readable => Some(scope.kind),
+                _ => None,
+            }
+        });
+        unseen.collect()
+    }
+
+    /// Clears the failure times after an outage of the whole server.
+    pub(super) fn clear_failures(&self) {
+        for state in self.watches.lock().values_mut() {
+            (state.failing_since, state.throttled_since) = (None, None);
+        }
+    }
+
+    /// Whether a watch fails for a reason that may concern the whole server.
+    pub(super) fn suspects_outage(&self) -> bool {
+        let watches = self.watches.lock();
+        watches
+            .values()
+            .filter_map(|state| state.error.as_ref())
+            .any(|watch_error| !watch_error.forbidden && !watch_error.expired)
+    }
+
+    /// The error, if CRDs may not be watched.
+    pub(super) fn crds_forbidden(&self) -> Option<String> {
+        let watches = self.watches.lock();
+        let state = watches.get(&WatchSubject::Crds)?;
+        // A starting server may reject everything for a moment, and the consequences show in statuses.
+        let watch_error =
+            state.error.as_ref().filter(|watch_error| watch_error.forbidden && state.forbidden_in_a_row > 1)?;
+        Some(watch_error.message.clone())
+    }
+
+    /// The age of the oldest data of a kind; None if the kind is not watched.
+    pub(super) fn age(&self, kind: Kind) -> Option<Duration> {
+        let watches = self.watches.lock();
+        let ages = watches.iter().filter_map(|(watched, state)| match watched {
+            WatchSubject::Objects(scope) if scope.kind == kind => {
+                Some(state.stale_since.map_or(Duration::ZERO, |since| since.elapsed()))
+            }
+            _ => None,
+        });
+        ages.max()
+    }
+
+    /// Events received, and lists started.
+    pub(super) fn counts(&self, kind: Kind) -> (u64, u64) {
+        let counts = &self.counts[&kind];
+        (counts.events.load(Ordering::Relaxed), counts.lists.load(Ordering::Relaxed))
+    }
+}
+
+impl WatchState {
+    /// Whether the failure is more than transient.
+    fn is_lasting(&self) -> bool {
+        let for_long = |since: Option<Instant>, long| since.is_some_and(|since| since.elapsed() >= long);
+        for_long(self.failing_since, UNREADABLE_AFTER) || for_long(self.throttled_since, THROTTLED_UNREADABLE_AFTER)
+    }
+
+    fn is_unreadable(&self) -> bool {
+        self.is_lasting() || self.error.as_ref().is_some_and(|watch_error| watch_error.forbidden)
+    }
+
+    /// Whether no list is coming, so that readiness need not wait for it.
+    fn will_not_list(&self) -> bool {
+        self.error.as_ref().is_some_and(|watch_error| watch_error.forbidden || watch_error.not_found)
+    }
+}
+
+/// The handle of one watch.
+#[derive(Debug)]
+pub(super) struct WatchReporter {
+    health: Arc<WatchHealth>,
+    watched: WatchSubject,
+}
+
+impl WatchReporter {
+    /// Records an event. Only an event after `Init` shows that the watch works.
+    pub(super) fn record_event<K>(&self, event: &watcher::Event<K>) {
+        if let WatchSubject::Objects(scope) = &self.watched {
+            let counts = &self.health.counts[&scope.kind];
+            match event {
+                watcher::Event::Init => counts.lists.fetch_add(1, Ordering::Relaxed),
+                watcher::Event::InitDone => 0,
+                watcher::Event::InitApply(_) | watcher::Event::Apply(_) | watcher::Event::Delete(_) => {
+                    counts.events.fetch_add(1, Ordering::Relaxed)
+                }
+            };
+        }
+        if !matches!(event, watcher::Event::Init) {
+            self.record_success();
+        }
+    }
+
+    pub(super) fn record_list(&self) {
+        self.change(|state| {
+            let first = !state.listed;
+            state.listed = true;
+            state.stale_since = None;
+            first
+        });
+    }
+
+    pub(super) fn record_success(&self) {
+        self.change(|state| {
+            (state.failing_since, state.throttled_since) = (None, None);
+            if state.listed {
+                state.stale_since = None;
+            }
+            state.forbidden_in_a_row = 0;
+            state.error.take().is_some()
+        });
+    }
+
+    pub(super) fn record_error(&self, watch_error: &WatchError) {
+        self.change(|state| {
+            state.stale_since.get_or_insert_with(Instant::now);
+            if watch_error.throttled {
+                state.throttled_since.get_or_insert_with(Instant::now);
+                if state.is_unreadable() {
+                    // A 429 is unrelated to the earlier error, which therefore stands.
+                    return true;
+                }
+                // Time spent waiting as requested does not count as failing.
+                state.failing_since = None;
+            } else {
+                state.failing_since.get_or_insert_with(Instant::now);
+            }
+            state.error = Some(watch_error.clone());
+            state.forbidden_in_a_row =
+                if watch_error.forbidden { state.forbidden_in_a_row.saturating_add(1) } else { 0 };
+            true
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut WatchState) -> bool) {
+        let changed = self.health.watches.lock().get_mut(&self.watched).is_some_and(change);
+        if changed {
+            self.health.changed.notify_one();
+        }
+    }
+}
+
+impl WatchError {
+    pub(super) fn from_watcher(error: &watcher::Error) -> WatchError {
+        match error {
+            watcher::Error::InitialListFailed(error)
+            | watcher::Error::WatchStartFailed(error)
+            | watcher::Error::WatchFailed(error) => WatchError::from_request(error),
+            watcher::Error::WatchError(status) => WatchError::from_status(status),
+            watcher::Error::NoResourceVersion => WatchError::new(error.to_string()),
+        }
+    }
+
+    pub(super) fn from_request(error: &Error) -> WatchError {
+        match error {
+            Error::Api(status) => WatchError::from_status(status),
+            error => WatchError::new(request_error_text(error)),
+        }
+    }
+
+    fn from_status(status: &kube::core::Status) -> WatchError {
+        let said = if status.message.is_empty() { &status.reason } else { &status.message };
+        let code = status.code;
+        let requested = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+        // A 429 without a delay means at least a second, the default of its header.
+        let least = if code == 429 { 1 } else { 0 };
+        WatchError {
+            message: format!("{code} {}", said.trim()),
+            forbidden: code == 403,
+            not_found: code == 404,
+            unauthorized: code == 401,
+            expired: code == 410,
+            throttled: code == 429,
+            retry_after: Duration::from_secs(u64::from(requested.clamp(least, MAX_RETRY_AFTER_SECONDS))),
+        }
+    }
+
+    pub(super) fn new(message: String) -> WatchError {
+        WatchError {
+            message,
+            forbidden: false,
+            not_found: false,
+            unauthorized: false,
+            expired: false,
+            throttled: false,
+            retry_after: Duration::ZERO,
+        }
+    }
+}
+
+/// A starting server responds with all kinds of errors for a few seconds.
+const UNREADABLE_AFTER: Duration = Duration::from_secs(5);
+/// How long 429 responses last before statuses mention them: writing those is more work for the server.
+const THROTTLED_UNREADABLE_AFTER: Duration = Duration::from_secs(60);
+/// The longest requested delay that is honored.
+const MAX_RETRY_AFTER_SECONDS: u32 = 60;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn age_grows_until_the_first_list_and_during_failures() {
+        let health = WatchHealth::new();
+        assert_eq!(health.age(Kind::HttpRoute), None, "the kind is not watched");
+        let scope = |name: &str| Scope { kind: Kind::HttpRoute, namespace: Some(name.into()) };
+        let (one, other) = (
+            health.reporter(WatchSubject::Objects(scope("one"))),
+            health.reporter(WatchSubject::Objects(scope("other"))),
+        );
+        let later = |seconds| tokio::time::advance(Duration::from_secs(seconds));
+        let age = || health.age(Kind::HttpRoute).map(|age| age.as_secs());
+        later(3).await;
+        // A started list is not a complete one.
+        one.record_success();
+        assert_eq!(age(), Some(3));
+        one.record_list();
+        assert_eq!(age(), Some(3), "the other scope was not listed");
+        other.record_list();
+        later(100).await;
+        assert_eq!(age(), Some(0), "a quiet watch is not a failing one");
+        one.record_error(&WatchError::new("no route to host".to_owned()));
+        later(7).await;
+        // The server being back does not mean that this watch works.
+        health.clear_failures();
+        one.record_error(&WatchError::new("no route to host".to_owned()));
+        later(1).await;
+        assert_eq!(age(), Some(8));
+        one.record_success();
+        assert_eq!(age(), Some(0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn throttling_alone_does_not_make_a_kind_unreadable() {
+        let health = WatchHealth::new();
+        let watch = health.reporter(WatchSubject::Objects(Scope { kind: Kind::HttpRoute, namespace: None }));
+        let broken = WatchError::new("connection reset".to_owned());
+        let busy = WatchError { throttled: true, ..broken.clone() };
+        let later = |seconds| tokio::time::advance(Duration::from_secs(seconds));
+        let is_unreadable = || !health.unreadable().is_empty();
+        watch.record_error(&busy);
+        later(59).await;
+        watch.record_error(&busy);
+        assert!(!is_unreadable(), "it waits as requested");
+        later(1).await;
+        assert!(is_unreadable(), "it waited too long");
+        watch.record_success();
+        assert!(!is_unreadable());
+
+        // Two overloads in a row, each with a broken connection first.
+        for _ in 0..2 {
+            watch.record_error(&broken);
+            later(1).await;
+            watch.record_error(&busy);
+            later(2).await;
+        }
+        assert!(!is_unreadable());
+        watch.record_error(&broken);
+        later(4).await;
+        assert!(!is_unreadable());
+        later(1).await;
+        assert!(is_unreadable());
+        // A 429 in addition clears nothing.
+        watch.record_error(&busy);
+        assert!(is_unreadable());
+        watch.record_success();
+
+        // 429 responses cannot hide the failure forever.
+        for _ in 0..16 {
+            watch.record_error(&broken);
+            later(1).await;
+            watch.record_error(&busy);
+            later(3).await;
+        }
+        assert!(is_unreadable());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unreadable_kinds_are_unknown_until_listed() {
+        let health = WatchHealth::new();
+        let watch = health.reporter(WatchSubject::Objects(Scope { kind: Kind::BackendTlsPolicy, namespace: None }));
+        let broken = WatchError::new("connection refused".to_owned());
+        let is_unknown = || health.never_listed() == BTreeSet::from([Kind::BackendTlsPolicy]);
+        assert!(!is_unknown(), "it may be listed in a moment");
+        watch.record_error(&WatchError { forbidden: true, ..broken.clone() });
+        assert!(is_unknown());
+        for other in [WatchError { throttled: true, ..broken.clone() }, broken] {
+            watch.record_error(&other);
+            assert!(is_unknown(), "{other:?}");
+        }
+        health.clear_failures();
+        watch.record_success();
+        assert!(is_unknown(), "a started list is not a complete one");
+        watch.record_list();
+        assert!(!is_unknown());
+        watch.record_error(&WatchError { forbidden: true, ..WatchError::new("forbidden".to_owned()) });
+        assert!(!is_unknown(), "listed objects stay known");
+    }
+
+    #[test]
+    fn crds_are_forbidden_after_two_refusals_in_a_row() {
+        let health = WatchHealth::new();
+        let crds = health.reporter(WatchSubject::Crds);
+        let forbidden = WatchError { forbidden: true, ..WatchError::new("403".to_owned()) };
+        crds.record_error(&forbidden);
+        assert_eq!(health.crds_forbidden(), None);
+        crds.record_success();
+        crds.record_error(&forbidden);
+        assert_eq!(health.crds_forbidden(), None);
+        crds.record_error(&forbidden);
+        assert_eq!(health.crds_forbidden().as_deref(), Some("403"));
+        crds.record_success();
+        assert_eq!(health.crds_forbidden(), None);
+    }
+}

@@ -1,0 +1,483 @@
+//! Reads an object from a value in a file: determines its kind and name, sets defaults, and validates it.
+
+use std::hash::Hasher;
+use std::io;
+
+use serde_json::{Map, Value};
+
+use super::diagnostic::Severity;
+use super::outline::CaretTarget;
+use crate::api::kind::{
+    CORE_GROUP, DISCOVERY_GROUP, GATEWAY_GROUP, GATEWAY_X_GROUP, KONG_GROUP, KONG_INCUBATOR_GROUP, NETWORKING_GROUP,
+};
+use crate::api::names::NAMESPACE_NAME_LABEL;
+use crate::api::{Kind, ObjectId, ObjectKey};
+use crate::schema::{self, Channel, SchemaViolation};
+use crate::store::{AnyObject, MalformedObject};
+
+/// The result of reading one value.
+#[derive(Debug)]
+pub(super) enum ReadOutcome {
+    Accepted(AcceptedObject),
+    /// A kind that Portico does not read, as `apiVersion/kind`.
+    Ignored(String),
+    Rejected {
+        /// `None` if the value does not identify an object.
+        id: Option<ObjectId>,
+        /// The object's name for messages, as far as it is known.
+        name: Option<String>,
+        findings: Vec<ObjectDiagnostic>,
+    },
+}
+
+#[derive(Debug)]
+pub(super) struct AcceptedObject {
+    pub(super) object: AnyObject,
+    /// The hash of the content: equal hashes mean equal objects.
+    pub(super) hash: u64,
+    /// Warnings, which do not prevent its use.
+    pub(super) warnings: Vec<ObjectDiagnostic>,
+}
+
+/// One diagnostic about an object, without a position.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ObjectDiagnostic {
+    pub(super) severity: Severity,
+    pub(super) field: String,
+    pub(super) caret: CaretTarget,
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+    pub(super) remedy: String,
+}
+
+/// Reads one object. `known` returns the result of reading an equal object before, to avoid validating it again.
+pub(super) fn read_object(
+    value: Value,
+    channel: Channel,
+    known: impl Fn(&ObjectId, u64) -> Option<AnyObject>,
+) -> ReadOutcome {
+    let Value::Object(mut object) = value else {
+        return rejected_without_id(
+            None,
+            "",
+            "NotAnObject",
+            "this is not an object",
+            "write apiVersion, kind, metadata and spec",
+        );
+    };
+    if object.get("kind").is_some_and(|kind| kind == "List") {
+        let message = if object.contains_key("items") { "is not a list" } else { "is missing" };
+        return rejected_without_id(
+            Some("List".to_owned()),
+            "items",
+            "Invalid",
+            message,
+            "write the objects as a list under items",
+        );
+    }
+    let kind = match resolve_kind(&object) {
+        Ok(kind) => kind,
+        Err(outcome) => return outcome,
+    };
+    let mut findings = Vec::new();
+    let key = match resolve_key(kind, &mut object, &mut findings) {
+        Ok(key) => key,
+        Err(outcome) => return outcome,
+    };
+    let id = ObjectId::new(kind, key);
+    let refused = |findings| ReadOutcome::Rejected { id: Some(id.clone()), name: Some(id.to_string()), findings };
+
+    remove_server_fields(&mut object);
+    if kind == Kind::Namespace {
+        add_name_label(&mut object, &id.key.name);
+    }
+    let mut value = Value::Object(object);
+    let (hash, size) = hash_and_size(&value);
+    if size > MAX_OBJECT_BYTES {
+        let message = format!("the object has {size} bytes; the API server stores at most {MAX_OBJECT_BYTES}");
+        findings.push(ObjectDiagnostic::error("", "TooLarge", message, "split it"));
+        return refused(findings);
+    }
+    if let Some(object) = known(&id, hash).filter(|_| findings.is_empty()) {
+        return ReadOutcome::Accepted(AcceptedObject { object, hash, warnings: findings });
+    }
+    let violations = schema::check(kind, &mut value, channel);
+    if !violations.is_empty() {
+        findings.extend(violations.into_iter().map(violation_diagnostic));
+        return refused(findings);
+    }
+    match AnyObject::parse(kind, value) {
+        Ok(object) => ReadOutcome::Accepted(AcceptedObject { object, hash, warnings: findings }),
+        Err(malformed) => {
+            findings.push(malformed_diagnostic(kind, malformed));
+            refused(findings)
+        }
+    }
+}
+
+impl ObjectDiagnostic {
+    fn error(field: &str, reason: &'static str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        ObjectDiagnostic {
+            severity: Severity::Error,
+            field: field.to_owned(),
+            caret: CaretTarget::Value,
+            reason,
+            message: message.into(),
+            remedy: remedy.into(),
+        }
+    }
+}
+
+/// The kind of the object, or the outcome if it is unknown or ignored.
+fn resolve_kind(object: &Map<String, Value>) -> Result<Kind, ReadOutcome> {
+    let word = |field: &str| object.get(field).and_then(Value::as_str).filter(|word| !word.is_empty());
+    let name = match (word("kind"), display_name(object)) {
+        (Some(kind), Some(name)) => Some(format!("{kind} {name}")),
+        (kind, name) => kind.map(str::to_owned).or(name),
+    };
+    let (Some(api_version), Some(kind_name)) = (word("apiVersion"), word("kind")) else {
+        let field = if word("apiVersion").is_none() { "apiVersion" } else { "kind" };
+        let message = format!("an object needs {field}");
+        return Err(rejected_without_id(
+            name,
+            field,
+            "NoKind",
+            message,
+            "for example apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute",
+        ));
+    };
+    let (group, version) = api_version.split_once('/').unwrap_or((CORE_GROUP, api_version));
+    let refuse =
+        |field, reason, message, remedy| Err(rejected_without_id(name.clone(), field, reason, message, remedy));
+
+    if let Some(kind) = Kind::find(group, kind_name) {
+        if kind.versions().contains(&version) {
+            return Ok(kind);
+        }
+        let message = format!("{kind} has no version `{version}`");
+        return refuse(
+            "apiVersion",
+            "WrongVersion",
+            message,
+            format!("did you mean `{}`?", preferred_api_version(kind)),
+        );
+    }
+    let alike = schema::nearest_kind(group, kind_name);
+    if COMPLETE_GROUPS.contains(&group) {
+        let message = format!("the group {group} has no kind `{kind_name}`");
+        let remedy = match alike {
+            Some(alike) => format!("did you mean `{alike}`?"),
+            None => format!("its kinds are {}", kind_names(group)),
+        };
+        return refuse("kind", "UnknownKind", message, remedy);
+    }
+    if let Some(alike) = alike.filter(|_| [CORE_GROUP, NETWORKING_GROUP].contains(&group)) {
+        let message = format!("{api_version} has no kind `{kind_name}`");
+        return refuse("kind", "UnknownKind", message, format!("did you mean `{alike}`?"));
+    }
+    // A known kind in a misspelled or missing group is a mistake, not a kind of another project with the same name.
+    if let Some(kind) = Kind::ALL.iter().find(|kind| kind.name() == kind_name)
+        && ([CORE_GROUP, FORMER_GROUP].contains(&group) || schema::nearest(group, [kind.group()]).is_some())
+    {
+        let message = format!("`{api_version}` has no kind `{kind_name}`");
+        return refuse(
+            "apiVersion",
+            "WrongGroup",
+            message,
+            format!("did you mean `{}`?", preferred_api_version(*kind)),
+        );
+    }
+    Err(ReadOutcome::Ignored(format!("{api_version}/{kind_name}")))
+}
+
+/// Namespace and name. Writes the namespace into the object, as the API server does.
+fn resolve_key(
+    kind: Kind,
+    object: &mut Map<String, Value>,
+    findings: &mut Vec<ObjectDiagnostic>,
+) -> Result<ObjectKey, ReadOutcome> {
+    let refuse = |name: Option<String>, field: &str, message: &str, remedy: &str| {
+        let name = name.map_or_else(|| kind.name().to_owned(), |name| format!("{kind} {name}"));
+        rejected_without_id(Some(name), field, "NoName", message, remedy)
+    };
+    let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else {
+        return Err(refuse(None, "metadata", "an object needs metadata", "write metadata.name"));
+    };
+    let name = match metadata.get("name") {
+        Some(Value::String(name)) if !name.is_empty() => name.clone(),
+        Some(Value::Null) | None if metadata.contains_key("generateName") => {
+            return Err(refuse(
+                None,
+                "metadata.generateName",
+                "generateName works only in a cluster",
+                "write metadata.name",
+            ));
+        }
+        None | Some(Value::Null | Value::String(_)) => {
+            return Err(refuse(None, "metadata.name", "an object needs a name", "write metadata.name"));
+        }
+        Some(other) => {
+            let (name, message) = (other.to_string(), "the name is not a string");
+            return Err(refuse(Some(name), "metadata.name", message, "put it in quotes"));
+        }
+    };
+    let namespace = match metadata.get("namespace") {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(namespace)) => namespace.clone(),
+        Some(_) => {
+            return Err(refuse(Some(name), "metadata.namespace", "the namespace is not a string", "put it in quotes"));
+        }
+    };
+    if !kind.namespaced() {
+        if metadata.shift_remove("namespace").is_some() && !namespace.is_empty() {
+            findings.push(ObjectDiagnostic {
+                severity: Severity::Warning,
+                caret: CaretTarget::Key,
+                ..ObjectDiagnostic::error(
+                    "metadata.namespace",
+                    "ClusterScope",
+                    format!("{kind} is a cluster-scoped kind; the namespace is ignored"),
+                    "delete the line",
+                )
+            });
+        }
+        return Ok(ObjectKey::cluster(&name));
+    }
+    let namespace = if namespace.is_empty() { "default" } else { &namespace };
+    metadata.insert("namespace".to_owned(), Value::from(namespace));
+    Ok(ObjectKey::new(namespace, &name))
+}
+
+/// Removes the fields that the API server sets. The generation is counted by Portico.
+fn remove_server_fields(object: &mut Map<String, Value>) {
+    object.shift_remove("status");
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        for field in ["generation", "managedFields", "resourceVersion", "selfLink", "uid"] {
+            metadata.shift_remove(field);
+        }
+    }
+}
+
+/// Adds the label that the API server sets on every Namespace and that selectors rely on.
+fn add_name_label(object: &mut Map<String, Value>, name: &str) {
+    let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
+    let labels = metadata.entry("labels").or_insert(Value::Null);
+    if labels.is_null() {
+        *labels = Value::Object(Map::new());
+    }
+    // Labels with a wrong type are reported by the schema.
+    if let Some(labels) = labels.as_object_mut() {
+        labels.insert(NAMESPACE_NAME_LABEL.to_owned(), Value::from(name));
+    }
+}
+
+fn violation_diagnostic(violation: SchemaViolation) -> ObjectDiagnostic {
+    let SchemaViolation { field, message, remedy } = violation;
+    // For an unknown field, the caret marks the key and not its value.
+    let (aim, reason) = if message.contains("unknown field") {
+        (CaretTarget::Key, "UnknownField")
+    } else {
+        (CaretTarget::Value, "Invalid")
+    };
+    ObjectDiagnostic { caret: aim, ..ObjectDiagnostic::error(&field, reason, message, remedy) }
+}
+
+fn malformed_diagnostic(kind: Kind, malformed: MalformedObject) -> ObjectDiagnostic {
+    // The deserializer quotes the invalid value, which in a Secret is secret.
+    if kind == Kind::Secret && !malformed.field.starts_with("metadata") {
+        let remedy = "write base64 under data or text under stringData, both as strings in quotes";
+        return ObjectDiagnostic::error("", "Invalid", "a value in data or stringData is invalid", remedy);
+    }
+    let remedy = format!("see `kubectl explain {}`", kind.plural());
+    ObjectDiagnostic::error(malformed.field.trim_start_matches('.'), "Invalid", malformed.message, remedy)
+}
+
+fn rejected_without_id(
+    name: Option<String>,
+    field: &str,
+    reason: &'static str,
+    message: impl Into<String>,
+    remedy: impl Into<String>,
+) -> ReadOutcome {
+    ReadOutcome::Rejected { id: None, name, findings: vec![ObjectDiagnostic::error(field, reason, message, remedy)] }
+}
+
+/// `namespace/name` of an object of unknown kind.
+fn display_name(object: &Map<String, Value>) -> Option<String> {
+    let metadata = object.get("metadata")?;
+    let name = metadata.get("name")?.as_str()?;
+    let namespace = metadata.get("namespace").and_then(Value::as_str).unwrap_or("default");
+    Some(format!("{namespace}/{name}"))
+}
+
+fn preferred_api_version(kind: Kind) -> String {
+    let version = kind.versions()[0];
+    if kind.group() == CORE_GROUP { version.to_owned() } else { format!("{}/{version}", kind.group()) }
+}
+
+fn kind_names(group: &str) -> String {
+    let names: Vec<_> = Kind::ALL.iter().filter(|kind| kind.group() == group).map(|kind| kind.name()).collect();
+    names.join(", ")
+}
+
+/// The hash and size of the object as the API server would store it.
+fn hash_and_size(value: &Value) -> (u64, usize) {
+    struct Digest(std::hash::DefaultHasher, usize);
+    impl io::Write for Digest {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.write(bytes);
+            self.1 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut digest = Digest(std::hash::DefaultHasher::new(), 0);
+    serde_json::to_writer(&mut digest, value).expect("values have string keys and this writer does not fail");
+    (digest.0.finish(), digest.1)
+}
+
+/// The first API group of Ingress.
+const FORMER_GROUP: &str = "extensions";
+
+/// Groups whose kinds are all known, so that any other kind is a mistake.
+const COMPLETE_GROUPS: &[&str] = &[GATEWAY_GROUP, GATEWAY_X_GROUP, DISCOVERY_GROUP, KONG_GROUP, KONG_INCUBATOR_GROUP];
+
+/// The default limit of etcd, and so of the API server.
+const MAX_OBJECT_BYTES: usize = 1_572_864;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn admit_new(value: Value) -> ReadOutcome {
+        read_object(value, Channel::Standard, |_, _| None)
+    }
+
+    #[test]
+    fn kinds_are_accepted_ignored_or_corrected() {
+        for (api_version, kind, expected) in [
+            ("gateway.networking.k8s.io/v1", "HTTPRoute", "taken"),
+            ("gateway.networking.k8s.io/v1beta1", "HTTPRoute", "taken"),
+            ("v1", "Secret", "taken"),
+            ("apps/v1", "Deployment", "apps/v1/Deployment"),
+            ("v1", "Pod", "v1/Pod"),
+            ("networking.istio.io/v1", "Gateway", "networking.istio.io/v1/Gateway"),
+            ("serving.knative.dev/v1", "Service", "serving.knative.dev/v1/Service"),
+            ("gateway.networking.k8s.io/v1", "HttpRoute", "kind UnknownKind did you mean `HTTPRoute`?"),
+            (
+                "gateway.networking.k8s.io/v2",
+                "HTTPRoute",
+                "apiVersion WrongVersion did you mean `gateway.networking.k8s.io/v1`?",
+            ),
+            ("gateway.networking.k8s.io/v1", "Elephant", "kind UnknownKind its kinds are GatewayClass, Gateway,"),
+            (
+                "discovery.k8s.io/v1beta1",
+                "EndpointSlice",
+                "apiVersion WrongVersion did you mean `discovery.k8s.io/v1`?",
+            ),
+            ("v1", "Servce", "kind UnknownKind did you mean `Service`?"),
+            ("v1", "secret", "kind UnknownKind did you mean `Secret`?"),
+            ("v1", "HTTPRoute", "apiVersion WrongGroup did you mean `gateway.networking.k8s.io/v1`?"),
+            (
+                "gateway.network.k8s.io/v1",
+                "Gateway",
+                "apiVersion WrongGroup did you mean `gateway.networking.k8s.io/v1`?",
+            ),
+            ("v2", "Service", "apiVersion WrongVersion did you mean `v1`?"),
+            ("", "Service", "apiVersion NoKind"),
+            ("v1", "", "kind NoKind"),
+        ] {
+            let mut value = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "x"}});
+            if kind == "HTTPRoute" {
+                value["spec"] = json!({});
+            }
+            let found = match admit_new(value) {
+                ReadOutcome::Accepted(_) => "taken".to_owned(),
+                ReadOutcome::Ignored(what) => what,
+                ReadOutcome::Rejected { findings, .. } => {
+                    format!("{} {} {}", findings[0].field, findings[0].reason, findings[0].remedy)
+                }
+            };
+            assert!(found.starts_with(expected), "{api_version} {kind}: {found}");
+        }
+    }
+
+    #[test]
+    fn objects_are_completed_as_the_api_server_does() {
+        let ReadOutcome::Accepted(taken) = admit_new(json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "web", "generation": 7, "uid": "x"},
+                "status": {"x": 1},
+        })) else {
+            panic!("it is valid")
+        };
+        assert_eq!(taken.object.id().to_string(), "ConfigMap default/web");
+        assert_eq!(taken.object.meta().generation, 0, "the generation in the file is ignored");
+        let ReadOutcome::Accepted(same) = admit_new(json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "web", "resourceVersion": "12"},
+        })) else {
+            panic!("it is valid")
+        };
+        assert_eq!(taken.hash, same.hash, "server fields do not count as content");
+
+        for labels in [json!(null), json!({"a": "b"})] {
+            let value =
+                json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop", "labels": labels}});
+            let ReadOutcome::Accepted(taken) = admit_new(value) else { panic!("it is valid") };
+            assert_eq!(taken.object.meta().labels.get(NAMESPACE_NAME_LABEL).map(AsRef::as_ref), Some("shop"));
+        }
+        let ReadOutcome::Accepted(taken) = admit_new(json!({
+            "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop", "namespace": "x"},
+        })) else {
+            panic!("it is valid")
+        };
+        assert_eq!((taken.warnings[0].reason, taken.warnings[0].severity), ("ClusterScope", Severity::Warning));
+    }
+
+    #[test]
+    fn objects_without_a_valid_name_are_rejected() {
+        for (metadata, field, name) in [
+            (json!(null), "metadata", "Service"),
+            (json!({}), "metadata.name", "Service"),
+            (json!({"generateName": "x-"}), "metadata.generateName", "Service"),
+            (json!({"name": 7}), "metadata.name", "Service 7"),
+            (json!({"name": "x", "namespace": 7}), "metadata.namespace", "Service x"),
+        ] {
+            let outcome = admit_new(json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata}));
+            let ReadOutcome::Rejected { id: None, name: Some(found), findings } = outcome else {
+                panic!("{outcome:?}")
+            };
+            assert_eq!((findings[0].field.as_str(), found.as_str()), (field, name));
+        }
+        let outcome = admit_new(json!("hello"));
+        assert!(matches!(outcome, ReadOutcome::Rejected { id: None, name: None, .. }));
+    }
+
+    #[test]
+    fn secret_values_are_not_quoted() {
+        for data in [json!({"password": 8_125_550}), json!({"password": "8125550!"})] {
+            let value = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "x"}, "data": data});
+            let ReadOutcome::Rejected { id: Some(_), findings, .. } = admit_new(value) else {
+                panic!("it is rejected")
+            };
+            assert!(!format!("{findings:?}").contains("8125550"), "{findings:?}");
+        }
+    }
+
+    #[test]
+    fn objects_above_the_size_limit_are_rejected() {
+        let value = |size| {
+            let data = json!({"a": "x".repeat(size)});
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "data": data})
+        };
+        assert!(matches!(admit_new(value(900_000)), ReadOutcome::Accepted(_)));
+        let ReadOutcome::Rejected { id: Some(_), findings, .. } = admit_new(value(MAX_OBJECT_BYTES)) else {
+            panic!("too large")
+        };
+        assert_eq!(findings[0].reason, "TooLarge");
+    }
+}

@@ -1,0 +1,191 @@
+//! Logic shared by the authentication plugins: accepting a credential, rejecting a request, the `anonymous` consumer.
+//!
+//! `anonymous` combines several authentication plugins in one chain. Plugins without it must all succeed, and the last
+//! one determines the consumer (AND). A plugin with it is skipped if an earlier one succeeded, and otherwise forwards
+//! unauthenticated requests as the anonymous consumer (OR).
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::consumers::{Consumer, EntityId, EntityName};
+use super::context::RequestCx;
+use super::header_spoofing;
+use super::kind::PluginDiagnostic;
+use super::reply::Reply;
+
+const CONSUMER_ID: HeaderName = HeaderName::from_static("x-consumer-id");
+const CONSUMER_CUSTOM_ID: HeaderName = HeaderName::from_static("x-consumer-custom-id");
+const CONSUMER_USERNAME: HeaderName = HeaderName::from_static("x-consumer-username");
+const CREDENTIAL_IDENTIFIER: HeaderName = HeaderName::from_static("x-credential-identifier");
+const ANONYMOUS_CONSUMER: HeaderName = HeaderName::from_static("x-anonymous-consumer");
+pub const CONSUMER_GROUPS: HeaderName = HeaderName::from_static("x-consumer-groups");
+pub const AUTHENTICATED_GROUPS: HeaderName = HeaderName::from_static("x-authenticated-groups");
+
+/// The headers that tell endpoints the identity of the client.
+static IDENTITY_HEADERS: [HeaderName; 7] = [
+    CONSUMER_ID,
+    CONSUMER_CUSTOM_ID,
+    CONSUMER_USERNAME,
+    CREDENTIAL_IDENTIFIER,
+    ANONYMOUS_CONSUMER,
+    CONSUMER_GROUPS,
+    AUTHENTICATED_GROUPS,
+];
+
+/// When an authentication plugin runs, and what happens to unauthenticated requests.
+#[derive(Clone, Debug)]
+pub struct AuthPolicy {
+    anonymous: Option<Box<str>>,
+    runs_on_preflight: bool,
+}
+
+/// A valid credential and its consumer.
+#[derive(Clone, Copy, Debug)]
+pub struct VerifiedCredential<'s> {
+    /// `None` if the plugin accepts the credential although there is no KongConsumer for it.
+    pub consumer: Option<&'s Arc<Consumer>>,
+    /// Unique id of the credential.
+    pub credential: &'s EntityId,
+    /// Value of `X-Credential-Identifier`.
+    pub identifier: Option<&'s HeaderValue>,
+}
+
+impl AuthPolicy {
+    pub fn new(anonymous: Option<String>, runs_on_preflight: bool) -> Result<Self, PluginDiagnostic> {
+        if anonymous.as_deref() == Some("") {
+            let remedy = "set it to the id or username of a consumer, or remove it to reject unauthenticated requests";
+            return Err(PluginDiagnostic::new("anonymous", "is empty", remedy));
+        }
+        Ok(AuthPolicy { anonymous: anonymous.map(String::into_boxed_str), runs_on_preflight })
+    }
+
+    /// Whether the plugin skips this request.
+    pub fn skips(&self, cx: &mut RequestCx<'_>) -> bool {
+        if !self.runs_on_preflight && cx.head.method == Method::OPTIONS {
+            // There is no authenticated identity, so identity headers sent by the client must not reach the endpoint.
+            if cx.identity.credential.is_none() && cx.identity.consumer.is_none() {
+                clear_identity_headers(&mut cx.head.headers);
+            }
+            return true;
+        }
+        self.anonymous.is_some() && cx.identity.credential.is_some()
+    }
+
+    /// Records the identity for later plugins and sets the headers for the endpoint.
+    pub fn accept(&self, cx: &mut RequestCx<'_>, shown: VerifiedCredential<'_>) {
+        let headers = &mut cx.head.headers;
+        clear_identity_headers(headers);
+        if let Some(consumer) = shown.consumer {
+            set_consumer_headers(headers, consumer);
+        }
+        if let Some(identifier) = shown.identifier {
+            headers.insert(CREDENTIAL_IDENTIFIER, identifier.clone());
+        }
+        cx.identity.consumer = shown.consumer.cloned();
+        cx.identity.credential = Some(shown.credential.clone());
+    }
+
+    /// Continues as the anonymous consumer if one is configured, otherwise replies with `refusal`.
+    pub fn reject(&self, cx: &mut RequestCx<'_>, refusal: impl FnOnce() -> Box<Reply>) -> Option<Box<Reply>> {
+        let Some(anonymous) = &self.anonymous else { return Some(refusal()) };
+        let Some(consumer) = cx.consumers.by_id_or_username(anonymous) else {
+            let message = format!("anonymous consumer {anonymous} is configured but doesn't exist");
+            return Some(Reply::negotiated(StatusCode::INTERNAL_SERVER_ERROR, message, "no_anonymous_consumer"));
+        };
+        let headers = &mut cx.head.headers;
+        clear_identity_headers(headers);
+        set_consumer_headers(headers, consumer);
+        headers.insert(ANONYMOUS_CONSUMER, HeaderValue::from_static("true"));
+        cx.identity.consumer = Some(Arc::clone(consumer));
+        cx.identity.credential = None;
+        None
+    }
+}
+
+/// Where the consumers of a credential are stored.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityRealm {
+    /// `cp`: the KongConsumers of this cluster. Realms in Konnect are not supported.
+    pub scope: IdentityScope,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+pub enum IdentityScope {
+    #[serde(rename = "cp")]
+    Cluster,
+}
+
+/// Builds `WWW-Authenticate`, for example `Bearer realm="r", error="invalid_token"`.
+pub fn challenge(scheme: &str, realm: Option<&str>, rest: &str) -> Result<HeaderValue, PluginDiagnostic> {
+    let realm = realm.map(|realm| format!("realm=\"{}\"", realm.replace('\\', "\\\\").replace('"', "\\\"")));
+    let parameters: Vec<&str> = realm.iter().map(String::as_str).chain((!rest.is_empty()).then_some(rest)).collect();
+    let text = format!("{scheme} {}", parameters.join(", "));
+    HeaderValue::from_bytes(text.trim_end().as_bytes()).map_err(|_| {
+        PluginDiagnostic::new("realm", "is not a valid header value", "remove line breaks and control characters")
+    })
+}
+
+/// Parses a header name from a configuration.
+pub fn parse_header_name(path: &str, name: &str) -> Result<HeaderName, PluginDiagnostic> {
+    HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
+        PluginDiagnostic::new(
+            path,
+            format!("`{name}` is not a valid header name"),
+            "use letters, digits, `-` and `_` only",
+        )
+    })
+}
+
+fn set_consumer_headers(headers: &mut HeaderMap, consumer: &Consumer) {
+    headers.insert(CONSUMER_ID, consumer.id.header().clone());
+    if let Some(custom_id) = consumer.custom_id().and_then(EntityName::header) {
+        headers.insert(CONSUMER_CUSTOM_ID, custom_id.clone());
+    }
+    if let Some(username) = consumer.username.as_ref().and_then(EntityName::header) {
+        headers.insert(CONSUMER_USERNAME, username.clone());
+    }
+}
+
+/// Removes identity headers that the client sent or that an earlier plugin set.
+fn clear_identity_headers(headers: &mut HeaderMap) {
+    // Few requests have such a header, and one pass over the names is cheaper than one lookup for each identity header.
+    let may_be_ours = |name: &HeaderName| matches!(name.as_str().as_bytes(), [b'x', b'-' | b'_', b'a' | b'c', ..]);
+    if !headers.keys().any(may_be_ours) {
+        return;
+    }
+    for name in [CONSUMER_ID, CONSUMER_CUSTOM_ID, CONSUMER_USERNAME, CREDENTIAL_IDENTIFIER, ANONYMOUS_CONSUMER] {
+        headers.remove(name);
+    }
+    remove_spoofed_identity_headers(headers);
+}
+
+/// Removes headers that an endpoint could mistake for identity headers set by this proxy.
+pub fn remove_spoofed_identity_headers(headers: &mut HeaderMap) {
+    header_spoofing::remove_spoofed(headers, &IDENTITY_HEADERS);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn challenge_escapes_the_realm() {
+        let cases = [
+            ("Key", None, "", Ok("Key")),
+            ("Key", Some("a"), "", Ok("Key realm=\"a\"")),
+            ("Bearer", None, "error=\"invalid_token\"", Ok("Bearer error=\"invalid_token\"")),
+            ("Bearer", Some("r"), "error=\"x\"", Ok("Bearer realm=\"r\", error=\"x\"")),
+            ("Basic", Some(r#"a"b\c"#), "", Ok(r#"Basic realm="a\"b\\c""#)),
+            ("Basic", Some("a\nb"), "", Err("config.realm")),
+        ];
+        for (scheme, realm, rest, expected) in cases {
+            let challenge = challenge(scheme, realm, rest);
+            let challenge = challenge.as_ref().map(|value| value.to_str().unwrap());
+            assert_eq!(challenge.map_err(|invalid| invalid.field.as_str()), expected, "{realm:?}");
+        }
+    }
+}

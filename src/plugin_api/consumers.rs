@@ -1,0 +1,221 @@
+//! The directory of consumers and credentials, which plugins search without a lock.
+//!
+//! The directory belongs to the snapshot. A change copies only the affected shard, so editing one consumer of a hundred
+//! thousand costs as much as editing one of a hundred. Entries are compact: no text is stored twice, and rarely used
+//! fields take no space in other entries. `tests/memory.rs` measures the size.
+
+mod entity_id;
+mod sharded_map;
+
+use std::fmt::{self, Write};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use http::HeaderValue;
+
+use super::signature::VerificationKey;
+use entity_id::header_value;
+pub use entity_id::{EntityId, EntityName};
+pub use sharded_map::{MapIndex, ShardedMap};
+
+/// A consumer with everything about it that plugins write into requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Consumer {
+    /// Stable for the lifetime of the object.
+    pub id: EntityId,
+    pub username: Option<EntityName>,
+    /// Fields that most consumers do not have.
+    extras: Option<Box<ConsumerExtras>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct ConsumerExtras {
+    custom_id: Option<EntityName>,
+    groups: Box<[Arc<str>]>,
+    acls: Box<[Arc<str>]>,
+    acls_header: Option<HeaderValue>,
+}
+
+impl Consumer {
+    pub fn new(
+        id: EntityId,
+        username: Option<&str>,
+        custom_id: Option<&str>,
+        groups: Vec<Arc<str>>,
+        acls: Vec<Arc<str>>,
+    ) -> Self {
+        let more = ConsumerExtras {
+            custom_id: custom_id.map(EntityName::from),
+            acls_header: if acls.is_empty() { None } else { header_value(&acls.join(", ")) },
+            groups: groups.into(),
+            acls: acls.into(),
+        };
+        let extras = (more != ConsumerExtras::default()).then(|| Box::new(more));
+        Consumer { id, username: username.map(EntityName::from), extras }
+    }
+
+    /// The id of the consumer in an external directory.
+    pub fn custom_id(&self) -> Option<&EntityName> {
+        self.extras.as_ref()?.custom_id.as_ref()
+    }
+
+    /// Names of KongConsumerGroups.
+    pub fn groups(&self) -> &[Arc<str>] {
+        self.extras.as_ref().map_or(&[], |more| &more.groups)
+    }
+
+    /// Groups of `acl` credentials, in order.
+    pub fn acls(&self) -> &[Arc<str>] {
+        self.extras.as_ref().map_or(&[], |more| &more.acls)
+    }
+
+    /// The ACL groups, joined. `None` if there are none or if they are not a valid header value.
+    pub fn acls_header(&self) -> Option<&HeaderValue> {
+        self.extras.as_ref()?.acls_header.as_ref()
+    }
+}
+
+/// A key of `key-auth`. Only the digest of the key is stored.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeyCredential {
+    /// Also `X-Credential-Identifier`.
+    pub id: EntityId,
+    pub digest: Sha256Digest,
+    pub expires: Option<SystemTime>,
+    pub consumer: Arc<Consumer>,
+}
+
+impl KeyCredential {
+    pub fn new(id: EntityId, key: &[u8], expires: Option<SystemTime>, consumer: Arc<Consumer>) -> Self {
+        KeyCredential { id, digest: sha256(key), expires, consumer }
+    }
+}
+
+impl fmt::Debug for KeyCredential {
+    /// Omits the digest, from which a short key can be guessed.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("KeyCredential").field("id", &self.id).field("consumer", &self.consumer.id).finish()
+    }
+}
+
+/// A username and password of `basic-auth`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct BasicCredential {
+    pub id: EntityId,
+    /// Also `X-Credential-Identifier`.
+    pub username: EntityName,
+    /// SHA-256 of the password; compared in constant time.
+    pub password: Sha256Digest,
+    pub consumer: Arc<Consumer>,
+}
+
+impl BasicCredential {
+    pub fn new(id: EntityId, username: impl Into<EntityName>, password: &[u8], consumer: Arc<Consumer>) -> Self {
+        BasicCredential { id, username: username.into(), password: sha256(password), consumer }
+    }
+}
+
+impl fmt::Debug for BasicCredential {
+    /// Omits the digest, from which a short password can be guessed.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("BasicCredential").field("id", &self.id).field("consumer", &self.consumer.id).finish()
+    }
+}
+
+/// A key with which `jwt` verifies tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JwtCredential {
+    pub id: EntityId,
+    /// The value of the key claim in tokens of this credential; also `X-Credential-Identifier`.
+    pub claim: EntityName,
+    pub key: VerificationKey,
+    pub consumer: Arc<Consumer>,
+}
+
+impl JwtCredential {
+    pub fn new(id: EntityId, claim: impl Into<EntityName>, key: VerificationKey, consumer: Arc<Consumer>) -> Self {
+        JwtCredential { id, claim: claim.into(), key, consumer }
+    }
+}
+
+/// SHA-256. The duration of a lookup by digest reveals nothing about the secret.
+pub type Sha256Digest = [u8; 32];
+
+pub fn sha256(secret: &[u8]) -> Sha256Digest {
+    let mut bytes = Sha256Digest::default();
+    bytes.copy_from_slice(digest(&SHA256, secret).as_ref());
+    bytes
+}
+
+/// Lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        write!(text, "{byte:02x}").expect("writing to a String does not fail");
+    }
+    text
+}
+
+/// All consumers and credentials.
+#[derive(Clone, Debug, Default)]
+pub struct ConsumerDirectory {
+    /// By id. Separate from the usernames, so that a username cannot be mistaken for the id of another consumer.
+    pub consumers: ShardedMap<ById>,
+    pub usernames: ShardedMap<ByUsername>,
+    pub custom_ids: ShardedMap<ByCustomId>,
+    /// By digest of the key.
+    pub keys: ShardedMap<ByKey>,
+    /// By username.
+    pub passwords: ShardedMap<ByLogin>,
+    /// By key claim.
+    pub tokens: ShardedMap<ByClaim>,
+    /// Fingerprint of the contents, equal in every process. The code that fills the directory computes it: a
+    /// fingerprint over these fields would allow guessing keys and passwords.
+    pub fingerprint: u64,
+}
+
+impl ConsumerDirectory {
+    /// Adds a consumer under its id, username and custom id.
+    pub fn add(&mut self, consumer: &Arc<Consumer>) {
+        self.consumers.insert(Arc::clone(consumer));
+        self.usernames.insert(Arc::clone(consumer));
+        self.custom_ids.insert(Arc::clone(consumer));
+    }
+
+    /// Looks up a consumer that a configuration names, by id or else by username.
+    pub fn by_id_or_username(&self, name: &str) -> Option<&Arc<Consumer>> {
+        self.consumers.get(name).or_else(|| self.usernames.get(name))
+    }
+
+    /// Looks up a consumer that a token names, by username or else by custom id.
+    pub fn by_username_or_custom_id(&self, name: &str) -> Option<&Arc<Consumer>> {
+        self.usernames.get(name).or_else(|| self.custom_ids.get(name))
+    }
+}
+
+macro_rules! indexes {
+    ($($name:ident: $entry:ty, $key:expr;)*) => {
+        $(
+            #[derive(Debug)]
+            pub struct $name;
+
+            impl MapIndex for $name {
+                type Entry = Arc<$entry>;
+
+                fn key(entry: &Arc<$entry>) -> Option<&[u8]> {
+                    let key: fn(&$entry) -> Option<&[u8]> = $key;
+                    key(entry)
+                }
+            }
+        )*
+    };
+}
+indexes! {
+    ById: Consumer, |consumer| Some(consumer.id.header().as_bytes());
+    ByUsername: Consumer, |consumer| consumer.username.as_ref().map(|name| name.as_bytes());
+    ByCustomId: Consumer, |consumer| consumer.custom_id().map(|id| id.as_bytes());
+    ByKey: KeyCredential, |key| Some(&key.digest);
+    ByLogin: BasicCredential, |basic| Some(basic.username.as_bytes());
+    ByClaim: JwtCredential, |jwt| Some(jwt.claim.as_bytes());
+}

@@ -1,0 +1,197 @@
+//! The contexts that plugins get in each phase: request, response and log.
+
+use std::any::Any;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request};
+use smallvec::SmallVec;
+
+use super::consumers::{Consumer, ConsumerDirectory, EntityId};
+use super::scheme::Scheme;
+
+/// Context of the `access` phase.
+pub struct RequestCx<'r> {
+    /// The request head that will be sent upstream. The method is the client's; `headers` are the client's without
+    /// hop-by-hop headers and with the forwarding headers. Changes reach the endpoint.
+    pub head: &'r mut request::Parts,
+    /// The path that the router matched: dot segments resolved, unreserved bytes decoded.
+    pub path: &'r str,
+    /// The query as the client sent it. To change it, change `head.uri`.
+    pub query: Option<&'r str>,
+    pub client: ClientInfo<'r>,
+    pub framing: Framing,
+    /// The request id: 32 hexadecimal digits unless a trusted peer sent another one.
+    pub id: &'r HeaderValue,
+    /// The whole body as the client sent it, if a plugin of the chain buffers bodies.
+    pub body: Option<&'r Bytes>,
+    /// The body to send upstream instead. See [`RequestCx::replace_body`].
+    pub replacement_body: &'r mut Option<Bytes>,
+    /// The identity that authentication plugins have established so far.
+    pub identity: &'r mut Identity,
+    pub consumers: &'r ConsumerDirectory,
+    /// Headers to set on every response to this request, after the endpoint's own and before `Plugin::response`.
+    pub response_headers: &'r mut ResponseHeaders,
+    /// Size limit of the request body in bytes; a longer body is rejected with 413. The smallest limit of all plugins
+    /// applies.
+    pub body_limit: &'r mut Option<u64>,
+    pub now: SystemTime,
+    /// The object that the plugin is attached to, for example `HTTPRoute/default/shop/0`, `Service/default/cart:80` or
+    /// `global`. Counters are separate for each scope.
+    pub scope: &'r str,
+    pub route: &'r RouteNames,
+    pub(crate) plugin_data: &'r mut PluginData,
+    pub(crate) slot: u16,
+}
+
+impl RequestCx<'_> {
+    /// The body as it will be sent upstream, if a plugin of the chain buffers bodies.
+    pub fn current_body(&self) -> Option<&Bytes> {
+        self.replacement_body.as_ref().or(self.body)
+    }
+
+    /// Replaces the body that is sent upstream and sets `Content-Length`. Has no effect if the body was not buffered.
+    pub fn replace_body(&mut self, body: Bytes) {
+        if self.body.is_some() {
+            self.head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+            *self.replacement_body = Some(body);
+        }
+    }
+
+    /// Stores data of this plugin for `Plugin::response` of the same request.
+    pub fn set_plugin_data<T: Any>(&mut self, value: T) {
+        self.plugin_data.insert(self.slot, value);
+    }
+}
+
+/// Response headers set by plugins. A list is cheaper than a second map that is merged into the response's.
+#[derive(Debug, Default)]
+pub struct ResponseHeaders(SmallVec<[(HeaderName, HeaderValue); 8]>);
+
+impl ResponseHeaders {
+    /// If a name is inserted several times, the last value wins.
+    pub fn insert(&mut self, name: HeaderName, value: HeaderValue) {
+        self.0.push((name, value));
+    }
+
+    /// Sets the headers, replacing existing values of the same names.
+    pub(crate) fn apply(&mut self, headers: &mut HeaderMap) {
+        headers.reserve(self.0.len());
+        for (name, value) in self.0.drain(..) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+/// The client and connection that a request came from.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientInfo<'r> {
+    /// The client address, taken from forwarding headers if the peer is trusted.
+    pub address: IpAddr,
+    pub port: u16,
+    /// The peer address of the TCP connection.
+    pub peer: IpAddr,
+    /// The scheme that the client used, taken from forwarding headers if the peer is trusted.
+    pub scheme: Scheme,
+    /// The authority as the client sent it, with its port if it has one.
+    pub host: &'r str,
+    /// The listener port as seen by clients.
+    pub listen_port: u16,
+}
+
+/// Properties of the request body that the client announced in hop-by-hop headers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Framing {
+    /// The client sent `Transfer-Encoding: chunked`.
+    pub is_chunked: bool,
+    /// The client sent `Expect: 100-continue` and waits for the interim response.
+    pub expects_continue: bool,
+}
+
+/// Names of the matched route and service in Kong's format, for logs and metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RouteNames {
+    /// For example `default.shop.cart..80` or `httproute.default.shop.0.0`.
+    pub route: Arc<str>,
+    /// For example `default.cart.80`.
+    pub service: Arc<str>,
+}
+
+/// The authenticated identity of a request.
+#[derive(Clone, Debug, Default)]
+pub struct Identity {
+    pub consumer: Option<Arc<Consumer>>,
+    /// Id of the credential that was used; `None` for anonymous consumers.
+    pub credential: Option<EntityId>,
+    /// Groups that an authentication plugin asserts independently of a consumer.
+    pub groups: Vec<Arc<str>>,
+}
+
+/// Context of the `response` phase: the response head that will be sent to the client.
+pub struct ResponseCx<'r> {
+    pub status: StatusCode,
+    pub headers: &'r mut HeaderMap,
+    pub source: ResponseSource,
+    pub id: &'r HeaderValue,
+    pub identity: &'r Identity,
+    pub scope: &'r str,
+    pub(crate) data: &'r mut PluginData,
+    pub(crate) slot: u16,
+}
+
+impl ResponseCx<'_> {
+    /// The data that this plugin stored in `access`; `None` if its `access` did not run.
+    pub fn plugin_data<T: Any>(&mut self) -> Option<&mut T> {
+        self.data.get_mut(self.slot)
+    }
+}
+
+/// Where a response comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResponseSource {
+    /// The endpoint.
+    Service,
+    /// A plugin or the proxy.
+    Proxy,
+}
+
+/// Context of the `log` phase.
+pub struct LogCx<'r> {
+    pub names: &'r RouteNames,
+    pub summary: &'r RequestSummary,
+    pub identity: &'r Identity,
+    pub scope: &'r str,
+}
+
+/// The outcome of a completed request.
+#[derive(Clone, Debug)]
+pub struct RequestSummary {
+    pub status: StatusCode,
+    pub source: ResponseSource,
+    /// From the first byte of the request to the last byte of the response.
+    pub total: Duration,
+    /// From sending the request upstream to receiving the response head. `None` if it was not forwarded.
+    pub upstream: Option<Duration>,
+    /// Size of the request body.
+    pub bytes_in: u64,
+    /// Size of the response body.
+    pub bytes_out: u64,
+}
+
+/// Data that plugins store between phases of one request, by slot in the chain.
+#[derive(Default)]
+pub struct PluginData(SmallVec<[(u16, Box<dyn Any>); 1]>);
+
+impl PluginData {
+    fn insert(&mut self, slot: u16, value: impl Any) {
+        self.0.retain(|(owner, _)| *owner != slot);
+        self.0.push((slot, Box::new(value)));
+    }
+
+    fn get_mut<T: Any>(&mut self, slot: u16) -> Option<&mut T> {
+        self.0.iter_mut().find(|(owner, _)| *owner == slot).and_then(|(_, value)| value.downcast_mut())
+    }
+}

@@ -1,0 +1,86 @@
+//! The plugin factory, which lets `compile` build plugins without depending on the plugins or the runtime.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::Plugin;
+use super::chain::{AttachmentPoint, BaseScope, ChainBuilder, PluginInstance, Protocols};
+use super::kind::{AnyPluginKind, BuildCx, BuildNotes, PluginDiagnostic, PluginRegistry};
+use super::services::{OfflineServices, PluginServices};
+use super::state::PluginState;
+
+/// Builds plugins of all registered kinds.
+#[derive(Clone)]
+pub struct PluginFactory {
+    pub registry: PluginRegistry,
+    pub state: PluginState,
+    pub services: Arc<dyn PluginServices>,
+    /// Name of this replica.
+    pub node: Arc<str>,
+    /// Whether a broken plugin that would fail closed is skipped, as in Kong, instead of rejecting all requests.
+    pub fail_open: bool,
+    /// A plugin that runs on every rule unless an object attaches a plugin of the same kind.
+    pub builtin: Option<BuiltinPlugin>,
+}
+
+/// A plugin that is not configured by an object.
+#[derive(Clone)]
+pub struct BuiltinPlugin {
+    pub kind: &'static dyn AnyPluginKind,
+    pub plugin: Arc<dyn Plugin>,
+    /// The flag that enables it, for dumps: `--kong-metrics`.
+    pub enabled_by: Arc<str>,
+}
+
+impl BuiltinPlugin {
+    pub fn add_to(&self, builder: &mut ChainBuilder, scope: &Arc<str>) {
+        let instance = PluginInstance {
+            plugin: Arc::clone(&self.plugin),
+            phases: self.kind.phases(),
+            protocols: Protocols::ALL,
+            scope: Arc::clone(scope),
+            object: Arc::clone(&self.enabled_by),
+            configuration_hash: 0,
+        };
+        builder.add(self.kind.name(), self.kind.priority(), AttachmentPoint::Base(BaseScope::Global), instance);
+    }
+}
+
+/// A plugin and the notes about its configuration.
+pub type BuiltPlugin = (Arc<dyn Plugin>, Vec<PluginDiagnostic>);
+
+impl PluginFactory {
+    /// A factory of plugins without network access, for checking configurations.
+    pub fn offline(registry: PluginRegistry) -> Self {
+        let services = Arc::new(OfflineServices);
+        PluginFactory {
+            registry,
+            state: PluginState::default(),
+            services,
+            node: "".into(),
+            fail_open: false,
+            builtin: None,
+        }
+    }
+
+    /// `object` holds the configuration, for example `KongPlugin/default/limit`.
+    pub fn build(
+        &self,
+        kind: &dyn AnyPluginKind,
+        object: &str,
+        config: &Value,
+    ) -> Result<BuiltPlugin, Vec<PluginDiagnostic>> {
+        let notes = BuildNotes::default();
+        let cx = BuildCx { object, state: &self.state, services: &self.services, node: &self.node, notes: &notes };
+        let plugin = kind.build(config, &cx)?;
+        Ok((plugin, notes.into_vec()))
+    }
+}
+
+impl fmt::Debug for PluginFactory {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("PluginFactory").field("kinds", &self.registry).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,181 @@
+//! Fields of queries and bodies: finding a field, and removing it without changing the rest.
+
+use std::borrow::Cow;
+
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, Uri, header};
+use indexmap::IndexMap;
+use percent_encoding::percent_decode;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::multipart::Multipart;
+
+/// The value of a field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FieldValue<'a> {
+    Absent,
+    /// Present, but not a string: `?name` without a value, or a number in JSON.
+    NotString,
+    Single(Cow<'a, [u8]>),
+    /// Several values, or a list.
+    Multiple,
+}
+
+impl<'a> FieldValue<'a> {
+    pub fn from_header(headers: &'a HeaderMap, name: &HeaderName) -> Self {
+        let mut values = headers.get_all(name).iter();
+        match (values.next(), values.next()) {
+            (None, _) => FieldValue::Absent,
+            (Some(value), None) => FieldValue::Single(Cow::Borrowed(value.as_bytes())),
+            _ => FieldValue::Multiple,
+        }
+    }
+
+    fn merge(self, another: FieldValue<'a>) -> Self {
+        match (self, another) {
+            (found, FieldValue::Absent) | (FieldValue::Absent, found) => found,
+            _ => FieldValue::Multiple,
+        }
+    }
+}
+
+/// The fields of a query or a form.
+#[derive(Clone, Copy, Debug)]
+pub struct UrlEncodedForm<'a>(pub &'a [u8]);
+
+impl<'a> UrlEncodedForm<'a> {
+    pub fn find(self, name: &[u8]) -> FieldValue<'a> {
+        let values = self.pairs().filter(|pair| pair.name() == name).map(|pair| match pair.value() {
+            Some(value) => FieldValue::Single(value),
+            None => FieldValue::NotString,
+        });
+        values.fold(FieldValue::Absent, FieldValue::merge)
+    }
+
+    /// Removes the `unwanted` fields and keeps the others as the client sent them. `None` if there are no unwanted
+    /// fields.
+    pub fn without(self, unwanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
+        let wanted: Vec<&[u8]> = self.pairs().filter(|pair| !unwanted(&pair.name())).map(|pair| pair.raw).collect();
+        (wanted.len() < self.pairs().count()).then(|| wanted.join(&b'&'))
+    }
+
+    /// The fields in order. A field without `=` has no value.
+    pub fn pairs(self) -> impl Iterator<Item = FormField<'a>> {
+        // `a&&b` has an empty field, which is kept when another one is removed.
+        self.0.split(|byte| *byte == b'&').map(|written| FormField { raw: written })
+    }
+}
+
+/// One field of a form.
+#[derive(Clone, Copy, Debug)]
+pub struct FormField<'a> {
+    raw: &'a [u8],
+}
+
+impl<'a> FormField<'a> {
+    pub fn name(self) -> Cow<'a, [u8]> {
+        decode(self.parts().0)
+    }
+
+    pub fn value(self) -> Option<Cow<'a, [u8]>> {
+        self.parts().1.map(decode)
+    }
+
+    fn parts(self) -> (&'a [u8], Option<&'a [u8]>) {
+        match memchr::memchr(b'=', self.raw) {
+            Some(at) => (&self.raw[..at], Some(&self.raw[at + 1..])),
+            None => (self.raw, None),
+        }
+    }
+}
+
+fn decode(text: &[u8]) -> Cow<'_, [u8]> {
+    if memchr::memchr2(b'%', b'+', text).is_none() {
+        return Cow::Borrowed(text);
+    }
+    let spaced: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    Cow::Owned(percent_decode(&spaced).collect())
+}
+
+/// Removes fields from the query that is sent upstream.
+pub fn remove_from_query(head: &mut Parts, unwanted: impl Fn(&[u8]) -> bool) {
+    let Some(rest) = head.uri.query().and_then(|query| UrlEncodedForm(query.as_bytes()).without(unwanted)) else {
+        return;
+    };
+    let mut target = head.uri.path().as_bytes().to_vec();
+    if !rest.is_empty() {
+        target.push(b'?');
+        target.extend(rest);
+    }
+    let mut parts = std::mem::take(&mut head.uri).into_parts();
+    // Valid, because it consists of parts of a valid target.
+    parts.path_and_query = PathAndQuery::from_maybe_shared(bytes::Bytes::from(target)).ok();
+    head.uri = Uri::from_parts(parts).unwrap_or_default();
+}
+
+/// The fields of a body.
+pub enum BodyFields<'a> {
+    Form(UrlEncodedForm<'a>),
+    Multipart(Multipart<'a>),
+    /// An object.
+    Json(IndexMap<Cow<'a, str>, &'a RawValue>),
+}
+
+impl<'a> BodyFields<'a> {
+    /// `None` if the body is compressed, has another media type or cannot be parsed.
+    pub fn parse(headers: &HeaderMap, body: &'a [u8]) -> Option<Self> {
+        if headers.contains_key(header::CONTENT_ENCODING) {
+            return None;
+        }
+        let written = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+        let media_type = written.split(';').next().unwrap_or_default().trim();
+        if media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+            Some(BodyFields::Form(UrlEncodedForm(body)))
+        } else if media_type.eq_ignore_ascii_case("multipart/form-data") {
+            Multipart::parse(written, body).map(BodyFields::Multipart)
+        } else if media_type.eq_ignore_ascii_case("application/json") {
+            serde_json::from_slice(body).ok().map(BodyFields::Json)
+        } else {
+            None
+        }
+    }
+
+    pub fn find(&self, name: &str) -> FieldValue<'a> {
+        match self {
+            BodyFields::Form(form) => form.find(name.as_bytes()),
+            BodyFields::Multipart(multipart) => {
+                let values = multipart.parts().iter().filter(|part| part.name == name.as_bytes());
+                values
+                    .map(|part| FieldValue::Single(Cow::Borrowed(part.value)))
+                    .fold(FieldValue::Absent, FieldValue::merge)
+            }
+            BodyFields::Json(fields) => {
+                let Some(value) = fields.get(name) else { return FieldValue::Absent };
+                match serde_json::from_str(value.get()) {
+                    Ok(Value::String(text)) => FieldValue::Single(Cow::Owned(text.into_bytes())),
+                    Ok(Value::Array(_) | Value::Object(_)) => FieldValue::Multiple,
+                    Ok(Value::Null) => FieldValue::Absent,
+                    _ => FieldValue::NotString,
+                }
+            }
+        }
+    }
+
+    /// The body without the `unwanted` fields. `None` if there are none.
+    pub fn without(&self, unwanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
+        match self {
+            BodyFields::Form(form) => form.without(unwanted),
+            BodyFields::Multipart(multipart) => multipart.without(unwanted),
+            BodyFields::Json(fields) => {
+                let wanted: IndexMap<_, _> = fields.iter().filter(|(name, _)| !unwanted(name.as_bytes())).collect();
+                let removed = wanted.len() < fields.len();
+                removed.then(|| serde_json::to_vec(&wanted).ok()).flatten()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

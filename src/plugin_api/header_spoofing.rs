@@ -1,0 +1,45 @@
+//! Protection against header spoofing with underscores.
+//!
+//! CGI and its successors (WSGI, Rack, PHP) map header names to variable names, so `X_Consumer_ID` and `X-Consumer-ID`
+//! are the same to them. A client could spoof a header that the proxy sets by sending the other spelling.
+
+use http::{HeaderMap, HeaderName};
+use memchr::memchr;
+
+/// Removes headers that differ from a `protected` name only in underscores. `protected` names must begin with `x-`.
+pub fn remove_spoofed(headers: &mut HeaderMap, protected: &[HeaderName]) {
+    while let Some(name) = headers.keys().find(|name| is_spoofed(name, protected)).cloned() {
+        headers.remove(name);
+    }
+}
+
+/// Whether a name equals a `protected` name except for underscores in place of hyphens.
+pub fn is_spoofed(name: &HeaderName, protected: &[HeaderName]) -> bool {
+    let name = name.as_str().as_bytes();
+    let is_alike = |protected: &HeaderName| {
+        let protected = protected.as_str().as_bytes();
+        protected.len() == name.len()
+            && name.iter().zip(protected).all(|(given, own)| given == own || (*given, *own) == (b'_', b'-'))
+    };
+    // The first byte rules out most names, and the missing underscore nearly all others.
+    name.first() == Some(&b'x') && memchr(b'_', name).is_some() && protected.iter().any(is_alike)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn only_names_differing_in_underscores_are_removed() {
+        static PROTECTED: [HeaderName; 2] = [HeaderName::from_static("x-real-ip"), HeaderName::from_static("x-id")];
+        let names = ["x_real_ip", "x-real_ip", "x_real-ip", "x-real-ip", "x_real_ipx", "x_id", "y_id", "x_other"];
+        let mut headers: HeaderMap =
+            names.iter().map(|name| (HeaderName::from_static(name), HeaderValue::from_static("1"))).collect();
+        remove_spoofed(&mut headers, &PROTECTED);
+        let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["x-real-ip", "x_other", "x_real_ipx", "y_id"]);
+    }
+}

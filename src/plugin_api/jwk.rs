@@ -1,0 +1,95 @@
+//! Parsing of JSON Web Key Sets (RFC 7517) that token issuers publish.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
+use serde_json::Value;
+
+use super::signature::{Algorithm, KeyFamily, PublicKey};
+
+/// A key of a set, parsed for each algorithm that it may be used with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublishedKey {
+    /// The key id (`kid`), which tokens refer to.
+    pub id: Option<Box<str>>,
+    keys: Vec<PublicKey>,
+}
+
+/// Further keys are ignored: a set is untrusted input, and issuers publish only a few keys.
+const MAX_KEYS: usize = 64;
+
+impl PublishedKey {
+    /// Parses the keys of a set that can verify signatures. Other keys are ignored (RFC 7517, section 5): keys for
+    /// encryption, keys of unsupported curves, and secrets, which must not be published.
+    pub fn parse_set(set: &[u8]) -> Result<Vec<PublishedKey>, InvalidKeySet> {
+        let set: Value = serde_json::from_slice(set).map_err(|_| InvalidKeySet)?;
+        let keys = set.get("keys").and_then(Value::as_array).ok_or(InvalidKeySet)?;
+        Ok(keys.iter().filter_map(PublishedKey::parse).take(MAX_KEYS).collect())
+    }
+
+    fn parse(key: &Value) -> Option<Self> {
+        // `alg` is read from the JSON value, because the crate does not support ES512.
+        let only = key.get("alg").map(|name| name.as_str().and_then(Algorithm::parse));
+        let algorithms: &[Algorithm] = match &only {
+            None => &Algorithm::ALL,
+            Some(Some(algorithm)) => std::slice::from_ref(algorithm),
+            Some(None) => return None,
+        };
+        let key: Jwk = serde_json::from_value(key.clone()).ok()?;
+        let is_to_sign = key.common.public_key_use.as_ref().is_none_or(|use_| *use_ == PublicKeyUse::Signature);
+        let operations = key.common.key_operations.as_ref();
+        let is_to_verify = operations.is_none_or(|operations| operations.contains(&KeyOperations::Verify));
+        if !is_to_sign || !is_to_verify {
+            return None;
+        }
+        let keys = algorithms.iter().filter_map(|algorithm| parse_public_key(*algorithm, &key.algorithm));
+        let keys: Vec<PublicKey> = keys.collect();
+        let id = key.common.key_id.map(String::into_boxed_str);
+        Some(PublishedKey { id, keys }).filter(|key| !key.keys.is_empty())
+    }
+
+    /// The key parsed for this algorithm.
+    pub fn for_algorithm(&self, algorithm: Algorithm) -> Option<&PublicKey> {
+        self.keys.iter().find(|key| key.algorithm() == algorithm)
+    }
+}
+
+/// The document is not a JSON Web Key Set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("is not a JSON Web Key Set (an object with a list `keys`)")]
+pub struct InvalidKeySet;
+
+fn parse_public_key(algorithm: Algorithm, parameters: &AlgorithmParameters) -> Option<PublicKey> {
+    match (algorithm.family(), parameters) {
+        (KeyFamily::Rsa, AlgorithmParameters::RSA(rsa)) => {
+            PublicKey::from_rsa(algorithm, &decode_base64url(&rsa.n)?, &decode_base64url(&rsa.e)?).ok()
+        }
+        (KeyFamily::Curve(curve), AlgorithmParameters::EllipticCurve(point)) => {
+            let (name, size) = match point.curve {
+                EllipticCurve::P256 => ("P-256", 32),
+                EllipticCurve::P384 => ("P-384", 48),
+                EllipticCurve::P521 => ("P-521", 66),
+                _ => return None,
+            };
+            let (x, y) = (decode_base64url(&point.x)?, decode_base64url(&point.y)?);
+            // RFC 7518, section 6.2.1.2: coordinates have the full size of the curve.
+            if name != curve || x.len() != size || y.len() != size {
+                return None;
+            }
+            // SEC 1, section 2.3.3: an uncompressed point.
+            PublicKey::from_der(algorithm, &[&[4][..], &x, &y].concat()).ok()
+        }
+        (KeyFamily::Ed25519, AlgorithmParameters::OctetKeyPair(pair)) if pair.curve == EllipticCurve::Ed25519 => {
+            let bytes = decode_base64url(&pair.x).filter(|bytes| bytes.len() == 32)?;
+            PublicKey::from_der(algorithm, &bytes).ok()
+        }
+        _ => None,
+    }
+}
+
+fn decode_base64url(text: &str) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,320 @@
+//! A plugin kind: name, priority, phases, scopes, configuration type, and building a plugin from a configuration.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use schemars::{JsonSchema, Schema};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+
+use super::{Plugin, PluginServices, PluginState};
+use crate::upstream::BlockedAddress;
+
+/// Implemented once by each plugin in `plugins/`.
+pub trait PluginKind: Send + Sync + 'static {
+    /// The value of `plugin` in a KongPlugin.
+    const NAME: &'static str;
+    /// Kong's priority of the plugin; higher priorities run first.
+    const PRIORITY: i32;
+    const PHASES: Phases;
+    /// Whether requests must not be served without the plugin. If it cannot be built, requests then get a 503; a plugin
+    /// that does not fail closed is skipped, and a condition reports it.
+    const FAIL_CLOSED: bool;
+    const SCOPES: Scopes = Scopes::ALL;
+    /// Default of `protocols` in a KongPlugin.
+    const PROTOCOLS: &'static [&'static str] = HTTP_FAMILY;
+    /// Rejects unknown fields and has a default for every optional one. Its doc comments become the reference page.
+    type Config: DeserializeOwned + JsonSchema;
+    type Plugin: Plugin;
+
+    /// Validates the configuration and prepares everything that does not depend on a request. Diagnostics name a path
+    /// below `config`.
+    fn build(config: Self::Config, cx: &BuildCx<'_>) -> Result<Self::Plugin, Vec<PluginDiagnostic>>;
+}
+
+pub const HTTP_FAMILY: &[&str] = &["grpc", "grpcs", "http", "https"];
+
+/// The phases that a plugin runs in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Phases {
+    pub access: bool,
+    pub response: bool,
+    pub log: bool,
+}
+
+impl Phases {
+    pub const ACCESS: Phases = Phases { access: true, response: false, log: false };
+    pub const ACCESS_AND_RESPONSE: Phases = Phases { access: true, response: true, log: false };
+    pub const LOG: Phases = Phases { access: false, response: false, log: true };
+}
+
+/// The objects that a plugin can be attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scopes {
+    pub consumer: bool,
+    pub consumer_group: bool,
+    pub route: bool,
+    pub service: bool,
+    pub global: bool,
+}
+
+impl Scopes {
+    pub const ALL: Scopes = Scopes { consumer: true, consumer_group: true, route: true, service: true, global: true };
+    /// For plugins that compare the consumer with a list.
+    pub const NO_CONSUMER: Scopes = Scopes { consumer: false, ..Scopes::ALL };
+    /// For plugins that authenticate the consumer or run before authentication. They cannot depend on the consumer: an
+    /// instance for one consumer or group would never run.
+    pub const NO_CONSUMER_OR_GROUP: Scopes = Scopes { consumer_group: false, ..Scopes::NO_CONSUMER };
+}
+
+/// Context for building a plugin.
+#[derive(Clone, Copy)]
+pub struct BuildCx<'a> {
+    /// The object that holds the configuration, for example `KongPlugin/default/limit`. Keys in [`PluginState`] begin
+    /// with it.
+    pub object: &'a str,
+    pub state: &'a PluginState,
+    pub services: &'a Arc<dyn PluginServices>,
+    /// Name of this replica.
+    pub node: &'a str,
+    /// Collects notes about a valid configuration.
+    pub notes: &'a BuildNotes,
+}
+
+impl BuildCx<'_> {
+    /// Adds a note about a configuration that is valid and in effect.
+    pub fn note(&self, note: PluginDiagnostic) {
+        self.notes.0.borrow_mut().push(note);
+    }
+
+    /// Reports a host that the SSRF guard blocks. The addresses that a name resolves to are checked against the same
+    /// list on each connection.
+    pub fn check_host(&self, field: impl fmt::Display, host: &str) -> Option<PluginDiagnostic> {
+        let why = BlockedAddress::check_host(host, self.services.loopback())?;
+        let remedy = "use another address of the server, or its Service; in a cluster, a server inside Portico's own \
+                      Pod needs --allow-loopback-backends";
+        Some(PluginDiagnostic::new(field, format!("{host} is {why}, and connections to it are blocked"), remedy))
+    }
+
+    /// Namespace of the object, if it is namespaced.
+    pub fn namespace(&self) -> Option<&str> {
+        let mut parts = self.object.splitn(3, '/').skip(1);
+        parts.next().filter(|_| parts.next().is_some())
+    }
+}
+
+/// Collects the notes of [`BuildCx::note`].
+#[derive(Debug, Default)]
+pub struct BuildNotes(RefCell<Vec<PluginDiagnostic>>);
+
+impl BuildNotes {
+    pub fn into_vec(self) -> Vec<PluginDiagnostic> {
+        self.0.into_inner()
+    }
+}
+
+/// An error in a plugin configuration, or a note about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginDiagnostic {
+    /// Path of the field, for example `config.limit_by`.
+    pub field: String,
+    /// What is wrong, without the path of the field.
+    pub message: String,
+    /// What would be right.
+    pub remedy: String,
+}
+
+impl PluginDiagnostic {
+    /// `path` is relative to `config`.
+    pub fn new(path: impl fmt::Display, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        let path = path.to_string();
+        let field = if path.is_empty() { "config".to_owned() } else { format!("config.{path}") };
+        PluginDiagnostic { field, message: message.into(), remedy: remedy.into() }
+    }
+}
+
+/// A [`PluginKind`] as a trait object.
+pub trait AnyPluginKind: Send + Sync {
+    fn name(&self) -> &'static str;
+    fn priority(&self) -> i32;
+    fn phases(&self) -> Phases;
+    fn fails_closed(&self) -> bool;
+    fn scopes(&self) -> Scopes;
+    fn protocols(&self) -> &'static [&'static str];
+    fn schema(&self) -> Schema;
+    /// Fields that are null in the configuration count as unset.
+    fn build(&self, config: &Value, cx: &BuildCx<'_>) -> Result<Arc<dyn Plugin>, Vec<PluginDiagnostic>>;
+}
+
+/// The registry entry of a plugin kind.
+pub struct RegisteredKind<K>(PhantomData<fn() -> K>);
+
+impl<K> RegisteredKind<K> {
+    pub const NEW: RegisteredKind<K> = RegisteredKind(PhantomData);
+}
+
+impl<K: PluginKind> AnyPluginKind for RegisteredKind<K> {
+    fn name(&self) -> &'static str {
+        K::NAME
+    }
+
+    fn priority(&self) -> i32 {
+        K::PRIORITY
+    }
+
+    fn phases(&self) -> Phases {
+        K::PHASES
+    }
+
+    fn fails_closed(&self) -> bool {
+        K::FAIL_CLOSED
+    }
+
+    fn scopes(&self) -> Scopes {
+        K::SCOPES
+    }
+
+    fn protocols(&self) -> &'static [&'static str] {
+        K::PROTOCOLS
+    }
+
+    fn schema(&self) -> Schema {
+        schemars::schema_for!(K::Config)
+    }
+
+    fn build(&self, config: &Value, cx: &BuildCx<'_>) -> Result<Arc<dyn Plugin>, Vec<PluginDiagnostic>> {
+        let config = match config {
+            Value::Null => Value::Object(Map::new()),
+            Value::Object(_) => without_nulls(config.clone()),
+            other => {
+                let message = format!("must be an object, not {}", json_type_name(other));
+                return Err(vec![PluginDiagnostic::new("", message, "write the fields of the plugin as an object")]);
+            }
+        };
+        let config: K::Config =
+            serde_path_to_error::deserialize(config).map_err(|error| vec![diagnostic_from_serde(&error)])?;
+        Ok(Arc::new(K::build(config, cx)?))
+    }
+}
+
+/// All registered plugin kinds.
+#[derive(Clone, Copy)]
+pub struct PluginRegistry(pub &'static [&'static dyn AnyPluginKind]);
+
+impl PluginRegistry {
+    pub fn find(&self, name: &str) -> Option<&'static dyn AnyPluginKind> {
+        self.0.iter().copied().find(|kind| kind.name() == name)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &'static dyn AnyPluginKind> {
+        self.0.iter().copied()
+    }
+}
+
+impl fmt::Debug for PluginRegistry {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_list().entries(self.iter().map(AnyPluginKind::name)).finish()
+    }
+}
+
+/// For `deserialize_with` of object fields. Serde alone also accepts a list with the fields by position.
+pub fn record<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+    struct Record<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Record<T> {
+        type Value = T;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(map))
+        }
+    }
+
+    from.deserialize_map(Record(PhantomData))
+}
+
+/// The error of a regular expression on one line, without the drawing that the parser puts before it.
+pub fn regex_error_message(error: &regex::Error) -> String {
+    let drawing = error.to_string();
+    let sentence = drawing.lines().rev().find_map(|line| line.strip_prefix("error: ")).unwrap_or(&drawing);
+    format!("is not a valid regular expression: {sentence}")
+}
+
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let set = fields.into_iter().filter(|(_, value)| !value.is_null());
+            Value::Object(set.map(|(name, value)| (name, without_nulls(value))).collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(without_nulls).collect()),
+        other => other,
+    }
+}
+
+/// Splits serde's message into message and remedy, with the type names of YAML instead of Rust's.
+fn diagnostic_from_serde(error: &serde_path_to_error::Error<serde_json::Error>) -> PluginDiagnostic {
+    let said = error.inner().to_string();
+    let (message, expected) = said.rsplit_once(", expected ").unwrap_or((&said, ""));
+    let message = match redact_value(message) {
+        "unknown variant" => "is not one of the allowed values".to_owned(),
+        message => match message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: ")) {
+            Some(found) => format!("{} is not valid here", yaml_type_name(found)),
+            None => message.to_owned(),
+        },
+    };
+    let remedy = match expected {
+        "" if message.starts_with("missing field") => "set it".to_owned(),
+        "" => "see the plugin's reference page for its fields".to_owned(),
+        expected => format!("use {}", yaml_type_name(expected)),
+    };
+    let path = error.path().to_string();
+    // The path of an unknown field includes that field; `.` is the configuration itself.
+    PluginDiagnostic::new(if path == "." { "" } else { &path }, message, remedy)
+}
+
+/// Translates serde's name of a type to the one that YAML users know.
+fn yaml_type_name(name: &str) -> &str {
+    match name {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "an integer of at least 0, without quotes",
+        "i8" | "i16" | "i32" | "i64" | "isize" => "an integer, without quotes",
+        "f32" | "f64" => "a number, without quotes",
+        "a boolean" => "true or false, without quotes",
+        "string" => "a string",
+        "a string" => "a string, in quotes if it looks like a number",
+        "boolean" => "true or false",
+        "integer" => "this integer",
+        "floating point" => "this number",
+        "sequence" | "a sequence" => "a list",
+        "map" | "a map" => "an object",
+        name if name.starts_with("struct ") => "an object",
+        name if name.starts_with("a nonzero ") => "an integer of at least 1, without quotes",
+        name => name,
+    }
+}
+
+/// Removes the value from messages such as `invalid type: string "secret"`, because it may be a secret in the wrong
+/// field.
+fn redact_value(message: &str) -> &str {
+    if !["invalid type: ", "invalid value: ", "unknown variant "].iter().any(|start| message.starts_with(start)) {
+        return message;
+    }
+    message.find(['`', '"']).map_or(message, |value| message[..value].trim_end())
+}
+
+fn json_type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}

@@ -1,0 +1,88 @@
+//! The plugin contract: the traits between the proxy, which runs plugin chains, and the plugins in `plugins/`.
+//!
+//! ```text
+//!   config ──PluginKind::build──▶ Plugin ─┐
+//!                                         ├─▶ ChainSlot ─▶ Chain of a rule ──access────▶ continue, or a Reply
+//!   consumers and routes it applies to ───┘                                ──response──▶ head of every response
+//!                                                                          ──log───────▶ status, sizes, durations
+//! ```
+//!
+//! A built plugin is immutable and shared by all requests. State that must survive a configuration change (counters,
+//! caches, fetched keys) is looked up by name in [`PluginState`].
+
+pub mod authentication;
+pub mod chain;
+pub mod consumers;
+pub mod context;
+pub mod decimal;
+pub mod factory;
+pub mod fields;
+pub mod header_spoofing;
+pub mod jwk;
+pub mod kind;
+pub mod multipart;
+pub mod redis;
+pub mod reply;
+pub mod scheme;
+pub mod services;
+pub mod signature;
+pub mod state;
+pub mod testing;
+pub mod timing;
+
+use futures_util::future::LocalBoxFuture;
+
+pub use chain::Chain;
+pub use consumers::{Consumer, ConsumerDirectory};
+pub use context::{
+    ClientInfo, Framing, Identity, LogCx, RequestCx, RequestSummary, ResponseCx, ResponseHeaders, ResponseSource,
+    RouteNames,
+};
+pub use factory::PluginFactory;
+pub use kind::{
+    AnyPluginKind, BuildCx, BuildNotes, Phases, PluginDiagnostic, PluginKind, PluginRegistry, RegisteredKind, Scopes,
+    record, regex_error_message,
+};
+pub use reply::{Reply, ReplyBody};
+pub use scheme::Scheme;
+pub use services::{FetchResponse, PluginServices, Remote, RemoteStream, RemoteTls};
+pub use state::PluginState;
+
+/// A plugin with its parsed configuration.
+///
+/// A phase runs only if [`PluginKind::PHASES`] lists it.
+pub trait Plugin: Send + Sync + 'static {
+    /// Runs before the request is forwarded. Plugins run in the order of their priorities until one of them replies.
+    ///
+    /// Hop-by-hop headers are already removed, so the client's `Connection` header cannot remove a header that a plugin
+    /// sets.
+    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
+        let _ = cx;
+        AccessOutcome::Continue
+    }
+
+    /// Runs on the head of every response to a request that reached the chain, whether the endpoint, a plugin or the
+    /// proxy produced it. Also runs if another plugin replied before `access` of this one.
+    fn response(&self, cx: &mut ResponseCx<'_>) {
+        let _ = cx;
+    }
+
+    /// Runs when the response is complete or was aborted.
+    fn log(&self, cx: &LogCx<'_>) {
+        let _ = cx;
+    }
+
+    /// How many bytes of the request body to buffer before `access`; larger bodies are rejected with 413. `None` lets
+    /// bodies stream, which nearly all plugins do.
+    fn body_buffer_limit(&self) -> Option<usize> {
+        None
+    }
+}
+
+/// The result of `access`. Most plugins decide synchronously and allocate nothing.
+pub enum AccessOutcome<'a> {
+    Continue,
+    Reply(Box<Reply>),
+    /// The decision needs to wait, for example for another server or for a thread that hashes a password.
+    Wait(LocalBoxFuture<'a, Option<Box<Reply>>>),
+}

@@ -1,0 +1,95 @@
+//! Runtime services for plugins: background tasks, HTTP fetches, connections to other servers, status reports.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::kind::PluginDiagnostic;
+use crate::upstream::LoopbackPolicy;
+
+/// Available to plugins when they are built. Requests do not wait for these services unless a plugin implements that
+/// explicitly.
+pub trait PluginServices: Send + Sync {
+    /// Runs a task on the threads of the control plane. A plugin that spawns an endless task must end it when the
+    /// plugin is dropped.
+    fn spawn(&self, task: BoxFuture<'static, ()>);
+
+    /// Whether connections to loopback addresses are allowed.
+    fn loopback(&self) -> LoopbackPolicy {
+        LoopbackPolicy::Blocked
+    }
+
+    /// Fetches a document by `http` or `https`, verifying the certificate with the system's root certificates. Does not
+    /// follow redirects. A body larger than `most` bytes is an error.
+    fn fetch(&self, uri: &str, timeout: Duration, most: usize) -> BoxFuture<'static, Result<FetchResponse, String>>;
+
+    /// Opens a connection for a protocol other than HTTP. A name is looked up as a Service of the cluster first (`svc`,
+    /// `svc.ns`, `svc.ns.svc…`), then in DNS. The error contains the address and the cause.
+    fn connect(&self, to: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
+        let message = format!("connections to {}:{} are not available here", to.host, to.port);
+        Box::pin(async move { Err(message) })
+    }
+
+    /// Reports a runtime problem of an object for its conditions, or `None` when it is resolved. Called on each change.
+    fn report(&self, object: &str, trouble: Option<PluginDiagnostic>) {
+        let _ = (object, trouble);
+    }
+}
+
+/// Where to connect to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Remote {
+    /// A name, or an IP address without brackets.
+    pub host: String,
+    pub port: u16,
+    /// The namespace in which a name without dots is looked up.
+    pub namespace: Option<String>,
+    pub tls: Option<RemoteTls>,
+    /// Timeout of name resolution, TCP connection and TLS handshake together.
+    pub timeout: Duration,
+}
+
+/// TLS settings of a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RemoteTls {
+    /// Server name for SNI and for the verification of the certificate; if `None`, the host.
+    pub server_name: Option<String>,
+    /// Whether the certificate is verified with the system's root certificates. Without it, the peer is not
+    /// authenticated.
+    pub verify: bool,
+}
+
+/// A byte stream to another server.
+pub trait RemoteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> RemoteStream for S {}
+
+/// The response of [`PluginServices::fetch`].
+#[derive(Clone, Debug)]
+pub struct FetchResponse {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// Services without any effect: for `portico check`, and for tests of configurations.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OfflineServices;
+
+impl PluginServices for OfflineServices {
+    fn loopback(&self) -> LoopbackPolicy {
+        LoopbackPolicy::Allowed
+    }
+
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        drop(task);
+    }
+
+    fn fetch(&self, uri: &str, _timeout: Duration, _most: usize) -> BoxFuture<'static, Result<FetchResponse, String>> {
+        let message = format!("fetching {uri} is not available here");
+        Box::pin(async move { Err(message) })
+    }
+}

@@ -1,0 +1,247 @@
+//! Test harness for plugins: builds a chain from configurations and runs requests through it.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode};
+use serde_json::Value;
+
+use super::chain::{
+    AttachmentPoint, BaseScope, Chain, ChainBuilder, ChainRequest, ChainState, PluginInstance, Protocols,
+    RequestProtocol,
+};
+use super::consumers::EntityId;
+use super::context::{ClientInfo, Framing, RequestSummary, ResponseSource, RouteNames};
+use super::kind::{AnyPluginKind, BuildCx, BuildNotes, PluginDiagnostic};
+use super::reply::{Reply, ReplyBody};
+use super::scheme::Scheme;
+use super::services::OfflineServices;
+use super::{Consumer, ConsumerDirectory, Plugin, PluginServices, PluginState};
+
+/// Builds a plugin without runtime services.
+pub fn build(kind: &dyn AnyPluginKind, config: &Value) -> Result<Arc<dyn Plugin>, Vec<PluginDiagnostic>> {
+    let services: Arc<dyn PluginServices> = Arc::new(OfflineServices);
+    build_with(kind, config, &PluginState::default(), &services)
+}
+
+pub fn build_with(
+    kind: &dyn AnyPluginKind,
+    config: &Value,
+    state: &PluginState,
+    services: &Arc<dyn PluginServices>,
+) -> Result<Arc<dyn Plugin>, Vec<PluginDiagnostic>> {
+    kind.build(
+        config,
+        &BuildCx { object: "KongPlugin/default/test", state, services, node: "test", notes: &BuildNotes::default() },
+    )
+}
+
+/// The notes about a valid configuration.
+pub fn notes(kind: &dyn AnyPluginKind, config: &Value) -> Vec<PluginDiagnostic> {
+    let (state, notes) = (PluginState::default(), BuildNotes::default());
+    let services: Arc<dyn PluginServices> = Arc::new(OfflineServices);
+    let cx =
+        BuildCx { object: "KongPlugin/default/test", state: &state, services: &services, node: "test", notes: &notes };
+    kind.build(config, &cx).unwrap_or_else(|invalid| panic!("{}: {invalid:?}", kind.name()));
+    notes.into_vec()
+}
+
+/// A chain of these plugins, all attached to the route.
+pub fn chain(plugins: &[(&dyn AnyPluginKind, Value)]) -> Arc<Chain> {
+    let services: Arc<dyn PluginServices> = Arc::new(OfflineServices);
+    chain_with(plugins, &PluginState::default(), &services)
+}
+
+/// Like [`chain`], with the given state and services.
+pub fn chain_with(
+    plugins: &[(&dyn AnyPluginKind, Value)],
+    state: &PluginState,
+    services: &Arc<dyn PluginServices>,
+) -> Arc<Chain> {
+    let mut builder = ChainBuilder::default();
+    for (kind, config) in plugins {
+        let plugin =
+            build_with(*kind, config, state, services).unwrap_or_else(|invalid| panic!("{}: {invalid:?}", kind.name()));
+        builder.add(kind.name(), kind.priority(), AttachmentPoint::Base(BaseScope::Route), instance(*kind, plugin));
+    }
+    builder.build(names()).unwrap_or_else(|| panic!("a chain needs at least one plugin"))
+}
+
+pub fn instance(kind: &dyn AnyPluginKind, plugin: Arc<dyn Plugin>) -> PluginInstance {
+    PluginInstance {
+        plugin,
+        phases: kind.phases(),
+        protocols: Protocols::from_names(kind.protocols().iter().copied()),
+        scope: "HTTPRoute/default/test/0".into(),
+        object: "KongPlugin/default/test".into(),
+        configuration_hash: 0,
+    }
+}
+
+pub fn names() -> Arc<RouteNames> {
+    Arc::new(RouteNames { route: "default.test.web..80".into(), service: "default.web.80".into() })
+}
+
+/// A consumer `name`, whose id is `id-name` and whose custom id is `custom-name`.
+pub fn consumer(name: &str, acls: &[&str]) -> Arc<Consumer> {
+    let acls = acls.iter().copied().map(Arc::from).collect();
+    Arc::new(Consumer::new(
+        EntityId::from_text(&format!("id-{name}")),
+        Some(name),
+        Some(&format!("custom-{name}")),
+        Vec::new(),
+        acls,
+    ))
+}
+
+/// Noon of 2026-01-02.
+pub fn noon() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_355_200)
+}
+
+/// A request; by default from 192.0.2.1 over HTTP at noon of 2026-01-02.
+pub struct TestRequest {
+    pub request: Request<Bytes>,
+    pub consumers: ConsumerDirectory,
+    pub address: std::net::IpAddr,
+    pub scheme: Scheme,
+    pub now: SystemTime,
+    /// The response of the endpoint.
+    pub upstream_response: Response<()>,
+}
+
+/// The result of a [`TestRequest`].
+pub struct TestOutcome {
+    /// The request head for the endpoint; also present if a plugin replied.
+    pub request: http::request::Parts,
+    pub reply: Option<Box<Reply>>,
+    /// The response head after the response phase.
+    pub response: http::response::Parts,
+    pub state: ChainState,
+}
+
+impl TestRequest {
+    pub fn new(request: Request<Bytes>) -> Self {
+        TestRequest {
+            request,
+            consumers: ConsumerDirectory::default(),
+            address: [192, 0, 2, 1].into(),
+            scheme: Scheme::Http,
+            now: noon(),
+            upstream_response: Response::new(()),
+        }
+    }
+
+    /// A POST request with a body of this content type.
+    pub fn post(uri: &str, content_type: &str, body: impl Into<Bytes>) -> Self {
+        let request = Request::post(uri).header(http::header::CONTENT_TYPE, content_type).body(body.into());
+        TestRequest::new(request.unwrap_or_else(|error| panic!("{uri} {content_type}: {error}")))
+    }
+
+    pub fn get(uri: &str) -> Self {
+        let request = Request::get(uri).body(Bytes::new());
+        TestRequest::new(request.unwrap_or_else(|error| panic!("{uri}: {error}")))
+    }
+
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: &str) -> Self {
+        let value = HeaderValue::from_str(value).unwrap_or_else(|error| panic!("{value}: {error}"));
+        self.request.headers_mut().append(name, value);
+        self
+    }
+
+    #[must_use]
+    pub fn with_consumers(mut self, consumers: &ConsumerDirectory) -> Self {
+        self.consumers = consumers.clone();
+        self
+    }
+
+    /// Runs all phases of a chain.
+    pub async fn run(self, chain: &Chain) -> TestOutcome {
+        let (mut head, body) = self.request.into_parts();
+        let uri = head.uri.clone();
+        let host = head.headers.get(http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("test.example");
+        let host = host.to_owned();
+        let content_type = head.headers.get(http::header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+        let spoken = RequestProtocol {
+            secure: self.scheme == Scheme::Https,
+            grpc: content_type.starts_with(b"application/grpc"),
+        };
+        // The proxy removes hop-by-hop headers in the same way.
+        let hop = |name| head.headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
+        let framing = Framing {
+            is_chunked: hop(http::header::TRANSFER_ENCODING) == b"chunked",
+            expects_continue: hop(http::header::EXPECT) == b"100-continue",
+        };
+        head.headers.remove(http::header::TRANSFER_ENCODING);
+        head.headers.remove(http::header::EXPECT);
+        let id = HeaderValue::from_static("0123456789abcdef0123456789abcdef");
+        let mut passage = ChainState::default();
+        let ask = ChainRequest {
+            head: &mut head,
+            path: uri.path(),
+            query: uri.query(),
+            client: ClientInfo {
+                address: self.address,
+                port: 40_000,
+                peer: self.address,
+                scheme: self.scheme,
+                host: &host,
+                listen_port: 80,
+            },
+            framing,
+            id: &id,
+            body: Some(&body).filter(|_| chain.body_buffer_limit().is_some()),
+            consumers: &self.consumers,
+            now: self.now,
+            protocol: spoken,
+        };
+        let reply = chain.access(ask, &mut passage).await;
+        let (mut answer, ()) = self.upstream_response.into_parts();
+        let mut source = ResponseSource::Service;
+        if let Some(reply) = &reply {
+            answer.status = reply.status;
+            answer.headers = reply.headers.clone();
+            source = ResponseSource::Proxy;
+        }
+        chain.response(&mut passage, answer.status, &mut answer.headers, source, &id);
+        let (status, bytes_in, bytes_out) = (answer.status, body.len() as u64, 0);
+        let upstream = (source == ResponseSource::Service).then_some(Duration::from_millis(5));
+        let ended = RequestSummary { status, source, total: Duration::from_millis(7), upstream, bytes_in, bytes_out };
+        chain.log(&passage, &ended);
+        TestOutcome { request: head, reply, response: answer, state: passage }
+    }
+}
+
+impl TestOutcome {
+    /// The status of a plugin's reply.
+    pub fn reply_status(&self) -> Option<StatusCode> {
+        self.reply.as_ref().map(|reply| reply.status)
+    }
+
+    /// The identity headers for the endpoint: username, credential, and whether the consumer is the anonymous one.
+    pub fn upstream_identity(&self) -> (Option<&str>, Option<&str>, bool) {
+        let anonymous = self.upstream_header("x-anonymous-consumer") == Some("true");
+        (self.upstream_header("x-consumer-username"), self.upstream_header("x-credential-identifier"), anonymous)
+    }
+
+    /// The message of a plugin's reply.
+    pub fn message(&self) -> Option<&str> {
+        match &self.reply.as_ref()?.body {
+            ReplyBody::Negotiated(message) | ReplyBody::Plain(message) => Some(message),
+            ReplyBody::Raw(bytes) => std::str::from_utf8(bytes).ok(),
+            ReplyBody::Empty => None,
+        }
+    }
+
+    /// A header of the request to the endpoint.
+    pub fn upstream_header(&self, name: &str) -> Option<&str> {
+        self.request.headers.get(name)?.to_str().ok()
+    }
+
+    /// A header of the response to the client.
+    pub fn response_header(&self, name: &str) -> Option<&str> {
+        self.response.headers.get(name)?.to_str().ok()
+    }
+}

@@ -1,0 +1,70 @@
+//! Replies to requests without an accepted token.
+
+use std::borrow::Cow;
+
+use http::{HeaderValue, StatusCode, header};
+use serde_json::{Map, Value};
+
+use super::time_claims::ClaimViolations;
+use crate::plugin_api::authentication::challenge;
+use crate::plugin_api::kind::PluginDiagnostic;
+use crate::plugin_api::{Reply, ReplyBody};
+
+/// Why a request is rejected.
+#[derive(Debug)]
+pub(super) enum JwtRejection {
+    NoToken,
+    Message(Cow<'static, str>),
+    /// Invalid claims. They are the whole body of the reply, as in Kong.
+    Claims(ClaimViolations),
+    /// The keys of the issuer are not available, so the token cannot be verified.
+    NoKeys,
+}
+
+impl JwtRejection {
+    pub(super) const NO_TOKEN: JwtRejection = JwtRejection::NoToken;
+    pub(super) const SEVERAL_TOKENS: JwtRejection = JwtRejection::message("Multiple tokens provided");
+    pub(super) const UNRECOGNIZABLE: JwtRejection = JwtRejection::message("Unrecognizable token");
+
+    pub(super) const fn message(message: &'static str) -> JwtRejection {
+        JwtRejection::Message(Cow::Borrowed(message))
+    }
+}
+
+/// `WWW-Authenticate` without and with `error="invalid_token"` (RFC 6750, section 3).
+#[derive(Debug)]
+pub(super) struct Challenges {
+    plain: HeaderValue,
+    invalid_token: HeaderValue,
+}
+
+impl Challenges {
+    pub(super) fn new(realm: Option<&str>) -> Result<Self, PluginDiagnostic> {
+        let (plain, invalid_token) =
+            (challenge("Bearer", realm, "")?, challenge("Bearer", realm, "error=\"invalid_token\"")?);
+        Ok(Challenges { plain, invalid_token })
+    }
+
+    pub(super) fn reply(&self, refusal: JwtRejection) -> Box<Reply> {
+        const STATUS: StatusCode = StatusCode::UNAUTHORIZED;
+        let reply = match refusal {
+            JwtRejection::NoToken => {
+                let reply = Reply::plain(STATUS, "Unauthorized", "no_credentials");
+                return reply.with_header(header::WWW_AUTHENTICATE, self.plain.clone());
+            }
+            JwtRejection::NoKeys => {
+                let message = "The keys of the token's issuer are not available";
+                return Reply::plain(StatusCode::SERVICE_UNAVAILABLE, message, "no_keys");
+            }
+            JwtRejection::Message(message) => Reply::plain(STATUS, message, "wrong_credentials"),
+            JwtRejection::Claims(violations) => {
+                let members = violations.into_iter().map(|(claim, wrong)| (claim.to_owned(), Value::from(wrong)));
+                let body = Value::Object(members.collect::<Map<_, _>>()).to_string();
+                let json = HeaderValue::from_static("application/json; charset=utf-8");
+                Reply::new(STATUS, ReplyBody::Raw(body.into()), "wrong_credentials")
+                    .with_header(header::CONTENT_TYPE, json)
+            }
+        };
+        reply.with_header(header::WWW_AUTHENTICATE, self.invalid_token.clone())
+    }
+}

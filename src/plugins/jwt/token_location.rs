@@ -1,0 +1,101 @@
+//! The locations in requests that are searched for tokens.
+
+use std::borrow::Cow;
+
+use http::{HeaderName, header};
+
+use crate::plugin_api::RequestCx;
+use crate::plugin_api::authentication::parse_header_name;
+use crate::plugin_api::fields::{FieldValue, UrlEncodedForm};
+use crate::plugin_api::kind::PluginDiagnostic;
+
+/// The configured query parameters, cookies and headers.
+#[derive(Debug)]
+pub(super) struct TokenLocations {
+    parameters: Box<[Box<str>]>,
+    cookies: Box<[Box<str>]>,
+    headers: Box<[HeaderName]>,
+}
+
+impl TokenLocations {
+    pub(super) fn new(
+        parameters: Vec<String>,
+        cookies: Vec<String>,
+        headers: &[String],
+    ) -> Result<Self, Vec<PluginDiagnostic>> {
+        let mut invalid = Vec::new();
+        if parameters.is_empty() && cookies.is_empty() && headers.is_empty() {
+            let remedy = "name at least one in uri_param_names, cookie_names or header_names";
+            invalid.push(PluginDiagnostic::new("", "has no location to search for tokens", remedy));
+        }
+        let mut names = Vec::new();
+        for (at, name) in headers.iter().enumerate() {
+            names.extend(parse_header_name(&format!("header_names[{at}]"), name).map_err(|error| invalid.push(error)));
+        }
+        for (field, list) in [("uri_param_names", &parameters), ("cookie_names", &cookies)] {
+            for (at, _) in list.iter().enumerate().filter(|(_, name)| name.is_empty()) {
+                invalid.push(PluginDiagnostic::new(
+                    format!("{field}[{at}]"),
+                    "is empty",
+                    "set it to a name, or remove it",
+                ));
+            }
+        }
+        if !invalid.is_empty() {
+            return Err(invalid);
+        }
+        let boxed = |names: Vec<String>| names.into_iter().map(String::into_boxed_str).collect();
+        Ok(TokenLocations { parameters: boxed(parameters), cookies: boxed(cookies), headers: names.into() })
+    }
+
+    /// The token of a request. Several copies of the same token count as one.
+    pub(super) fn find<'c>(&self, cx: &'c RequestCx<'_>) -> FieldValue<'c> {
+        let mut found = FieldValue::Absent;
+        let mut add = |another: FieldValue<'c>| {
+            if found == FieldValue::Absent {
+                found = another;
+            } else if found != another {
+                found = FieldValue::Multiple;
+            }
+        };
+        if let Some(query) = cx.query.filter(|_| !self.parameters.is_empty()) {
+            for pair in UrlEncodedForm(query.as_bytes()).pairs() {
+                if self.parameters.iter().any(|name| name.as_bytes() == &*pair.name()) {
+                    match pair.value() {
+                        Some(value) if value.is_empty() => {}
+                        Some(value) => add(FieldValue::Single(value)),
+                        None => add(FieldValue::NotString),
+                    }
+                }
+            }
+        }
+        for name in &self.cookies {
+            if let Some(token) = cookie(cx, name) {
+                add(FieldValue::Single(Cow::Borrowed(token)));
+            }
+        }
+        for name in &self.headers {
+            if let Some(token) = cx.head.headers.get(name).and_then(|value| bearer(value.as_bytes())) {
+                add(FieldValue::Single(Cow::Borrowed(token)));
+            }
+        }
+        found
+    }
+}
+
+/// The first cookie with this name, which is case-insensitive, as in Kong.
+fn cookie<'c>(cx: &'c RequestCx<'_>, name: &str) -> Option<&'c [u8]> {
+    let lines = cx.head.headers.get_all(header::COOKIE).iter();
+    let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    let mut values = pairs.filter_map(|pair| {
+        let at = memchr::memchr(b'=', pair)?;
+        pair[..at].trim_ascii().eq_ignore_ascii_case(name.as_bytes()).then(|| pair[at + 1..].trim_ascii())
+    });
+    values.next().filter(|value| !value.is_empty())
+}
+
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.trim_ascii().split_at_checked(6)?;
+    let is_bearer = scheme.eq_ignore_ascii_case(b"bearer") && token.first().is_some_and(u8::is_ascii_whitespace);
+    Some(token.trim_ascii_start()).filter(|token| is_bearer && !token.is_empty())
+}

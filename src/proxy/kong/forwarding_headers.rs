@@ -1,0 +1,103 @@
+//! Forwarding headers of requests under Kong rules, with the values that Kong's documentation of `trusted_ips` and
+//! `X-Forwarded-*` defines (§3.6 of `docs/kong-compatibility.md`).
+
+use http::header::{FORWARDED, VIA};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::proxy::connection::Peer;
+use crate::proxy::headers::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO, X_REAL_IP};
+use crate::proxy::plugin_run;
+use crate::proxy::request_id::X_REQUEST_ID;
+use crate::proxy::target::RequestHost;
+
+/// Sets `X-Real-IP` and `X-Forwarded-*`. `X-Forwarded-For` is always appended to; of the other `X-Forwarded-*`, values
+/// from a trusted peer are kept and all others overwritten. `path` is None if it is not a valid header value.
+pub(crate) fn set_forwarding_headers(
+    peer: &Peer,
+    headers: &mut HeaderMap,
+    host: &RequestHost,
+    path: Option<HeaderValue>,
+    port: HeaderValue,
+) {
+    headers.remove(PROXY);
+    let address = match plugin_run::client_address(peer, headers) {
+        near if near == peer.address.ip().to_canonical() => peer.client.ip.clone(),
+        far => HeaderValue::try_from(far.to_string()).expect("an IP address is a header value"),
+    };
+    headers.reserve(8);
+    let chain = append_to_list(headers, &X_FORWARDED_FOR, &peer.client.ip).unwrap_or_else(|| address.clone());
+    headers.insert(X_FORWARDED_FOR, chain);
+    headers.insert(X_REAL_IP, address);
+    let scheme = HeaderValue::from_static(peer.client.scheme.as_str());
+    if peer.client.trusted {
+        headers.entry(X_FORWARDED_PROTO).or_insert(scheme);
+        headers.entry(X_FORWARDED_HOST).or_insert_with(|| without_port(host));
+        headers.entry(X_FORWARDED_PORT).or_insert(port);
+        if let Some(path) = path {
+            headers.entry(X_FORWARDED_PATH).or_insert(path);
+        }
+        return;
+    }
+    headers.remove(FORWARDED);
+    headers.remove(X_FORWARDED_PREFIX);
+    headers.insert(X_FORWARDED_PROTO, scheme);
+    headers.insert(X_FORWARDED_HOST, without_port(host));
+    headers.insert(X_FORWARDED_PORT, port);
+    match path {
+        Some(path) => headers.insert(X_FORWARDED_PATH, path),
+        None => headers.remove(X_FORWARDED_PATH),
+    };
+}
+
+/// Sets `X-Forwarded-Prefix` to the stripped prefix. A value that a trusted peer has sent is kept.
+pub(crate) fn set_forwarded_prefix(headers: &mut HeaderMap, prefix: &str) {
+    if !matches!(prefix, "" | "/")
+        && let Ok(prefix) = HeaderValue::from_str(prefix)
+    {
+        headers.entry(X_FORWARDED_PREFIX).or_insert(prefix);
+    }
+}
+
+/// Appends this proxy to `Via` (RFC 9110, section 7.6.3).
+pub(crate) fn append_via(headers: &mut HeaderMap, via: &HeaderValue) {
+    let via = append_to_list(headers, &VIA, via).unwrap_or_else(|| via.clone());
+    headers.insert(VIA, via);
+}
+
+/// Joins all values of a list header and appends `item`. None if the header is absent or empty.
+fn append_to_list(headers: &HeaderMap, name: &HeaderName, item: &HeaderValue) -> Option<HeaderValue> {
+    let mut list = Vec::new();
+    for line in headers.get_all(name).iter().filter(|line| !line.is_empty()) {
+        list.extend_from_slice(line.as_bytes());
+        list.extend_from_slice(b", ");
+    }
+    if list.is_empty() {
+        return None;
+    }
+    list.extend_from_slice(item.as_bytes());
+    Some(HeaderValue::from_bytes(&list).expect("header values joined by commas are a header value"))
+}
+
+fn without_port(host: &RequestHost) -> HeaderValue {
+    let name = host.name();
+    if name.as_bytes() == host.raw.as_bytes() {
+        return host.raw.clone();
+    }
+    HeaderValue::from_str(&name).unwrap_or_else(|_| host.raw.clone())
+}
+
+pub(crate) const X_FORWARDED_PATH: HeaderName = HeaderName::from_static("x-forwarded-path");
+pub(crate) const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+/// CGI turns this header into the variable `HTTP_PROXY`, which many libraries read as a setting (httpoxy).
+const PROXY: HeaderName = HeaderName::from_static("proxy");
+/// All headers that this module sets; the values that clients send are removed first.
+pub(crate) static FORWARDING_HEADERS: [HeaderName; 8] = [
+    X_FORWARDED_FOR,
+    X_FORWARDED_PROTO,
+    X_FORWARDED_HOST,
+    X_FORWARDED_PORT,
+    X_REQUEST_ID,
+    X_REAL_IP,
+    X_FORWARDED_PATH,
+    X_FORWARDED_PREFIX,
+];

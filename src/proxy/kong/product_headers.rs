@@ -1,0 +1,81 @@
+//! The headers that identify the proxy: `Via`, `Server`, and whether `X-Kong-…` headers are added.
+
+use http::{HeaderValue, Version};
+
+/// When `Via`, `Server` and `X-Kong-…` are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KongHeaderMode {
+    /// For requests under Kong rules, and where no route of an Ingress matches.
+    #[default]
+    Auto,
+    /// For all requests.
+    On,
+    Off,
+}
+
+/// The product token in `Via` and `Server`, for example `portico/0.1.0`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProductToken(HeaderValue);
+
+impl ProductToken {
+    /// None if the text is not a single printable word without commas, semicolons, brackets, quotes and backslashes.
+    pub fn new(text: &str) -> Option<Self> {
+        let is_part = |byte: u8| byte.is_ascii_graphic() && !b",;()\"\\".contains(&byte);
+        let good = !text.is_empty() && text.bytes().all(is_part);
+        good.then(|| HeaderValue::from_str(text).ok()).flatten().map(ProductToken)
+    }
+}
+
+impl Default for ProductToken {
+    fn default() -> Self {
+        ProductToken(HeaderValue::from_static(concat!("portico/", env!("CARGO_PKG_VERSION"))))
+    }
+}
+
+/// The mode and the product token, with all header values built in advance.
+#[derive(Debug)]
+pub(crate) struct ProductHeaders {
+    pub(crate) mode: KongHeaderMode,
+    pub(crate) server: HeaderValue,
+    /// `Via` of messages received over HTTP/1.1, the most common case.
+    via_http11: HeaderValue,
+    via_http10: HeaderValue,
+    via_http2: HeaderValue,
+}
+
+impl ProductHeaders {
+    pub(crate) fn new(mode: KongHeaderMode, ProductToken(server): ProductToken) -> Self {
+        let via = |version: &str| {
+            let text = [version.as_bytes(), b" ", server.as_bytes()].concat();
+            HeaderValue::from_bytes(&text).expect("a version and a product token form a valid header value")
+        };
+        ProductHeaders { mode, via_http11: via("1.1"), via_http10: via("1.0"), via_http2: via("2"), server }
+    }
+
+    /// The value of `Via` for a message received in this version.
+    pub(crate) fn via(&self, version: Version) -> &HeaderValue {
+        match version {
+            Version::HTTP_2 => &self.via_http2,
+            Version::HTTP_10 => &self.via_http10,
+            _ => &self.via_http11,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn product_tokens_are_validated_and_formatted() {
+        for (text, good) in
+            [("portico/0.1.0", true), ("kong/3.9.1", true), ("kong", true), ("", false), ("a b", false), ("a,b", false)]
+        {
+            assert_eq!(ProductToken::new(text).is_some(), good, "{text}");
+        }
+        let naming = ProductHeaders::new(KongHeaderMode::Auto, ProductToken::new("kong/3.9.1").unwrap());
+        assert_eq!(naming.via(Version::HTTP_2), "2 kong/3.9.1");
+        assert_eq!(naming.via(Version::HTTP_10), "1.0 kong/3.9.1");
+        assert_eq!(naming.via(Version::HTTP_11), "1.1 kong/3.9.1");
+    }
+}

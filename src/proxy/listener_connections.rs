@@ -1,0 +1,108 @@
+//! Tracks the connections of one listening address in one worker, so that they can be closed gracefully or aborted.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::Waker;
+
+use tokio::sync::Notify;
+
+#[derive(Debug)]
+pub(crate) struct ListenerConnections {
+    /// The listening address, which is the key of the listeners in the snapshot.
+    pub(crate) address: SocketAddr,
+    /// Whether connections start with a TLS handshake.
+    pub(crate) tls: Cell<bool>,
+    closing: Cell<bool>,
+    aborted: Cell<bool>,
+    next_id: Cell<u64>,
+    /// Wakers by connection. A task keeps the same waker for its lifetime, so each is stored once.
+    wakers: RefCell<HashMap<u64, Option<Waker>, foldhash::fast::FixedState>>,
+    all_closed: Notify,
+}
+
+/// Registration of one connection; dropping it removes the connection.
+pub(crate) struct ConnectionRegistration {
+    connections: Rc<ListenerConnections>,
+    id: u64,
+    has_waker: bool,
+}
+
+impl ListenerConnections {
+    pub(crate) fn new(address: SocketAddr) -> Rc<Self> {
+        Rc::new(ListenerConnections {
+            address,
+            tls: Cell::new(false),
+            closing: Cell::new(false),
+            aborted: Cell::new(false),
+            next_id: Cell::new(0),
+            wakers: RefCell::default(),
+            all_closed: Notify::new(),
+        })
+    }
+
+    pub(crate) fn register(self: &Rc<Self>) -> ConnectionRegistration {
+        let number = self.next_id.get();
+        self.next_id.set(number + 1);
+        self.wakers.borrow_mut().insert(number, None);
+        ConnectionRegistration { connections: Rc::clone(self), id: number, has_waker: false }
+    }
+
+    /// Starts a graceful close: idle connections close now, busy ones after the current response.
+    pub(crate) fn close(&self) {
+        self.closing.set(true);
+        self.wake_all();
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    /// Aborts all connections and returns how many there were.
+    pub(crate) fn abort(&self) -> usize {
+        self.aborted.set(true);
+        self.wake_all();
+        self.wakers.borrow().len()
+    }
+
+    pub(crate) fn is_aborted(&self) -> bool {
+        self.aborted.get()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.wakers.borrow().is_empty()
+    }
+
+    /// Waits until all connections have closed.
+    pub(crate) async fn wait_until_empty(&self) {
+        while !self.wakers.borrow().is_empty() {
+            self.all_closed.notified().await;
+        }
+    }
+
+    fn wake_all(&self) {
+        for waker in self.wakers.borrow().values().flatten() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+impl ConnectionRegistration {
+    /// Stores the waker of the connection's task; only the first call has an effect.
+    pub(crate) fn set_waker(&mut self, waker: &Waker) {
+        if !std::mem::replace(&mut self.has_waker, true) {
+            self.connections.wakers.borrow_mut().insert(self.id, Some(waker.clone()));
+        }
+    }
+}
+
+impl Drop for ConnectionRegistration {
+    fn drop(&mut self) {
+        let mut members = self.connections.wakers.borrow_mut();
+        members.remove(&self.id);
+        if members.is_empty() {
+            self.connections.all_closed.notify_waiters();
+        }
+    }
+}

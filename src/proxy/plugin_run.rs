@@ -1,0 +1,236 @@
+//! Runs the plugins of a rule on a request and on its response.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use ipnet::IpNet;
+use tokio::time::Instant;
+
+use super::body::{BodySource, RequestBody};
+use super::connection::Peer;
+use super::error_response::ErrorFormat;
+use super::forward::until_timed_out;
+use super::headers::{X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REAL_IP, contains_token, is_grpc};
+use super::request_error::RequestError;
+use super::request_record::RequestRecord;
+use super::stats::WorkerStats;
+use super::target::{RequestHost, RequestPath};
+use crate::plugin_api::chain::{ChainRequest, ChainState, RequestProtocol};
+use crate::plugin_api::{
+    Chain, ClientInfo, ConsumerDirectory, Framing, Reply, ReplyBody, RequestSummary, ResponseSource as Origin, Scheme,
+};
+
+/// One run of a plugin chain, kept with the request until its response is complete.
+pub(crate) struct PluginRun {
+    chain: Arc<Chain>,
+    state: ChainState,
+    /// When the head of the response was received or generated.
+    responded_at: Option<Instant>,
+    source: Origin,
+}
+
+/// Reads the framing of the request body, before the hop-by-hop headers are removed.
+pub(crate) fn body_framing(headers: &HeaderMap) -> Framing {
+    let says = |name, word| headers.get(name).is_some_and(|value| contains_token(value, word));
+    Framing { is_chunked: says(TRANSFER_ENCODING, "chunked"), expects_continue: says(EXPECT, "100-continue") }
+}
+
+/// Runs the access phase of the plugins. None if the request may continue, with the changes of the plugins applied.
+pub(crate) async fn run_access(
+    chain: &Arc<Chain>,
+    consumers: &ConsumerDirectory,
+    request: &mut Request<RequestBody>,
+    (host, path): (&RequestHost, &RequestPath<'_>),
+    (listen_port, framing): (u16, Framing),
+    record: &mut RequestRecord,
+) -> Result<Option<Box<Reply>>, RequestError> {
+    let body = match chain.body_buffer_limit() {
+        Some(most) => Some(read_body(&record.peer, request, most).await?),
+        None => None,
+    };
+    let peer = &record.peer;
+    let address = client_address(peer, request.headers());
+    let scheme = client_scheme(peer, request.headers());
+    let spoken = RequestProtocol { secure: scheme == Scheme::Https, grpc: is_grpc(request.headers()) };
+    let taken = std::mem::replace(request, Request::new(RequestBody::empty(peer)));
+    let (mut head, rest) = taken.into_parts();
+    // Registered before the plugins run, so their log phase also sees clients that disconnect during `access`.
+    let chain = Arc::clone(chain);
+    let run = PluginRun { chain, state: ChainState::default(), responded_at: None, source: Origin::Proxy };
+    let run = record.plugin_run.insert(Box::new(run));
+    let PluginRun { chain, state: passage, .. } = &mut **run;
+    let access = chain.access(
+        ChainRequest {
+            head: &mut head,
+            path: &path.path,
+            query: path.query,
+            client: ClientInfo {
+                address,
+                port: peer.address.port(),
+                peer: peer.address.ip().to_canonical(),
+                scheme,
+                host: host.raw.to_str().unwrap_or_default(),
+                listen_port,
+            },
+            framing,
+            id: &record.request_id,
+            body: body.as_ref(),
+            consumers,
+            now: SystemTime::now(),
+            protocol: spoken,
+        },
+        passage,
+    );
+    let Some(reply) = until_timed_out(&peer.activity, access).await else { return Err(RequestError::PluginTimeout) };
+    *request = Request::from_parts(head, rest);
+    // Only a completely buffered body can be replaced. Its `Content-Length` is already set.
+    if let Some(body) = run.state.replacement_body.take() {
+        request.body_mut().replace_buffered(body);
+    }
+    if let Some(limit) = run.state.body_limit {
+        request.body_mut().limit(limit)?;
+    }
+    Ok(reply)
+}
+
+/// Buffers the whole body for the plugins; it is still forwarded.
+async fn read_body(peer: &Peer, request: &mut Request<RequestBody>, most: usize) -> Result<Bytes, RequestError> {
+    match until_timed_out(&peer.activity, request.body_mut().buffer_up_to(most)).await {
+        None => Err(RequestError::RequestBodyTimeout),
+        Some(Err(_)) => Err(RequestError::InvalidBody),
+        Some(Ok(_)) if request.body().is_fully_read() && request.body().buffered().len() <= most => {
+            Ok(request.body().buffered())
+        }
+        Some(Ok(_)) => Err(RequestError::BodyTooLarge),
+    }
+}
+
+/// The client's address: the last address in `X-Forwarded-For` that is not a trusted proxy. For an untrusted peer it is
+/// the peer's own address.
+pub(crate) fn client_address(peer: &Peer, headers: &HeaderMap) -> IpAddr {
+    let near = peer.address.ip().to_canonical();
+    if peer.client.trusted { forwarded_address(headers, &peer.worker.trusted_ips, near) } else { near }
+}
+
+fn forwarded_address(headers: &HeaderMap, trusted: &[IpNet], near: IpAddr) -> IpAddr {
+    let parse = |bytes: &[u8]| std::str::from_utf8(bytes).ok()?.trim().parse::<IpAddr>().ok();
+    let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
+    let mut seen = near;
+    let mut any = false;
+    for value in headers.get_all(X_FORWARDED_FOR).iter().rev() {
+        for entry in value.as_bytes().rsplit(|byte| *byte == b',') {
+            // An unparsable entry ends the trusted part of the list.
+            let Some(address) = parse(entry).map(|address| address.to_canonical()) else { return seen };
+            // The last entry is the one this proxy added for the peer.
+            any |= address != near;
+            seen = address;
+            if !is_trusted(&address) {
+                return seen;
+            }
+        }
+    }
+    // A trusted proxy that sends no `X-Forwarded-For` may send `X-Real-IP` instead.
+    if any { seen } else { headers.get(X_REAL_IP).and_then(|value| parse(value.as_bytes())).unwrap_or(seen) }
+}
+
+pub(crate) fn client_scheme(peer: &Peer, headers: &HeaderMap) -> Scheme {
+    let own = peer.client.scheme;
+    if !peer.client.trusted {
+        return own;
+    }
+    match headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes) {
+        Some(proto) if proto.eq_ignore_ascii_case(b"https") => Scheme::Https,
+        Some(proto) if proto.eq_ignore_ascii_case(b"http") => Scheme::Http,
+        _ => own,
+    }
+}
+
+/// Builds the response from a plugin's reply.
+pub(crate) fn reply_response(reply: Reply, error_format: &ErrorFormat, id: &HeaderValue) -> Response<BodySource> {
+    let Reply { status, mut headers, body, reason: _ } = reply;
+    let mut response = match body {
+        ReplyBody::Negotiated(message) => error_format.render_message(status, &message, id),
+        ReplyBody::Plain(message) => error_format.render_json(status, &message),
+        ReplyBody::Raw(bytes) => error_format.render_body(status, bytes),
+        ReplyBody::Empty => error_format.render_body(status, Bytes::new()),
+    };
+    headers.remove(CONTENT_LENGTH);
+    // The reply's headers replace existing ones of the same names, with all their values.
+    response.headers_mut().extend(headers);
+    response.map(BodySource::Local)
+}
+
+impl PluginRun {
+    /// Runs the response phase of the plugins on the head of the response.
+    pub(crate) fn run_response(&mut self, response: &mut Response<BodySource>, id: &HeaderValue, now: Instant) {
+        self.source = match response.body() {
+            BodySource::Local(_) => Origin::Proxy,
+            BodySource::Upstream { .. } | BodySource::Upgraded(..) => Origin::Service,
+        };
+        self.responded_at = Some(now);
+        let status = response.status();
+        self.chain.response(&mut self.state, status, response.headers_mut(), self.source, id);
+    }
+
+    /// The name of the authenticated consumer: its username, otherwise its custom ID, otherwise its ID.
+    pub(crate) fn consumer_name(&self) -> Option<Arc<str>> {
+        let consumer = self.state.identity.consumer.as_ref()?;
+        let name = consumer.username.as_ref().or(consumer.custom_id());
+        Some(name.map_or_else(|| Arc::from(&*consumer.id), |name| Arc::clone(name.text())))
+    }
+
+    /// Runs the log phase of the plugins and records how long they took. `sent` is when the request was sent to an
+    /// endpoint.
+    pub(crate) fn run_log(
+        &self,
+        ledger: &WorkerStats,
+        status: StatusCode,
+        total: Duration,
+        sent: Option<Instant>,
+        (bytes_in, bytes_out): (u64, u64),
+    ) {
+        let upstream = sent.filter(|_| self.source == Origin::Service);
+        let upstream = upstream.zip(self.responded_at).map(|(sent, responded)| responded - sent);
+        ledger.record_plugins(self.state.timings.all());
+        self.chain
+            .log(&self.state, &RequestSummary { status, source: self.source, total, upstream, bytes_in, bytes_out });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn client_address_is_the_last_untrusted_one() {
+        let trusted: Vec<IpNet> = ["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()].into();
+        let cases = [
+            // The last entry is the one this proxy added for the peer.
+            ("10.0.0.1", &["10.0.0.1"][..], None, "10.0.0.1"),
+            ("10.0.0.1", &["192.0.2.7, 10.0.0.1"], None, "192.0.2.7"),
+            ("10.0.0.1", &["6.6.6.6, 192.0.2.7, 10.9.9.9, 10.0.0.1"], None, "192.0.2.7"),
+            ("10.0.0.1", &["6.6.6.6", "192.0.2.7", "10.0.0.1"], None, "192.0.2.7"),
+            ("10.0.0.1", &["nonsense, 10.9.9.9, 10.0.0.1"], None, "10.9.9.9"),
+            ("10.0.0.1", &["2001:db8::1, ::ffff:192.0.2.7, 2001:db8::2, 10.0.0.1"], None, "192.0.2.7"),
+            ("10.0.0.1", &["10.0.0.1"], Some("192.0.2.8"), "192.0.2.8"),
+            // `X-Forwarded-For` takes precedence over `X-Real-IP`, which the client may have set.
+            ("10.0.0.1", &["192.0.2.7, 10.0.0.1"], Some("6.6.6.6"), "192.0.2.7"),
+            ("10.0.0.1", &["10.0.0.1"], Some("nonsense"), "10.0.0.1"),
+        ];
+        for (near, lists, real, expected) in cases {
+            let mut headers = HeaderMap::new();
+            for list in lists {
+                headers.append(X_FORWARDED_FOR, HeaderValue::from_static(list));
+            }
+            if let Some(real) = real {
+                headers.insert(X_REAL_IP, HeaderValue::from_static(real));
+            }
+            let found = forwarded_address(&headers, &trusted, near.parse().unwrap());
+            assert_eq!(found.to_string(), expected, "{lists:?} {real:?}");
+        }
+    }
+}

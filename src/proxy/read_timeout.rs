@@ -1,0 +1,67 @@
+//! Connect, write and read timeouts of a rule for an endpoint.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::snapshot::timeouts_and_retries::{EndpointTimeout, TimeoutsAndRetries};
+
+/// None means the default of `ProxyLimits`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RuleTimeouts {
+    connect: EndpointTimeout,
+    write: EndpointTimeout,
+    read: EndpointTimeout,
+}
+
+impl RuleTimeouts {
+    pub(crate) fn from_rule(policy: &TimeoutsAndRetries) -> Self {
+        RuleTimeouts { connect: policy.connect, write: policy.write, read: policy.read }
+    }
+
+    pub(crate) fn connect(self) -> Option<Duration> {
+        self.connect.duration()
+    }
+
+    pub(crate) fn write(self) -> Option<Duration> {
+        self.write.duration()
+    }
+
+    pub(crate) fn read(self) -> Option<Duration> {
+        self.read.duration()
+    }
+
+    pub(crate) fn is_unset(self) -> bool {
+        self == RuleTimeouts::default()
+    }
+}
+
+/// The read timeout within a response. It runs only while the next part is awaited, so a client that reads slowly does
+/// not cause it to expire.
+#[derive(Debug)]
+pub(crate) struct ReadTimeout {
+    sleep: Pin<Box<Sleep>>,
+    is_running: bool,
+}
+
+impl ReadTimeout {
+    /// Starts the timeout.
+    pub(crate) fn start(limit: Duration) -> Self {
+        ReadTimeout { sleep: Box::pin(sleep_until(Instant::now() + limit)), is_running: true }
+    }
+
+    /// Stops the timeout, after data was received.
+    pub(crate) fn stop(&mut self) {
+        self.is_running = false;
+    }
+
+    /// Polled when no data is available. Ready if the timeout has expired.
+    pub(crate) fn poll(&mut self, limit: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        if !std::mem::replace(&mut self.is_running, true) {
+            self.sleep.as_mut().reset(Instant::now() + limit);
+        }
+        self.sleep.as_mut().poll(cx)
+    }
+}

@@ -1,0 +1,108 @@
+//! Replay buffer: keeps the sent part of a request body so that the request can be sent again when an endpoint reports
+//! that it did not process it. The body cannot be replayed once more than the limit has been sent.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+
+use super::body::{RequestBody, RequestBodyError};
+
+/// Shared by the body being sent and the copy of the request that waits for the outcome.
+pub(super) struct ReplayBuffer {
+    /// None after the body was taken back for a replay.
+    body: RefCell<Option<RequestBody>>,
+    sent: RefCell<SentBody>,
+    /// The maximum number of bytes kept.
+    limit: usize,
+}
+
+/// The part of the body that was already sent.
+#[derive(Default)]
+struct SentBody {
+    data: BytesMut,
+    trailers: Option<HeaderMap>,
+    /// More than the limit was sent, so the data was dropped.
+    is_truncated: bool,
+}
+
+impl ReplayBuffer {
+    pub(super) fn new(body: RequestBody, most: usize) -> Rc<Self> {
+        Rc::new(ReplayBuffer { body: RefCell::new(Some(body)), sent: RefCell::default(), limit: most })
+    }
+
+    /// Takes the body back with the sent part restored. None if the sent part is incomplete.
+    pub(super) fn take_back(&self) -> Option<RequestBody> {
+        let passed = self.sent.take();
+        let mut body = self.body.take()?;
+        if passed.is_truncated {
+            return None;
+        }
+        body.restore_sent(passed.data.freeze(), passed.trailers);
+        Some(body)
+    }
+
+    pub(super) fn poll_frame(
+        self: &Rc<Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        let mut body = self.body.borrow_mut();
+        let Some(body) = body.as_mut() else { return Poll::Ready(Some(Err(RequestBodyError::Reclaimed))) };
+        let frame = ready!(Pin::new(body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame {
+            // When the response has begun, the copy of the request is dropped and a replay is impossible, so nothing is
+            // kept.
+            let most = if Rc::strong_count(self) > 1 { self.limit } else { 0 };
+            self.sent.borrow_mut().record(frame, most);
+        }
+        Poll::Ready(frame)
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.body.borrow().as_ref().is_some_and(Body::is_end_stream)
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.body.borrow().as_ref().map_or_else(SizeHint::default, Body::size_hint)
+    }
+}
+
+impl SentBody {
+    fn record(&mut self, frame: &Frame<Bytes>, most: usize) {
+        match frame.data_ref() {
+            _ if self.is_truncated => {}
+            Some(data) if self.data.len() + data.len() <= most => self.data.extend_from_slice(data),
+            Some(_) => *self = SentBody { is_truncated: true, ..SentBody::default() },
+            None => self.trailers = frame.trailers_ref().cloned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replay_buffer_respects_its_limit() {
+        let cases: [(&[&str], Option<&str>); 5] = [
+            (&[], Some("")),
+            (&["ab", "cd"], Some("abcd")),
+            (&["abcd", "", "e"], Some("abcde")),
+            (&["abc", "def"], None),
+            (&["abcdef", "a"], None),
+        ];
+        for (frames, expected) in cases {
+            let mut passed = SentBody::default();
+            for frame in frames {
+                passed.record(&Frame::data(Bytes::copy_from_slice(frame.as_bytes())), 5);
+            }
+            let kept = (!passed.is_truncated).then_some(&passed.data[..]);
+            assert_eq!(kept, expected.map(str::as_bytes), "{frames:?}");
+            assert!(passed.data.capacity() == 0 || !passed.is_truncated);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Per-request accounting: records metrics and the access-log entry exactly once, on completion or on drop.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::header::{HOST, USER_AGENT};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::access_log::AccessLogRecord;
+use super::activity::ActivityPhase;
+use super::connection::Peer;
+use super::kong::KongRequest;
+use super::malformed_request::PartialHead;
+use super::plugin_run::PluginRun;
+use super::request_error::{CLIENT_DISCONNECTED, CLIENT_DISCONNECTED_STATUS, RequestError};
+use super::request_id::X_REQUEST_ID;
+use super::stats::RequestSeries;
+use crate::snapshot::cors::CorsHeaders;
+
+/// The record of a request in progress. Dropping it finishes it, because hyper drops the request when the client
+/// disconnects.
+pub(crate) struct RequestRecord {
+    pub(crate) peer: Rc<Peer>,
+    pub(crate) request_id: HeaderValue,
+    pub(crate) series: Option<Arc<RequestSeries>>,
+    pub(crate) address: Option<SocketAddr>,
+    pub(crate) error: Option<&'static str>,
+    /// None until there is a response.
+    pub(crate) status: Option<StatusCode>,
+    pub(crate) bytes_out: u64,
+    /// The CORS headers of the response.
+    pub(crate) cors_grant: Option<Box<CorsHeaders>>,
+    /// The plugin execution, if plugins ran.
+    pub(crate) plugin_run: Option<Box<PluginRun>>,
+    /// Set for requests that are handled like Kong would.
+    pub(crate) kong: Option<KongRequest>,
+    /// The deadline of the response. Boxed, because few requests have one.
+    pub(crate) deadline: Option<Box<ResponseDeadline>>,
+    /// Set only if the access log is on.
+    logged: Option<LoggedRequest>,
+    finished: bool,
+}
+
+/// When the response must be complete.
+pub(crate) struct ResponseDeadline {
+    pub(crate) sleep: Pin<Box<Sleep>>,
+    /// The error if it is not.
+    pub(crate) error: RequestError,
+}
+
+impl ResponseDeadline {
+    pub(crate) fn new(end: Instant, fault: RequestError) -> Box<Self> {
+        Box::new(ResponseDeadline { sleep: Box::pin(sleep_until(end)), error: fault })
+    }
+}
+
+struct LoggedRequest {
+    method: Method,
+    target: Uri,
+    version: Version,
+    host: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
+}
+
+impl RequestRecord {
+    pub(crate) fn start<B>(peer: &Rc<Peer>, request: &Request<B>) -> Self {
+        peer.activity.begin_request();
+        let worker = &peer.worker;
+        let existing_id = if peer.client.trusted { request.headers().get(X_REQUEST_ID) } else { None };
+        let request_id = existing_id.filter(|id| !id.is_empty()).cloned().unwrap_or_else(|| worker.request_ids.next());
+        let logged = (!worker.log.is_off()).then(|| LoggedRequest {
+            method: request.method().clone(),
+            target: request.uri().clone(),
+            version: request.version(),
+            host: host(request),
+            user_agent: request.headers().get(USER_AGENT).cloned(),
+        });
+        RequestRecord {
+            peer: Rc::clone(peer),
+            request_id,
+            series: None,
+            address: None,
+            error: None,
+            status: None,
+            bytes_out: 0,
+            cors_grant: None,
+            plugin_run: None,
+            kong: KongRequest::initial(peer),
+            deadline: None,
+            logged,
+            finished: false,
+        }
+    }
+
+    /// Records the request; only the first call has an effect.
+    pub(crate) fn finish(&mut self) {
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
+        let activity = &self.peer.activity;
+        let worker = &self.peer.worker;
+        if let Some(reason) = self.error {
+            worker.count_error(reason);
+        }
+        let now = Instant::now();
+        activity.enter_phase(ActivityPhase::Idle, now);
+        let duration = now - activity.started_at.get();
+        let status = self.status.or(StatusCode::from_u16(CLIENT_DISCONNECTED_STATUS).ok()).unwrap_or_default();
+        let series = self.series.get_or_insert_with(|| worker.unrouted_series());
+        series.add(status, duration, activity.bytes_in.get(), self.bytes_out);
+        if let Some(through) = &self.plugin_run {
+            let bytes = (activity.bytes_in.get(), self.bytes_out);
+            through.run_log(&worker.counters, status, duration, activity.sent_at.get(), bytes);
+        }
+        if let Some(line) = self.logged.take() {
+            worker.log.write(&AccessLogRecord {
+                time: SystemTime::now() - duration,
+                client: self.peer.address,
+                tls: self.peer.session.as_ref().map(|session| session.version),
+                server_name: self.peer.session.as_ref().and_then(|session| session.server_name.clone()),
+                method: Some(line.method),
+                version: Some(line.version),
+                host: line.host,
+                target: Some(line.target),
+                status,
+                bytes_in: activity.bytes_in.get(),
+                bytes_out: self.bytes_out,
+                duration,
+                labels: Some(Arc::clone(&series.labels)),
+                address: self.address,
+                consumer: self.plugin_run.as_ref().and_then(|through| through.consumer_name()),
+                request_id: Some(self.request_id.clone()),
+                error: self.error,
+                user_agent: line.user_agent,
+            });
+        }
+    }
+}
+
+/// Records input that could not be parsed as a request. `id` is the request id of the error response, if one is sent.
+pub(crate) fn record_malformed(
+    peer: &Peer,
+    mut glimpse: PartialHead,
+    status: StatusCode,
+    fault: &'static str,
+    id: Option<HeaderValue>,
+    bytes_out: u64,
+) {
+    let duration = peer.activity.head_started_at().map_or(Duration::ZERO, |since| since.elapsed());
+    peer.worker.unrouted_series().add(status, duration, 0, bytes_out);
+    peer.worker.count_error(fault);
+    peer.worker.log.write(&AccessLogRecord {
+        time: SystemTime::now() - duration,
+        client: peer.address,
+        tls: peer.session.as_ref().map(|session| session.version),
+        server_name: peer.session.as_ref().and_then(|session| session.server_name.clone()),
+        method: glimpse.method,
+        version: glimpse.version,
+        host: glimpse.headers.remove(HOST),
+        target: glimpse.target,
+        status,
+        bytes_in: 0,
+        bytes_out,
+        duration,
+        labels: None,
+        address: None,
+        consumer: None,
+        request_id: id,
+        error: Some(fault),
+        user_agent: glimpse.headers.remove(USER_AGENT),
+    });
+}
+
+fn host<B>(request: &Request<B>) -> Option<HeaderValue> {
+    let authority = || HeaderValue::try_from(request.uri().authority()?.as_str()).ok();
+    request.headers().get(HOST).cloned().or_else(authority)
+}
+
+impl Drop for RequestRecord {
+    fn drop(&mut self) {
+        if !self.finished {
+            let late = self.deadline.as_ref().filter(|cut_off| cut_off.sleep.deadline() <= Instant::now());
+            let reason = late.map_or(CLIENT_DISCONNECTED, |cut_off| cut_off.error.details().reason);
+            self.error.get_or_insert(reason);
+            self.finish();
+        }
+    }
+}

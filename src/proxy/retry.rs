@@ -1,0 +1,185 @@
+//! Forwarding under a rule with timeouts or retries (GEP-1742 and GEP-1731).
+//!
+//! Retried are requests that were certainly not processed. Idempotent requests with a buffered body are also retried
+//! after one of the rule's status codes or after the timeout of one attempt. Nothing else is sent twice.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{Request, Response};
+use http_body::Body;
+use smallvec::SmallVec;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::body::{BodySource, RequestBody};
+use super::connection::Peer;
+use super::forward::{
+    AttemptError, MAX_ENDPOINTS, ReplayPolicy, attempt, convert_for_endpoint, is_idempotent, until_timed_out,
+};
+use super::read_timeout::RuleTimeouts;
+use super::request_error::RequestError;
+use super::request_record::{RequestRecord, ResponseDeadline};
+use super::upgrade::Upgrade;
+use crate::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutsAndRetries};
+use crate::upstream::Upstream;
+
+pub(crate) async fn forward_with_retries(
+    upstream: &Arc<Upstream>,
+    request: Request<RequestBody>,
+    upgrade: Option<Box<Upgrade>>,
+    record: &mut RequestRecord,
+    policy: &TimeoutsAndRetries,
+) -> Result<Response<BodySource>, RequestError> {
+    let activity = &record.peer.activity;
+    activity.rule_limits_response.set(policy.sets_response_timeout());
+    activity.rule_timeouts.set(RuleTimeouts::from_rule(policy));
+    let all = run_attempts(upstream, request, upgrade, record, policy);
+    let Some(limit) = policy.request.duration() else { return all.await };
+    let end = Instant::now() + limit;
+    let Ok(outcome) = timeout_at(end, all).await else { return Err(RequestError::RequestTimeout) };
+    if record.deadline.as_ref().is_none_or(|cut_off| cut_off.sleep.deadline() > end) {
+        record.deadline = Some(ResponseDeadline::new(end, RequestError::RequestTimeout));
+    }
+    outcome
+}
+
+/// Runs all attempts.
+async fn run_attempts(
+    upstream: &Arc<Upstream>,
+    mut request: Request<RequestBody>,
+    mut upgrade: Option<Box<Upgrade>>,
+    record: &mut RequestRecord,
+    policy: &TimeoutsAndRetries,
+) -> Result<Response<BodySource>, RequestError> {
+    let peer = Rc::clone(&record.peer);
+    let pools = &peer.worker.pools;
+    let retry = policy.retry.as_ref();
+    let replay = ReplayPolicy {
+        complete: buffer_body(&peer, &mut request, policy).await?,
+        idempotent: is_idempotent(request.method()),
+        retry_stale_connection: retry.is_none_or(|retry| retry.attempts > 0),
+    };
+    let target = convert_for_endpoint(upstream, &mut request, &mut upgrade)?;
+    let most = retry.map_or(MAX_ENDPOINTS - 1, |retry| usize::try_from(retry.attempts).unwrap_or(usize::MAX));
+    let mut request = Some(request);
+    let mut tried = TriedEndpoints::new();
+    let mut retries = 0;
+    loop {
+        let Some(address) = next_endpoint(&peer, target.upstream, &mut tried, retry) else {
+            return Err(RequestError::NoEndpoints);
+        };
+        record.address = Some(address);
+        peer.activity.record_progress();
+        let end = policy.backend_request.duration().map(|limit| Instant::now() + limit);
+        let running = attempt(&peer, &target, address, &mut request, &mut upgrade, replay, end);
+        let outcome = match end {
+            None => running.await,
+            Some(end) => {
+                timeout_at(end, running).await.unwrap_or(Err(AttemptError::Failed(RequestError::BackendRequestTimeout)))
+            }
+        };
+        let is_last = retries >= most;
+        let (failure, at_once) = match outcome {
+            Ok(response) => {
+                let sent_again = replay.complete && replay.idempotent && !is_last;
+                if !(sent_again && retry.is_some_and(|retry| is_retriable(retry, &response))) {
+                    record.deadline = end.map(|end| ResponseDeadline::new(end, RequestError::BackendRequestTimeout));
+                    if let Some(copy) = request {
+                        peer.worker.header_maps.put_back(copy.into_parts().0.headers);
+                    }
+                    return Ok(response);
+                }
+                release_connection(response);
+                (RequestError::ResponseTimeout, false)
+            }
+            Err(lost) => {
+                let was_not_processed = lost.was_not_processed();
+                let error = lost.into_request_error();
+                // A timed-out attempt may have been processed, so the request must be complete and idempotent.
+                let is_late = error == RequestError::BackendRequestTimeout
+                    && retry.is_some()
+                    && replay.complete
+                    && replay.idempotent;
+                let again = was_not_processed || is_late;
+                if is_last || !again || request.is_none() || peer.activity.timed_out.get() {
+                    return Err(error);
+                }
+                // An unprocessed request goes to the next untried endpoint without delay.
+                (error, was_not_processed && target.upstream.reachable().len() > tried.len())
+            }
+        };
+        if !at_once {
+            let Some(retry) = retry else { return Err(failure) };
+            let wait = retry.backoff_delay(u32::try_from(retries).unwrap_or(u32::MAX), fastrand::f64());
+            if !wait.is_zero() && until_timed_out(&peer.activity, sleep(wait)).await.is_none() {
+                return Err(failure);
+            }
+        }
+        retries += 1;
+        if retry.is_some() {
+            pools.count_retry();
+        }
+    }
+}
+
+/// Usually one endpoint.
+type TriedEndpoints = SmallVec<[SocketAddr; 2]>;
+
+/// The next endpoint, different for each attempt. After all were tried, they are reused if the rule has retries.
+fn next_endpoint(
+    peer: &Peer,
+    upstream: &Arc<Upstream>,
+    tried: &mut TriedEndpoints,
+    retry: Option<&RetryPolicy>,
+) -> Option<SocketAddr> {
+    let pools = &peer.worker.pools;
+    let address = pools.next_endpoint(upstream, tried).or_else(|| {
+        retry?;
+        // Avoids the endpoint that has just failed, if there is another.
+        let last = tried.pop();
+        tried.clear();
+        pools.next_endpoint(upstream, last.as_slice()).or_else(|| pools.next_endpoint(upstream, &[]))
+    })?;
+    tried.push(address);
+    Some(address)
+}
+
+/// Whether the whole request is available. Buffers the body if the rule may retry the request.
+async fn buffer_body(
+    peer: &Peer,
+    request: &mut Request<RequestBody>,
+    policy: &TimeoutsAndRetries,
+) -> Result<bool, RequestError> {
+    if request.body().is_end_stream() {
+        return Ok(true);
+    }
+    if !is_idempotent(request.method()) {
+        return Ok(false);
+    }
+    let may_retry = |retry: &RetryPolicy| {
+        retry.attempts > 0 && (!retry.codes.is_empty() || policy.backend_request.duration().is_some())
+    };
+    if !policy.retry.as_ref().is_some_and(may_retry) {
+        return Ok(false);
+    }
+    let most = peer.worker.limits.max_replay_body;
+    match until_timed_out(&peer.activity, request.body_mut().buffer_up_to(most)).await {
+        None => Err(RequestError::RequestBodyTimeout),
+        Some(Err(_)) => Err(RequestError::InvalidBody),
+        Some(Ok(whole)) => Ok(whole),
+    }
+}
+
+fn is_retriable(retry: &RetryPolicy, response: &Response<BodySource>) -> bool {
+    retry.codes.binary_search(&response.status().as_u16()).is_ok()
+}
+
+/// Without a body to read, its connection can take the next request.
+fn release_connection(response: Response<BodySource>) {
+    if let BodySource::Upstream { incoming, connection: Some(connection) } = response.into_body()
+        && incoming.is_end_stream()
+    {
+        connection.release();
+    }
+}

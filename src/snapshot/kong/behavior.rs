@@ -1,0 +1,124 @@
+//! Kong behavior of a rule: path and Host sent upstream, allowed protocols, and HTTPS redirect.
+
+use http::{HeaderValue, StatusCode};
+
+use super::UriTemplate;
+use crate::plugin_api::chain::Protocols;
+
+/// Settings of a rule from an Ingress, or of a Gateway API route with Kong annotations or plugins, besides its filters.
+///
+/// Its presence makes the rule a Kong rule: forwarding headers, `Via`, `X-Kong-*` and error messages are then Kong's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KongBehavior {
+    /// Whether the matched part of the path is removed before the request is forwarded.
+    pub strip_path: bool,
+    /// The path of the service, prepended to the rest of the request's path. Starts with a slash; `/` adds nothing.
+    pub path: Box<str>,
+    /// Replaces the resulting path.
+    pub rewrite: Option<UriTemplate>,
+    pub host: UpstreamHost,
+    /// The protocols that requests may use. Stream protocols have no effect here.
+    pub protocols: Protocols,
+    /// The response to a plain-text request if `protocols` has only `https`.
+    pub https_redirect: HttpsRedirect,
+    /// False: the request body is streamed. Bodies are always streamed, unless a plugin needs the whole body, so the
+    /// field only records the configured value.
+    pub request_buffering: bool,
+    /// False: the response body is streamed. It always is.
+    pub response_buffering: bool,
+}
+
+/// The Host header sent to the endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum UpstreamHost {
+    /// `preserve-host: "true"`: the client's.
+    #[default]
+    Preserved,
+    /// `preserve-host: "false"`: `host-header`, or else the name of the service, with its port unless that is the
+    /// default of the protocol.
+    Fixed(HeaderValue),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpsRedirect {
+    /// 426 asks the client to upgrade; 301, 302, 307 and 308 redirect to the same host and path over HTTPS.
+    pub status: StatusCode,
+    /// The HTTPS port that clients see.
+    pub port: u16,
+}
+
+impl Default for KongBehavior {
+    /// The defaults of Kong's ingress controller for a route without annotations.
+    fn default() -> Self {
+        KongBehavior {
+            strip_path: false,
+            path: "/".into(),
+            rewrite: None,
+            host: UpstreamHost::Preserved,
+            protocols: Protocols::ALL,
+            https_redirect: HttpsRedirect::default(),
+            request_buffering: true,
+            response_buffering: true,
+        }
+    }
+}
+
+impl Default for HttpsRedirect {
+    fn default() -> Self {
+        HttpsRedirect { status: StatusCode::UPGRADE_REQUIRED, port: 443 }
+    }
+}
+
+/// Text for dumps, one line per setting that differs from the default.
+impl KongBehavior {
+    pub(in crate::snapshot) fn describe(&self) -> Vec<String> {
+        let usual = KongBehavior::default();
+        let KongBehavior { strip_path, path, rewrite, host, protocols, https_redirect, .. } = self;
+        let KongBehavior { request_buffering, response_buffering, .. } = self;
+        let mut lines = Vec::new();
+        if *strip_path {
+            lines.push("strip path".to_owned());
+        }
+        if *path != usual.path {
+            lines.push(format!("path {path}"));
+        }
+        if let Some(rewrite) = rewrite {
+            lines.push(format!("rewrite {rewrite}"));
+        }
+        if let UpstreamHost::Fixed(host) = host {
+            lines.push(format!("host {}", String::from_utf8_lossy(host.as_bytes())));
+        }
+        if *protocols != usual.protocols {
+            let Protocols { http, https, grpc, grpcs } = *protocols;
+            let all = [("http", http), ("https", https), ("grpc", grpc), ("grpcs", grpcs)];
+            let names: Vec<&str> = all.iter().filter(|(_, is_in)| *is_in).map(|(name, _)| *name).collect();
+            lines.push(format!("protocols {}", if names.is_empty() { "none".to_owned() } else { names.join(", ") }));
+        }
+        // The redirect applies only if plain text is not allowed.
+        if protocols.https && !protocols.http {
+            lines.push(format!("https redirect {} to port {}", https_redirect.status.as_u16(), https_redirect.port));
+        }
+        if !*request_buffering {
+            lines.push("request buffering off".to_owned());
+        }
+        if !*response_buffering {
+            lines.push("response buffering off".to_owned());
+        }
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // kong-compat §2.2
+    // kong-compat §7.6
+    #[test]
+    fn defaults_without_annotations() {
+        let KongBehavior { strip_path, path, host, protocols, https_redirect, .. } = KongBehavior::default();
+        assert!(!strip_path && host == UpstreamHost::Preserved && protocols == Protocols::ALL);
+        assert_eq!((&*path, https_redirect.status.as_u16(), https_redirect.port), ("/", 426, 443));
+        assert_eq!(KongBehavior::default().describe(), [""; 0]);
+    }
+}

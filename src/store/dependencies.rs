@@ -1,0 +1,259 @@
+//! Collects the references of each kind of object, which are its dependencies.
+
+use std::sync::Arc;
+
+use super::{AnyObject, Dependency};
+use crate::api::gateway::{BackendObjectReference, Gateway, HttpRoute, PolicyTargetReference};
+use crate::api::kind::{CORE_GROUP, GATEWAY_GROUP, KONG_GROUP, KONG_INCUBATOR_GROUP};
+use crate::api::kong::annotations::{
+    CA_CERTIFICATES_CONFIG_MAPS, CA_CERTIFICATES_SECRETS, CLIENT_CERT, INGRESS_CLASS, OVERRIDE, PLUGINS,
+    UPSTREAM_POLICY, list,
+};
+use crate::api::kong::{KongCustomEntity, PluginSettings};
+use crate::api::names::SERVICE_NAME_LABEL;
+use crate::api::networking::{Ingress, IngressBackend, IngressClass};
+use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
+
+/// All references that affect the meaning of an object, without duplicates.
+pub(super) fn dependencies(object: &AnyObject) -> Vec<Dependency> {
+    let mut found = DependencyCollector { own: object.meta().key.namespace.clone(), dependencies: Vec::new() };
+    let meta = object.meta();
+    match object {
+        AnyObject::Gateway(gateway) => found.add_gateway(gateway),
+        AnyObject::HttpRoute(route) => found.add_http_route(route),
+        AnyObject::Ingress(ingress) => found.add_ingress(ingress),
+        AnyObject::IngressClass(class) => found.add_ingress_class(class),
+        AnyObject::TcpIngress(ingress) => {
+            found.add_class(meta, None);
+            found.add_plugins(meta);
+            for rule in &ingress.spec.rules {
+                found.add_object(Kind::Service, None, &rule.backend.service_name);
+            }
+            for secret in ingress.spec.tls.iter().filter_map(|tls| tls.secret_name.as_deref()) {
+                found.add_object(Kind::Secret, None, secret);
+            }
+        }
+        AnyObject::UdpIngress(ingress) => {
+            found.add_class(meta, None);
+            found.add_plugins(meta);
+            for rule in &ingress.spec.rules {
+                found.add_object(Kind::Service, None, &rule.backend.service_name);
+            }
+        }
+        AnyObject::Service(_) => found.add_service(meta),
+        AnyObject::KongServiceFacade(facade) => {
+            found.add_class(meta, None);
+            found.add_object(Kind::Service, None, &facade.spec.backend_ref.name);
+            found.add_service(meta);
+        }
+        AnyObject::KongPlugin(plugin) => found.add_plugin(plugin),
+        AnyObject::KongClusterPlugin(plugin) => {
+            found.add_class(meta, None);
+            found.add_plugin(plugin);
+        }
+        AnyObject::KongConsumer(consumer) => {
+            found.add_class(meta, None);
+            found.add_plugins(meta);
+            for credential in &consumer.credentials {
+                found.add_object(Kind::Secret, None, credential);
+            }
+            for group in &consumer.consumer_groups {
+                found.add_object(Kind::KongConsumerGroup, None, group);
+            }
+        }
+        AnyObject::KongConsumerGroup(_) => {
+            found.add_class(meta, None);
+            found.add_plugins(meta);
+        }
+        AnyObject::KongVault(_) => found.add_class(meta, None),
+        AnyObject::KongCustomEntity(entity) => found.add_custom_entity(entity),
+        AnyObject::EndpointSlice(slice) => {
+            if let Some(service) = slice.meta.labels.get(SERVICE_NAME_LABEL) {
+                found.add_object(Kind::Service, None, service);
+            }
+        }
+        AnyObject::BackendTlsPolicy(policy) => found.add_targets(&policy.spec.target_refs),
+        AnyObject::Guard(guard) => found.add_targets(guard.targets.as_deref().unwrap_or_default()),
+        AnyObject::GatewayClass(_)
+        | AnyObject::ReferenceGrant(_)
+        | AnyObject::IngressClassParameters(_)
+        | AnyObject::KongUpstreamPolicy(_)
+        | AnyObject::KongIngress(_)
+        | AnyObject::KongLicense(_)
+        | AnyObject::Secret(_)
+        | AnyObject::ConfigMap(_)
+        | AnyObject::Namespace(_)
+        | AnyObject::Unserved(..) => {}
+    }
+    found.dependencies.sort();
+    found.dependencies.dedup();
+    found.dependencies
+}
+
+struct DependencyCollector {
+    own: Arc<str>,
+    dependencies: Vec<Dependency>,
+}
+
+impl DependencyCollector {
+    fn add_gateway(&mut self, gateway: &Object<Gateway>) {
+        self.add_object(Kind::GatewayClass, Some(""), &gateway.spec.gateway_class_name);
+        for listener in &gateway.spec.listeners {
+            for certificate in listener.tls.iter().flat_map(|tls| &tls.certificate_refs) {
+                if certificate.group == CORE_GROUP && certificate.kind == Kind::Secret.name() {
+                    self.add_object(Kind::Secret, certificate.namespace.as_deref(), &certificate.name);
+                }
+                self.add_grants(certificate.namespace.as_deref());
+            }
+        }
+    }
+
+    fn add_http_route(&mut self, route: &Object<HttpRoute>) {
+        // The labels of its namespace decide whether a listener's selector allows the route.
+        self.add_object(Kind::Namespace, Some(""), &route.meta.key.namespace);
+        for parent in &route.spec.parent_refs {
+            if parent.group == GATEWAY_GROUP && parent.kind == Kind::Gateway.name() {
+                self.add_object(Kind::Gateway, parent.namespace.as_deref(), &parent.name);
+            }
+        }
+        self.add_plugins(&route.meta);
+        for rule in &route.spec.rules {
+            for backend in &rule.backend_refs {
+                self.add_backend(&backend.target);
+            }
+            let of_backends = rule.backend_refs.iter().flat_map(|backend| &backend.filters);
+            for filter in rule.filters.iter().chain(of_backends) {
+                if let Some(mirror) = &filter.request_mirror {
+                    self.add_backend(&mirror.backend_ref);
+                }
+                if let Some(extension) = &filter.extension_ref
+                    && extension.group == KONG_GROUP
+                    && extension.kind == Kind::KongPlugin.name()
+                {
+                    self.add_object(Kind::KongPlugin, None, &extension.name);
+                }
+            }
+        }
+    }
+
+    fn add_ingress(&mut self, ingress: &Object<Ingress>) {
+        self.add_class(&ingress.meta, ingress.spec.ingress_class_name.as_deref());
+        self.add_plugins(&ingress.meta);
+        let paths = ingress.spec.rules.iter().filter_map(|rule| rule.http.as_ref()).flat_map(|http| &http.paths);
+        for backend in paths.map(|path| &path.backend).chain(&ingress.spec.default_backend) {
+            self.add_ingress_backend(backend);
+        }
+        for secret in ingress.spec.tls.iter().filter_map(|tls| tls.secret_name.as_deref()) {
+            self.add_object(Kind::Secret, None, secret);
+        }
+    }
+
+    fn add_ingress_backend(&mut self, backend: &IngressBackend) {
+        if let Some(service) = &backend.service {
+            self.add_object(Kind::Service, None, &service.name);
+        }
+        if let Some(resource) = &backend.resource
+            && resource.api_group.as_deref() == Some(KONG_INCUBATOR_GROUP)
+            && resource.kind == Kind::KongServiceFacade.name()
+        {
+            self.add_object(Kind::KongServiceFacade, None, &resource.name);
+        }
+    }
+
+    fn add_ingress_class(&mut self, class: &Object<IngressClass>) {
+        if let Some(parameters) = &class.spec.parameters
+            && parameters.api_group.as_deref() == Some(KONG_GROUP)
+            && parameters.kind == Kind::IngressClassParameters.name()
+            && let Some(namespace) = &parameters.namespace
+        {
+            self.add_object(Kind::IngressClassParameters, Some(namespace), &parameters.name);
+        }
+    }
+
+    /// A Service or KongServiceFacade.
+    fn add_service(&mut self, meta: &Meta) {
+        self.add_plugins(meta);
+        for (annotation, kind) in [
+            (UPSTREAM_POLICY, Kind::KongUpstreamPolicy),
+            (OVERRIDE, Kind::KongIngress),
+            (CLIENT_CERT, Kind::Secret),
+            (CA_CERTIFICATES_SECRETS, Kind::Secret),
+            (CA_CERTIFICATES_CONFIG_MAPS, Kind::ConfigMap),
+        ] {
+            for name in meta.annotations.get(annotation).into_iter().flat_map(|value| list(value)) {
+                self.add_object(kind, None, name);
+            }
+        }
+    }
+
+    /// A Secret without namespace is in the plugin's namespace.
+    fn add_plugin(&mut self, plugin: &PluginSettings) {
+        let patches = plugin.config_patches.iter().map(|patch| &patch.value_from.secret_key_ref);
+        let whole = plugin.config_from.as_ref().map(|source| &source.secret_key_ref);
+        for secret in patches.chain(whole) {
+            self.add_object(Kind::Secret, secret.namespace.as_deref(), &secret.name);
+        }
+    }
+
+    fn add_custom_entity(&mut self, entity: &KongCustomEntity) {
+        self.add_object(Kind::IngressClass, Some(""), &entity.spec.controller_name);
+        let Some(parent) = &entity.spec.parent_ref else { return };
+        if parent.kind.as_deref() == Some(Kind::KongClusterPlugin.name()) {
+            self.add_object(Kind::KongClusterPlugin, Some(""), &parent.name);
+        } else {
+            self.add_object(Kind::KongPlugin, parent.namespace.as_deref(), &parent.name);
+            self.add_grants(parent.namespace.as_deref());
+        }
+    }
+
+    /// The class of an object: the annotation takes precedence over the field.
+    fn add_class(&mut self, meta: &Meta, field: Option<&str>) {
+        match meta.annotations.get(INGRESS_CLASS).map(|class| &**class).or(field) {
+            Some(class) => self.add_object(Kind::IngressClass, Some(""), class),
+            None => self.dependencies.push(Dependency::DefaultClass),
+        }
+    }
+
+    /// The plugins in the annotation. A name without namespace is a KongPlugin of the same namespace or a
+    /// KongClusterPlugin.
+    fn add_plugins(&mut self, meta: &Meta) {
+        for entry in meta.annotations.get(PLUGINS).into_iter().flat_map(|value| list(value)) {
+            if let Some((namespace, name)) = entry.split_once(':') {
+                self.add_object(Kind::KongPlugin, Some(namespace), name);
+                self.add_grants(Some(namespace));
+            } else {
+                self.add_object(Kind::KongPlugin, None, entry);
+                self.add_object(Kind::KongClusterPlugin, Some(""), entry);
+            }
+        }
+    }
+
+    /// Without `namespace`, the object's own namespace is used.
+    fn add_object(&mut self, kind: Kind, namespace: Option<&str>, name: &str) {
+        let namespace = namespace.map_or_else(|| self.own.clone(), Arc::from);
+        let key = ObjectKey { namespace, name: Arc::from(name) };
+        self.dependencies.push(Dependency::Object(ObjectId::new(kind, key)));
+    }
+
+    fn add_targets(&mut self, targets: &[PolicyTargetReference]) {
+        for target in targets.iter().filter(|target| target.group == CORE_GROUP && target.kind == Kind::Service.name())
+        {
+            self.add_object(Kind::Service, None, &target.name);
+        }
+    }
+
+    fn add_backend(&mut self, backend: &BackendObjectReference) {
+        if backend.group == CORE_GROUP && backend.kind == Kind::Service.name() {
+            self.add_object(Kind::Service, backend.namespace.as_deref(), &backend.name);
+        }
+        self.add_grants(backend.namespace.as_deref());
+    }
+
+    fn add_grants(&mut self, namespace: Option<&str>) {
+        if let Some(namespace) = namespace
+            && namespace != &*self.own
+        {
+            self.dependencies.push(Dependency::GrantsIn(Arc::from(namespace)));
+        }
+    }
+}

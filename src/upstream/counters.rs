@@ -1,0 +1,37 @@
+//! Counters of upstream connections. Each worker writes its own; scrapes read them.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+#[derive(Debug, Default)]
+pub struct UpstreamCounters {
+    pub connected: SingleWriterCounter,
+    pub refused: SingleWriterCounter,
+    pub timed_out: SingleWriterCounter,
+    pub failed: SingleWriterCounter,
+    /// Connections with a failed TLS handshake.
+    pub tls_failed: SingleWriterCounter,
+    /// Connections not attempted because of the connection limit.
+    pub limited: SingleWriterCounter,
+    /// Requests sent on a reused connection.
+    pub reused: SingleWriterCounter,
+    /// Requests sent again because the kept-alive connection turned out to be closed.
+    pub replayed: SingleWriterCounter,
+    /// Retries configured by rules.
+    pub retried: SingleWriterCounter,
+    /// Closed connections; `connected - closed` are open.
+    pub closed: SingleWriterCounter,
+}
+
+/// A counter with a single writer, so that adding needs no atomic read-modify-write.
+#[derive(Debug, Default)]
+pub struct SingleWriterCounter(AtomicU64);
+
+impl SingleWriterCounter {
+    pub fn add(&self, more: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(more), Relaxed);
+    }
+
+    pub fn value(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}

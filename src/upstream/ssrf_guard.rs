@@ -1,0 +1,385 @@
+//! SSRF guard: the addresses that backends, and servers used by plugins, must not have. Authors of Services and plugins
+//! can name any address, and Portico would connect to it.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Whether loopback addresses of the machine or Pod that Portico runs in may be backends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LoopbackPolicy {
+    /// Allowed, since the operator of Portico writes the objects.
+    #[default]
+    Allowed,
+    /// Blocked, since others write the objects: local services may trust requests from their own machine.
+    Blocked,
+}
+
+/// Which users write the objects, and therefore which addresses the objects may name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TrustModel {
+    /// The operator of Portico writes all objects.
+    #[default]
+    SingleTenant,
+    /// Users with write access to a namespace of the cluster write objects.
+    MultiTenant { loopback: LoopbackPolicy },
+}
+
+impl TrustModel {
+    pub fn loopback(self) -> LoopbackPolicy {
+        match self {
+            TrustModel::SingleTenant => LoopbackPolicy::Allowed,
+            TrustModel::MultiTenant { loopback } => loopback,
+        }
+    }
+}
+
+/// Why an address is blocked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockedAddress {
+    reason: BlockReason,
+    /// The IPv4 address that NAT64 translates the address to, if any.
+    translated: Option<Ipv4Addr>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BlockReason {
+    /// Link-local, unspecified, multicast or broadcast.
+    SpecialPurpose,
+    /// A metadata service that serves credentials of the machine to any local client.
+    Metadata,
+    Loopback,
+    /// A cluster-internal name outside the namespace of the object.
+    OtherNamespace,
+    /// A cluster-internal name that resolves to the address it contains.
+    Pod,
+}
+
+impl BlockedAddress {
+    /// Why this address is blocked; None if it is allowed.
+    pub fn check(address: IpAddr, loopback: LoopbackPolicy) -> Option<Self> {
+        let is_refused = |why: &BlockReason| *why != BlockReason::Loopback || loopback == LoopbackPolicy::Blocked;
+        let own = match address.to_canonical() {
+            IpAddr::V4(address) => check_v4(address),
+            IpAddr::V6(address) => check_v6(address),
+        };
+        let own = own.filter(is_refused).map(|why| BlockedAddress { reason: why, translated: None });
+        let translated = |address: Ipv4Addr| {
+            let why = check_v4(address).filter(is_refused)?;
+            Some(BlockedAddress { reason: why, translated: Some(address) })
+        };
+        match address.to_canonical() {
+            // The address itself is checked before an embedded one: `::` and `::1` are within the IPv4-compatible
+            // range.
+            IpAddr::V4(_) | IpAddr::V6(Ipv6Addr::UNSPECIFIED | Ipv6Addr::LOCALHOST) => own,
+            IpAddr::V6(address) => own.or_else(|| embedded_v4(address).into_iter().find_map(translated)),
+        }
+    }
+
+    /// Checks a host: an address, with or without brackets, or a name.
+    pub fn check_host(host: &str, loopback: LoopbackPolicy) -> Option<Self> {
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        match bare.parse() {
+            Ok(address) => BlockedAddress::check(address, loopback),
+            Err(_) => BlockedAddress::check_name(host, loopback),
+        }
+    }
+
+    /// Checks a name that has a fixed meaning without DNS: `localhost` (RFC 6761, section 6.3).
+    pub fn check_name(host: &str, loopback: LoopbackPolicy) -> Option<Self> {
+        let is_localhost =
+            host.trim_end_matches('.').rsplit('.').next().is_some_and(|label| label.eq_ignore_ascii_case("localhost"));
+        (is_localhost && loopback == LoopbackPolicy::Blocked)
+            .then_some(BlockedAddress { reason: BlockReason::Loopback, translated: None })
+    }
+
+    /// Checks a name in an object of this namespace. The addresses it resolves to are checked after resolution.
+    pub fn check_name_in_namespace(namespace: &str, host: &str, authors: TrustModel) -> Option<Self> {
+        let why = match authors {
+            TrustModel::SingleTenant => None,
+            TrustModel::MultiTenant { .. } => check_cluster_name(namespace, host),
+        };
+        why.map(|why| BlockedAddress { reason: why, translated: None })
+            .or_else(|| BlockedAddress::check_name(host, authors.loopback()))
+    }
+
+    /// What to configure instead.
+    pub fn remedy(&self) -> &'static str {
+        match self.reason {
+            BlockReason::SpecialPurpose | BlockReason::Metadata => "use the address of the backend",
+            BlockReason::Loopback => {
+                "use the address of the backend, or start Portico with --allow-loopback-backends if loopback \
+                 backends are intended"
+            }
+            BlockReason::OtherNamespace => {
+                "name the Service and its namespace in the backendRef of an HTTPRoute, and create a ReferenceGrant in \
+                 its namespace"
+            }
+            BlockReason::Pod => "use a Service that selects the Pod",
+        }
+    }
+}
+
+/// Completes a sentence that begins with "ADDRESS is " or "NAME is ".
+impl fmt::Display for BlockedAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(address) = self.translated {
+            write!(formatter, "translated to {address}, which is ")?;
+        }
+        formatter.write_str(match self.reason {
+            BlockReason::SpecialPurpose => "a link-local, multicast, broadcast or unspecified address",
+            BlockReason::Metadata => "a cloud metadata address, which serves credentials of the machine",
+            BlockReason::Loopback => "a loopback address of the machine or Pod that Portico runs in",
+            BlockReason::OtherNamespace => "a cluster-internal name outside the Service's own namespace",
+            BlockReason::Pod => "a cluster-internal name of a Pod address",
+        })
+    }
+}
+
+/// Names of Services end in `NAMESPACE.svc`, those of Pods in `NAMESPACE.pod`, with or without the cluster domain.
+fn check_cluster_name(namespace: &str, host: &str) -> Option<BlockReason> {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    let is_below = |name: &str, parent: &str| {
+        name.strip_suffix(parent).is_some_and(|front| front.is_empty() || front.ends_with('.'))
+    };
+    let in_domain = is_below(&host, CLUSTER_DOMAIN);
+    let name = if in_domain { host.strip_suffix(CLUSTER_DOMAIN)?.trim_end_matches('.') } else { &host };
+    if is_below(name, "pod") {
+        Some(BlockReason::Pod)
+    } else if is_below(name, "svc") {
+        (!is_below(name, &format!("{namespace}.svc"))).then_some(BlockReason::OtherNamespace)
+    } else {
+        in_domain.then_some(BlockReason::OtherNamespace)
+    }
+}
+
+/// The default cluster domain.
+const CLUSTER_DOMAIN: &str = "cluster.local";
+
+fn check_v4(address: Ipv4Addr) -> Option<BlockReason> {
+    if address.is_link_local() || address.is_unspecified() || address.is_multicast() || address.is_broadcast() {
+        Some(BlockReason::SpecialPurpose)
+    } else if address.is_loopback() {
+        Some(BlockReason::Loopback)
+    } else {
+        METADATA_V4.contains(&address).then_some(BlockReason::Metadata)
+    }
+}
+
+fn check_v6(address: Ipv6Addr) -> Option<BlockReason> {
+    if address.is_unicast_link_local() || address.is_unspecified() || address.is_multicast() {
+        Some(BlockReason::SpecialPurpose)
+    } else if address.is_loopback() {
+        Some(BlockReason::Loopback)
+    } else {
+        METADATA_V6.contains(&address).then_some(BlockReason::Metadata)
+    }
+}
+
+/// The IPv4 addresses that an IPv6 address may reach through a translator or the local machine.
+fn embedded_v4(address: Ipv6Addr) -> Vec<Ipv4Addr> {
+    let octets = address.octets();
+    let of = |places: [usize; 4]| Ipv4Addr::from(places.map(|place| octets[place]));
+    match address.segments() {
+        // IPv4-compatible (RFC 4291, section 2.5.5.1), and the well-known NAT64 prefix (RFC 6052, section 2.1).
+        [0, 0, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => vec![of([12, 13, 14, 15])],
+        // Local-use NAT64 (RFC 8215). The prefix length in use is unknown, so each possible one is checked: with all
+        // but the longest, octet 8 and all octets after the address are zero (RFC 6052, section 2.2).
+        [0x64, 0xff9b, 1, ..] => {
+            let zero = |octets: &[u8]| octets.iter().all(|octet| *octet == 0);
+            let shorter = [([6, 7, 9, 10], 11), ([7, 9, 10, 11], 12), ([9, 10, 11, 12], 13)];
+            let fitting = shorter.into_iter().filter(|(_, behind)| octets[8] == 0 && zero(&octets[*behind..]));
+            let all = fitting.map(|(places, _)| of(places)).chain([of([12, 13, 14, 15])]);
+            // An unspecified address means that no address is embedded for this prefix length, unless it is so for all
+            // of them.
+            let mut addresses: Vec<_> = all.filter(|address| !address.is_unspecified()).collect();
+            if addresses.is_empty() {
+                addresses.push(Ipv4Addr::UNSPECIFIED);
+            }
+            addresses
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Metadata services of cloud providers without link-local addresses. Single addresses, since their neighbors may be
+/// used by others, and clusters assign addresses of 100.64.0.0/10 to Pods.
+const METADATA_V4: [Ipv4Addr; 3] = [
+    // Alibaba Cloud.
+    Ipv4Addr::new(100, 100, 100, 200),
+    // Azure's WireServer, which serves certificates of VM extensions; a public address owned by Microsoft.
+    Ipv4Addr::new(168, 63, 129, 16),
+    // Oracle's Compute Classic.
+    Ipv4Addr::new(192, 0, 0, 192),
+];
+const METADATA_V6: [Ipv6Addr; 7] = [
+    // AWS, and the EKS Pod Identity agent.
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),
+    // Google Cloud.
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+    // Oracle Cloud.
+    Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
+    // Alibaba Cloud.
+    Ipv6Addr::new(0xfd00, 0x100, 0, 0, 0, 0, 0x100, 0x200),
+    // Akamai.
+    Ipv6Addr::new(0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 1),
+    // Scaleway.
+    Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn why(address: &str, loopback: LoopbackPolicy) -> String {
+        BlockedAddress::check(address.parse().unwrap(), loopback).map(|why| why.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn special_addresses_are_blocked() {
+        let special = "a link-local, multicast, broadcast or unspecified address";
+        let metadata = "a cloud metadata address, which serves credentials of the machine";
+        let loopback = "a loopback address of the machine or Pod that Portico runs in";
+        for (address, expected) in [
+            ("169.254.169.254", special),
+            ("169.254.170.2", special),
+            ("fe80::1", special),
+            ("fe80::a9fe:a9fe", special),
+            ("0.0.0.0", special),
+            ("::", special),
+            ("224.0.0.1", special),
+            ("ff02::1", special),
+            ("255.255.255.255", special),
+            ("::ffff:169.254.169.254", special),
+            ("100.100.100.200", metadata),
+            ("168.63.129.16", metadata),
+            ("192.0.0.192", metadata),
+            ("::ffff:168.63.129.16", metadata),
+            ("fd00:ec2::254", metadata),
+            ("fd00:ec2::23", metadata),
+            ("fd20:ce::254", metadata),
+            ("fd00:c1::a9fe:a9fe", metadata),
+            ("fd00:100::100:200", metadata),
+            ("fd00:a9fe:a9fe::1", metadata),
+            ("fd00:42::42", metadata),
+            ("127.0.0.1", loopback),
+            ("127.8.9.10", loopback),
+            ("::1", loopback),
+            ("::ffff:127.0.0.1", loopback),
+        ] {
+            assert_eq!(why(address, LoopbackPolicy::Blocked), expected, "{address}");
+        }
+        for (address, ipv4, expected) in [
+            ("::169.254.169.254", "169.254.169.254", special),
+            ("::127.0.0.1", "127.0.0.1", loopback),
+            ("64:ff9b::169.254.169.254", "169.254.169.254", special),
+            ("64:ff9b::168.63.129.16", "168.63.129.16", metadata),
+            ("64:ff9b::127.0.0.1", "127.0.0.1", loopback),
+            ("64:ff9b::0.0.0.0", "0.0.0.0", special),
+            ("64:ff9b:1::169.254.169.254", "169.254.169.254", special),
+            ("64:ff9b:1:0:7::100.100.100.200", "100.100.100.200", metadata),
+            ("64:ff9b:1:a9fe:a9:fe00::", "169.254.169.254", special),
+            ("64:ff9b:1:7f00:0:100::", "127.0.0.1", loopback),
+            ("64:ff9b:1:7a9:fe:a9fe::", "169.254.169.254", special),
+            ("64:ff9b:1:77f:0:1::", "127.0.0.1", loopback),
+            ("64:ff9b:1:708:a9:fea9:fe00:0", "169.254.169.254", special),
+            ("64:ff9b:1:708:64:6464:c800:0", "100.100.100.200", metadata),
+            ("64:ff9b:1::", "0.0.0.0", special),
+        ] {
+            let expected = format!("translated to {ipv4}, which is {expected}");
+            assert_eq!(why(address, LoopbackPolicy::Blocked), expected, "{address}");
+        }
+    }
+
+    #[test]
+    fn neighbors_of_special_addresses_are_allowed() {
+        for address in [
+            "10.0.0.1",
+            "100.64.0.1",
+            "100.100.100.199",
+            "100.100.100.201",
+            "168.63.129.15",
+            "192.0.0.191",
+            "198.18.0.1",
+            "169.253.255.255",
+            "fd00:ec2::253",
+            "fd20:ce::255",
+            "fd00::1",
+            "2001:db8::1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::10.0.0.1",
+            "64:ff9b:1::10.0.0.1",
+            "64:ff9b:1:0a00:0:100::",
+            "64:ff9b:1:70a:0:1::",
+            "64:ff9b:1:708:a:0:100:0",
+            // The octets after the address are not zero.
+            "64:ff9b:1:708:a9:fea9:fe01:203",
+            // This prefix embeds no IPv4 address.
+            "64:ff9b:2::169.254.169.254",
+            "2001:db8::169.254.169.254",
+        ] {
+            assert_eq!(why(address, LoopbackPolicy::Blocked), "", "{address}");
+        }
+    }
+
+    #[test]
+    fn cluster_names_of_other_namespaces_are_blocked() {
+        let tenants = TrustModel::MultiTenant { loopback: LoopbackPolicy::Allowed };
+        for (name, expected) in [
+            ("db.b.svc.cluster.local", Some(BlockReason::OtherNamespace)),
+            ("db.b.svc.cluster.local.", Some(BlockReason::OtherNamespace)),
+            ("DB.B.SVC.Cluster.Local", Some(BlockReason::OtherNamespace)),
+            ("db.b.svc", Some(BlockReason::OtherNamespace)),
+            ("db.b.svc.", Some(BlockReason::OtherNamespace)),
+            ("one.db.b.svc.cluster.local", Some(BlockReason::OtherNamespace)),
+            ("db.ba.svc", Some(BlockReason::OtherNamespace)),
+            ("svc.cluster.local", Some(BlockReason::OtherNamespace)),
+            ("db.cluster.local", Some(BlockReason::OtherNamespace)),
+            ("10-0-0-1.b.pod.cluster.local", Some(BlockReason::Pod)),
+            ("10-0-0-1.a.pod.cluster.local", Some(BlockReason::Pod)),
+            ("10-0-0-1.a.pod", Some(BlockReason::Pod)),
+            ("db.a.svc.cluster.local", None),
+            ("db.A.svc", None),
+            ("one.db.a.svc.cluster.local.", None),
+            ("db.b", None),
+            ("db", None),
+            ("svc.example", None),
+            ("db.b.svc.example", None),
+            ("mycluster.local", None),
+            ("notsvc", None),
+        ] {
+            assert_eq!(
+                BlockedAddress::check_name_in_namespace("a", name, tenants).map(|no| no.reason),
+                expected,
+                "{name}"
+            );
+            assert_eq!(BlockedAddress::check_name_in_namespace("a", name, TrustModel::SingleTenant), None, "{name}");
+        }
+        let tenants = TrustModel::MultiTenant { loopback: LoopbackPolicy::Blocked };
+        let why = BlockedAddress::check_name_in_namespace("a", "localhost", tenants).map(|no| no.reason);
+        assert_eq!(why, Some(BlockReason::Loopback));
+    }
+
+    #[test]
+    fn loopback_is_blocked_for_tenants() {
+        for address in ["127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1", "64:ff9b::127.0.0.1"] {
+            assert_eq!(why(address, LoopbackPolicy::Allowed), "", "{address}");
+        }
+        assert_ne!(why("169.254.169.254", LoopbackPolicy::Allowed), "", "other blocked addresses are unaffected");
+        for (name, expected) in [
+            ("localhost", true),
+            ("LocalHost", true),
+            ("web.localhost", true),
+            ("localhost.", true),
+            ("localhost.example", false),
+            ("notlocalhost", false),
+        ] {
+            assert_eq!(BlockedAddress::check_name(name, LoopbackPolicy::Blocked).is_some(), expected, "{name}");
+            assert_eq!(BlockedAddress::check_name(name, LoopbackPolicy::Allowed), None, "{name}");
+            assert_eq!(BlockedAddress::check_host(name, LoopbackPolicy::Blocked).is_some(), expected, "{name}");
+        }
+        for (host, expected) in [("[::1]", true), ("::1", true), ("127.0.0.1", true), ("[2001:db8::1]", false)] {
+            assert_eq!(BlockedAddress::check_host(host, LoopbackPolicy::Blocked).is_some(), expected, "{host}");
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Cache of TLS configurations: a thousand Services that trust the same authority share one.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use rustls::ClientConfig;
+use rustls::sign::CertifiedKey;
+
+use super::{TlsDigest, TlsTrust, UpstreamProtocol, UpstreamTlsSettings, config, digest};
+
+/// The built configurations, for as long as an upstream uses them.
+#[derive(Debug, Default)]
+pub(in crate::upstream) struct TlsConfigCache {
+    configs: Mutex<HashMap<TlsDigest, Weak<ClientConfig>>>,
+}
+
+impl TlsConfigCache {
+    /// Like [`UpstreamTlsSettings::new`], but reuses an existing configuration.
+    pub(in crate::upstream) fn settings(
+        &self,
+        protocol: UpstreamProtocol,
+        trust: Option<TlsTrust>,
+        client: Option<Arc<CertifiedKey>>,
+    ) -> Result<UpstreamTlsSettings, rustls::Error> {
+        let digest = digest(protocol, trust.as_ref(), client.as_deref());
+        let (verifies, presents) = (trust.is_some(), client.is_some());
+        let mut configs = self.configs.lock();
+        let config = match configs.get(&digest).and_then(Weak::upgrade) {
+            Some(known) => known,
+            None => {
+                let made = Arc::new(config(protocol, trust, client)?);
+                configs.insert(digest, Arc::downgrade(&made));
+                made
+            }
+        };
+        Ok(UpstreamTlsSettings { digest, verifies, has_client_certificate: presents, config })
+    }
+
+    /// Drops unused configurations.
+    pub(in crate::upstream) fn sweep(&self) {
+        self.configs.lock().retain(|_, config| config.strong_count() > 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+    use rustls::pki_types::CertificateDer;
+
+    use super::super::TrustAnchors;
+    use super::*;
+
+    fn authority() -> CertificateDer<'static> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
+    }
+
+    #[test]
+    fn equal_tls_settings_share_one_config() {
+        let (one, other) = (authority(), authority());
+        let shared = TlsConfigCache::default();
+        // Each Service reads its own Secret.
+        let trust = |authorities: &[&CertificateDer<'static>], depth| {
+            let anchors = TrustAnchors::new(authorities.iter().map(|authority| (*authority).clone()));
+            Some(TlsTrust { anchors: Arc::new(anchors), max_intermediates: depth })
+        };
+        let terms = |trust| shared.settings(UpstreamProtocol::Http1, trust, None).unwrap();
+        let first = terms(trust(&[&one], None));
+        for _ in 0..1000 {
+            let another = terms(trust(&[&one], None));
+            assert!(first == another && Arc::ptr_eq(&first.config, &another.config));
+        }
+        assert!(Arc::ptr_eq(first.config.crypto_provider(), terms(None).config.crypto_provider()));
+        let others = [
+            terms(trust(&[&other], None)),
+            terms(trust(&[&one, &other], None)),
+            terms(trust(&[&one], Some(1))),
+            terms(None),
+            shared.settings(UpstreamProtocol::Http2, trust(&[&one], None), None).unwrap(),
+        ];
+        for other in &others {
+            assert!(first != *other && !Arc::ptr_eq(&first.config, &other.config));
+        }
+        shared.sweep();
+        assert_eq!(shared.configs.lock().len(), 6);
+        drop((first, others));
+        shared.sweep();
+        assert!(shared.configs.lock().is_empty(), "unused configurations are dropped");
+    }
+}

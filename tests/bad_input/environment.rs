@@ -1,0 +1,128 @@
+//! Problems outside of the files: directories, ports, permissions. Expected output is in folders like that of other
+//! cases.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use super::harness::client;
+use super::harness::golden::{self, Golden};
+use super::harness::network::Network;
+use super::harness::objects::{gateway, route};
+use super::harness::program::{Program, clean, run, run_arguments};
+use super::harness::site::Site;
+use super::{Transcript, check, place_good};
+
+/// Folders with expected output but without input files.
+pub(super) const NAMES: &[&str] =
+    &["empty-folder", "folder-vanishes", "no-such-path", "not-readable", "port-in-use", "port-not-permitted"];
+
+#[test]
+fn port_in_use_is_reported_and_bound_once_free() {
+    let site = Site::new();
+    place_good(&site, &BTreeMap::new());
+    let mut transcript = Transcript::new("port-in-use", &site, run(&site, &[]));
+    transcript.skip_start();
+    let holder = TcpListener::bind((site.next_address(), site.port("other"))).unwrap();
+    site.save("manifests/taken.yaml", &routed_gateway("taken", "@other@"));
+    transcript.step("A Gateway is added whose port is in use");
+    drop(holder);
+    transcript.step("The port becomes free without an edit");
+    let address = format!("{}:{}", site.next_address(), site.port("other"));
+    assert_eq!(client::get(&address, "/taken").status, 200);
+    transcript.end();
+    golden::expect_none(&transcript.compare().err().into_iter().collect::<Vec<_>>(), "bad_input");
+}
+
+#[test]
+fn forbidden_port_is_reported_with_a_remedy() {
+    let Some(network) = Network::new() else { return };
+    let site = Site::new();
+    place_good(&site, &BTreeMap::new());
+    // Even root may not bind low ports without the capability.
+    let mut arguments: Vec<String> =
+        ["--inh-caps=-all", "--bounding-set=-all", env!("CARGO_BIN_EXE_portico")].map(str::to_owned).into();
+    arguments.extend(run_arguments(&site));
+    let mut command = network.command("setpriv", &arguments);
+    clean(&mut command);
+    command.current_dir(site.path("."));
+    let mut transcript = Transcript::new("port-not-permitted", &site, Program::start(command));
+    transcript.network = Some(network);
+    transcript.skip_start();
+    site.save("manifests/low.yaml", &routed_gateway("low", "80"));
+    transcript.step("A Gateway with a port below 1024 is added");
+    site.save("manifests/low.yaml", &routed_gateway("low", "8888"));
+    transcript.step("Its port is changed");
+    transcript.end();
+    golden::expect_none(&transcript.compare().err().into_iter().collect::<Vec<_>>(), "bad_input");
+}
+
+#[test]
+fn empty_folder_is_reported_and_watched() {
+    let site = Site::new();
+    place_good(&site, &BTreeMap::new());
+    fs::create_dir(site.path("empty")).unwrap();
+    let checked = check(&site, "empty-folder", &["manifests", "empty"]);
+    let mut transcript = Transcript::new("empty-folder", &site, run(&site, &["--manifests", "empty"]));
+    transcript.step("One of two folders is empty");
+    site.save("empty/late.yaml", &route("good", "late", "echo"));
+    transcript.step("A file is added");
+    assert_eq!(client::get(&site.at("port"), "/late").status, 200);
+    transcript.end();
+    golden::expect_none(&checked.into_iter().chain(transcript.compare().err()).collect::<Vec<_>>(), "bad_input");
+}
+
+#[test]
+fn moved_folder_stays_served_and_is_watched_again() {
+    let site = Site::new();
+    place_good(&site, &BTreeMap::new());
+    let mut transcript = Transcript::new("folder-vanishes", &site, run(&site, &[]));
+    transcript.skip_start();
+    fs::rename(site.path("manifests"), site.path("aside")).unwrap();
+    transcript.step("The folder is moved away");
+    fs::rename(site.path("aside"), site.path("manifests")).unwrap();
+    transcript.step("The folder is moved back");
+    site.save("manifests/late.yaml", &route("good", "late", "echo"));
+    transcript.step("A file is added to it");
+    assert_eq!(client::get(&site.at("port"), "/late").status, 200);
+    transcript.end();
+    golden::expect_none(&transcript.compare().err().into_iter().collect::<Vec<_>>(), "bad_input");
+}
+
+#[test]
+fn missing_path_is_reported_and_read_once_created() {
+    let site = Site::new();
+    place_good(&site, &BTreeMap::new());
+    let checked = check(&site, "no-such-path", &["manifests", "nowhere/late.yaml"]);
+    let mut transcript = Transcript::new("no-such-path", &site, run(&site, &["--manifests", "nowhere/late.yaml"]));
+    transcript.step("One of two paths does not exist");
+    site.save("nowhere/late.yaml", &route("good", "late", "echo"));
+    transcript.step("The path is created");
+    assert_eq!(client::get(&site.at("port"), "/late").status, 200);
+    transcript.end();
+    golden::expect_none(&checked.into_iter().chain(transcript.compare().err()).collect::<Vec<_>>(), "bad_input");
+}
+
+#[test]
+fn unreadable_file_is_reported() {
+    let site = Site::new();
+    place_good(&site, &BTreeMap::new());
+    site.save("manifests/closed.yaml", &route("good", "closed", "echo"));
+    fs::set_permissions(site.path("manifests/closed.yaml"), fs::Permissions::from_mode(0o000)).unwrap();
+    // Root may read every file unless it drops the capability.
+    let mut command = Command::new("setpriv");
+    command.args(["--inh-caps=-all", "--bounding-set=-all", env!("CARGO_BIN_EXE_portico"), "check", "manifests"]);
+    clean(&mut command);
+    command.current_dir(site.path("."));
+    let output = command.output().unwrap();
+    let text = format!("{}{}\n", String::from_utf8_lossy(&output.stdout), output.status);
+    let differing = Golden::new("bad_input/not-readable/check.txt").compare(&site.normalize(&text)).err();
+    golden::expect_none(&differing.into_iter().collect::<Vec<_>>(), "bad_input");
+}
+
+/// A Gateway and a route of the same name that is attached to it.
+fn routed_gateway(name: &str, port: &str) -> String {
+    format!("{}---\n{}", gateway(name, port), route(name, name, "echo"))
+}

@@ -1,0 +1,178 @@
+//! Random edits of plugins and of the objects that decide where they run, compared with a compilation from scratch.
+
+use portico::api::Kind;
+use portico::compile::addresses::{AddressProvider, AddressState, GatewayAddressPool};
+use portico::store::{AnyObject, Batch};
+use serde_json::{Value, json};
+
+use super::case::CompilerHarness;
+use super::edits::{EDITS, SEQUENCES, apply_and_compare, ingress_class, parse, pick, put_or_remove};
+
+#[test]
+fn random_plugin_edits_match_full_compile() {
+    let (mut for_some, mut for_all) = (0, 0);
+    for seed in 0..SEQUENCES {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut world =
+            CompilerHarness::new(AddressProvider::Pool(GatewayAddressPool::loopback(vec![])), AddressState::default());
+        world.apply(Batch { upserts: initial_objects(), removes: vec![] });
+        for step in 0..EDITS {
+            let object = object(&mut random);
+            let (_, found) = apply_and_compare(&mut world, put_or_remove(&mut random, object), (seed, step));
+            let chains = |places: &[&str]| places.iter().any(|place| found.contains(place));
+            for_some += usize::from(chains(&[": Consumer", ": Group"]));
+            for_all += usize::from(chains(&[": route", ": service", ": global"]));
+        }
+    }
+    assert!(for_some > 300, "too few states with a plugin for some consumers: {for_some}");
+    assert!(for_all > 300, "too few states with a plugin for all requests: {for_all}");
+}
+
+fn initial_objects() -> Vec<AnyObject> {
+    let ours = json!({"controllerName": "portico.dev/gateway-controller"});
+    let theirs = json!({"controllerName": "example.com/other"});
+    let ports = json!([{"name": "web", "port": 80}]);
+    let mut objects = vec![
+        parse(Kind::GatewayClass, json!({"metadata": {"name": "portico"}, "spec": ours})),
+        parse(Kind::GatewayClass, json!({"metadata": {"name": "other"}, "spec": theirs})),
+        gateway("portico"),
+    ];
+    for namespace in NAMESPACES {
+        let metadata = json!({"namespace": namespace, "name": "s"});
+        objects.push(parse(Kind::Service, json!({"metadata": metadata, "spec": {"ports": ports}})));
+        let metadata = json!({"namespace": namespace, "name": "r", "annotations": {"konghq.com/plugins": "p"}});
+        objects.push(parse(Kind::HttpRoute, json!({"metadata": metadata, "spec": route(&[])})));
+    }
+    objects
+}
+
+fn object(random: &mut fastrand::Rng) -> AnyObject {
+    let namespace = pick(random, NAMESPACES);
+    match random.u8(..20) {
+        0..4 => plugin(random, Kind::KongPlugin),
+        4..6 => plugin(random, Kind::KongClusterPlugin),
+        6..9 => {
+            let groups: &[&str] = if random.bool() { &["g"] } else { &[] };
+            let mut consumer = json!({"username": "c", "consumerGroups": groups});
+            set_metadata(random, &mut consumer, "c");
+            parse(Kind::KongConsumer, consumer)
+        }
+        9..11 => {
+            let mut group = json!({});
+            set_metadata(random, &mut group, "g");
+            parse(Kind::KongConsumerGroup, group)
+        }
+        11 => ingress_class(random),
+        12 | 13 => grant(random),
+        14 => gateway(pick(random, &["portico", "portico", "other"])),
+        15 => {
+            let metadata = json!({"namespace": namespace, "name": "s", "annotations": plugins_annotation(random)});
+            parse(Kind::Service, json!({"metadata": metadata, "spec": {"ports": [{"name": "web", "port": 80}]}}))
+        }
+        16 => {
+            let metadata =
+                json!({"namespace": namespace, "name": "i", "annotations": class_and_plugins_annotations(random)});
+            let backend = json!({"service": {"name": "s", "port": {"number": 80}}});
+            parse(Kind::Ingress, json!({"metadata": metadata, "spec": {"defaultBackend": backend}}))
+        }
+        17 => {
+            let metadata = json!({"namespace": namespace, "name": "x"});
+            let config = pick(random, &["{\"allow\": [\"10.0.0.0/8\"]}", "{\"deny\": [\"10.0.0.0/8\"]}", "{}"]);
+            parse(Kind::Secret, json!({"metadata": metadata, "stringData": {"config": config}}))
+        }
+        _ => {
+            let filters: &[&str] = if random.bool() { &[] } else { &[pick(random, &["p", "q"])] };
+            let metadata = json!({"namespace": namespace, "name": "r", "annotations": plugins_annotation(random)});
+            parse(Kind::HttpRoute, json!({"metadata": metadata, "spec": route(filters)}))
+        }
+    }
+}
+
+fn plugin(random: &mut fastrand::Rng, kind: Kind) -> AnyObject {
+    let mut metadata = json!({"name": pick(random, &["p", "q"])});
+    if kind == Kind::KongPlugin {
+        metadata["namespace"] = json!(pick(random, NAMESPACES));
+    } else {
+        metadata["annotations"] = json!({"kubernetes.io/ingress.class": pick(random, CLASSES)});
+        metadata["labels"] = json!({"global": pick(random, &["true", "false", "false", "false"])});
+    }
+    let mut object = match random.u8(..8) {
+        0 => json!({"plugin": "ip-restriction", "configFrom": {"secretKeyRef": {"name": "x", "key": "config"}}}),
+        1 => json!({"plugin": "ip-restriction", "config": {"allow": ["10.0.0.0/8"]}}),
+        2 => json!({"plugin": "request-size-limiting"}),
+        3 => json!({"plugin": "key-auth"}),
+        4 => json!({"plugin": "acl", "config": {"allow": ["g"]}}),
+        5 => json!({"plugin": "hmac-auth"}),
+        // Building jwt with this configuration gives notes.
+        _ => json!({"plugin": "jwt"}),
+    };
+    if random.bool() {
+        object["run_on"] = json!(pick(random, &["first", "all"]));
+    }
+    if random.u8(..4) == 0 {
+        object["consumerRef"] = json!("c");
+    }
+    if kind == Kind::KongClusterPlugin && object.get("configFrom").is_some() {
+        object["configFrom"]["secretKeyRef"]["namespace"] = json!("a");
+    }
+    object["metadata"] = metadata;
+    parse(kind, object)
+}
+
+/// Sets the metadata of a consumer or group, and sometimes another control plane.
+fn set_metadata(random: &mut fastrand::Rng, object: &mut Value, name: &str) {
+    let namespace = pick(random, NAMESPACES);
+    object["metadata"] =
+        json!({"namespace": namespace, "name": name, "annotations": class_and_plugins_annotations(random)});
+    if random.u8(..6) == 0 {
+        object["spec"] = json!({"controlPlaneRef": {"type": "konnectID", "konnectID": "x"}});
+    }
+}
+
+/// From a kind that can refer to a plugin of another namespace.
+fn grant(random: &mut fastrand::Rng) -> AnyObject {
+    let (group, kind) = [
+        ("gateway.networking.k8s.io", "HTTPRoute"),
+        ("networking.k8s.io", "Ingress"),
+        ("", "Service"),
+        ("configuration.konghq.com", "KongConsumer"),
+        ("configuration.konghq.com", "KongConsumerGroup"),
+    ][random.usize(..5)];
+    let from = json!({"group": group, "kind": kind, "namespace": pick(random, NAMESPACES)});
+    let to = json!({"group": "configuration.konghq.com", "kind": "KongPlugin"});
+    let metadata = json!({"namespace": pick(random, NAMESPACES), "name": "g"});
+    parse(Kind::ReferenceGrant, json!({"metadata": metadata, "spec": {"from": [from], "to": [to]}}))
+}
+
+fn gateway(class: &str) -> AnyObject {
+    let namespaces = json!({"namespaces": {"from": "All"}});
+    let listener = json!({"name": "one", "port": 80, "protocol": "HTTP", "allowedRoutes": namespaces});
+    let spec = json!({"gatewayClassName": class, "listeners": [listener]});
+    parse(Kind::Gateway, json!({"metadata": {"namespace": "a", "name": "g"}, "spec": spec}))
+}
+
+/// The spec of a route with these plugins as filters of its rule.
+fn route(plugins: &[&str]) -> Value {
+    let filters = plugins.iter().map(|name| {
+        let reference = json!({"group": "configuration.konghq.com", "kind": "KongPlugin", "name": name});
+        json!({"type": "ExtensionRef", "extensionRef": reference})
+    });
+    let rule = json!({"filters": filters.collect::<Vec<_>>(), "backendRefs": [{"name": "s", "port": 80}]});
+    json!({"parentRefs": [{"name": "g", "namespace": "a"}], "rules": [rule]})
+}
+
+fn plugins_annotation(random: &mut fastrand::Rng) -> Value {
+    json!({"konghq.com/plugins": pick(random, &["p", "q", "p,q", "a:p", "b:p", "b:q", ""])})
+}
+
+/// Annotations with or without a class.
+fn class_and_plugins_annotations(random: &mut fastrand::Rng) -> Value {
+    let mut annotations = plugins_annotation(random);
+    if random.u8(..3) > 0 {
+        annotations["kubernetes.io/ingress.class"] = json!(pick(random, CLASSES));
+    }
+    annotations
+}
+
+const NAMESPACES: &[&str] = &["a", "b"];
+const CLASSES: &[&str] = &["portico", "portico", "second", "other"];

@@ -1,0 +1,119 @@
+//! A small program to test `scripts/image-root.sh`. It contains what depends on place and time of a build: paths of
+//! generated
+//! code, and C code with its file name and date.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+use crate::read;
+
+const MANIFEST: &str = "[package]
+name = 'portico'
+version = '0.1.0'
+edition = '2024'
+
+[features]
+alloc-jemalloc = []
+";
+const LOCK: &str = "version = 4\n\n[[package]]\nname = \"portico\"\nversion = \"0.1.0\"\n";
+
+/// Compiles the C code like build scripts of crates: with the flags of the target and an absolute path.
+const BUILD: &str = r#"
+use std::{env, fs, process::Command};
+
+fn main() {
+    let out = env::var("OUT_DIR").unwrap();
+    fs::write(format!("{out}/written.rs"), "pub fn place() -> &'static str { file!() }").unwrap();
+    let flags = env::var(format!("CFLAGS_{}", env::var("TARGET").unwrap().replace('-', "_"))).unwrap();
+    let source = env::current_dir().unwrap().join("native.c");
+    let object = format!("{out}/native.o");
+    let compiled = Command::new("cc").args(flags.split(' ')).arg("-c").arg(source).args(["-o", &object]).status();
+    assert!(compiled.unwrap().success());
+    let archived = Command::new("ar").args(["rcsD", &format!("{out}/libnative.a"), &object]).status();
+    assert!(archived.unwrap().success());
+    println!("cargo::rustc-link-search=native={out}");
+    println!("cargo::rustc-link-lib=static=native");
+}
+"#;
+const NATIVE: &str = "const char *native_place(void) { return __FILE__ \", \" __DATE__; }\n";
+const MAIN: &str = r#"
+use std::ffi::{CStr, c_char};
+
+mod written {
+    include!(concat!(env!("OUT_DIR"), "/written.rs"));
+}
+
+unsafe extern "C" {
+    fn native_place() -> *const c_char;
+}
+
+fn main() {
+    println!("{}", written::place());
+    println!("{}", unsafe { CStr::from_ptr(native_place()) }.to_str().unwrap());
+}
+"#;
+
+/// A checkout of the program in some folder.
+pub(crate) struct SmallCheckout {
+    _home: TempDir,
+    folder: PathBuf,
+}
+
+impl SmallCheckout {
+    pub(crate) fn create(name: &str) -> SmallCheckout {
+        let home = tempfile::tempdir().unwrap();
+        let small = SmallCheckout { folder: home.path().join(name), _home: home };
+        for (file, text) in [
+            ("Cargo.toml", MANIFEST),
+            ("Cargo.lock", LOCK),
+            ("build.rs", BUILD),
+            ("native.c", NATIVE),
+            ("src/main.rs", MAIN),
+            ("LICENSE", "none\n"),
+            ("rust-toolchain.toml", &read("rust-toolchain.toml")),
+            ("scripts/image-root.sh", &read("scripts/image-root.sh")),
+        ] {
+            small.write(file, text);
+        }
+        small
+    }
+
+    pub(crate) fn write(&self, file: &str, text: &str) {
+        let path = self.folder.join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// Replaces an existing part of a file.
+    pub(crate) fn change(&self, file: &str, from: &str, to: &str) {
+        let text = fs::read_to_string(self.folder.join(file)).unwrap();
+        assert!(text.contains(from), "{file} does not contain {from:?} any more");
+        self.write(file, &text.replace(from, to));
+    }
+
+    pub(crate) fn build(&self) -> Output {
+        let mut command = Command::new("bash");
+        command.arg("scripts/image-root.sh").current_dir(&self.folder).stdin(Stdio::null()).env_clear();
+        let kept = ["PATH", "HOME", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN"];
+        command.envs(kept.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+        command.output().unwrap()
+    }
+
+    /// The checksum printed by the script.
+    pub(crate) fn checksum(&self) -> String {
+        let output = self.build();
+        let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{said}{errors}");
+        let sum = said.lines().last().and_then(|line| line.strip_prefix("image-root: sha256 "));
+        sum.unwrap_or_else(|| panic!("no checksum:\n{said}")).to_owned()
+    }
+
+    /// Output of the program in the root folder: the place and time of its build.
+    pub(crate) fn output(&self) -> String {
+        let output = Command::new(self.folder.join("target/image-root/usr/bin/portico")).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+}

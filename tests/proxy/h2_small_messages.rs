@@ -1,0 +1,106 @@
+//! Many small messages over HTTP/2, as in gRPC streams, while the receiver does not read: streams must not be reset.
+
+use bytes::Bytes;
+use http::Response;
+use portico::upstream::UpstreamProtocol;
+use tokio::sync::watch;
+
+use crate::frames::{
+    ACK, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RawConnection, WINDOW_UPDATE, frame, get_request, header_block,
+};
+use crate::h2_upstream::http2_endpoint;
+use crate::harness::{Endpoint, Route, TestServer, forward, route, upstream_with_protocol, with_timeout};
+
+/// With the five-byte gRPC prefix, a message of eleven bytes.
+const MESSAGE: &[u8; 16] = b"0123456789abcdef";
+/// The window of a stream: 128 KiB.
+const MESSAGES_PER_WINDOW: usize = 8192;
+const POST: [(&str, &str); 4] = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "a.example")];
+
+/// Enough messages to fill the window of a stream, each in its own frame.
+fn messages(stream: u32) -> Vec<u8> {
+    frame(DATA, 0, stream, MESSAGE).repeat(MESSAGES_PER_WINDOW)
+}
+
+/// Returns when the proxy has read everything sent before.
+async fn wait_until_read(raw: &mut RawConnection) {
+    raw.send(frame(PING, 0, 0, &[7; 8])).await;
+    raw.wait_for("the PING acknowledgment", |frame| frame.kind == PING && frame.flags == ACK).await;
+}
+
+fn to(address: std::net::SocketAddr) -> Vec<Route> {
+    vec![route(forward(vec![(1, upstream_with_protocol(UpstreamProtocol::Http2, "h2c", &[address]))]))]
+}
+
+#[tokio::test]
+async fn backend_may_pause_during_small_client_messages() {
+    const STREAMS: [u32; 4] = [1, 3, 5, 7];
+    let (go, wait) = watch::channel(false);
+    let mut builder = ::h2::server::Builder::new();
+    builder.initial_window_size(1024).data_frame_budget(usize::MAX);
+    let endpoint = http2_endpoint(builder, move |call| {
+        let mut wait = wait.clone();
+        async move {
+            wait.wait_for(|go| *go).await.unwrap();
+            let (mut body, mut bytes) = (call.request.into_body(), 0);
+            while let Some(Ok(data)) = with_timeout("more of the body", body.data()).await {
+                body.flow_control().release_capacity(data.len()).unwrap();
+                bytes += data.len();
+            }
+            let mut reply = call.response;
+            let mut stream = reply.send_response(Response::new(()), false).unwrap();
+            stream.send_data(Bytes::from(bytes.to_string()), true).unwrap();
+        }
+    })
+    .await;
+    let server = TestServer::with_routes(to(endpoint.address)).await;
+    let mut raw = RawConnection::connect(server.address).await;
+    for stream in STREAMS {
+        raw.send(frame(HEADERS, END_HEADERS, stream, &header_block(&POST))).await;
+        raw.send(messages(stream)).await;
+        wait_until_read(&mut raw).await;
+    }
+    go.send(true).unwrap();
+    for stream in STREAMS {
+        raw.send(frame(DATA, END_STREAM, stream, &[])).await;
+        let answer = raw.wait_for("a response", |frame| frame.kind == DATA && frame.stream == stream).await;
+        assert_eq!(String::from_utf8(answer.payload).unwrap(), (MESSAGES_PER_WINDOW * MESSAGE.len()).to_string());
+    }
+}
+
+#[tokio::test]
+async fn unread_small_messages_do_not_affect_other_clients() {
+    const IDLE: u32 = 6;
+    let endpoint = Endpoint::scripted(|stream, _| async move {
+        let log = stream.log();
+        let mut raw = RawConnection::accept(stream.socket).await;
+        loop {
+            let request = raw.wait_for("a request", |frame| frame.kind == HEADERS).await;
+            raw.send(frame(HEADERS, END_HEADERS, request.stream, &header_block(&[(":status", "200")]))).await;
+            if request.stream >= IDLE * 2 {
+                raw.send(frame(DATA, END_STREAM, request.stream, b"ok")).await;
+            } else {
+                raw.send(messages(request.stream)).await;
+                wait_until_read(&mut raw).await;
+            }
+            log.record("read");
+        }
+    })
+    .await;
+    let server = TestServer::with_routes(to(endpoint.address)).await;
+    let mut idle = Vec::new();
+    for number in 1..=IDLE {
+        // SETTINGS_INITIAL_WINDOW_SIZE of 0: the client accepts no byte of a body.
+        let mut raw = RawConnection::connect_with_settings(server.address, &[0, 4, 0, 0, 0, 0]).await;
+        raw.send(get_request(1)).await;
+        endpoint.log.wait_for("its messages", |log| log.requests().len() == number as usize).await;
+        idle.push(raw);
+    }
+    assert_eq!(server.request("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.text(), "ok");
+    for mut raw in idle {
+        raw.send(frame(WINDOW_UPDATE, 0, 1, &16_u32.to_be_bytes())).await;
+        let data = raw.wait_for("the first message", |frame| frame.kind == DATA).await;
+        assert_eq!(data.payload, MESSAGE);
+    }
+    assert_eq!(endpoint.log.connections(), 1);
+}

@@ -1,0 +1,233 @@
+//! Binding and unbinding listeners, draining, and snapshot changes during requests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portico::proxy::{BindState, ProxyLimits};
+use portico::snapshot::Snapshot;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+use crate::harness::{Client, Endpoint, Options, TestServer, reserve_address, routes_to, snapshot, with_timeout};
+
+/// An endpoint that sends half of its response, and the rest when notified.
+async fn pausing_endpoint() -> (Endpoint, Arc<Notify>) {
+    let go = Arc::new(Notify::new());
+    let resume = Arc::clone(&go);
+    let endpoint = Endpoint::scripted(move |mut stream, _| {
+        let resume = Arc::clone(&resume);
+        async move {
+            while stream.request().await.is_some() {
+                stream.send("HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nhalf").await;
+                resume.notified().await;
+                stream.send("half").await;
+            }
+        }
+    })
+    .await;
+    (endpoint, go)
+}
+
+async fn send_get(client: &mut Client) {
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+}
+
+#[tokio::test]
+async fn download_continues_across_snapshot_changes() {
+    let (endpoint, go) = pausing_endpoint().await;
+    let other = Endpoint::ok().await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    let mut client = server.connect().await;
+    send_get(&mut client).await;
+    endpoint.log.wait_for("the request", |log| log.requests().len() == 1).await;
+    for _ in 0..3 {
+        server.replace_routes(routes_to(other.address));
+        assert_eq!(server.proxy.reconcile().await, [(server.address, BindState::Bound)].into());
+        assert_eq!(server.connect().await.get("/").await.text(), "ok");
+    }
+    go.notify_one();
+    assert_eq!(client.response(false).await.text(), "halfhalf");
+    // The next request on the same connection uses the new snapshot.
+    assert_eq!(client.get("/").await.text(), "ok");
+}
+
+#[tokio::test]
+async fn snapshot_swaps_under_load_fail_no_request() {
+    let endpoint = Endpoint::ok().await;
+    let server =
+        TestServer::with_options(Options { workers: 2, ..Options::default() }, routes_to(endpoint.address)).await;
+    let clients = async {
+        for _ in 0..20 {
+            let mut client = server.connect().await;
+            for _ in 0..20 {
+                assert_eq!(client.get("/").await.text(), "ok");
+            }
+        }
+    };
+    let swaps = async {
+        loop {
+            server.replace_routes(routes_to(endpoint.address));
+            server.proxy.reconcile().await;
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        () = clients => {}
+        () = swaps => {}
+    }
+}
+
+#[tokio::test]
+async fn removed_listener_serves_its_last_snapshot_until_closed() {
+    let (first, last) =
+        (Endpoint::ok().await, Endpoint::responding_with("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nlast").await);
+    let server = TestServer::with_options(Options { workers: 2, ..Options::default() }, routes_to(first.address)).await;
+    // No worker has served a request with this snapshot.
+    server.replace_routes(routes_to(last.address));
+    server.proxy.reconcile().await;
+    server.snapshot.store(Arc::new(Snapshot::default()));
+    for _ in 0..16 {
+        assert_eq!(server.connect().await.get("/").await.text(), "last");
+    }
+}
+
+#[tokio::test]
+async fn removed_listener_finishes_its_requests() {
+    let (endpoint, go) = pausing_endpoint().await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    let (mut busy, mut idle, mut fresh) = (server.connect().await, server.connect().await, server.connect().await);
+    send_get(&mut idle).await;
+    endpoint.log.wait_for("the first request", |log| log.requests().len() == 1).await;
+    go.notify_one();
+    idle.response(false).await;
+    send_get(&mut busy).await;
+    endpoint.log.wait_for("the second request", |log| log.requests().len() == 2).await;
+
+    server.snapshot.store(Arc::new(Snapshot::default()));
+    assert_eq!(server.proxy.reconcile().await, [].into());
+    assert!(TcpStream::connect(server.address).await.is_err(), "the port is still open");
+    assert_eq!(idle.read_to_end().await.unwrap(), b"");
+    go.notify_one();
+    assert_eq!(busy.response(false).await.text(), "halfhalf");
+    assert_eq!(busy.read_to_end().await.unwrap(), b"");
+    // A connection that was accepted but has sent no request is still served, with `Connection: close`.
+    send_get(&mut fresh).await;
+    go.notify_one();
+    let answer = fresh.response(false).await;
+    assert_eq!((answer.text().as_str(), answer.header("connection")), ("halfhalf", Some("close")));
+
+    // The address can be bound again at once.
+    server.replace_routes(routes_to(endpoint.address));
+    assert_eq!(server.proxy.reconcile().await, [(server.address, BindState::Bound)].into());
+    go.notify_one();
+    assert_eq!(server.connect().await.get("/").await.text(), "halfhalf");
+}
+
+#[tokio::test]
+async fn removed_listener_closes_connections_after_its_timeout() {
+    let (endpoint, _go) = pausing_endpoint().await;
+    let limits = ProxyLimits { listener_grace_period: Duration::from_millis(100), ..ProxyLimits::default() };
+    let server = TestServer::with_options(Options { limits, ..Options::default() }, routes_to(endpoint.address)).await;
+    let mut busy = server.connect().await;
+    send_get(&mut busy).await;
+    endpoint.log.wait_for("the request", |log| log.requests().len() == 1).await;
+    server.snapshot.store(Arc::new(Snapshot::default()));
+    server.proxy.reconcile().await;
+    assert_eq!(busy.try_response(false).await, None);
+}
+
+#[tokio::test]
+async fn occupied_port_is_reported_and_bound_once_free() {
+    let endpoint = Endpoint::ok().await;
+    let (address, reserved) = reserve_address();
+    // Another process that would share the port.
+    reserved.set_reuse_port(true).unwrap();
+    let other = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    other.set_reuse_port(true).unwrap();
+    other.set_reuse_address(true).unwrap();
+    other.bind(&address.into()).unwrap();
+    other.listen(1).unwrap();
+    let server =
+        TestServer::start(Options::default(), address, reserved, snapshot(address, routes_to(endpoint.address)));
+    for _ in 0..2 {
+        assert_eq!(server.proxy.reconcile().await, [(address, BindState::InUse)].into());
+    }
+    drop(other);
+    assert_eq!(server.proxy.reconcile().await, [(address, BindState::Bound)].into());
+    assert_eq!(server.connect().await.get("/").await.text(), "ok");
+}
+
+#[tokio::test]
+async fn failed_bind_does_not_affect_other_addresses() {
+    let endpoint = Endpoint::ok().await;
+    let (address, reserved) = reserve_address();
+    let foreign = "192.0.2.1:8080".parse().unwrap();
+    let mut both = snapshot(address, routes_to(endpoint.address));
+    both.binds.extend(snapshot(foreign, vec![]).binds);
+    let server = TestServer::start(Options::default(), address, reserved, both);
+    let binds = server.proxy.reconcile().await;
+    assert_eq!(binds[&address], BindState::Bound);
+    assert_eq!(binds[&foreign], BindState::NotLocal);
+    assert_eq!(server.connect().await.get("/").await.text(), "ok");
+}
+
+#[tokio::test]
+async fn draining_finishes_requests_or_cuts_them_at_the_deadline() {
+    for finish in [true, false] {
+        let (endpoint, go) = pausing_endpoint().await;
+        let server =
+            TestServer::with_options(Options { workers: 2, ..Options::default() }, routes_to(endpoint.address)).await;
+        let mut busy = server.connect().await;
+        send_get(&mut busy).await;
+        endpoint.log.wait_for("the request", |log| log.requests().len() == 1).await;
+        let timeout = if finish { Duration::from_secs(20) } else { Duration::from_millis(100) };
+        let (cut, answer) = tokio::join!(server.proxy.drain(timeout), async {
+            // The first half is read before or after draining begins; both orders are fine.
+            if finish {
+                go.notify_one();
+            }
+            busy.try_response(false).await
+        });
+        if finish {
+            assert_eq!((cut, answer.map(|answer| answer.text())), (0, Some("halfhalf".to_owned())));
+        } else {
+            assert_eq!((cut, answer), (1, None));
+        }
+        assert!(TcpStream::connect(server.address).await.is_err(), "the port is still open");
+        assert_eq!(server.proxy.reconcile().await, [].into(), "an address is still bound");
+        assert_eq!(server.proxy.stats().connections(), 0);
+    }
+}
+
+#[tokio::test]
+async fn draining_serves_queued_requests() {
+    let endpoint = Endpoint::ok().await;
+    let server =
+        TestServer::with_options(Options { workers: 2, ..Options::default() }, routes_to(endpoint.address)).await;
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        let mut client = server.connect().await;
+        send_get(&mut client).await;
+        clients.push(client);
+    }
+    assert_eq!(server.proxy.drain(Duration::from_secs(20)).await, 0);
+    for mut client in clients {
+        assert_eq!(client.response(false).await.text(), "ok");
+        assert_eq!(client.read_to_end().await.unwrap(), b"");
+    }
+}
+
+#[tokio::test]
+async fn dropping_the_proxy_closes_all_connections() {
+    let (endpoint, _go) = pausing_endpoint().await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    let (mut busy, mut idle) = (server.connect().await, server.connect().await);
+    send_get(&mut busy).await;
+    endpoint.log.wait_for("the request", |log| log.requests().len() == 1).await;
+    let TestServer { proxy, address, .. } = server;
+    drop(proxy);
+    assert_eq!(busy.try_response(false).await, None);
+    assert!(idle.read_to_end().await.unwrap_or_default().is_empty());
+    // The worker threads end one after the other.
+    with_timeout("the end of listening", async { while TcpStream::connect(address).await.is_ok() {} }).await;
+}
