@@ -31,8 +31,8 @@ use std::process::Command;
 use imports::{EVERYTHING, Row};
 use tree::File;
 
-/// Which module may import what of ours: a whole module, or only the item that is written out. Modules not named are
-/// off limits, so a new edge is a change of this table, to be argued for like any other change of the design.
+/// The architecture: which module may import which other modules or, where one is written out, items. A module that is
+/// not in a row is off limits, so a new edge is a change of this table, with reasons like any change of the design.
 const IMPORTS: &[Row] = &[
     // Control side: from objects to a snapshot and verdicts.
     ("api", &[]),
@@ -41,25 +41,25 @@ const IMPORTS: &[Row] = &[
     ("k8s", &["api", "store"]),
     ("manifests", &["api", "schema", "store"]),
     ("compile", &["api", "plugin_api", "snapshot", "store", "upstream"]),
-    // What only the running proxy knows comes in as values of its own, so that the two sides stay apart.
+    // What only the running proxy knows arrives as plain values, so that the two sides stay apart.
     ("status", &["api", "compile::verdict", "k8s", "store::Malformed"]),
     ("report", &["api", "compile::verdict", "manifests"]),
     // Request side: it never sees an object.
     ("upstream", &[]),
     ("snapshot", &["plugin_api", "upstream"]),
     ("proxy", &["plugin_api", "snapshot", "upstream"]),
-    // Plugins know the contract, and neither each other nor who runs them.
-    // Servers that plugins name are held against the same list as backends.
-    ("plugin_api", &["upstream::Loopback", "upstream::NoBackend"]),
+    // Plugins know their contract, but neither each other nor the proxy. Servers that a plugin connects to pass the same
+    // guard as backends.
+    ("plugin_api", &["upstream::LoopbackPolicy", "upstream::BlockedAddress"]),
     ("plugins", &["plugin_api"]),
     // Edges of the process.
-    // The fields of the access log are named by a flag, which is to refuse others at once.
+    // A flag names the fields of the access log and rejects others when the program starts.
     (
         "args",
         &[
             "api::core::ServiceType",
             "api::names",
-            "proxy::access_log::Field",
+            "proxy::access_log::AccessLogField",
             "quantity",
             "schema",
             "telemetry",
@@ -75,7 +75,7 @@ const IMPORTS: &[Row] = &[
     ("ready", &[]),
     ("drain", &[]),
     ("version", &[]),
-    // Wiring: knows everybody, and nobody knows it.
+    // Wiring: imports every module, and no module imports it.
     ("app", EVERYTHING),
     ("main", EVERYTHING),
 ];

@@ -1,4 +1,4 @@
-//! Endpoints of an upstream from its Service and EndpointSlices, in an order that is independent of theirs.
+//! Endpoints of an upstream from its Service and EndpointSlices, in an order that does not depend on theirs.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

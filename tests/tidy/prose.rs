@@ -117,7 +117,8 @@ pub(crate) fn names(file: &File) -> Vec<Name> {
         let is_module = keyword.text == "mod" && [";", "{"].contains(&after.text.as_str());
         // An associated type has its name from the trait.
         let is_associated = keyword.text == "type" && is_indented(file, keyword.line);
-        let found = (is_type && !is_associated) || is_module;
+        let is_name = name.text.starts_with(char::is_alphabetic);
+        let found = is_name && ((is_type && !is_associated) || is_module);
         (found && name.line < tests).then(|| Name { line: name.line, text: name.text.clone(), is_type })
     });
     declared.collect()

@@ -91,11 +91,11 @@ impl PluginServices for PluginServers {
         self.runtime.spawn(task);
     }
 
-    fn fetch(&self, uri: &str, patience: Duration, most: usize) -> BoxFuture<'static, Result<FetchResponse, String>> {
+    fn fetch(&self, uri: &str, limit: Duration, most: usize) -> BoxFuture<'static, Result<FetchResponse, String>> {
         let (reach, uri) = (Arc::clone(&self.connector), uri.to_owned());
         let fetching = self.runtime.spawn(async move {
-            let late = || Err(format!("{uri}: no response within {patience:?}"));
-            timeout(patience, reach.fetch(&uri, patience, most)).await.unwrap_or_else(|_| late())
+            let late = || Err(format!("{uri}: no response within {limit:?}"));
+            timeout(limit, reach.fetch(&uri, limit, most)).await.unwrap_or_else(|_| late())
         });
         async move { fetching.await.unwrap_or_else(|error| Err(format!("fetching has failed: {error}"))) }.boxed()
     }
@@ -134,7 +134,7 @@ impl ServerConnector {
         Ok(Box::new(secured.map_err(|error| format!("{at}: TLS handshake failed: {error}"))?))
     }
 
-    async fn fetch(&self, uri: &str, patience: Duration, most: usize) -> Result<FetchResponse, String> {
+    async fn fetch(&self, uri: &str, limit: Duration, most: usize) -> Result<FetchResponse, String> {
         let said = |error: &dyn std::fmt::Display| format!("{uri}: {error}");
         let target: Uri = uri.parse().map_err(|error| said(&error))?;
         let is_secure = match target.scheme_str() {
@@ -148,7 +148,7 @@ impl ServerConnector {
             port: target.port_u16().unwrap_or(if is_secure { 443 } else { 80 }),
             namespace: None,
             tls: is_secure.then_some(RemoteTls { server_name: None, verify: true }),
-            timeout: patience,
+            timeout: limit,
         };
         let stream = self.connect(&to).await?;
         let (mut sender, connection) =
