@@ -48,8 +48,8 @@ const IMPORTS: &[Row] = &[
     ("upstream", &[]),
     ("snapshot", &["plugin_api", "upstream"]),
     ("proxy", &["plugin_api", "snapshot", "upstream"]),
-    // Plugins know their contract, but neither each other nor the proxy. Servers that a plugin connects to pass the same
-    // guard as backends.
+    // Plugins know their contract, but neither each other nor the proxy. Servers that a plugin connects to are guarded
+    // like backends.
     ("plugin_api", &["upstream::LoopbackPolicy", "upstream::BlockedAddress"]),
     ("plugins", &["plugin_api"]),
     // Edges of the process.

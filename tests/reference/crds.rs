@@ -21,7 +21,7 @@ pub(crate) fn page() -> String {
         let definition = crd::definition(kind).expect("the kind is one of Kong's");
         let (spec, version) = (&definition["spec"], &definition["spec"]["versions"][0]);
         let schema = &version["schema"]["openAPIV3Schema"];
-        writeln!(page, "\n## {kind}\n\n{}\n", text(&schema["description"])).unwrap();
+        writeln!(page, "\n## {kind}\n\n{}\n", wrapped(&text(&schema["description"]))).unwrap();
         let group = text(&spec["group"]);
         write!(page, "`{group}/{}`, {}", text(&version["name"]), text(&spec["scope"]).to_lowercase()).unwrap();
         if let Some(short) = spec["names"]["shortNames"][0].as_str() {
@@ -40,6 +40,19 @@ pub(crate) fn page() -> String {
         }
     }
     page
+}
+
+/// A paragraph in lines of the width of all documents.
+fn wrapped(text: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.len() + word.len() < COLUMNS => write!(line, " {word}").expect("a String takes text"),
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines.join("\n")
 }
 
 fn rows(page: &mut String, path: &str, field: &Value, required: bool) {
@@ -78,3 +91,5 @@ fn type_name(field: &Value) -> String {
 fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
+
+const COLUMNS: usize = 120;

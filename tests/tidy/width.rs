@@ -17,7 +17,10 @@ pub(crate) fn findings(files: &[File]) -> Vec<Finding> {
             last = part.line;
             // Code around a literal is the formatter's, and rows of a table it leaves as they are.
             let columns = match part.form {
-                Form::Literal => indentation(text) + part.text.chars().count() + "\"\"".len(),
+                Form::Literal if !text.starts_with(&part.text) => {
+                    indentation(text) + part.text.chars().count() + "\"".len()
+                }
+                Form::Literal => part.text.chars().count(),
                 Form::Comment | Form::Document => text.chars().count(),
             };
             if columns > MOST_COLUMNS && !is_table(text) && can_be_broken(text) {

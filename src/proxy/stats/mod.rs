@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   request ─▶ RequestSeries (one per worker and label set; plain adds, one writer)
-//!                 ▲ found by pointers, no label is formatted  scrape ─▶ ProxyStats ─ merges the counters of all workers
+//!                 ▲ found by pointers, no label is formatted
+//!   scrape ─▶ ProxyStats ─ merges the counters of all workers
 //! ```
 
 mod exposition;
