@@ -23,14 +23,16 @@ pub(crate) fn page() -> String {
         let schema = &version["schema"]["openAPIV3Schema"];
         writeln!(page, "\n## {kind}\n\n{}\n", wrapped(&text(&schema["description"]))).unwrap();
         let group = text(&spec["group"]);
-        write!(page, "`{group}/{}`, {}", text(&version["name"]), text(&spec["scope"]).to_lowercase()).unwrap();
+        let scope = text(&spec["scope"]).to_lowercase();
+        let mut names = format!("`{group}/{}`, {scope}", text(&version["name"]));
         if let Some(short) = spec["names"]["shortNames"][0].as_str() {
-            write!(page, ", short `{short}`").unwrap();
+            write!(names, ", short `{short}`").unwrap();
         }
-        page += ".";
+        names += ".";
         if let Some(warning) = version["deprecationWarning"].as_str() {
-            write!(page, " {warning}.").unwrap();
+            write!(names, " {warning}.").unwrap();
         }
+        page += &wrapped(&names);
         page += "\n\n| field | type | default | |\n| --- | --- | --- | --- |\n";
         for (name, field) in schema["properties"].as_object().expect("the schema is an object") {
             if !["apiVersion", "kind", "metadata", "status"].contains(&name.as_str()) {
