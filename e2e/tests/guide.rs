@@ -27,7 +27,7 @@ fn documented_objects_and_values_are_accepted() {
     });
 }
 
-/// The root folder of the Pods is the output of `make image-root`.
+/// The root folder of the Pods is the output of `make image-root-test`.
 #[test]
 fn documented_cluster_commands_work() {
     if !scenario::needs_new_cluster("the documented commands") {

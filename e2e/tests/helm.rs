@@ -92,7 +92,7 @@ fn api_server_accepts_all_rendered_objects() {
     });
 }
 
-/// The root folder of the Pods is the output of `make image-root`.
+/// The root folder of the Pods is the output of `make image-root-test`.
 #[test]
 fn release_lifecycle_loses_no_request() {
     if !scenario::needs_new_cluster("a release of the chart") {

@@ -99,7 +99,7 @@ fn replicas_and_unprepared_clusters_work() {
     });
 }
 
-/// The root folder of the Pods is the output of `make image-root`.
+/// The root folder of the Pods is the output of `make image-root-test`.
 #[test]
 fn deployment_serves_through_gateway_services() {
     if !scenario::needs_new_cluster("Portico as a Deployment") {

@@ -38,16 +38,16 @@ use serde_json::{Value, json};
 pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) rules: Vec<String>,
-    newer: bool,
+    newer_release: bool,
     provider: AddressProvider,
     memory: AddressState,
     installed: Option<InstalledApis>,
     /// Plugins whose server does not respond.
     degraded: Vec<String>,
-    unknown: BTreeSet<Kind>,
+    unreadable: BTreeSet<Kind>,
     classes: Classes,
     ingress: IngressSettings,
-    authors: TrustModel,
+    trust_model: TrustModel,
     folder: PathBuf,
     documents: Vec<Value>,
     requests: Vec<Request>,
@@ -113,10 +113,10 @@ impl Case {
         documents.retain(|document| {
             if document["kind"] == "Requests" {
                 requests = serde_json::from_value(document["requests"].clone()).unwrap();
-            } else if document["kind"] == "Memory" {
+            } else if document["kind"] == "AddressState" {
                 remembered = serde_json::from_value(document["gateways"].clone()).unwrap();
             }
-            document["kind"] != "Requests" && document["kind"] != "Memory"
+            document["kind"] != "Requests" && document["kind"] != "AddressState"
         });
         let pool: Vec<_> = header("Pool").iter().map(|range| range.parse().unwrap()).collect();
         let host: IpAddr = "192.0.2.10".parse().unwrap();
@@ -128,7 +128,7 @@ impl Case {
         let services = !header("Services").is_empty();
         Case {
             rules: header("Rules"),
-            newer: !header("Newer").is_empty(),
+            newer_release: !header("Newer release").is_empty(),
             provider: if services {
                 AddressProvider::Services(ServiceType::LoadBalancer)
             } else {
@@ -136,13 +136,13 @@ impl Case {
             },
             memory: memory(remembered),
             installed: installed(&header("Installed")),
-            degraded: header("Troubled"),
-            unknown: header("Unknown").iter().map(|name| Kind::find(GATEWAY_GROUP, name).unwrap()).collect(),
+            degraded: header("Degraded"),
+            unreadable: header("Unreadable").iter().map(|name| Kind::find(GATEWAY_GROUP, name).unwrap()).collect(),
             classes: header("Class").pop().map(|name| Classes { name }).unwrap_or_default(),
             ingress: ingress_settings(&header("Router"), &header("Published")),
-            authors: match header("Authors").pop().as_deref() {
-                Some("tenants") => TrustModel::MultiTenant { loopback: LoopbackPolicy::Blocked },
-                Some(other) => panic!("unknown authors {other}"),
+            trust_model: match header("Trust").pop().as_deref() {
+                Some("multi-tenant") => TrustModel::MultiTenant { loopback: LoopbackPolicy::Blocked },
+                Some(other) => panic!("unknown trust model {other}"),
                 None => TrustModel::SingleTenant,
             },
             folder: folder.to_owned(),
@@ -181,9 +181,9 @@ impl Case {
 
     /// The ignored annotations of an object, after applying the objects at once and one by one.
     pub(crate) fn ignored_annotations(&self, id: &ObjectId) -> [Vec<String>; 2] {
-        let told =
+        let annotations =
             |world: CompilerHarness| world.verdicts()[id].ignored_annotations.iter().map(ToString::to_string).collect();
-        [told(self.compile_at_once()), told(self.compile_one_by_one())]
+        [annotations(self.compile_at_once()), annotations(self.compile_one_by_one())]
     }
 
     /// The same case with one object changed.
@@ -225,32 +225,31 @@ impl Case {
     }
 
     fn harness(&self) -> CompilerHarness {
-        let (installed, unknown) = (self.installed.clone(), self.unknown.clone());
+        let (installed, unreadable) = (self.installed.clone(), self.unreadable.clone());
         let (classes, ingress) = (self.classes.clone(), self.ingress.clone());
-        let troubled = self.degraded.clone();
         CompilerHarness {
             installed,
-            degraded: troubled,
-            unknown,
+            degraded: self.degraded.clone(),
+            unreadable,
             classes,
             ingress,
-            upstreams: UpstreamRegistry::new(TrustAnchors::default(), self.authors),
+            upstreams: UpstreamRegistry::new(TrustAnchors::default(), self.trust_model),
             ..CompilerHarness::new(self.provider.clone(), self.memory.clone())
         }
     }
 
     pub(crate) fn schema_violations(&self) -> Vec<String> {
-        let mut refused = Vec::new();
+        let mut found = Vec::new();
         for document in &self.documents {
             let violations = schema::check(kind_of(document), &mut document.clone(), Channel::Experimental);
-            if !self.newer {
+            if !self.newer_release {
                 let describe = |violation: schema::SchemaViolation| {
                     format!("{}: {}: {}", self.name, violation.field, violation.message)
                 };
-                refused.extend(violations.into_iter().map(describe));
+                found.extend(violations.into_iter().map(describe));
             }
         }
-        refused
+        found
     }
 
     fn objects(&self) -> Vec<AnyObject> {
@@ -267,7 +266,7 @@ pub(crate) struct CompilerHarness {
     pub(crate) store: Store,
     pub(crate) compiler: Compiler,
     upstreams: UpstreamRegistry,
-    workshop: PluginFactory,
+    plugin_factory: PluginFactory,
     endpoints: BTreeMap<UpstreamKey, Endpoints>,
     pub(crate) snapshot: Arc<Snapshot>,
     addresses: GatewayAddresses,
@@ -277,7 +276,7 @@ pub(crate) struct CompilerHarness {
     installed: Option<InstalledApis>,
     /// Plugins whose server does not respond.
     degraded: Vec<String>,
-    unknown: BTreeSet<Kind>,
+    unreadable: BTreeSet<Kind>,
     classes: Classes,
     pub(crate) ingress: IngressSettings,
 }
@@ -288,7 +287,7 @@ impl CompilerHarness {
             store: Store::default(),
             compiler: Compiler::default(),
             upstreams: UpstreamRegistry::default(),
-            workshop: PluginFactory::offline(portico::plugins::REGISTRY),
+            plugin_factory: PluginFactory::offline(portico::plugins::REGISTRY),
             endpoints: BTreeMap::new(),
             snapshot: Arc::default(),
             addresses: GatewayAddresses::default(),
@@ -297,7 +296,7 @@ impl CompilerHarness {
             controllers: vec![GATEWAY_CONTROLLER.to_owned()],
             installed: None,
             degraded: Vec::new(),
-            unknown: BTreeSet::new(),
+            unreadable: BTreeSet::new(),
             classes: Classes::default(),
             ingress: ingress_settings(&[], &[]),
         }
@@ -313,7 +312,7 @@ impl CompilerHarness {
     pub(crate) fn recompiled(&self) -> CompilerHarness {
         let mut fresh = CompilerHarness::new(self.provider.clone(), self.memory.clone());
         (fresh.installed, fresh.degraded) = (self.installed.clone(), self.degraded.clone());
-        fresh.unknown = self.unknown.clone();
+        fresh.unreadable = self.unreadable.clone();
         (fresh.classes, fresh.ingress) = (self.classes.clone(), self.ingress.clone());
         fresh.upstreams = UpstreamRegistry::new(TrustAnchors::default(), self.upstreams.trust_model());
         fresh.addresses = self.addresses.clone();
@@ -332,8 +331,8 @@ impl CompilerHarness {
             addresses: &self.addresses,
             upstreams: &self.upstreams,
             classes: &self.classes,
-            plugin_factory: &self.workshop,
-            unreadable_kinds: &self.unknown,
+            plugin_factory: &self.plugin_factory,
+            unreadable_kinds: &self.unreadable,
             ingress: &self.ingress,
         };
         let compiled = self.compiler.compile(&self.store, &changes, &inputs);
@@ -353,12 +352,12 @@ impl CompilerHarness {
             if let Some(joined) = installed.and_then(|installed| status::apply_installed(verdict, installed)) {
                 *verdict = Arc::new(joined);
             }
-            let trouble = |plugin: &ObjectId| {
-                let is_troubled = self.degraded.contains(&plugin.to_string());
-                is_troubled.then(|| FieldDiagnostic::new("config.server", "it does not respond", "start it"))
+            let diagnostic = |plugin: &ObjectId| {
+                let is_degraded = self.degraded.contains(&plugin.to_string());
+                is_degraded.then(|| FieldDiagnostic::new("config.server", "it does not respond", "start it"))
             };
-            if let Some(troubled) = compile::with_degraded_plugins(&self.store, id, verdict, &trouble) {
-                *verdict = Arc::new(troubled);
+            if let Some(extended) = compile::with_degraded_plugins(&self.store, id, verdict, &diagnostic) {
+                *verdict = Arc::new(extended);
             }
         }
         verdicts
@@ -391,8 +390,8 @@ impl CompilerHarness {
             self.endpoints.iter().map(|(key, endpoints)| (key.to_string(), addresses(endpoints))).collect();
         document.insert("endpoints".to_owned(), json!(endpoints));
         if !requests.is_empty() {
-            let answers: Vec<_> = requests.iter().map(|request| describe_response(&self.snapshot, request)).collect();
-            document.insert("answers".to_owned(), json!(answers));
+            let responses: Vec<_> = requests.iter().map(|request| describe_response(&self.snapshot, request)).collect();
+            document.insert("responses".to_owned(), json!(responses));
         }
         without_digests(&serde_saphyr::to_string(&document).unwrap())
     }
@@ -432,18 +431,18 @@ fn installed(words: &[String]) -> Option<InstalledApis> {
 
 /// Describes the routes of Ingresses once, because both ports have the same.
 fn deduplicate_ingress_routes(snapshot: &mut Value) {
-    let mut said: Option<(Value, Value)> = None;
+    let mut described: Option<(Value, Value)> = None;
     for bind in snapshot["binds"].as_array_mut().unwrap() {
         let address = bind["address"].clone();
         for listener in bind["listeners"].as_array_mut().unwrap() {
             if !listener["listener"].as_str().unwrap().starts_with("ingress/") {
                 continue;
             }
-            match &said {
+            match &described {
                 Some((first, hosts)) if *hosts == listener["hosts"] => {
                     listener["hosts"] = json!(format!("as {}", first))
                 }
-                _ => said = Some((address.clone(), listener["hosts"].clone())),
+                _ => described = Some((address.clone(), listener["hosts"].clone())),
             }
         }
     }
@@ -451,7 +450,7 @@ fn deduplicate_ingress_routes(snapshot: &mut Value) {
 
 /// The default settings without a certificate, because the output must not depend on a generated one.
 fn ingress_settings(router: &[String], published: &[String]) -> IngressSettings {
-    let entrance = |port| IngressListener {
+    let ingress_listener = |port| IngressListener {
         address: SocketAddr::from(([127, 0, 0, 1], port)),
         public_port: port,
         always_listen: false,
@@ -461,8 +460,8 @@ fn ingress_settings(router: &[String], published: &[String]) -> IngressSettings 
         ObjectKey::new(namespace, name)
     });
     IngressSettings {
-        http: Some(entrance(8000)),
-        https: Some(entrance(8443)),
+        http: Some(ingress_listener(8000)),
+        https: Some(ingress_listener(8443)),
         flavor: match router {
             [] => RouterFlavor::TraditionalCompatible,
             [other] if other == "expressions" => RouterFlavor::Expressions,
@@ -557,9 +556,9 @@ fn describe_response(snapshot: &Snapshot, request: &Request) -> String {
     let path = normalized.as_deref().unwrap_or(path);
     let scheme = if bind.tls.is_some() { Scheme::Https } else { Scheme::Http };
     let server_name = bind.tls.as_ref().map(|_| &*host);
-    let question = RoutingRequest { scheme, server_name, ..RoutingRequest::plaintext(path, query, &method, &headers) };
+    let routing_request = RoutingRequest { scheme, server_name, ..RoutingRequest::plaintext(path, query, &method, &headers) };
     let Some(listener) = bind.listeners.most_specific(&host) else { return format!("{line} -> 404 no listener") };
-    let Some(matched) = listener.find(&host, &question) else {
+    let Some(matched) = listener.find(&host, &routing_request) else {
         return format!("{line} -> 404 no route on listener {}", listener.name);
     };
     let rule = matched.rule;
@@ -568,9 +567,9 @@ fn describe_response(snapshot: &Snapshot, request: &Request) -> String {
             let rewritten = rule.filters.rewrite.as_ref().and_then(|rewrite| rewrite.path.as_ref());
             let path = match (&rule.kong, rewritten) {
                 (_, Some(edit)) => format!(" as {}", edit.apply(path)),
-                (Some(manner), None) => {
-                    let stripped = manner.strip_path.then(|| matched.path.length(path));
-                    let sent = kong::upstream_path(&manner.path, path, stripped);
+                (Some(kong), None) => {
+                    let stripped = kong.strip_path.then(|| matched.path.length(path));
+                    let sent = kong::upstream_path(&kong.path, path, stripped);
                     if sent == path { String::new() } else { format!(" as {sent}") }
                 }
                 (None, None) => String::new(),

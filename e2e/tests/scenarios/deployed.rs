@@ -25,7 +25,7 @@ const REQUESTS: usize = 100;
 /// The replicas of the Deployment in the manifests.
 const REPLICAS: usize = 2;
 
-/// Needs a node, and the output of `make image-root`.
+/// Needs a node, and the output of `make image-root-test`.
 pub(crate) async fn install(cluster: &Cluster) -> Result<()> {
     cluster.kubectl(&["apply", "-f", &manifests("install.yaml")?]).await?;
     wait_for_rollout(cluster).await?;

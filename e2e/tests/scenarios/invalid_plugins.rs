@@ -85,7 +85,7 @@ fn invalid_plugins() -> Vec<InvalidPlugin> {
             "type",
             plugin("type", "rate-limiting", json!({ "minute": "five" })),
             INVALID,
-            &["config.minute", "whole number"],
+            &["config.minute", "integer"],
             503,
         ),
         misfit("secret", from_nowhere, INVALID, &["configFrom.secretKeyRef", "not-there", "create"], 503),

@@ -18,14 +18,14 @@ pub(crate) async fn install(cluster: &Cluster) -> Result<()> {
 
 pub(crate) async fn kubectl_explains_and_lists_them(cluster: &Cluster) -> Result<()> {
     for (field, words) in [
-        ("kongplugin", "A plugin with its configuration. It runs where something refers to it"),
-        ("kongplugin.config", "Configuration, in the fields of the plugin."),
+        ("kongplugin", "A plugin configuration. It runs where an object refers to it"),
+        ("kongplugin.config", "Configuration of the plugin."),
         ("kongplugin.configPatches.path", "as a JSON pointer"),
-        ("kongplugin.configPatches.valueFrom.secretKeyRef", "a string stands in quotes there"),
+        ("kongplugin.configPatches.valueFrom.secretKeyRef", "so a string is quoted"),
         ("kongconsumer.credentials", "konghq.com/credential"),
-        ("kongupstreampolicy.spec.hashOn", "What of a request is hashed, for `consistent-hashing`."),
-        ("tcpingress.spec.rules.host", "in its TLS handshake"),
-        ("kongservicefacade.spec.backendRef", "A Service of the same namespace."),
+        ("kongupstreampolicy.spec.hashOn", "Input of the hash, for `consistent-hashing`."),
+        ("tcpingress.spec.rules.host", "Server name (SNI) of the TLS handshake"),
+        ("kongservicefacade.spec.backendRef", "A Service in the same namespace."),
     ] {
         // The OpenAPI document is published a while after the kind is served.
         let said = until("kubectl explain works", async || cluster.kubectl(&["explain", field]).await).await?;

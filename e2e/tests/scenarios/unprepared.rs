@@ -67,7 +67,7 @@ pub(crate) async fn unreadable_policies_block_requests(cluster: &Cluster) -> Res
             let found = condition(&route, &route.data["status"]["parents"][0]["conditions"], "ResolvedRefs")?;
             ensure!(found["status"] == "False", "{found}");
             let message = found["message"].as_str().unwrap_or_default();
-            ensure!(message.contains("BackendTLSPolicy") && message.contains("ClusterRole"), "{message}");
+            ensure!(message.contains("BackendTLSPolicies") && message.contains("ClusterRole"), "{message}");
             Ok(())
         })
         .await?;
