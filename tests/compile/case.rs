@@ -40,7 +40,7 @@ pub(crate) struct Case {
     pub(crate) rules: Vec<String>,
     newer_release: bool,
     provider: AddressProvider,
-    memory: AddressState,
+    address_state: AddressState,
     installed: Option<InstalledApis>,
     /// Plugins whose server does not respond.
     degraded: Vec<String>,
@@ -55,7 +55,7 @@ pub(crate) struct Case {
 
 /// The state of a Gateway in the API server.
 #[derive(Debug, Deserialize)]
-struct GatewayMemory {
+struct GatewayState {
     namespace: String,
     name: String,
     service: Option<Service>,
@@ -109,12 +109,12 @@ impl Case {
             documents.extend(serde_saphyr::from_multiple::<Value>(include_str!("base.yaml")).unwrap());
         }
         let mut requests = Vec::new();
-        let mut remembered: Vec<GatewayMemory> = Vec::new();
+        let mut states: Vec<GatewayState> = Vec::new();
         documents.retain(|document| {
             if document["kind"] == "Requests" {
                 requests = serde_json::from_value(document["requests"].clone()).unwrap();
             } else if document["kind"] == "AddressState" {
-                remembered = serde_json::from_value(document["gateways"].clone()).unwrap();
+                states = serde_json::from_value(document["gateways"].clone()).unwrap();
             }
             document["kind"] != "Requests" && document["kind"] != "AddressState"
         });
@@ -134,7 +134,7 @@ impl Case {
             } else {
                 AddressProvider::Pool(pool)
             },
-            memory: memory(remembered),
+            address_state: address_state(states),
             installed: installed(&header("Installed")),
             degraded: header("Degraded"),
             unreadable: header("Unreadable").iter().map(|name| Kind::find(GATEWAY_GROUP, name).unwrap()).collect(),
@@ -234,7 +234,7 @@ impl Case {
             classes,
             ingress,
             upstreams: UpstreamRegistry::new(TrustAnchors::default(), self.trust_model),
-            ..CompilerHarness::new(self.provider.clone(), self.memory.clone())
+            ..CompilerHarness::new(self.provider.clone(), self.address_state.clone())
         }
     }
 
@@ -271,7 +271,7 @@ pub(crate) struct CompilerHarness {
     pub(crate) snapshot: Arc<Snapshot>,
     addresses: GatewayAddresses,
     provider: AddressProvider,
-    memory: AddressState,
+    address_state: AddressState,
     controllers: Vec<String>,
     installed: Option<InstalledApis>,
     /// Plugins whose server does not respond.
@@ -282,7 +282,7 @@ pub(crate) struct CompilerHarness {
 }
 
 impl CompilerHarness {
-    pub(crate) fn new(provider: AddressProvider, memory: AddressState) -> Self {
+    pub(crate) fn new(provider: AddressProvider, address_state: AddressState) -> Self {
         CompilerHarness {
             store: Store::default(),
             compiler: Compiler::default(),
@@ -292,7 +292,7 @@ impl CompilerHarness {
             snapshot: Arc::default(),
             addresses: GatewayAddresses::default(),
             provider,
-            memory,
+            address_state,
             controllers: vec![GATEWAY_CONTROLLER.to_owned()],
             installed: None,
             degraded: Vec::new(),
@@ -310,7 +310,7 @@ impl CompilerHarness {
 
     /// The same objects and addresses, compiled by a new compiler.
     pub(crate) fn recompiled(&self) -> CompilerHarness {
-        let mut fresh = CompilerHarness::new(self.provider.clone(), self.memory.clone());
+        let mut fresh = CompilerHarness::new(self.provider.clone(), self.address_state.clone());
         (fresh.installed, fresh.degraded) = (self.installed.clone(), self.degraded.clone());
         fresh.unreadable = self.unreadable.clone();
         (fresh.classes, fresh.ingress) = (self.classes.clone(), self.ingress.clone());
@@ -323,7 +323,11 @@ impl CompilerHarness {
     }
 
     fn compile(&mut self, mut changes: Changes) -> usize {
-        if self.addresses.assign(&self.provider, &self.memory, addressable_gateways(&self.store, &self.controllers)) {
+        if self.addresses.assign(
+            &self.provider,
+            &self.address_state,
+            addressable_gateways(&self.store, &self.controllers),
+        ) {
             changes.extend(self.store.gateways.keys().map(|key| ObjectId::new(Kind::Gateway, key.clone())));
         }
         let inputs = CompileInputs {
@@ -410,16 +414,16 @@ fn without_digests(described: &str) -> String {
     text
 }
 
-fn memory(remembered: Vec<GatewayMemory>) -> AddressState {
-    let mut memory = AddressState { interfaces: vec!["0.0.0.0".parse().unwrap()], ..AddressState::default() };
-    for GatewayMemory { namespace, name, service } in remembered {
+fn address_state(gateways: Vec<GatewayState>) -> AddressState {
+    let mut state = AddressState { interfaces: vec!["0.0.0.0".parse().unwrap()], ..AddressState::default() };
+    for GatewayState { namespace, name, service } in gateways {
         let key = ObjectKey::new(&namespace, &name);
-        memory.status_addresses.insert(key.clone(), Vec::new());
+        state.status_addresses.insert(key.clone(), Vec::new());
         if let Some(Service { name, ports, addresses }) = service {
-            memory.gateway_services.insert(key, GatewayService { name, ports, addresses, problem: None });
+            state.gateway_services.insert(key, GatewayService { name, ports, addresses, problem: None });
         }
     }
-    memory
+    state
 }
 
 /// Parses release and channel of the CRDs, such as `v1.7.0, standard`.
@@ -556,7 +560,8 @@ fn describe_response(snapshot: &Snapshot, request: &Request) -> String {
     let path = normalized.as_deref().unwrap_or(path);
     let scheme = if bind.tls.is_some() { Scheme::Https } else { Scheme::Http };
     let server_name = bind.tls.as_ref().map(|_| &*host);
-    let routing_request = RoutingRequest { scheme, server_name, ..RoutingRequest::plaintext(path, query, &method, &headers) };
+    let routing_request =
+        RoutingRequest { scheme, server_name, ..RoutingRequest::plaintext(path, query, &method, &headers) };
     let Some(listener) = bind.listeners.most_specific(&host) else { return format!("{line} -> 404 no listener") };
     let Some(matched) = listener.find(&host, &routing_request) else {
         return format!("{line} -> 404 no route on listener {}", listener.name);
@@ -567,9 +572,9 @@ fn describe_response(snapshot: &Snapshot, request: &Request) -> String {
             let rewritten = rule.filters.rewrite.as_ref().and_then(|rewrite| rewrite.path.as_ref());
             let path = match (&rule.kong, rewritten) {
                 (_, Some(edit)) => format!(" as {}", edit.apply(path)),
-                (Some(kong), None) => {
-                    let stripped = kong.strip_path.then(|| matched.path.length(path));
-                    let sent = kong::upstream_path(&kong.path, path, stripped);
+                (Some(behavior), None) => {
+                    let stripped = behavior.strip_path.then(|| matched.path.length(path));
+                    let sent = kong::upstream_path(&behavior.path, path, stripped);
                     if sent == path { String::new() } else { format!(" as {sent}") }
                 }
                 (None, None) => String::new(),

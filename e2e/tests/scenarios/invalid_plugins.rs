@@ -109,7 +109,7 @@ fn invalid_plugins() -> Vec<InvalidPlugin> {
             "own-redis",
             plugin("own-redis", "rate-limiting", redis("127.0.0.1")),
             INVALID,
-            &["config.redis.host", "127.0.0.1", "Portico itself"],
+            &["config.redis.host", "127.0.0.1", "loopback"],
             503,
         ),
     ]
