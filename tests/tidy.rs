@@ -53,13 +53,15 @@ const IMPORTS: &[Row] = &[
     ("plugin_api", &["upstream::Loopback", "upstream::NoBackend"]),
     ("plugins", &["plugin_api"]),
     // Edges of the process.
-    // The fields of the access log are named by a flag, which is to refuse others at once.
+    // The fields of the access log are named by a flag, which rejects unknown ones at once. Flags take their defaults
+    // from the proxy's limits.
     (
         "args",
         &[
             "api::core::ServiceType",
             "api::names",
-            "proxy::access_log::Field",
+            "proxy::ProxyLimits",
+            "proxy::access_log::AccessLogField",
             "quantity",
             "schema",
             "telemetry",
