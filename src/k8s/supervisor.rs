@@ -19,11 +19,10 @@ use super::delivery::InstalledApis;
 use super::discovery::{CrdSink, Crds, discover};
 use super::discovery_schedule::{DiscoverySchedule, INTERVAL_WITHOUT_CRD_WATCH};
 use super::raw::api_resource;
-use super::referenced::{FETCHED_KINDS, ReferencedObjects, ReferencedSink};
+use super::referenced::{ReferencedObjects, ReferencedSink};
 use super::watch::{WatchContext, WatchSink, WatchTarget, run_watch};
 use super::watch_health::{WatchError, WatchHealth, WatchSubject};
 use crate::api::Kind;
-use crate::store::AnyObject;
 
 /// What the supervisor works with; the control loop has the other ends of the channels.
 pub(super) struct SupervisorParts {
@@ -256,7 +255,7 @@ impl Supervisor {
             if scope.kind.namespaced() { (scope.namespace.clone(), None) } else { (None, scope.namespace.clone()) };
         let target = WatchTarget { resource, namespace, name };
         let watched = WatchSubject::Objects(scope.clone());
-        if FETCHED_KINDS.contains(&scope.kind) {
+        if scope.kind.is_fetched_on_reference() {
             self.spawn_watch(watched, target, ReferencedSink { objects: self.parts.referenced.clone(), scope });
         } else {
             self.spawn_watch(watched, target, ObjectSink { collector: self.parts.collector.clone(), scope });
@@ -318,7 +317,7 @@ impl Supervisor {
         }
         let discovered = !self.served.is_empty();
         // A kind that is not compiled is dispensable; without any other, half of a configuration would be served.
-        let dispensable = |kind: &Kind| unreadable.contains_key(kind) && !AnyObject::is_served(*kind);
+        let dispensable = |kind: &Kind| unreadable.contains_key(kind) && !kind.is_served();
         let missing: Vec<_> = self.parts.health.unlisted().into_iter().filter(|kind| !dispensable(kind)).collect();
         let blind = discovered && self.served.keys().all(|kind| unreadable.get(kind).is_some_and(|why| why.forbidden));
         let complete = discovered && self.outage.is_none() && missing.is_empty() && !blind;
@@ -386,7 +385,7 @@ impl Supervisor {
 fn unreadable_message(kind: Kind, watch_error: &WatchError) -> String {
     let (group, resources) = (kind.group(), kind.plural());
     if watch_error.forbidden {
-        let verbs = if FETCHED_KINDS.contains(&kind) { "get, list, watch" } else { "list, watch" };
+        let verbs = if kind.is_fetched_on_reference() { "get, list, watch" } else { "list, watch" };
         return format!(
             "{}; add a rule to Portico's ClusterRole: apiGroups [\"{group}\"], resources [\"{resources}\"], \
              verbs [{verbs}]",

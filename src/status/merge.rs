@@ -208,10 +208,7 @@ fn ancestors(
     now: &str,
     left_out: &mut Vec<String>,
 ) -> Vec<Value> {
-    let is_own = |entry: &&Value| {
-        let name = text(entry, "controllerName");
-        name == GATEWAY_CONTROLLER || controllers.iter().any(|controller| controller == name)
-    };
+    let is_own = |entry: &&Value| is_own_entry(entry, controllers);
     let mut merged: Vec<Value> = observed.iter().filter(|entry| !is_own(entry)).cloned().collect();
     let conditions = ConditionList { bearer: ConditionTarget::Kong, place: "status.ancestors[].conditions", now };
     let room = MAX_ANCESTORS.saturating_sub(merged.len());
@@ -241,11 +238,8 @@ fn license_controllers(
     now: &str,
     left_out: &mut Vec<String>,
 ) -> Vec<Value> {
-    let is_own = |entry: &Value| {
-        let name = text(entry, "controllerName");
-        name == GATEWAY_CONTROLLER || controllers.iter().any(|controller| controller == name)
-    };
-    let before = observed.iter().find(|entry| is_own(entry)).unwrap_or(&Value::Null);
+    let is_own = |entry: &&Value| is_own_entry(entry, controllers);
+    let before = observed.iter().find(is_own).unwrap_or(&Value::Null);
     let mut merged: Vec<Value> = observed.iter().filter(|entry| !is_own(entry)).cloned().collect();
     if !list(desired, "conditions").is_empty() {
         let conditions = ConditionList { bearer: ConditionTarget::Kong, place: "status.controllers[].conditions", now };
@@ -253,6 +247,13 @@ fn license_controllers(
         merged.push(merge_entry(&own, before, &conditions, left_out));
     }
     merged
+}
+
+/// Whether Portico wrote an entry about an object of Kong, also under another of its controller names. New entries have
+/// the Gateway API's controller name, whatever the others are.
+fn is_own_entry(entry: &Value, controllers: &[String]) -> bool {
+    let name = text(entry, "controllerName");
+    name == GATEWAY_CONTROLLER || controllers.iter().any(|controller| controller == name)
 }
 
 fn addresses(desired: &[Value]) -> (Vec<Value>, Option<String>) {

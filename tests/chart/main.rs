@@ -106,10 +106,7 @@ fn drain_defaults_match_the_program() {
     assert_eq!(Some(default("drain-timeout")), flags::default("drain-timeout"));
     let delay = portico::args::DRAIN_DELAY_IN_CLUSTER.as_secs();
     assert_eq!(default("drain-delay"), format!("{delay}s"));
-    assert!(
-        read("values.yaml").contains(&format!("or {delay}s in a cluster")),
-        "the help of --drain-delay has it, too"
-    );
+    assert!(flags::help("drain-delay").contains(&format!("or {delay}s in a cluster")));
 }
 
 /// Flags that a template reads must be set in the place that it reads, and nowhere else.

@@ -9,7 +9,6 @@ use serde_json::{Map, Value};
 use super::schema::free_form;
 use crate::api::gateway::schema::form;
 use crate::api::gateway::schema::rule::rule;
-use crate::api::kind::{Kind, Resource};
 
 /// Load balancing for a Service, which refers to this object by the annotation `konghq.com/override`. Deprecated:
 /// KongUpstreamPolicy replaces it and takes precedence.
@@ -33,10 +32,6 @@ pub struct KongIngress {
     pub route: Option<Map<String, Value>>,
     /// Load balancing.
     pub upstream: Option<KongIngressUpstream>,
-}
-
-impl Resource for KongIngress {
-    const KIND: Kind = Kind::KongIngress;
 }
 
 /// Load balancing.

@@ -8,7 +8,6 @@ use serde::Deserialize;
 use crate::api::gateway::schema::form;
 use crate::api::gateway::schema::rule::rule;
 use crate::api::gateway::schema::transforms::each;
-use crate::api::kind::{Kind, Resource};
 use schemars::transform::Transform;
 use serde_json::json;
 
@@ -19,10 +18,6 @@ pub struct KongUpstreamPolicy {
     /// The policy.
     #[serde(default)]
     pub spec: KongUpstreamPolicySpec,
-}
-
-impl Resource for KongUpstreamPolicy {
-    const KIND: Kind = Kind::KongUpstreamPolicy;
 }
 
 /// The policy.
