@@ -275,7 +275,7 @@ impl From<&kong::KongEntry> for MatchDump {
             path: MatchedPath::Kong(entry.path()).to_string(),
             method: (!route.methods.is_empty()).then(|| joined(&route.methods, " | ")),
             headers: route.headers.iter().map(header).collect(),
-            query: route.query.iter().map(parameter).collect(),
+            query: Vec::new(),
             server_names: route.server_names.iter().map(ToString::to_string).collect(),
             ..MatchDump::for_rule(&route.rule)
         }
