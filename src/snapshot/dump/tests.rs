@@ -206,8 +206,6 @@ fn kong_routes_are_dumped_in_kong_order() {
             "host web:8080",
             "protocols https",
             "https redirect 302 to port 8443",
-            "request buffering off",
-            "response buffering off",
         ]
     );
     assert_eq!(kong(1), [""; 0]);
