@@ -106,8 +106,8 @@ struct ListeningArgs {
 #[command(next_help_heading = "Limits")]
 struct LimitArgs {
     /// Maximum number of client connections, and of connections to backends; more wait until one closes
-    #[arg(long, value_name = "NUMBER", env = "PORTICO_MAX_CONNECTIONS", value_parser = parse_limit::<usize, 10_000_000>)]
-    #[arg(default_value_t = ProxyLimits::DEFAULT.max_connections)]
+    #[arg(long, value_name = "NUMBER", env = "PORTICO_MAX_CONNECTIONS")]
+    #[arg(value_parser = parse_limit::<usize, 10_000_000>, default_value_t = ProxyLimits::DEFAULT.max_connections)]
     max_connections: usize,
 
     /// Time for a client to send the header of a request
@@ -121,8 +121,8 @@ struct LimitArgs {
     client_header_bytes: HeaderSize,
 
     /// Maximum number of fields in a request header
-    #[arg(long, value_name = "NUMBER", env = "PORTICO_CLIENT_HEADER_COUNT", value_parser = parse_limit::<usize, 10_000>)]
-    #[arg(default_value_t = ProxyLimits::DEFAULT.max_request_fields)]
+    #[arg(long, value_name = "NUMBER", env = "PORTICO_CLIENT_HEADER_COUNT")]
+    #[arg(value_parser = parse_limit::<usize, 10_000>, default_value_t = ProxyLimits::DEFAULT.max_request_fields)]
     client_header_count: usize,
 
     /// Idle timeout of client connections
@@ -131,8 +131,8 @@ struct LimitArgs {
     client_idle_timeout: NonZeroTimeout,
 
     /// Maximum number of concurrent requests on one HTTP/2 client connection
-    #[arg(long, value_name = "NUMBER", env = "PORTICO_CLIENT_HTTP2_STREAMS", value_parser = parse_limit::<u32, 10_000>)]
-    #[arg(default_value_t = ProxyLimits::DEFAULT.max_streams)]
+    #[arg(long, value_name = "NUMBER", env = "PORTICO_CLIENT_HTTP2_STREAMS")]
+    #[arg(value_parser = parse_limit::<u32, 10_000>, default_value_t = ProxyLimits::DEFAULT.max_streams)]
     client_http2_streams: u32,
 
     /// Idle timeout of upgraded connections, such as WebSockets
