@@ -76,7 +76,7 @@ fn limits_page_matches_the_defaults() {
         max_mirror_copies: mirror_copies,
         max_mirror_body: mirror_body,
         mirror_timeout,
-    } = ProxyLimits::default();
+    } = ProxyLimits::DEFAULT;
     assert_eq!(max_connections, max_upstream_connections, "the page documents one value for both");
     let seconds = |time: Duration| format!("{} s", time.as_secs());
     let size = |bytes: usize| match bytes >> 20 {
@@ -126,6 +126,30 @@ fn limits_page_matches_the_defaults() {
         let rest = cell.strip_prefix(&default).unwrap_or_else(|| panic!("{what}: {cell:?} is not {default:?}"));
         assert!(!rest.starts_with(|next: char| next.is_ascii_alphanumeric()), "{what}: {cell:?} is not {default:?}");
     }
+}
+
+/// Each flag with a number, a duration or a size has a row with its default.
+#[test]
+fn limits_page_matches_the_flags() {
+    let page = fs::read_to_string(root().join("docs/limits.md")).unwrap();
+    let program = portico::args::command();
+    let run = program.find_subcommand("run").unwrap();
+    let is_limit = |flag: &&clap::Arg| {
+        let value = flag.get_value_names().and_then(<[_]>::first).map(|name| name.as_str());
+        matches!(value, Some("NUMBER" | "DURATION" | "SIZE")) && !flag.get_default_values().is_empty()
+    };
+    let mut compared = 0;
+    for flag in run.get_arguments().filter(is_limit) {
+        let name = format!("`--{}`", flag.get_long().unwrap());
+        let row = page.lines().find(|line| line.starts_with("| ") && line.contains(&name));
+        let cell = row.and_then(|row| row.split(" | ").nth(1)).unwrap_or_else(|| panic!("no row has {name}"));
+        let default = flag.get_default_values()[0].to_str().unwrap();
+        let written = cell.replace(" min", "m").replace(' ', "");
+        let rest = written.strip_prefix(default).unwrap_or_else(|| panic!("{name}: {cell:?} is not {default:?}"));
+        assert!(!rest.starts_with(|next: char| next.is_ascii_alphanumeric()), "{name}: {cell:?} is not {default:?}");
+        compared += 1;
+    }
+    assert!(compared >= 12, "only {compared} flags were compared");
 }
 
 /// Flags of other programs.

@@ -105,6 +105,31 @@ fn immutable_fields_have_transition_rules() {
     }
 }
 
+/// The table of definitions in docs/kinds.md follows the table of kinds.
+#[test]
+fn documented_kinds_match_the_table() {
+    let page = fs::read_to_string(folder().join("../../docs/kinds.md")).unwrap();
+    let (_, table) = page.split_once("| kind | version | short | scope | purpose |").unwrap();
+    let mut documented = BTreeSet::new();
+    for row in table.lines().skip(2).take_while(|line| line.starts_with('|')) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        for name in cells[1].split(", ") {
+            documented.insert((name.to_owned(), cells[2].to_owned(), cells[3].to_owned(), cells[4].to_owned()));
+        }
+    }
+    let expected: BTreeSet<_> = crd::kinds()
+        .map(|kind| {
+            let definition = crd::definition(kind).unwrap();
+            let short = definition["spec"]["names"]["shortNames"][0].as_str().unwrap_or_default().to_owned();
+            let scope = if kind.namespaced() { "namespace" } else { "cluster" };
+            (kind.name().to_owned(), kind.versions().join(", "), short, scope.to_owned())
+        })
+        .collect();
+    let missing: Vec<_> = expected.difference(&documented).collect();
+    let stale: Vec<_> = documented.difference(&expected).collect();
+    assert!(missing.is_empty() && stale.is_empty(), "docs/kinds.md lacks {missing:?} and has unknown {stale:?}");
+}
+
 fn violations(kind: Kind, object: &mut Value) -> Vec<String> {
     let violations = schema::check(kind, object, Channel::Standard);
     violations.into_iter().map(|it| format!("{}: {}; {}", it.field, it.message, it.remedy)).collect()

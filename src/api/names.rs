@@ -8,7 +8,7 @@ pub const GATEWAY_CONTROLLER: &str = "portico.dev/gateway-controller";
 /// `spec.controller` of the served IngressClasses.
 pub const INGRESS_CONTROLLER: &str = "portico.dev/ingress-controller";
 
-/// The default class of Ingresses.
+/// The default class of Ingresses, and the class of Portico's own manifests.
 pub const INGRESS_CLASS_NAME: &str = "portico";
 
 /// `spec.controller` of Kong's IngressClasses, which are served if one of them is taken over.

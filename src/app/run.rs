@@ -279,22 +279,11 @@ async fn withdraw_readiness(ready: Readiness, drain: Drain) {
 }
 
 fn proxy_config(options: &RunOptions, access_log: Arc<AccessLogger>) -> proxy::ProxyConfig {
-    let flags = &options.limits;
-    let connections = raise_descriptor_limit(flags.max_connections.get());
+    let connections = raise_descriptor_limit(options.limits.max_connections);
     let limits = proxy::ProxyLimits {
-        header_timeout: flags.client_header_timeout,
-        max_request_head: flags.client_header_bytes,
-        max_request_fields: flags.client_header_count.get(),
-        handshake_timeout: options.tls.handshake_timeout,
-        keep_alive_timeout: flags.client_idle_timeout,
-        max_streams: u32::try_from(flags.client_http2_streams.get()).unwrap_or(u32::MAX),
-        tunnel_idle_timeout: flags.upgrade_idle_timeout,
-        listener_grace_period: options.drain.timeout,
         max_connections: connections,
         max_upstream_connections: connections,
-        connect_timeout: flags.upstream_connect_timeout,
-        upstream_idle_timeout: flags.upstream_idle_timeout,
-        ..proxy::ProxyLimits::default()
+        ..options.limits.clone()
     };
     proxy::ProxyConfig {
         workers: options.workers,

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use clap::{Args, ValueEnum};
 
 use super::network::ListenArg;
+use crate::api::names::INGRESS_CLASS_NAME;
 
 /// How Ingresses are interpreted, for `run` and `check` alike.
 #[derive(Debug, Args)]
@@ -12,7 +13,8 @@ use super::network::ListenArg;
 pub(super) struct IngressClassArgs {
     /// IngressClass of the Ingresses, consumers and other Kong resources to serve; kong takes over the objects of
     /// Kong's ingress controller
-    #[arg(long, value_name = "NAME", default_value = "portico", env = "PORTICO_INGRESS_CLASS", value_parser = parse_class)]
+    #[arg(long, value_name = "NAME", env = "PORTICO_INGRESS_CLASS", value_parser = parse_class)]
+    #[arg(default_value = INGRESS_CLASS_NAME)]
     ingress_class: String,
 
     /// Kong router flavor whose precedence orders the paths of Ingresses

@@ -1,7 +1,7 @@
 //! Serves one client connection from its first request until it closes.
 //!
 //! ```text
-//!   ClientStream ─ hyper ─ request::serve        one task; every wake polls all of it
+//!   ClientStream ─ hyper ─ request::serve        one task; each wake-up polls all of it
 //!         └────── Activity ──────┘ ◀─ one timer: idle, slow head, slow response, stall
 //! ```
 
@@ -105,7 +105,7 @@ pub(crate) async fn serve(transport: Transport, peer: Rc<Peer>, mut membership: 
         poll_connection(&peer, &mut http, timer.as_mut(), &mut leaving, cx)
     })
     .await;
-    // Always taken, because the tunnel and the peer reference each other.
+    // Taken in every case: the tunnel holds the peer, so a tunnel left in the peer would leak both.
     let tunnel = peer.tunnel.take();
     if let ConnectionEnd::Aborted = end {
         return;
@@ -151,7 +151,7 @@ enum ShutdownProgress {
 
 /// How an HTTP/1 connection ends.
 enum ConnectionEnd {
-    /// hyper has finished with it.
+    /// hyper has closed it, or hands over the stream.
     Finished,
     Aborted,
     /// The client sent bytes that do not parse as a request; an error response follows.
@@ -182,7 +182,7 @@ fn poll_connection<C: Http1Connection>(
             });
         }
         if activity.must_close_after_response() {
-            // Otherwise hyper might write an error response to the following bytes into the middle of this response.
+            // Otherwise hyper parses the bytes after the request, and may write an error response into this response.
             http.start_shutdown();
         }
         if peer.connections.is_closing() {

@@ -146,7 +146,6 @@ impl FrameLimiter {
 
     fn allows(&mut self, kind: u8, flags: u8) -> bool {
         const END_STREAM: u8 = 0x1;
-        const END_HEADERS: u8 = 0x4;
         self.block_ends = matches!(kind, HEADERS | CONTINUATION).then_some(flags & END_HEADERS != 0);
         match kind {
             DATA if self.skip == 0 && flags & END_STREAM == 0 => self.controls.take(),

@@ -27,7 +27,6 @@ use super::event_queue::{DueEvent, EventQueue, ProblemOrigin};
 use super::notices::{self, Notice};
 use crate::api::{Kind, ObjectId};
 use crate::compile::verdict::Verdict;
-use crate::k8s::permissions::KINDS_WITH_STATUS;
 use crate::k8s::{InstalledApis, Observed, RejectedObject};
 
 use back_off::WriteBackoff;
@@ -263,7 +262,7 @@ impl QueueState {
         let alone = self.sole_controller;
         let wrong = verdict.as_deref().map(|verdict| notices::notices_for_verdict(verdict, alone)).unwrap_or_default();
         self.events.set_problems(&id, ProblemOrigin::Verdict, wrong, now);
-        if !has_status(id.kind) {
+        if !id.kind.has_written_status() {
             return;
         }
         let entry = self.entries.entry(id.clone()).or_default();
@@ -509,14 +508,9 @@ impl QueueState {
     }
 }
 
-/// Kinds into whose status Portico writes.
-fn has_status(kind: Kind) -> bool {
-    KINDS_WITH_STATUS.contains(&kind)
-}
-
 /// Kinds that get events. A Service has no status of Portico, so only events report its invalid annotations.
 fn has_events(kind: Kind) -> bool {
-    has_status(kind) || kind == Kind::Service
+    kind.has_written_status() || kind == Kind::Service
 }
 
 fn rank(kind: Kind) -> usize {

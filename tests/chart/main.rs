@@ -95,6 +95,20 @@ fn chart_version_matches_the_program() {
     assert_eq!((chart["version"].as_str(), chart["appVersion"].as_str()), (Some(version), Some(version)));
 }
 
+/// The termination grace period follows from these defaults if the flags are not set.
+#[test]
+fn drain_defaults_match_the_program() {
+    let template = read("templates/_flags.tpl");
+    let default = |flag: &str| {
+        let (_, rest) = template.split_once(&format!(".Values.config \"{flag}\" | default \"")).unwrap();
+        rest.split_once('"').unwrap().0.to_owned()
+    };
+    assert_eq!(Some(default("drain-timeout")), flags::default("drain-timeout"));
+    let delay = portico::args::DRAIN_DELAY_IN_CLUSTER.as_secs();
+    assert_eq!(default("drain-delay"), format!("{delay}s"));
+    assert!(flags::help("drain-delay").contains(&format!("or {delay}s in a cluster")));
+}
+
 /// Flags that a template reads must be set in the place that it reads, and nowhere else.
 #[test]
 fn flags_read_by_templates_are_restricted_to_config() {

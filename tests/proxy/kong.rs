@@ -8,7 +8,7 @@ use portico::plugin_api::chain::Protocols;
 use portico::proxy::{KongHeaderMode, ProductToken};
 use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::kong::{
-    self, HttpsRedirect, KongBehavior, KongPath, RouteSource, Router, RouterFlavor, UpstreamHost, UriTemplate,
+    self, HttpsRedirect, KongBehavior, KongPath, Router, RouterFlavor, UpstreamHost, UriTemplate,
 };
 use portico::snapshot::router::RouteAge;
 use portico::snapshot::rule::{Action, Filters, Rewrite, RouteFailure, RouteRule, RuleId};
@@ -30,7 +30,7 @@ fn ingress_route(path: KongPath, manner: KongBehavior, action: Action) -> kong::
     let id = RuleId { route: Arc::clone(&name), rule: path.to_string().into() };
     let rule = RouteRule { id, filters: Filters::default(), plugins: None, action, kong: Some(Box::new(manner)) };
     let age = RouteAge { created: None, route: name, rule: 0, index: 0 };
-    kong::KongRoute { paths: vec![path], ..kong::KongRoute::new(RouteSource::Ingress, age, Arc::new(rule)) }
+    kong::KongRoute { paths: vec![path], ..kong::KongRoute::new(age, Arc::new(rule)) }
 }
 
 /// A proxy with one listener for every host, with port 80.

@@ -78,7 +78,7 @@ pub(crate) async fn kubectl_explains_and_lists_them(cluster: &Cluster) -> Result
     cluster.kubectl(&["patch", "kc", "found", "--subresource=status", "--type=merge", "--patch", &patch]).await?;
     let moved = plane(json!({ "type": "konnectNamespacedRef", "konnectNamespacedRef": { "name": "elsewhere" } }));
     let without = kong("v1", "KongConsumer", "found", json!({ "username": "ann" }));
-    for (object, words) in [(moved, "was changed after the object was programmed"), (without, "cannot be removed")] {
+    for (object, words) in [(moved, "is immutable once the object is programmed"), (without, "cannot be removed")] {
         let refused = apply(cluster, &[object]).await.err().map(|error| error.to_string()).unwrap_or_default();
         ensure!(refused.contains(words), "the API server's error is: {refused}");
     }

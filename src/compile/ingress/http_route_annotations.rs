@@ -87,8 +87,6 @@ pub(in crate::compile) fn read(inputs: &CompileInputs<'_>, route: &Meta) -> Rout
         strip_path: read.strip_path,
         protocols: read.protocols,
         https_redirect: HttpsRedirect { status: read.https_redirect, ..HttpsRedirect::default() },
-        request_buffering: read.request_buffering,
-        response_buffering: read.response_buffering,
         ..KongBehavior::default()
     });
     // On an HTTPRoute, conditions are written as matches; the protocols are the exception.

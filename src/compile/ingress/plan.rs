@@ -19,9 +19,7 @@ use crate::api::{Kind, Meta, Object, ObjectKey};
 use crate::plugin_api::RouteNames;
 use crate::snapshot::certs::Certificate;
 use crate::snapshot::host::HostPattern;
-use crate::snapshot::kong::{
-    HttpsRedirect, KongBehavior, KongHost, KongPath, KongRoute, RouteSource, RouterFlavor, UpstreamHost,
-};
+use crate::snapshot::kong::{HttpsRedirect, KongBehavior, KongHost, KongPath, KongRoute, RouterFlavor, UpstreamHost};
 use crate::snapshot::router::RouteAge;
 use crate::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteFailure, RouteRule, RuleId, Split};
 use crate::snapshot::timeouts_and_retries::TimeoutsAndRetries;
@@ -203,7 +201,7 @@ impl<'a> IngressPlanner<'a> {
             true => self.failing_rule(&name, &group.target),
             false => self.rule(&name, &group.target, group.backend, &group.field),
         };
-        let route = self.with_annotation_conditions(KongRoute::new(RouteSource::Ingress, self.age(index), rule), hosts);
+        let route = self.with_annotation_conditions(KongRoute::new(self.age(index), rule), hosts);
         Some(Arc::new(KongRoute { paths: group.paths, ..route }))
     }
 
@@ -215,10 +213,7 @@ impl<'a> IngressPlanner<'a> {
             true => self.failing_rule("", &lead),
             false => self.rule("", &lead, backend, "spec.defaultBackend"),
         };
-        let route = self.with_annotation_conditions(
-            KongRoute::new(RouteSource::Ingress, self.age(usize::from(u16::MAX)), rule),
-            Vec::new(),
-        );
+        let route = self.with_annotation_conditions(KongRoute::new(self.age(usize::from(u16::MAX)), rule), Vec::new());
         Some(Arc::new(KongRoute { paths, is_default_backend: true, ..route }))
     }
 
@@ -370,8 +365,6 @@ impl<'a> IngressPlanner<'a> {
             protocols: settings.protocols,
             https_redirect: HttpsRedirect { status: settings.https_redirect, port: self.inputs.ingress.public_https() },
             rewrite: settings.rewrite.as_ref().ok().cloned().flatten(),
-            request_buffering: settings.request_buffering,
-            response_buffering: settings.response_buffering,
             ..KongBehavior::default()
         }
     }

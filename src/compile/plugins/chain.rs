@@ -113,7 +113,7 @@ impl Plugins {
         for id in &self.everywhere.ambiguous {
             mix.reject_ambiguous(id, &global);
         }
-        // Plugins identify the consumer, so a rule without plugins has none.
+        // Only plugins identify consumers: without plugins on the rule, its requests have no consumer.
         if !mix.builder.is_empty() {
             for (id, people) in &self.everywhere.consumer_bound {
                 if let Some(made) = self.plugins.get(id) {
@@ -170,7 +170,7 @@ impl ChainAssembler<'_> {
         self.add(made, consumers.chain(groups), scope);
     }
 
-    /// Adds the same instance to all these places, of which there may be very many.
+    /// Attaches one instance at all these points. There may be one point for each consumer.
     fn add(&mut self, made: &CompiledPlugin, places: impl IntoIterator<Item = AttachmentPoint>, scope: &Arc<str>) {
         if made.disabled {
             return;
@@ -208,7 +208,7 @@ impl ChainAssembler<'_> {
         made.is_guard() && !self.inputs.plugin_factory.fail_open
     }
 
-    /// Rejects all requests in place of a missing guard. `message` is for clients.
+    /// Adds an instance that rejects all requests in place of an unusable guard. Clients get `message`.
     fn add_rejection(&mut self, made: &CompiledPlugin, base: BaseScope, scope: &Arc<str>, message: String) {
         let (kind, priority, instance) = substitute(made, scope, message);
         self.builder.add(kind, priority, AttachmentPoint::Base(base), instance);
@@ -220,7 +220,7 @@ impl ChainAssembler<'_> {
         self.report(message, "keep one of them");
     }
 
-    /// A guard in an unsupported place rejects requests, because its author expects the place to be protected.
+    /// A guard where it is not supported rejects requests, because the configuration expects them to be protected.
     fn add_misplaced(&mut self, made: &CompiledPlugin, base: BaseScope, scope: &Arc<str>) {
         if made.disabled {
             return;
@@ -272,7 +272,7 @@ impl ChainAssembler<'_> {
     }
 }
 
-/// The slot of unknown plugins.
+/// The kind under which unknown plugins are added to a chain.
 const UNKNOWN: &str = "unknown";
 
 fn supports_scope(scopes: Scopes, base: BaseScope) -> bool {
@@ -332,7 +332,7 @@ mod tests {
         }
     }
 
-    /// Like `Sentry`, but not a guard.
+    /// Like [`ServiceGuard`], but not a guard.
     struct ServiceHelper;
 
     impl Plugin for ServiceHelper {}

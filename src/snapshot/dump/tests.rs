@@ -162,15 +162,13 @@ fn kong_routes_are_dumped_in_kong_order() {
         host: UpstreamHost::Fixed(HeaderValue::from_static("web:8080")),
         protocols: Protocols::from_names(["https"]),
         https_redirect: HttpsRedirect { status: StatusCode::FOUND, port: 8443 },
-        request_buffering: false,
-        response_buffering: false,
     };
     let route = |name: &str, hosts: &[&str], paths: Vec<kong::KongPath>, manner| {
         let mut rule = rule(name, "0", Filters::default(), Action::Fail(RouteFailure::NoService));
         rule.kong = Some(Box::new(manner));
         let age = RouteAge { created: None, route: name.into(), rule: 0, index: 0 };
         let hosts = hosts.iter().map(|host| kong::KongHost::parse(host).unwrap()).collect();
-        kong::KongRoute { hosts, paths, ..kong::KongRoute::new(kong::RouteSource::Ingress, age, Arc::new(rule)) }
+        kong::KongRoute { hosts, paths, ..kong::KongRoute::new(age, Arc::new(rule)) }
     };
     let all = kong::KongRoute {
         methods: vec![Method::GET, Method::PUT],
@@ -208,8 +206,6 @@ fn kong_routes_are_dumped_in_kong_order() {
             "host web:8080",
             "protocols https",
             "https redirect 302 to port 8443",
-            "request buffering off",
-            "response buffering off",
         ]
     );
     assert_eq!(kong(1), [""; 0]);

@@ -21,11 +21,6 @@ pub struct KongBehavior {
     pub protocols: Protocols,
     /// The response to a plain-text request if `protocols` has only `https`.
     pub https_redirect: HttpsRedirect,
-    /// False: the request body is streamed. Bodies are always streamed, unless a plugin needs the whole body, so the
-    /// field only records the configured value.
-    pub request_buffering: bool,
-    /// False: the response body is streamed. It always is.
-    pub response_buffering: bool,
 }
 
 /// The Host header sent to the endpoint.
@@ -57,8 +52,6 @@ impl Default for KongBehavior {
             host: UpstreamHost::Preserved,
             protocols: Protocols::ALL,
             https_redirect: HttpsRedirect::default(),
-            request_buffering: true,
-            response_buffering: true,
         }
     }
 }
@@ -73,8 +66,7 @@ impl Default for HttpsRedirect {
 impl KongBehavior {
     pub(in crate::snapshot) fn describe(&self) -> Vec<String> {
         let usual = KongBehavior::default();
-        let KongBehavior { strip_path, path, rewrite, host, protocols, https_redirect, .. } = self;
-        let KongBehavior { request_buffering, response_buffering, .. } = self;
+        let KongBehavior { strip_path, path, rewrite, host, protocols, https_redirect } = self;
         let mut lines = Vec::new();
         if *strip_path {
             lines.push("strip path".to_owned());
@@ -97,12 +89,6 @@ impl KongBehavior {
         // The redirect applies only if plain text is not allowed.
         if protocols.https && !protocols.http {
             lines.push(format!("https redirect {} to port {}", https_redirect.status.as_u16(), https_redirect.port));
-        }
-        if !*request_buffering {
-            lines.push("request buffering off".to_owned());
-        }
-        if !*response_buffering {
-            lines.push("response buffering off".to_owned());
         }
         lines
     }

@@ -16,6 +16,7 @@ use foldhash::fast::RandomState;
 
 use super::pattern::{PathRegex, PathRegexes};
 use super::route::{HostName, KongHost, KongPath};
+use crate::snapshot::host::MAX_DNS_NAME_LENGTH;
 
 /// The entries by host.
 #[derive(Debug, Default)]
@@ -205,8 +206,6 @@ fn common_prefix_length(one: &str, other: &str) -> usize {
 }
 
 const NO_POSITION: u32 = u32::MAX;
-/// The longest DNS name, in bytes.
-const MAX_DNS_NAME_LENGTH: usize = 253;
 
 #[cfg(test)]
 mod tests {

@@ -8,7 +8,7 @@ use percent_encoding::percent_encode_byte;
 
 use super::pattern::{PathRegex, TextRegex};
 use crate::snapshot::escape::decode_unreserved;
-use crate::snapshot::router::{QueryMatch, RegexError, RouteAge};
+use crate::snapshot::router::{RegexError, RouteAge};
 use crate::snapshot::rule::RouteRule;
 
 /// One route. An empty list matches everything; otherwise one member of the list has to match.
@@ -18,14 +18,11 @@ use crate::snapshot::rule::RouteRule;
 /// [`KongBehavior`]: super::KongBehavior
 #[derive(Clone, Debug)]
 pub struct KongRoute {
-    pub source: RouteSource,
     pub hosts: Vec<KongHost>,
     pub paths: Vec<KongPath>,
     pub methods: Vec<Method>,
     /// All of these have to match.
     pub headers: Vec<KongHeaderMatch>,
-    /// All of these have to match, too. Only Gateway API routes have any.
-    pub query: Vec<QueryMatch>,
     /// SNI names; ignored for plain-text connections.
     pub server_names: Vec<HostName>,
     /// Exact paths and regular expressions with a higher priority are tried first; `expressions` ignores it.
@@ -38,14 +35,12 @@ pub struct KongRoute {
 
 impl KongRoute {
     /// A route without conditions.
-    pub fn new(source: RouteSource, age: RouteAge, rule: Arc<RouteRule>) -> Self {
+    pub fn new(age: RouteAge, rule: Arc<RouteRule>) -> Self {
         KongRoute {
-            source,
             hosts: Vec::new(),
             paths: Vec::new(),
             methods: Vec::new(),
             headers: Vec::new(),
-            query: Vec::new(),
             server_names: Vec::new(),
             regex_priority: 0,
             is_default_backend: false,
@@ -53,14 +48,6 @@ impl KongRoute {
             rule,
         }
     }
-}
-
-/// The kind of object that defines a route. With `expressions`, kinds listed earlier rank before later ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum RouteSource {
-    Ingress,
-    HttpRoute,
-    GrpcRoute,
 }
 
 /// A host of a route. Without a port, it matches requests to every port.

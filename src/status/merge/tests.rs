@@ -541,3 +541,21 @@ fn invalid_statuses_do_not_fail() {
         }
     }
 }
+
+#[test]
+fn exactly_the_kinds_with_a_written_status_are_merged() {
+    let desired = json!({
+        "conditions": [condition("Programmed", "True", "Programmed")],
+        "parents": [parent(CONTROLLER, "web", &[condition("Accepted", "True", "Accepted")])],
+        "ancestors": [{"ancestorRef": {"name": "web"}, "controllerName": CONTROLLER, "conditions": []}],
+        "loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]},
+    });
+    for &kind in Kind::ALL {
+        let merged = merge(kind, &Value::Null, &desired, &[CONTROLLER.to_owned()], NOW);
+        assert_eq!(
+            merged.status.is_some(),
+            kind.has_written_status(),
+            "{kind}: merge.rs and the table of kinds disagree"
+        );
+    }
+}

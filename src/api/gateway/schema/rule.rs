@@ -10,7 +10,7 @@ use super::channel_mark::{RULE_CHANNEL, RULE_MEMBER};
 use crate::api::gateway::Channel;
 
 /// Keyword for rules in a structural schema.
-pub(super) const VALIDATIONS: &str = "x-kubernetes-validations";
+pub(in crate::api) const VALIDATIONS: &str = "x-kubernetes-validations";
 
 /// A CEL rule and the message for values that violate it.
 pub(crate) struct CelRule {
