@@ -4,7 +4,8 @@
 //! kept-alive connection does not touch the timer at all.
 
 use std::cell::{Cell, RefCell};
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -305,6 +306,17 @@ pub(crate) fn poll_until(deadline: Instant, mut timer: Pin<&mut Sleep>, cx: &mut
         ready!(timer.as_mut().poll(cx));
     }
     Poll::Ready(())
+}
+
+/// Returns None if the connection's timer expires first: it sets the flag and polls the task, and this future gives up.
+pub(super) async fn until_timed_out<T>(activity: &Activity, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+        Poll::Pending if activity.timed_out.get() => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
 }
 
 /// Stands for "no timeout": long enough to never expire, short enough to be added to an `Instant`.

@@ -19,9 +19,10 @@ use http_body_util::Full;
 use smallvec::SmallVec;
 use tokio::time::timeout;
 
+use super::attempt::FRESH_CONNECTION_AGE;
 use super::body::RequestBody;
-use super::forward::{FRESH_CONNECTION_AGE, convert_to_http2, scheme};
 use super::limits::ProxyLimits;
+use super::outgoing_request::{convert_to_http2, scheme};
 use super::stats::{MirrorCounters, MirrorOutcome};
 use crate::snapshot::rule::Mirror;
 use crate::upstream::tls::UpstreamServerName;

@@ -10,18 +10,19 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use ipnet::IpNet;
 use tokio::time::Instant;
 
+use super::activity::until_timed_out;
 use super::body::{BodySource, RequestBody};
 use super::connection::Peer;
+use super::early_exit::EarlyExit;
 use super::error_response::ErrorFormat;
-use super::forward::until_timed_out;
 use super::headers::{X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REAL_IP, contains_token, is_grpc};
+use super::request_context::{RequestContext, RoutedRequest};
 use super::request_error::RequestError;
-use super::request_record::RequestRecord;
 use super::stats::WorkerStats;
-use super::target::{RequestHost, RequestPath};
+use super::target::RequestPath;
 use crate::plugin_api::chain::{ChainRequest, ChainState, RequestProtocol};
 use crate::plugin_api::{
-    Chain, ClientInfo, ConsumerDirectory, Framing, Reply, ReplyBody, RequestSummary, ResponseSource as Origin, Scheme,
+    Chain, ClientInfo, Framing, Reply, ReplyBody, RequestSummary, ResponseSource as Origin, Scheme,
 };
 
 /// One run of a plugin chain, kept with the request until its response is complete.
@@ -39,53 +40,46 @@ pub(crate) fn body_framing(headers: &HeaderMap) -> Framing {
     Framing { is_chunked: says(TRANSFER_ENCODING, "chunked"), expects_continue: says(EXPECT, "100-continue") }
 }
 
-/// Runs the access phase of the plugins. None if the request may continue, with the changes of the plugins applied.
-pub(crate) async fn run_access(
+/// Runs the access phase of the plugins. Ends the request if one of them replies, otherwise applies their changes.
+pub(super) async fn run_access(
+    cx: &mut RequestContext<'_>,
     chain: &Arc<Chain>,
-    consumers: &ConsumerDirectory,
+    routed: &mut RoutedRequest<'_>,
     request: &mut Request<RequestBody>,
-    (host, path): (&RequestHost, &RequestPath<'_>),
-    (listen_port, framing): (u16, Framing),
-    record: &mut RequestRecord,
-) -> Result<Option<Box<Reply>>, RequestError> {
+) -> Result<(), EarlyExit> {
+    let before = request.uri().clone();
+    let record = &mut *cx.record;
     let body = match chain.body_buffer_limit() {
         Some(most) => Some(read_body(&record.peer, request, most).await?),
         None => None,
     };
     let peer = &record.peer;
-    let address = client_address(peer, request.headers());
-    let scheme = client_scheme(peer, request.headers());
-    let spoken = RequestProtocol { secure: scheme == Scheme::Https, grpc: is_grpc(request.headers()) };
+    let client = client_info(peer, routed, request.headers());
+    let protocol = RequestProtocol { secure: client.scheme == Scheme::Https, grpc: is_grpc(request.headers()) };
     let taken = std::mem::replace(request, Request::new(RequestBody::empty(peer)));
     let (mut head, rest) = taken.into_parts();
     // Registered before the plugins run, so their log phase also sees clients that disconnect during `access`.
-    let chain = Arc::clone(chain);
-    let run = PluginRun { chain, state: ChainState::default(), responded_at: None, source: Origin::Proxy };
+    let run =
+        PluginRun { chain: Arc::clone(chain), state: ChainState::default(), responded_at: None, source: Origin::Proxy };
     let run = record.plugin_run.insert(Box::new(run));
-    let PluginRun { chain, state: passage, .. } = &mut **run;
     let access = chain.access(
         ChainRequest {
             head: &mut head,
-            path: &path.path,
-            query: path.query,
-            client: ClientInfo {
-                address,
-                port: peer.address.port(),
-                peer: peer.address.ip().to_canonical(),
-                scheme,
-                host: host.raw.to_str().unwrap_or_default(),
-                listen_port,
-            },
-            framing,
+            path: routed.path.path(),
+            query: routed.path.query(),
+            client,
+            framing: routed.framing,
             id: &record.request_id,
             body: body.as_ref(),
-            consumers,
+            consumers: &cx.view.snapshot.consumers,
             now: SystemTime::now(),
-            protocol: spoken,
+            protocol,
         },
-        passage,
+        &mut run.state,
     );
-    let Some(reply) = until_timed_out(&peer.activity, access).await else { return Err(RequestError::PluginTimeout) };
+    let Some(reply) = until_timed_out(&peer.activity, access).await else {
+        return Err(RequestError::PluginTimeout.into());
+    };
     *request = Request::from_parts(head, rest);
     // Only a completely buffered body can be replaced. Its `Content-Length` is already set.
     if let Some(body) = run.state.replacement_body.take() {
@@ -94,7 +88,26 @@ pub(crate) async fn run_access(
     if let Some(limit) = run.state.body_limit {
         request.body_mut().limit(limit)?;
     }
-    Ok(reply)
+    if let Some(reply) = reply {
+        return Err(EarlyExit::PluginReply(reply));
+    }
+    if *request.uri() != before {
+        // A plugin has changed the target, for example removed a key from the query.
+        let path = RequestPath::parse(request.method(), request.uri())?;
+        routed.replaced_path = Some(path.ok_or(RequestError::InvalidRewrite)?);
+    }
+    Ok(())
+}
+
+fn client_info<'r>(peer: &Peer, routed: &'r RoutedRequest<'_>, headers: &HeaderMap) -> ClientInfo<'r> {
+    ClientInfo {
+        address: client_address(peer, headers),
+        port: peer.address.port(),
+        peer: peer.address.ip().to_canonical(),
+        scheme: client_scheme(peer, headers),
+        host: routed.host.raw.to_str().unwrap_or_default(),
+        listen_port: routed.listener.port,
+    }
 }
 
 /// Buffers the whole body for the plugins; it is still forwarded.
