@@ -26,7 +26,7 @@ use crate::plugin_api::{
 };
 
 /// One run of a plugin chain, kept with the request until its response is complete.
-pub(crate) struct PluginRun {
+pub(super) struct PluginRun {
     chain: Arc<Chain>,
     state: ChainState,
     /// When the head of the response was received or generated.
@@ -35,7 +35,7 @@ pub(crate) struct PluginRun {
 }
 
 /// Reads the framing of the request body, before the hop-by-hop headers are removed.
-pub(crate) fn body_framing(headers: &HeaderMap) -> Framing {
+pub(super) fn body_framing(headers: &HeaderMap) -> Framing {
     let says = |name, word| headers.get(name).is_some_and(|value| contains_token(value, word));
     Framing { is_chunked: says(TRANSFER_ENCODING, "chunked"), expects_continue: says(EXPECT, "100-continue") }
 }
@@ -124,7 +124,7 @@ async fn read_body(peer: &Peer, request: &mut Request<RequestBody>, most: usize)
 
 /// The client's address: the last address in `X-Forwarded-For` that is not a trusted proxy. For an untrusted peer it is
 /// the peer's own address.
-pub(crate) fn client_address(peer: &Peer, headers: &HeaderMap) -> IpAddr {
+pub(super) fn client_address(peer: &Peer, headers: &HeaderMap) -> IpAddr {
     let near = peer.address.ip().to_canonical();
     if peer.client.trusted { forwarded_address(headers, &peer.worker.trusted_ips, near) } else { near }
 }
@@ -150,7 +150,7 @@ fn forwarded_address(headers: &HeaderMap, trusted: &[IpNet], near: IpAddr) -> Ip
     if any { seen } else { headers.get(X_REAL_IP).and_then(|value| parse(value.as_bytes())).unwrap_or(seen) }
 }
 
-pub(crate) fn client_scheme(peer: &Peer, headers: &HeaderMap) -> Scheme {
+pub(super) fn client_scheme(peer: &Peer, headers: &HeaderMap) -> Scheme {
     let own = peer.client.scheme;
     if !peer.client.trusted {
         return own;
@@ -163,7 +163,7 @@ pub(crate) fn client_scheme(peer: &Peer, headers: &HeaderMap) -> Scheme {
 }
 
 /// Builds the response from a plugin's reply.
-pub(crate) fn reply_response(reply: Reply, error_format: &ErrorFormat, id: &HeaderValue) -> Response<BodySource> {
+pub(super) fn reply_response(reply: Reply, error_format: &ErrorFormat, id: &HeaderValue) -> Response<BodySource> {
     let Reply { status, mut headers, body, reason: _ } = reply;
     let mut response = match body {
         ReplyBody::Negotiated(message) => error_format.render_message(status, &message, id),
@@ -179,7 +179,7 @@ pub(crate) fn reply_response(reply: Reply, error_format: &ErrorFormat, id: &Head
 
 impl PluginRun {
     /// Runs the response phase of the plugins on the head of the response.
-    pub(crate) fn run_response(&mut self, response: &mut Response<BodySource>, id: &HeaderValue, now: Instant) {
+    pub(super) fn run_response(&mut self, response: &mut Response<BodySource>, id: &HeaderValue, now: Instant) {
         self.source = match response.body() {
             BodySource::Local(_) => Origin::Proxy,
             BodySource::Upstream { .. } | BodySource::Upgraded(..) => Origin::Service,
@@ -190,7 +190,7 @@ impl PluginRun {
     }
 
     /// The name of the authenticated consumer: its username, otherwise its custom ID, otherwise its ID.
-    pub(crate) fn consumer_name(&self) -> Option<Arc<str>> {
+    pub(super) fn consumer_name(&self) -> Option<Arc<str>> {
         let consumer = self.state.identity.consumer.as_ref()?;
         let name = consumer.username.as_ref().or(consumer.custom_id());
         Some(name.map_or_else(|| Arc::from(&*consumer.id), |name| Arc::clone(name.text())))
@@ -198,7 +198,7 @@ impl PluginRun {
 
     /// Runs the log phase of the plugins and records how long they took. `sent` is when the request was sent to an
     /// endpoint.
-    pub(crate) fn run_log(
+    pub(super) fn run_log(
         &self,
         ledger: &WorkerStats,
         status: StatusCode,

@@ -23,37 +23,37 @@ use crate::snapshot::cors::CorsHeaders;
 
 /// The record of a request in progress. Dropping it finishes it, because hyper drops the request when the client
 /// disconnects.
-pub(crate) struct RequestRecord {
-    pub(crate) peer: Rc<Peer>,
-    pub(crate) request_id: HeaderValue,
-    pub(crate) series: Option<Arc<RequestSeries>>,
-    pub(crate) address: Option<SocketAddr>,
-    pub(crate) error: Option<&'static str>,
+pub(super) struct RequestRecord {
+    pub(super) peer: Rc<Peer>,
+    pub(super) request_id: HeaderValue,
+    pub(super) series: Option<Arc<RequestSeries>>,
+    pub(super) address: Option<SocketAddr>,
+    pub(super) error: Option<&'static str>,
     /// None until there is a response.
-    pub(crate) status: Option<StatusCode>,
-    pub(crate) bytes_out: u64,
+    pub(super) status: Option<StatusCode>,
+    pub(super) bytes_out: u64,
     /// The CORS headers of the response.
-    pub(crate) cors_grant: Option<Box<CorsHeaders>>,
+    pub(super) cors_grant: Option<Box<CorsHeaders>>,
     /// The plugin execution, if plugins ran.
-    pub(crate) plugin_run: Option<Box<PluginRun>>,
+    pub(super) plugin_run: Option<Box<PluginRun>>,
     /// Set for requests that are handled like Kong would.
-    pub(crate) kong: Option<KongRequest>,
+    pub(super) kong: Option<KongRequest>,
     /// The deadline of the response. Boxed, because few requests have one.
-    pub(crate) deadline: Option<Box<ResponseDeadline>>,
+    pub(super) deadline: Option<Box<ResponseDeadline>>,
     /// Set only if the access log is on.
     logged: Option<LoggedRequest>,
     finished: bool,
 }
 
 /// When the response must be complete.
-pub(crate) struct ResponseDeadline {
-    pub(crate) sleep: Pin<Box<Sleep>>,
+pub(super) struct ResponseDeadline {
+    pub(super) sleep: Pin<Box<Sleep>>,
     /// The error if it is not.
-    pub(crate) error: RequestError,
+    pub(super) error: RequestError,
 }
 
 impl ResponseDeadline {
-    pub(crate) fn new(end: Instant, fault: RequestError) -> Box<Self> {
+    pub(super) fn new(end: Instant, fault: RequestError) -> Box<Self> {
         Box::new(ResponseDeadline { sleep: Box::pin(sleep_until(end)), error: fault })
     }
 }
@@ -67,7 +67,7 @@ struct LoggedRequest {
 }
 
 impl RequestRecord {
-    pub(crate) fn start<B>(peer: &Rc<Peer>, request: &Request<B>) -> Self {
+    pub(super) fn start<B>(peer: &Rc<Peer>, request: &Request<B>) -> Self {
         peer.activity.begin_request();
         let worker = &peer.worker;
         let existing_id = if peer.client.trusted { request.headers().get(X_REQUEST_ID) } else { None };
@@ -97,7 +97,7 @@ impl RequestRecord {
     }
 
     /// Records the request; only the first call has an effect.
-    pub(crate) fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         if std::mem::replace(&mut self.finished, true) {
             return;
         }
@@ -142,7 +142,7 @@ impl RequestRecord {
 }
 
 /// Records input that could not be parsed as a request. `id` is the request id of the error response, if one is sent.
-pub(crate) fn record_malformed(
+pub(super) fn record_malformed(
     peer: &Peer,
     mut glimpse: PartialHead,
     status: StatusCode,

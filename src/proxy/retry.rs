@@ -25,7 +25,7 @@ use super::rule_action::Destination;
 use crate::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutsAndRetries};
 use crate::upstream::Upstream;
 
-pub(crate) async fn forward_with_retries(
+pub(super) async fn forward_with_retries(
     destination: Destination<'_>,
     policy: &TimeoutsAndRetries,
     request: Request<RequestBody>,

@@ -45,17 +45,17 @@ pub(super) fn read_target(
 
 /// The host of a request.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct RequestHost {
+pub(super) struct RequestHost {
     /// As in the request, with its port.
-    pub(crate) raw: HeaderValue,
+    pub(super) raw: HeaderValue,
     /// The Host field is missing, or the target overrides it (RFC 9112, section 3.2.2).
-    pub(crate) is_overridden: bool,
+    pub(super) is_overridden: bool,
 }
 
 impl RequestHost {
     /// Reads the host. `local` is the listening address, the default for HTTP/1.0 requests without Host (RFC 9112,
     /// section 3.3).
-    pub(crate) fn from_request(
+    pub(super) fn from_request(
         version: Version,
         uri: &Uri,
         headers: &HeaderMap,
@@ -100,7 +100,7 @@ impl RequestHost {
     }
 
     /// The name that listeners and routes are matched with: lower case, without port and without the trailing dot.
-    pub(crate) fn name(&self) -> Cow<'_, str> {
+    pub(super) fn name(&self) -> Cow<'_, str> {
         let written = self.raw.to_str().unwrap_or_default();
         let end = match written.find(']') {
             Some(bracket) => bracket + 1,

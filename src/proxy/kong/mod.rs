@@ -9,8 +9,8 @@
 //!
 //! Path and Host are rewritten before plugins run, so that values a plugin writes take precedence.
 
-pub(crate) mod forwarding_headers;
-pub(crate) mod product_headers;
+pub(super) mod forwarding_headers;
+pub(super) mod product_headers;
 
 use std::borrow::Cow;
 
@@ -38,7 +38,7 @@ use crate::snapshot::rule::Action;
 
 /// Kong-specific state of a request, kept until its response is complete.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct KongRequest {
+pub(super) struct KongRequest {
     /// The listener or the rule belongs to Kong's API. Otherwise only Kong's headers are added.
     is_kong_rule: bool,
     /// The client sent `TE: trailers`.
@@ -47,12 +47,12 @@ pub(crate) struct KongRequest {
 
 impl KongRequest {
     /// The initial state of a request: set if Kong's headers are enabled for all rules.
-    pub(crate) fn initial(peer: &Peer) -> Option<KongRequest> {
+    pub(super) fn initial(peer: &Peer) -> Option<KongRequest> {
         (peer.worker.product_headers.mode == KongHeaderMode::On).then(KongRequest::default)
     }
 
     /// Replaces an error by its variant with the status and message of Kong.
-    pub(crate) fn map_error(&self, error: RequestError) -> RequestError {
+    pub(super) fn map_error(&self, error: RequestError) -> RequestError {
         match error {
             RequestError::NoEndpoints if self.is_kong_rule => RequestError::NoEndpointsKong,
             RequestError::ConnectionRefused if self.is_kong_rule => RequestError::ConnectionRefusedKong,
@@ -69,7 +69,7 @@ pub(super) fn merge_slashes(path: &mut RequestPath) {
 }
 
 /// Enables Kong's headers and error messages for this request.
-pub(crate) fn mark_as_kong(record: &mut RequestRecord) {
+pub(super) fn mark_as_kong(record: &mut RequestRecord) {
     record.kong.get_or_insert_default().is_kong_rule = true;
 }
 
@@ -214,7 +214,7 @@ impl KongRequest {
 }
 
 /// Adds Kong's headers to the response, after plugins have run.
-pub(crate) fn set_response_headers(response: &mut Response<BodySource>, record: &RequestRecord, now: Instant) {
+pub(super) fn set_response_headers(response: &mut Response<BodySource>, record: &RequestRecord, now: Instant) {
     let Some(kong) = &record.kong else { return };
     let is_ours = matches!(response.body(), BodySource::Local(_));
     let headers = response.headers_mut();
@@ -239,7 +239,7 @@ pub(crate) fn set_response_headers(response: &mut Response<BodySource>, record: 
 }
 
 /// Sets `Upgrade` on a 426, naming the protocol to use instead. HTTP/2 has no such header fields.
-pub(crate) fn set_upgrade_headers(error: RequestError, version: Version, headers: &mut HeaderMap) {
+pub(super) fn set_upgrade_headers(error: RequestError, version: Version, headers: &mut HeaderMap) {
     let protocols = match error {
         RequestError::HttpsOnly => "TLS/1.2, HTTP/1.1",
         RequestError::Http2Only => "HTTP/2",
