@@ -28,7 +28,7 @@ use super::listener_connections::ConnectionRegistration;
 use super::malformed_request::PartialHead;
 use super::request;
 use super::request_error::{HTTP2_FLOOD, HTTP2_FLOOD_STATUS, REFUSED_STREAM, RequestError};
-use super::request_record;
+use super::request_record::{MalformedInput, record_malformed};
 use super::stats::OpenGuard;
 
 /// The streams of one connection.
@@ -158,7 +158,8 @@ impl StreamTracker {
         } else {
             return;
         };
-        request_record::record_malformed(&self.connection, PartialHead::default(), status, reason, None, 0);
+        let input = MalformedInput { head: PartialHead::default(), status, reason, id: None, bytes_out: 0 };
+        record_malformed(&self.connection, input);
     }
 
     fn open_stream(self: &Rc<Self>) -> OpenStream {

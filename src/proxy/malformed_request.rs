@@ -18,7 +18,7 @@ use super::limits::ProxyLimits;
 use super::listener_connections::ConnectionRegistration;
 use super::request_error::RequestError;
 use super::request_id::X_REQUEST_ID;
-use super::request_record;
+use super::request_record::{MalformedInput, record_malformed};
 
 /// Responds to unparsable input with an error and closes the connection.
 pub(super) async fn reject(
@@ -36,14 +36,14 @@ pub(super) async fn reject(
     let mut response = ErrorFormat::new(partial.method.as_ref(), &partial.headers).render_error(&account, &id);
     response.headers_mut().insert(X_REQUEST_ID, id.clone());
     let bytes = serialize_http1(&response);
-    request_record::record_malformed(
-        &peer,
-        partial,
-        response.status(),
-        account.reason,
-        Some(id),
-        response.body().len() as u64,
-    );
+    let input = MalformedInput {
+        head: partial,
+        status: response.status(),
+        reason: account.reason,
+        id: Some(id),
+        bytes_out: response.body().len() as u64,
+    };
+    record_malformed(&peer, input);
     stream.begin_error_response();
     let send = async {
         stream.write_all(&bytes).await?;

@@ -18,7 +18,6 @@ use super::error_response::ErrorFormat;
 use super::headers::{X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REAL_IP, contains_token, is_grpc};
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_error::RequestError;
-use super::stats::WorkerStats;
 use super::target::RequestPath;
 use crate::plugin_api::chain::{ChainRequest, ChainState, RequestProtocol};
 use crate::plugin_api::{
@@ -196,21 +195,19 @@ impl PluginRun {
         Some(name.map_or_else(|| Arc::from(&*consumer.id), |name| Arc::clone(name.text())))
     }
 
-    /// Runs the log phase of the plugins and records how long they took. `sent` is when the request was sent to an
-    /// endpoint.
-    pub(super) fn run_log(
-        &self,
-        ledger: &WorkerStats,
-        status: StatusCode,
-        total: Duration,
-        sent: Option<Instant>,
-        (bytes_in, bytes_out): (u64, u64),
-    ) {
-        let upstream = sent.filter(|_| self.source == Origin::Service);
-        let upstream = upstream.zip(self.responded_at).map(|(sent, responded)| responded - sent);
-        ledger.record_plugins(self.state.timings.all());
-        self.chain
-            .log(&self.state, &RequestSummary { status, source: self.source, total, upstream, bytes_in, bytes_out });
+    /// Runs the log phase of the plugins and records how long they took.
+    pub(super) fn run_log(&self, peer: &Peer, status: StatusCode, total: Duration, bytes_out: u64) {
+        let sent = peer.activity.sent_at.get().filter(|_| self.source == Origin::Service);
+        peer.worker.counters.record_plugins(self.state.timings.all());
+        let summary = RequestSummary {
+            status,
+            source: self.source,
+            total,
+            upstream: sent.zip(self.responded_at).map(|(sent, responded)| responded - sent),
+            bytes_in: peer.activity.bytes_in.get(),
+            bytes_out,
+        };
+        self.chain.log(&self.state, &summary);
     }
 }
 
