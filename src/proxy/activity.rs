@@ -2,6 +2,19 @@
 //!
 //! A connection has a single timer. It is reset only if a phase needs an earlier deadline, so a request on a
 //! kept-alive connection does not touch the timer at all.
+//!
+//! | phase | begins when | ends with | timeout |
+//! | --- | --- | --- | --- |
+//! | `Idle` | opened; a request is recorded | `ReadingHead`; `AwaitingResponse` | idle |
+//! | `ReadingHead` | the first byte arrives | `AwaitingResponse`; `SendingResponse` if malformed | header |
+//! | `AwaitingResponse` | a head is complete | `SendingResponse`; `Idle` if the client left | body, rule, response |
+//! | `SendingResponse` | the response has a head | `Idle`; `Tunnel` if upgraded | stall, or the rule's deadline |
+//! | `Tunnel` | an upgrade was accepted | `Idle`, when the connection closes | tunnel idle |
+//!
+//! `Idle` is followed by `AwaitingResponse` where the head arrived together with the previous request, and on HTTP/2
+//! streams, which begin with a head. An HTTP/2 connection itself stays `Idle`: its streams have the other phases.
+//! Within `AwaitingResponse`, [`UploadState`] and `connecting` select the timeout. What belongs to one request is reset
+//! by [`Activity::begin_request`] only.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -41,6 +54,15 @@ pub(super) enum UploadState {
     AwaitingClient,
 }
 
+/// Why a request body is not sent to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BodyFailure {
+    /// It is malformed or incomplete.
+    Invalid,
+    /// It exceeded its limit and was cut off.
+    TooLarge,
+}
+
 /// State shared by the parts of one HTTP/1 connection or one HTTP/2 stream: the socket, the task, the request in
 /// progress and the bodies.
 #[derive(Debug)]
@@ -53,19 +75,15 @@ pub(super) struct Activity {
     pub(super) requests: Cell<u64>,
     pub(super) bytes_in: Cell<u64>,
     pub(super) upload: Cell<UploadState>,
-    /// The request body is malformed or incomplete.
-    pub(super) body_invalid: Cell<bool>,
-    /// The request body exceeded its limit and was cut off.
-    pub(super) body_too_large: Cell<bool>,
+    /// Why the request body ended early, if it did.
+    pub(super) body_failure: Cell<Option<BodyFailure>>,
     /// When the request was sent to an endpoint. Set only for rules with Kong behavior or plugins.
     pub(super) sent_at: Cell<Option<Instant>>,
     /// A request body was not read to its end, so the client may still be sending when the connection closes.
     pub(super) body_unread: Cell<bool>,
     /// The timer expired while a response was awaited; the request handler gives up when it is polled next.
     pub(super) timed_out: Cell<bool>,
-    /// The rule limits the time for a response, so the default response timeout does not apply.
-    pub(super) rule_limits_response: Cell<bool>,
-    /// The connect, write and read timeouts of the rule.
+    /// The timeouts of the rule.
     pub(super) rule_timeouts: Cell<RuleTimeouts>,
     /// Read timeout within the response body. Set once the body has stalled and the rule has a read timeout.
     pub(super) read_timeout: RefCell<Option<ReadTimeout>>,
@@ -97,12 +115,10 @@ impl Activity {
             requests: Cell::new(0),
             bytes_in: Cell::new(0),
             upload: Cell::new(UploadState::Complete),
-            body_invalid: Cell::new(false),
-            body_too_large: Cell::new(false),
+            body_failure: Cell::new(None),
             sent_at: Cell::new(None),
             body_unread: Cell::new(false),
             timed_out: Cell::new(false),
-            rule_limits_response: Cell::new(false),
             rule_timeouts: Cell::default(),
             read_timeout: RefCell::default(),
             connecting: Cell::new(false),
@@ -190,12 +206,10 @@ impl Activity {
         self.requests.set(self.requests.get() + 1);
         self.bytes_in.set(0);
         self.upload.set(UploadState::Complete);
-        self.body_invalid.set(false);
-        self.body_too_large.set(false);
+        self.body_failure.set(None);
         self.sent_at.set(None);
         self.body_unread.set(false);
         self.timed_out.set(false);
-        self.rule_limits_response.set(false);
         self.rule_timeouts.set(RuleTimeouts::default());
         self.read_timeout.take();
         self.connecting.set(false);
@@ -260,7 +274,7 @@ impl Activity {
             return NO_TIMEOUT;
         }
         let timeout = if self.upload.get() == UploadState::Complete { timeouts.read() } else { timeouts.write() };
-        timeout.unwrap_or(if self.rule_limits_response.get() { NO_TIMEOUT } else { limits.response_timeout })
+        timeout.unwrap_or(if timeouts.limits_response() { NO_TIMEOUT } else { limits.response_timeout })
     }
 
     /// Ready when the current phase has timed out.

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use tokio::time::{Instant, timeout_at};
 
-use super::activity::{UploadState, until_timed_out};
+use super::activity::{BodyFailure, UploadState, until_timed_out};
 use super::body::{BodySource, RequestBody};
 use super::framing;
 use super::headers::strip_hop_by_hop;
@@ -124,12 +124,10 @@ impl OutgoingRequest<'_> {
             self.put_back(unsent);
             return AttemptError::NotSent;
         }
-        let activity = &self.peer.activity;
-        if activity.body_too_large.get() {
-            return AttemptError::Failed(RequestError::BodyTooLarge);
-        }
-        if activity.body_invalid.get() {
-            return AttemptError::Failed(RequestError::InvalidBody);
+        match self.peer.activity.body_failure.get() {
+            Some(BodyFailure::TooLarge) => return AttemptError::Failed(RequestError::BodyTooLarge),
+            Some(BodyFailure::Invalid) => return AttemptError::Failed(RequestError::InvalidBody),
+            None => {}
         }
         let error = error.into_error();
         tracing::debug!(%error, address = %connection.address, "No response");

@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
-use super::activity::UploadState;
+use super::activity::{BodyFailure, UploadState};
 use super::connection::Peer;
 use super::mirror::{self, PendingCopies};
 use super::read_timeout::ReadTimeout;
@@ -211,7 +211,7 @@ impl Body for RequestBody {
         this.peer.activity.upload.set(UploadState::AwaitingEndpoint);
         // The guard has checked these bytes before hyper parsed them.
         if this.peer.activity.guard_error().is_some() {
-            this.peer.activity.body_invalid.set(true);
+            this.peer.activity.body_failure.set(Some(BodyFailure::Invalid));
             return Poll::Ready(Some(Err(RequestBodyError::AmbiguousFraming)));
         }
         match frame {
@@ -222,7 +222,7 @@ impl Body for RequestBody {
                     if let Some(extra) = &mut this.extensions {
                         if let Some(left) = &mut extra.remaining {
                             let Some(rest) = left.checked_sub(data.len() as u64) else {
-                                activity.body_too_large.set(true);
+                                activity.body_failure.set(Some(BodyFailure::TooLarge));
                                 return Poll::Ready(Some(Err(RequestBodyError::TooLarge)));
                             };
                             *left = rest;
@@ -238,11 +238,11 @@ impl Body for RequestBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
-                this.peer.activity.body_invalid.set(true);
+                this.peer.activity.body_failure.set(Some(BodyFailure::Invalid));
                 Poll::Ready(Some(Err(RequestBodyError::Invalid(error))))
             }
             None if this.http2 && !is_complete(this.incoming.as_ref()) => {
-                this.peer.activity.body_invalid.set(true);
+                this.peer.activity.body_failure.set(Some(BodyFailure::Invalid));
                 Poll::Ready(Some(Err(RequestBodyError::Reset)))
             }
             None => {

@@ -1,4 +1,4 @@
-//! Connect, write and read timeouts of a rule for an endpoint.
+//! Timeouts of a rule for an endpoint.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -14,11 +14,14 @@ pub(super) struct RuleTimeouts {
     connect: EndpointTimeout,
     write: EndpointTimeout,
     read: EndpointTimeout,
+    /// The rule limits the time for a response, so the default response timeout does not apply.
+    limits_response: bool,
 }
 
 impl RuleTimeouts {
     pub(super) fn from_rule(policy: &TimeoutsAndRetries) -> Self {
-        RuleTimeouts { connect: policy.connect, write: policy.write, read: policy.read }
+        let limits_response = policy.sets_response_timeout();
+        RuleTimeouts { connect: policy.connect, write: policy.write, read: policy.read, limits_response }
     }
 
     pub(super) fn connect(self) -> Option<Duration> {
@@ -33,8 +36,13 @@ impl RuleTimeouts {
         self.read.duration()
     }
 
+    pub(super) fn limits_response(self) -> bool {
+        self.limits_response
+    }
+
+    /// Whether connecting, writing and reading have the default timeouts.
     pub(super) fn is_unset(self) -> bool {
-        self == RuleTimeouts::default()
+        RuleTimeouts { limits_response: false, ..self } == RuleTimeouts::default()
     }
 }
 

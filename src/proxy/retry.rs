@@ -31,9 +31,7 @@ pub(super) async fn forward_with_retries(
     request: Request<RequestBody>,
     record: &mut RequestRecord,
 ) -> Result<Response<BodySource>, RequestError> {
-    let activity = &record.peer.activity;
-    activity.rule_limits_response.set(policy.sets_response_timeout());
-    activity.rule_timeouts.set(RuleTimeouts::from_rule(policy));
+    record.peer.activity.rule_timeouts.set(RuleTimeouts::from_rule(policy));
     let all = run_attempts(destination, policy, request, record);
     let Some(limit) = policy.request.duration() else { return all.await };
     let end = Instant::now() + limit;
