@@ -302,8 +302,8 @@ impl FileReading {
         let mut diagnostics = locate_diagnostics(file, documents, &self.diagnostics);
         if self.hidden > 0 {
             let message = format!("{} more problems in this file are not shown", self.hidden);
-            let position = FilePosition::whole_file(Arc::clone(file));
-            diagnostics.push(ManifestDiagnostic::for_file(position, "MoreProblems", message, "correct the others first"));
+            let file = FilePosition::whole_file(Arc::clone(file));
+            diagnostics.push(ManifestDiagnostic::for_file(file, "MoreProblems", message, "correct the others first"));
         }
         (self.entries, diagnostics)
     }

@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
-use super::activity::UploadState;
+use super::activity::{BodyFailure, UploadState};
 use super::connection::Peer;
 use super::mirror::{self, PendingCopies};
 use super::read_timeout::ReadTimeout;
@@ -23,7 +23,7 @@ use super::upgrade::Upgrade;
 use crate::upstream::UpstreamConnection;
 
 /// The body of a request as it is sent to an endpoint.
-pub(crate) struct RequestBody {
+pub(super) struct RequestBody {
     incoming: Option<Incoming>,
     http2: bool,
     /// State that few requests need, boxed to keep the others small.
@@ -46,7 +46,7 @@ struct BodyExtensions {
 
 impl RequestBody {
     /// `version` is the HTTP version of the client's request.
-    pub(crate) fn new(incoming: Incoming, version: Version, peer: &Rc<Peer>) -> Self {
+    pub(super) fn new(incoming: Incoming, version: Version, peer: &Rc<Peer>) -> Self {
         let incoming = (!incoming.is_end_stream()).then_some(incoming);
         peer.activity.upload.set(if incoming.is_some() {
             UploadState::AwaitingEndpoint
@@ -57,12 +57,12 @@ impl RequestBody {
     }
 
     /// An empty body, for a request whose actual body was moved elsewhere.
-    pub(crate) fn empty(peer: &Rc<Peer>) -> Self {
+    pub(super) fn empty(peer: &Rc<Peer>) -> Self {
         RequestBody { incoming: None, http2: false, extensions: None, peer: Rc::clone(peer) }
     }
 
     /// Limits the body to `most` bytes. Fails at once if the declared length exceeds the limit.
-    pub(crate) fn limit(&mut self, most: u64) -> Result<(), RequestError> {
+    pub(super) fn limit(&mut self, most: u64) -> Result<(), RequestError> {
         let left = most.checked_sub(self.buffered().len() as u64).filter(|_| self.size_hint().lower() <= most);
         let left = left.ok_or(RequestError::BodyTooLarge)?;
         if self.incoming.is_some() {
@@ -72,23 +72,23 @@ impl RequestBody {
     }
 
     /// Whether all data has arrived from the client.
-    pub(crate) fn is_fully_read(&self) -> bool {
+    pub(super) fn is_fully_read(&self) -> bool {
         self.incoming.is_none()
     }
 
     /// The data that was buffered before sending.
-    pub(crate) fn buffered(&self) -> Bytes {
+    pub(super) fn buffered(&self) -> Bytes {
         self.extensions.as_ref().map(|extra| extra.buffered.clone()).unwrap_or_default()
     }
 
     /// Replaces the buffered data, which must be the whole body.
-    pub(crate) fn replace_buffered(&mut self, body: Bytes) {
+    pub(super) fn replace_buffered(&mut self, body: Bytes) {
         debug_assert!(self.is_fully_read(), "the rest of the old body would follow the new one");
         self.extensions.get_or_insert_default().buffered = body;
     }
 
     /// Duplicates the body of a request that may be sent a second time. The body must be empty or completely buffered.
-    pub(crate) fn duplicate(&self) -> Self {
+    pub(super) fn duplicate(&self) -> Self {
         let ahead = self.extensions.as_ref().map(|extra| extra.buffered.clone()).filter(|ahead| !ahead.is_empty());
         let extra = ahead.map(|ahead| Box::new(BodyExtensions { buffered: ahead, ..BodyExtensions::default() }));
         RequestBody { incoming: None, http2: self.http2, extensions: extra, peer: Rc::clone(&self.peer) }
@@ -97,7 +97,7 @@ impl RequestBody {
     /// Moves the body into a replay buffer of up to `most` bytes and returns a second handle to it, for a request that
     /// may be sent again if the endpoint did not process it. Only one handle can be sent: this one, or the other after
     /// [`RequestBody::reclaim`].
-    pub(crate) fn share_for_replay(&mut self, most: usize) -> Self {
+    pub(super) fn share_for_replay(&mut self, most: usize) -> Self {
         let peer = || Rc::clone(&self.peer);
         let handle = |lent, peer| {
             let extra = BodyExtensions { replay: Some(lent), ..BodyExtensions::default() };
@@ -115,7 +115,7 @@ impl RequestBody {
     }
 
     /// Takes the body back from the replay buffer. None if more was sent than the buffer holds.
-    pub(crate) fn reclaim(self) -> Option<Self> {
+    pub(super) fn reclaim(self) -> Option<Self> {
         match self.replay_buffer() {
             Some(lent) => lent.take_back(),
             None => Some(self),
@@ -143,7 +143,7 @@ impl RequestBody {
 
     /// Buffers the body if it has at most `most` bytes, and returns whether all of it is buffered. Buffered data is
     /// sent as if it had just arrived. A body with trailers never counts as completely buffered.
-    pub(crate) async fn buffer_up_to(&mut self, most: usize) -> Result<bool, RequestBodyError> {
+    pub(super) async fn buffer_up_to(&mut self, most: usize) -> Result<bool, RequestBodyError> {
         let fits = |length: u64| usize::try_from(length).is_ok_and(|length| length <= most);
         if !fits(self.size_hint().lower()) {
             return Ok(false);
@@ -166,7 +166,7 @@ impl RequestBody {
     }
 
     /// Adds a mirror, which receives the request when the body is complete.
-    pub(crate) fn add_mirror(&mut self, copy: mirror::MirrorCopy) {
+    pub(super) fn add_mirror(&mut self, copy: mirror::MirrorCopy) {
         let extra = self.extensions.get_or_insert_default();
         extra.mirror_copies.get_or_insert_default().add(copy);
     }
@@ -211,7 +211,7 @@ impl Body for RequestBody {
         this.peer.activity.upload.set(UploadState::AwaitingEndpoint);
         // The guard has checked these bytes before hyper parsed them.
         if this.peer.activity.guard_error().is_some() {
-            this.peer.activity.body_invalid.set(true);
+            this.peer.activity.body_failure.set(Some(BodyFailure::Invalid));
             return Poll::Ready(Some(Err(RequestBodyError::AmbiguousFraming)));
         }
         match frame {
@@ -222,7 +222,7 @@ impl Body for RequestBody {
                     if let Some(extra) = &mut this.extensions {
                         if let Some(left) = &mut extra.remaining {
                             let Some(rest) = left.checked_sub(data.len() as u64) else {
-                                activity.body_too_large.set(true);
+                                activity.body_failure.set(Some(BodyFailure::TooLarge));
                                 return Poll::Ready(Some(Err(RequestBodyError::TooLarge)));
                             };
                             *left = rest;
@@ -238,11 +238,11 @@ impl Body for RequestBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
-                this.peer.activity.body_invalid.set(true);
+                this.peer.activity.body_failure.set(Some(BodyFailure::Invalid));
                 Poll::Ready(Some(Err(RequestBodyError::Invalid(error))))
             }
             None if this.http2 && !is_complete(this.incoming.as_ref()) => {
-                this.peer.activity.body_invalid.set(true);
+                this.peer.activity.body_failure.set(Some(BodyFailure::Invalid));
                 Poll::Ready(Some(Err(RequestBodyError::Reset)))
             }
             None => {
@@ -297,7 +297,7 @@ fn is_complete(incoming: Option<&Incoming>) -> bool {
 
 /// Why the body of a request cannot be read to its end.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum RequestBodyError {
+pub(super) enum RequestBodyError {
     #[error("the request body is invalid or truncated: {0}")]
     Invalid(hyper::Error),
     #[error("the client reset the stream within the request body")]
@@ -313,7 +313,7 @@ pub(crate) enum RequestBodyError {
 }
 
 /// Where the body of a response comes from.
-pub(crate) enum BodySource {
+pub(super) enum BodySource {
     /// A response that Portico generates; empty if it has no body.
     Local(Bytes),
     Upstream {
@@ -326,7 +326,7 @@ pub(crate) enum BodySource {
 }
 
 /// The body of a response, with the request record that is finished when the body ends.
-pub(crate) struct ResponseBody {
+pub(super) struct ResponseBody {
     source: BodySource,
     /// None if the record ends with the tunnel instead of this body.
     record: Option<RequestRecord>,
@@ -335,12 +335,12 @@ pub(crate) struct ResponseBody {
 
 impl ResponseBody {
     /// `version` is the HTTP version of the request: on HTTP/1.0 the end of the connection is the end of the body.
-    pub(crate) fn new(source: BodySource, record: RequestRecord, version: Version) -> Self {
+    pub(super) fn new(source: BodySource, record: RequestRecord, version: Version) -> Self {
         ResponseBody { source, record: Some(record), version }
     }
 
     /// The empty body of a response after which the connection becomes a tunnel.
-    pub(crate) fn for_tunnel() -> Self {
+    pub(super) fn for_tunnel() -> Self {
         ResponseBody { source: BodySource::Local(Bytes::new()), record: None, version: Version::HTTP_11 }
     }
 
@@ -395,7 +395,7 @@ fn read_timed_out(record: Option<&RequestRecord>, cx: &mut Context<'_>) -> bool 
 
 /// Why a response body is incomplete. The client's connection is closed, so that the client notices the truncation.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ResponseBodyError {
+pub(super) enum ResponseBodyError {
     #[error("the response body is invalid or truncated: {0}")]
     Invalid(hyper::Error),
     #[error("the endpoint reset the stream within the response body")]

@@ -34,23 +34,23 @@ use crate::plugin_api::Scheme;
 
 /// The context of a client connection that its requests share. On HTTP/2 each stream has its own, with its own
 /// [`Activity`].
-pub(crate) struct Peer {
-    pub(crate) worker: Rc<Worker>,
-    pub(crate) connections: Rc<ListenerConnections>,
-    pub(crate) activity: Activity,
-    pub(crate) address: SocketAddr,
-    pub(crate) client: Rc<ForwardedClient>,
+pub(super) struct Peer {
+    pub(super) worker: Rc<Worker>,
+    pub(super) connections: Rc<ListenerConnections>,
+    pub(super) activity: Activity,
+    pub(super) address: SocketAddr,
+    pub(super) client: Rc<ForwardedClient>,
     /// The negotiated TLS session, if the connection uses TLS.
-    pub(crate) session: Option<Rc<TlsSession>>,
+    pub(super) session: Option<Rc<TlsSession>>,
     /// Keeps the HTTP/2 stream counted as open.
     _open_stream: Option<OpenStream>,
     /// The tunnel that the connection becomes after the current response.
-    pub(crate) tunnel: Cell<Option<Box<Tunnel>>>,
+    pub(super) tunnel: Cell<Option<Box<Tunnel>>>,
 }
 
 impl Peer {
     /// `address` is the client's address, from the PROXY header if there is one.
-    pub(crate) fn new(
+    pub(super) fn new(
         worker: Rc<Worker>,
         connections: Rc<ListenerConnections>,
         address: SocketAddr,
@@ -75,7 +75,7 @@ impl Peer {
     }
 
     /// The context of a new HTTP/2 stream on the same connection.
-    pub(crate) fn for_stream(&self, stream: OpenStream) -> Self {
+    pub(super) fn for_stream(&self, stream: OpenStream) -> Self {
         Peer {
             worker: Rc::clone(&self.worker),
             connections: Rc::clone(&self.connections),
@@ -90,7 +90,7 @@ impl Peer {
 }
 
 /// Serves all requests of a connection.
-pub(crate) async fn serve(transport: Transport, peer: Rc<Peer>, mut membership: ConnectionRegistration) {
+pub(super) async fn serve(transport: Transport, peer: Rc<Peer>, mut membership: ConnectionRegistration) {
     let stream = ClientStream::new(transport, Rc::clone(&peer));
     let service = {
         let peer = Rc::clone(&peer);
@@ -278,7 +278,7 @@ mod tests {
         let connection = size(serve);
         let request = size(|peer, request, ()| request::serve(peer, request));
         assert!(
-            connection <= 1300 && request <= 3664,
+            connection <= 1300 && request <= 3120,
             "a connection takes {connection} bytes, a request in it {request}"
         );
     }

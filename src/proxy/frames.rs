@@ -19,14 +19,14 @@ use super::http2::StreamTracker;
 use super::protocol_detection::PREFACE;
 
 /// The socket of an HTTP/2 client.
-pub(crate) struct FrameStream<S> {
+pub(super) struct FrameStream<S> {
     stream: S,
     frames: FrameLimiter,
     streams: Rc<StreamTracker>,
 }
 
 impl<S> FrameStream<S> {
-    pub(crate) fn new(stream: S, streams: Rc<StreamTracker>) -> Self {
+    pub(super) fn new(stream: S, streams: Rc<StreamTracker>) -> Self {
         FrameStream { stream, frames: FrameLimiter::new(Instant::now()), streams }
     }
 }

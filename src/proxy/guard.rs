@@ -15,7 +15,7 @@ use memchr::memchr;
 use super::request_error::RequestError;
 
 #[derive(Debug, Default)]
-pub(crate) struct FramingGuard {
+pub(super) struct FramingGuard {
     expected: ExpectedInput,
     /// The beginning of a line whose end has not arrived yet. It is bounded, because hyper rejects heads that are too
     /// large and the guard rejects chunk-size lines that are too long.
@@ -49,9 +49,9 @@ enum DeclaredCoding {
 
 /// Rejects the connection from this request on (the first is 1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct GuardRejection {
-    pub(crate) first_request: u64,
-    pub(crate) error: RequestError,
+pub(super) struct GuardRejection {
+    pub(super) first_request: u64,
+    pub(super) error: RequestError,
 }
 
 const BARE_LINE_FEED: RequestError =
@@ -65,7 +65,7 @@ const AMBIGUOUS_END: RequestError = RequestError::AmbiguousFraming("the end of t
 
 impl FramingGuard {
     /// Checks the next bytes. Returns a rejection at most once per connection.
-    pub(crate) fn read(&mut self, mut bytes: &[u8]) -> Option<GuardRejection> {
+    pub(super) fn read(&mut self, mut bytes: &[u8]) -> Option<GuardRejection> {
         while !bytes.is_empty() {
             match self.expected {
                 ExpectedInput::Unknown => return None,

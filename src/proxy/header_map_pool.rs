@@ -9,10 +9,10 @@ use std::cell::RefCell;
 use http::{HeaderMap, HeaderValue};
 
 #[derive(Debug, Default)]
-pub(crate) struct HeaderMapPool(RefCell<Vec<HeaderMap>>);
+pub(super) struct HeaderMapPool(RefCell<Vec<HeaderMap>>);
 
 impl HeaderMapPool {
-    pub(crate) fn copy(&self, headers: &HeaderMap) -> HeaderMap {
+    pub(super) fn copy(&self, headers: &HeaderMap) -> HeaderMap {
         let mut copy = self.0.borrow_mut().pop().unwrap_or_default();
         if has_same_names(&copy, headers) {
             for (place, value) in copy.values_mut().zip(headers.values()) {
@@ -29,7 +29,7 @@ impl HeaderMapPool {
     }
 
     /// Returns a map to the pool, unless it is unusually large or the pool is full.
-    pub(crate) fn put_back(&self, mut headers: HeaderMap) {
+    pub(super) fn put_back(&self, mut headers: HeaderMap) {
         let mut spares = self.0.borrow_mut();
         if spares.len() < MAX_MAPS && headers.capacity() <= MAX_CAPACITY {
             // Values are removed, since they may be secrets or keep the buffer of the connection alive.

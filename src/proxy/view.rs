@@ -11,8 +11,8 @@ use crate::snapshot::rule::{Backend, BackendTarget, RouteRule, Split};
 use crate::snapshot::{Bind, HttpListener, Snapshot};
 
 /// Keys are addresses of parts of the snapshot, which stay unique while the view keeps the snapshot alive.
-pub(crate) struct SnapshotView {
-    pub(crate) snapshot: Arc<Snapshot>,
+pub(super) struct SnapshotView {
+    pub(super) snapshot: Arc<Snapshot>,
     /// Binds of earlier snapshots. They serve their remaining connections until these are closed.
     retired: BTreeMap<SocketAddr, Arc<Bind>>,
     series: RefCell<HashMap<[usize; 3], Arc<RequestSeries>, foldhash::fast::FixedState>>,
@@ -20,12 +20,12 @@ pub(crate) struct SnapshotView {
 }
 
 impl SnapshotView {
-    pub(crate) fn new(snapshot: Arc<Snapshot>) -> Self {
+    pub(super) fn new(snapshot: Arc<Snapshot>) -> Self {
         SnapshotView { snapshot, retired: BTreeMap::new(), series: RefCell::default(), cursors: RefCell::default() }
     }
 
     /// The view of the next snapshot.
-    pub(crate) fn next(&self, snapshot: Arc<Snapshot>) -> Self {
+    pub(super) fn next(&self, snapshot: Arc<Snapshot>) -> Self {
         let before = self.retired.iter().chain(&self.snapshot.binds);
         let gone = before.filter(|(address, _)| !snapshot.binds.contains_key(address));
         let retired = gone.map(|(address, bind)| (*address, Arc::clone(bind))).collect();
@@ -33,7 +33,7 @@ impl SnapshotView {
     }
 
     /// This view without the retired binds that `is_gone` selects. None if there are none.
-    pub(crate) fn without_retired(&self, is_gone: impl Fn(&SocketAddr) -> bool) -> Option<Self> {
+    pub(super) fn without_retired(&self, is_gone: impl Fn(&SocketAddr) -> bool) -> Option<Self> {
         if !self.retired.keys().any(&is_gone) {
             return None;
         }
@@ -43,13 +43,13 @@ impl SnapshotView {
     }
 
     /// The configuration of a listening address.
-    pub(crate) fn bind(&self, address: &SocketAddr) -> Option<&Arc<Bind>> {
+    pub(super) fn bind(&self, address: &SocketAddr) -> Option<&Arc<Bind>> {
         self.snapshot.binds.get(address).or_else(|| self.retired.get(address))
     }
 
     /// The next backend. Over `total` requests each backend gets exactly its weight, and any shorter series is close to
     /// it.
-    pub(crate) fn pick_backend<'s>(&self, rule: &RouteRule, split: &'s Split) -> &'s Backend {
+    pub(super) fn pick_backend<'s>(&self, rule: &RouteRule, split: &'s Split) -> &'s Backend {
         if let [only] = split.backends() {
             return only;
         }
@@ -58,7 +58,7 @@ impl SnapshotView {
         split.pick(turn.next())
     }
 
-    pub(crate) fn series(
+    pub(super) fn series(
         &self,
         worker: &Worker,
         listener: &Arc<HttpListener>,

@@ -55,7 +55,7 @@ impl PluginDurations {
 
 impl WorkerStats {
     /// Records the durations of one request.
-    pub(crate) fn record_plugins(&self, times: impl Iterator<Item = PhaseTiming>) {
+    pub(in crate::proxy) fn record_plugins(&self, times: impl Iterator<Item = PhaseTiming>) {
         let mut plugins = self.plugins.lock();
         for PhaseTiming { plugin, phase, duration: time } in times {
             plugins.entry((plugin, phase)).or_default().add(time);
