@@ -99,25 +99,25 @@ impl RequestBody {
     /// [`RequestBody::reclaim`].
     pub(super) fn share_for_replay(&mut self, most: usize) -> Self {
         let peer = || Rc::clone(&self.peer);
-        let handle = |lent, peer| {
-            let extra = BodyExtensions { replay: Some(lent), ..BodyExtensions::default() };
+        let handle = |buffer, peer| {
+            let extra = BodyExtensions { replay: Some(buffer), ..BodyExtensions::default() };
             RequestBody { incoming: None, http2: false, extensions: Some(Box::new(extra)), peer }
         };
-        if let Some(lent) = self.replay_buffer() {
-            return handle(Rc::clone(lent), peer());
+        if let Some(buffer) = self.replay_buffer() {
+            return handle(Rc::clone(buffer), peer());
         }
         let other = peer();
         let body =
             std::mem::replace(self, RequestBody { incoming: None, http2: false, extensions: None, peer: peer() });
-        let lent = ReplayBuffer::new(body, most);
-        *self = handle(Rc::clone(&lent), Rc::clone(&other));
-        handle(lent, other)
+        let buffer = ReplayBuffer::new(body, most);
+        *self = handle(Rc::clone(&buffer), Rc::clone(&other));
+        handle(buffer, other)
     }
 
     /// Takes the body back from the replay buffer. None if more was sent than the buffer holds.
     pub(super) fn reclaim(self) -> Option<Self> {
         match self.replay_buffer() {
-            Some(lent) => lent.take_back(),
+            Some(buffer) => buffer.take_back(),
             None => Some(self),
         }
     }
@@ -189,8 +189,8 @@ impl Body for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
         let this = self.get_mut();
-        if let Some(lent) = this.replay_buffer() {
-            return lent.poll_frame(cx);
+        if let Some(buffer) = this.replay_buffer() {
+            return buffer.poll_frame(cx);
         }
         if let Some(extra) = &mut this.extensions
             && !extra.buffered.is_empty()
@@ -253,16 +253,16 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        if let Some(lent) = self.replay_buffer() {
-            return lent.is_end_stream();
+        if let Some(buffer) = self.replay_buffer() {
+            return buffer.is_end_stream();
         }
         self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
             && self.extensions.as_ref().is_none_or(|extra| extra.buffered.is_empty() && extra.trailers.is_none())
     }
 
     fn size_hint(&self) -> SizeHint {
-        if let Some(lent) = self.replay_buffer() {
-            return lent.size_hint();
+        if let Some(buffer) = self.replay_buffer() {
+            return buffer.size_hint();
         }
         let rest = self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint);
         let Some(extra) = &self.extensions else { return rest };
@@ -361,8 +361,8 @@ impl ResponseBody {
         if !matches!(self.source, BodySource::Upstream { .. }) {
             return None;
         }
-        let cut_off = self.record.as_mut()?.deadline.as_mut()?;
-        cut_off.sleep.as_mut().poll(cx).is_ready().then(|| cut_off.error.details().reason)
+        let deadline = self.record.as_mut()?.deadline.as_mut()?;
+        deadline.sleep.as_mut().poll(cx).is_ready().then(|| deadline.error.details().reason)
     }
 
     /// Records the error and makes sure that the client does not take the partial response for a complete one.
@@ -378,8 +378,8 @@ impl ResponseBody {
         if let Some(record) = &mut self.record {
             record.peer.activity.record_progress();
             record.bytes_out += length as u64;
-            if let Some(silence) = &mut *record.peer.activity.read_timeout.borrow_mut() {
-                silence.stop();
+            if let Some(timeout) = &mut *record.peer.activity.read_timeout.borrow_mut() {
+                timeout.stop();
             }
         }
     }
@@ -389,8 +389,8 @@ fn read_timed_out(record: Option<&RequestRecord>, cx: &mut Context<'_>) -> bool 
     let Some(activity) = record.map(|record| &record.peer.activity) else { return false };
     let Some(limit) = activity.rule_timeouts.get().read() else { return false };
     // Most responses arrive in one piece and need no timer.
-    let mut silence = activity.read_timeout.borrow_mut();
-    silence.get_or_insert_with(|| ReadTimeout::start(limit)).poll(limit, cx).is_ready()
+    let mut timeout = activity.read_timeout.borrow_mut();
+    timeout.get_or_insert_with(|| ReadTimeout::start(limit)).poll(limit, cx).is_ready()
 }
 
 /// Why a response body is incomplete. The client's connection is closed, so that the client notices the truncation.

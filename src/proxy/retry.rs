@@ -36,7 +36,7 @@ pub(super) async fn forward_with_retries(
     let Some(limit) = policy.request.duration() else { return all.await };
     let end = Instant::now() + limit;
     let Ok(outcome) = timeout_at(end, all).await else { return Err(RequestError::RequestTimeout) };
-    if record.deadline.as_ref().is_none_or(|cut_off| cut_off.sleep.deadline() > end) {
+    if record.deadline.as_ref().is_none_or(|deadline| deadline.sleep.deadline() > end) {
         record.deadline = Some(ResponseDeadline::new(end, RequestError::RequestTimeout));
     }
     outcome

@@ -556,7 +556,8 @@ fn describe_response(snapshot: &Snapshot, request: &Request) -> String {
     let path = normalized.as_deref().unwrap_or(path);
     let scheme = if bind.tls.is_some() { Scheme::Https } else { Scheme::Http };
     let server_name = bind.tls.as_ref().map(|_| &*host);
-    let routing_request = RoutingRequest { scheme, server_name, ..RoutingRequest::plaintext(path, query, &method, &headers) };
+    let routing_request =
+        RoutingRequest { scheme, server_name, ..RoutingRequest::plaintext(path, query, &method, &headers) };
     let Some(listener) = bind.listeners.most_specific(&host) else { return format!("{line} -> 404 no listener") };
     let Some(matched) = listener.find(&host, &routing_request) else {
         return format!("{line} -> 404 no route on listener {}", listener.name);
