@@ -14,13 +14,14 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::activity::until_timed_out;
 use super::attempt::AttemptError;
-use super::body::{BodySource, RequestBody};
 use super::connection::Peer;
 use super::forward::MAX_ENDPOINTS;
 use super::outgoing_request::{OutgoingRequest, ReplayPolicy, is_idempotent};
 use super::read_timeout::RuleTimeouts;
+use super::request_body::RequestBody;
 use super::request_error::RequestError;
 use super::request_record::{RequestRecord, ResponseDeadline};
+use super::response_body::BodySource;
 use super::rule_action::Destination;
 use crate::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutsAndRetries};
 use crate::upstream::Upstream;

@@ -20,12 +20,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 
 use super::accept;
 use super::access_log::AccessLogger;
-use super::body::RequestBody;
 use super::header_map_pool::HeaderMapPool;
 use super::kong::product_headers::ProductHeaders;
 use super::limits::ProxyLimits;
 use super::listener_connections::ListenerConnections;
 use super::mirror::Mirrors;
+use super::request_body::RequestBody;
 use super::request_id::RequestIds;
 use super::stats::{ProxyStats, RequestLabels, RequestSeries, WorkerStats};
 use super::tls::TlsTerminator;
