@@ -239,8 +239,8 @@ impl Activity {
 
     /// Why the framing guard rejects the current request, if it does.
     pub(super) fn guard_error(&self) -> Option<RequestError> {
-        let refusal = self.guard_rejection.get()?;
-        (refusal.first_request <= self.requests.get()).then_some(refusal.error)
+        let rejection = self.guard_rejection.get()?;
+        (rejection.first_request <= self.requests.get()).then_some(rejection.error)
     }
 
     /// When the current phase times out. `idle` is the idle timeout, which is shorter while the listener closes.
@@ -263,7 +263,7 @@ impl Activity {
         let end = self.last_progress.get() + timeout;
         match self.response_deadline.get() {
             // While the client does not read, the response body is not polled and cannot enforce its own deadline.
-            Some(cut_off) if self.phase.get() == ActivityPhase::SendingResponse => cut_off.min(end),
+            Some(deadline) if self.phase.get() == ActivityPhase::SendingResponse => deadline.min(end),
             _ => end,
         }
     }

@@ -78,8 +78,8 @@ impl AsyncRead for ClientStream {
         let read = &buffer.filled()[before..];
         if !read.is_empty() {
             self.peer.activity.record_read();
-            if let Some(refusal) = self.guard.read(read) {
-                self.peer.activity.guard_rejection.set(Some(refusal));
+            if let Some(rejection) = self.guard.read(read) {
+                self.peer.activity.guard_rejection.set(Some(rejection));
             }
         }
         Poll::Ready(Ok(()))

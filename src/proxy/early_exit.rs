@@ -4,12 +4,12 @@ use bytes::Bytes;
 use http::header::{ALLOW, LOCATION};
 use http::{HeaderValue, Response, StatusCode};
 
-use super::body::BodySource;
 use super::error_response::FORWARDED_METHODS;
 use super::kong;
 use super::plugin_run;
 use super::request_context::RequestContext;
 use super::request_error::RequestError;
+use super::response_body::BodySource;
 use crate::plugin_api::Reply;
 
 /// Ends the steps of a request early. A value instead of a response, so that steps can return it with `?`.

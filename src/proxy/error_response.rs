@@ -31,8 +31,8 @@ impl ErrorFormat {
     }
 
     /// Renders a request error. `id` is the request ID, which users can quote in reports.
-    pub(super) fn render_error(&self, account: &ErrorDetails, id: &HeaderValue) -> Response<Bytes> {
-        self.render_message(account.status, account.message, id)
+    pub(super) fn render_error(&self, details: &ErrorDetails, id: &HeaderValue) -> Response<Bytes> {
+        self.render_message(details.status, details.message, id)
     }
 
     /// Renders a message in the format the client accepts.
@@ -218,8 +218,8 @@ mod tests {
 
     #[test]
     fn client_request_id_is_escaped_in_error_bodies() {
-        let account = RequestError::NoRoute.details();
-        let (status, message) = (account.status, account.message);
+        let details = RequestError::NoRoute.details();
+        let (status, message) = (details.status, details.message);
         let id = "\"<&'>";
         assert_eq!(
             ErrorMediaType::Json.render(status, message, id),

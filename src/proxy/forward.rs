@@ -7,10 +7,10 @@
 
 use http::Response;
 
-use super::body::BodySource;
 use super::outgoing_request::OutgoingRequest;
 use super::request_error::RequestError;
 use super::request_record::RequestRecord;
+use super::response_body::BodySource;
 
 /// Forwards a request under a rule without timeouts and retries.
 pub(super) async fn forward(

@@ -3,9 +3,9 @@
 use http::header::{EXPECT, HOST};
 use http::{HeaderValue, Request};
 
-use super::body::RequestBody;
 use super::headers::{self, join_cookies, strip_request};
 use super::kong::forwarding_headers as kong_headers;
+use super::request_body::RequestBody;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_id::X_REQUEST_ID;
 

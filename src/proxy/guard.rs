@@ -104,9 +104,9 @@ impl FramingGuard {
                     };
                     match outcome {
                         Ok(next) => self.expected = next,
-                        Err(refusal) => {
+                        Err(rejection) => {
                             self.expected = ExpectedInput::Unknown;
-                            return Some(refusal);
+                            return Some(rejection);
                         }
                     }
                 }
@@ -117,7 +117,7 @@ impl FramingGuard {
 
     /// Processes a whole line, without its line feed, and returns what follows it.
     fn process_line(&mut self, line: &[u8]) -> Result<ExpectedInput, GuardRejection> {
-        let refuse = |from, fault| Err(GuardRejection { first_request: from, error: fault });
+        let refuse = |from, error| Err(GuardRejection { first_request: from, error });
         let Some(line) = line.strip_suffix(b"\r") else {
             // A bad line before a request line rejects the request that follows.
             let from = self.requests + u64::from(self.expected == ExpectedInput::RequestLine);

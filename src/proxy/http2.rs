@@ -52,7 +52,7 @@ pub(super) async fn serve<S>(stream: S, peer: Rc<Peer>, mut membership: Connecti
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let _counted = OpenGuard::new(&peer.worker.counters, |ledger| &ledger.http2);
+    let _counted = OpenGuard::new(&peer.worker.counters, |stats| &stats.http2);
     let streams = Rc::new(StreamTracker {
         connection: Rc::clone(&peer),
         open_count: Cell::new(0),

@@ -31,15 +31,15 @@ pub(super) async fn reject(
     let partial = PartialHead::parse(&read);
     drop(read);
     let error = if too_large { partial.size_error(&peer.worker.limits) } else { RequestError::MalformedRequest };
-    let account = error.details();
+    let details = error.details();
     let id = peer.worker.request_ids.next();
-    let mut response = ErrorFormat::new(partial.method.as_ref(), &partial.headers).render_error(&account, &id);
+    let mut response = ErrorFormat::new(partial.method.as_ref(), &partial.headers).render_error(&details, &id);
     response.headers_mut().insert(X_REQUEST_ID, id.clone());
     let bytes = serialize_http1(&response);
     let input = MalformedInput {
         head: partial,
         status: response.status(),
-        reason: account.reason,
+        reason: details.reason,
         id: Some(id),
         bytes_out: response.body().len() as u64,
     };

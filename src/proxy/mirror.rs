@@ -20,9 +20,9 @@ use smallvec::SmallVec;
 use tokio::time::timeout;
 
 use super::attempt::FRESH_CONNECTION_AGE;
-use super::body::RequestBody;
 use super::limits::ProxyLimits;
 use super::outgoing_request::{convert_to_http2, scheme};
+use super::request_body::RequestBody;
 use super::stats::{MirrorCounters, MirrorOutcome};
 use crate::snapshot::rule::Mirror;
 use crate::upstream::tls::UpstreamServerName;

@@ -7,9 +7,9 @@ use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Method, Request, Uri, Version};
 use http_body::Body;
 
-use super::body::RequestBody;
 use super::connection::Peer;
 use super::header_map_pool::HeaderMapPool;
+use super::request_body::RequestBody;
 use super::request_error::RequestError;
 use super::rule_action::Destination;
 use super::upgrade::Upgrade;

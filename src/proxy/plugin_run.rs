@@ -11,13 +11,14 @@ use ipnet::IpNet;
 use tokio::time::Instant;
 
 use super::activity::until_timed_out;
-use super::body::{BodySource, RequestBody};
 use super::connection::Peer;
 use super::early_exit::EarlyExit;
 use super::error_response::ErrorFormat;
 use super::headers::{X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REAL_IP, contains_token, is_grpc};
+use super::request_body::RequestBody;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_error::RequestError;
+use super::response_body::BodySource;
 use super::target::RequestPath;
 use crate::plugin_api::chain::{ChainRequest, ChainState, RequestProtocol};
 use crate::plugin_api::{

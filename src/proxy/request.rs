@@ -16,7 +16,6 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::activity::ActivityPhase;
-use super::body::{BodySource, RequestBody, ResponseBody};
 use super::connection::Peer;
 use super::early_exit::EarlyExit;
 use super::forward;
@@ -24,8 +23,10 @@ use super::forwarding_headers::set_forwarding_headers;
 use super::kong;
 use super::outgoing_request::{OutgoingRequest, ReplayPolicy};
 use super::plugin_run;
+use super::request_body::RequestBody;
 use super::request_context::RequestContext;
 use super::request_record::RequestRecord;
+use super::response_body::{BodySource, ResponseBody};
 use super::retry;
 use super::routing;
 use super::rule_action::{self, Destination};

@@ -203,20 +203,20 @@ mod tests {
     }
 
     /// The documented cells: reason, status, message, responsible party, whether the client may retry.
-    fn row(fault: RequestError) -> String {
-        let account = fault.details();
+    fn row(error: RequestError) -> String {
+        let details = error.details();
         let varies = matches!(
-            fault,
+            error,
             RequestError::InvalidTarget(_) | RequestError::InvalidHost(_) | RequestError::AmbiguousFraming(_)
         );
-        let message = if varies { "the details" } else { account.message };
-        let blame = match account.blame {
+        let message = if varies { "the details" } else { details.message };
+        let blame = match details.blame {
             Blame::Client => "client",
             Blame::Backend => "backend",
             Blame::Configuration => "configuration",
         };
-        let retryable = if account.retryable { "yes" } else { "no" };
-        format!("| `{}` | {} | {message} | {blame} | {retryable} |", account.reason, account.status.as_u16())
+        let retryable = if details.retryable { "yes" } else { "no" };
+        format!("| `{}` | {} | {message} | {blame} | {retryable} |", details.reason, details.status.as_u16())
     }
 
     fn rows_without_response() -> impl Iterator<Item = String> {
@@ -283,7 +283,7 @@ mod tests {
             RequestError::InvalidResponse,
             RequestError::NoResponse,
         ];
-        all.into_iter().inspect(|fault| match fault {
+        all.into_iter().inspect(|error| match error {
             RequestError::InvalidTarget(_)
             | RequestError::InvalidHost(_)
             | RequestError::AmbiguousFraming(_)
@@ -321,9 +321,9 @@ mod tests {
     #[test]
     fn method_not_allowed_lists_allowed_methods() {
         let id = HeaderValue::from_static("id");
-        for fault in every_error() {
-            let response = ErrorFormat::default().render_error(&fault.details(), &id);
-            assert_eq!(response.headers().contains_key(ALLOW), fault == RequestError::ConnectNotSupported, "{fault:?}");
+        for error in every_error() {
+            let response = ErrorFormat::default().render_error(&error.details(), &id);
+            assert_eq!(response.headers().contains_key(ALLOW), error == RequestError::ConnectNotSupported, "{error:?}");
         }
     }
 }

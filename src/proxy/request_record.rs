@@ -187,8 +187,8 @@ fn host<B>(request: &Request<B>) -> Option<HeaderValue> {
 impl Drop for RequestRecord {
     fn drop(&mut self) {
         if !self.finished {
-            let late = self.deadline.as_ref().filter(|cut_off| cut_off.sleep.deadline() <= Instant::now());
-            let reason = late.map_or(CLIENT_DISCONNECTED, |cut_off| cut_off.error.details().reason);
+            let late = self.deadline.as_ref().filter(|deadline| deadline.sleep.deadline() <= Instant::now());
+            let reason = late.map_or(CLIENT_DISCONNECTED, |deadline| deadline.error.details().reason);
             self.error.get_or_insert(reason);
             self.finish();
         }

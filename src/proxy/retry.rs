@@ -14,13 +14,14 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::activity::until_timed_out;
 use super::attempt::AttemptError;
-use super::body::{BodySource, RequestBody};
 use super::connection::Peer;
 use super::forward::MAX_ENDPOINTS;
 use super::outgoing_request::{OutgoingRequest, ReplayPolicy, is_idempotent};
 use super::read_timeout::RuleTimeouts;
+use super::request_body::RequestBody;
 use super::request_error::RequestError;
 use super::request_record::{RequestRecord, ResponseDeadline};
+use super::response_body::BodySource;
 use super::rule_action::Destination;
 use crate::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutsAndRetries};
 use crate::upstream::Upstream;
@@ -36,7 +37,7 @@ pub(super) async fn forward_with_retries(
     let Some(limit) = policy.request.duration() else { return all.await };
     let end = Instant::now() + limit;
     let Ok(outcome) = timeout_at(end, all).await else { return Err(RequestError::RequestTimeout) };
-    if record.deadline.as_ref().is_none_or(|cut_off| cut_off.sleep.deadline() > end) {
+    if record.deadline.as_ref().is_none_or(|deadline| deadline.sleep.deadline() > end) {
         record.deadline = Some(ResponseDeadline::new(end, RequestError::RequestTimeout));
     }
     outcome

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use http::Request;
 
-use super::body::RequestBody;
 use super::kong;
 use super::plugin_run;
+use super::request_body::RequestBody;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_error::RequestError;
 use super::target::RequestTarget;

@@ -7,9 +7,9 @@ use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Uri};
 
-use super::body::RequestBody;
 use super::cross_origin::apply_cors;
 use super::early_exit::EarlyExit;
+use super::request_body::RequestBody;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_error::RequestError;
 use super::target::RequestPath;

@@ -8,9 +8,9 @@ use http::header::HOST;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 
-use super::body::RequestBody;
 use super::early_exit::EarlyExit;
 use super::framing;
+use super::request_body::RequestBody;
 use super::request_context::RequestContext;
 use super::request_error::RequestError;
 use super::upgrade::Upgrade;

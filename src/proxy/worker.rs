@@ -20,12 +20,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 
 use super::accept;
 use super::access_log::AccessLogger;
-use super::body::RequestBody;
 use super::header_map_pool::HeaderMapPool;
 use super::kong::product_headers::ProductHeaders;
 use super::limits::ProxyLimits;
 use super::listener_connections::ListenerConnections;
 use super::mirror::Mirrors;
+use super::request_body::RequestBody;
 use super::request_id::RequestIds;
 use super::stats::{ProxyStats, RequestLabels, RequestSeries, WorkerStats};
 use super::tls::TlsTerminator;
@@ -365,19 +365,19 @@ fn start_connection(
     permit: OwnedSemaphorePermit,
 ) {
     worker.counters.accepted.add(1);
-    let open = OpenConnection { ledger: Arc::clone(&worker.counters), _permit: permit };
+    let open = OpenConnection { stats: Arc::clone(&worker.counters), _permit: permit };
     accept::spawn(stream, address, worker, group, open);
 }
 
 /// Counts a connection as open until dropped, also by a panic.
 struct OpenConnection {
-    ledger: Arc<WorkerStats>,
+    stats: Arc<WorkerStats>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.ledger.closed.add(1);
+        self.stats.closed.add(1);
     }
 }
 

@@ -22,7 +22,6 @@ use tokio::time::Instant;
 
 use self::forwarding_headers::{append_via, set_forwarded_prefix};
 use self::product_headers::KongHeaderMode;
-use super::body::BodySource;
 use super::connection::Peer;
 use super::early_exit::EarlyExit;
 use super::headers::{X_FORWARDED_HOST, contains_token, is_grpc};
@@ -30,6 +29,7 @@ use super::plugin_run;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_error::RequestError;
 use super::request_record::RequestRecord;
+use super::response_body::BodySource;
 use super::target::{RequestHost, RequestPath};
 use crate::plugin_api::chain::Protocols;
 use crate::plugin_api::{Scheme, decimal};

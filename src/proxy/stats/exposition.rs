@@ -171,13 +171,13 @@ const BYTES: [MetricPart<MergedSeries, u64>; 2] = [
 ];
 
 const GAUGES: [MetricPart<WorkerStats, u64>; 4] = [
-    ("portico_connections", "Open client connections", |ledger| {
-        ledger.accepted.value().saturating_sub(ledger.closed.value())
+    ("portico_connections", "Open client connections", |stats| {
+        stats.accepted.value().saturating_sub(stats.closed.value())
     }),
-    ("portico_http2_connections", "Open HTTP/2 client connections", |ledger| ledger.http2.value()),
-    ("portico_tunnels", "Open upgraded client connections and streams", |ledger| ledger.tunnels.value()),
-    ("portico_upstream_connections", "Open connections to endpoints", |ledger| {
-        ledger.traffic.connected.value().saturating_sub(ledger.traffic.closed.value())
+    ("portico_http2_connections", "Open HTTP/2 client connections", |stats| stats.http2.value()),
+    ("portico_tunnels", "Open upgraded client connections and streams", |stats| stats.tunnels.value()),
+    ("portico_upstream_connections", "Open connections to endpoints", |stats| {
+        stats.traffic.connected.value().saturating_sub(stats.traffic.closed.value())
     }),
 ];
 
@@ -244,8 +244,8 @@ impl ProxyStats {
 
     fn request_errors(&self) -> BTreeMap<&'static str, u64> {
         let mut errors = BTreeMap::new();
-        for ledger in &self.workers {
-            for (reason, count) in ledger.request_errors.lock().iter() {
+        for stats in &self.workers {
+            for (reason, count) in stats.request_errors.lock().iter() {
                 *errors.entry(*reason).or_default() += count;
             }
         }
@@ -254,9 +254,9 @@ impl ProxyStats {
 
     fn merged(&self) -> BTreeMap<Arc<RequestLabels>, MergedSeries> {
         let mut merged: BTreeMap<Arc<RequestLabels>, MergedSeries> = BTreeMap::new();
-        for ledger in &self.workers {
+        for stats in &self.workers {
             // Copied, so that a worker adding a series does not wait for a slow scrape.
-            let series: Vec<_> = ledger.series.lock().values().cloned().collect();
+            let series: Vec<_> = stats.series.lock().values().cloned().collect();
             for series in series {
                 merged.entry(Arc::clone(&series.labels)).or_default().add(&series);
             }

@@ -95,20 +95,20 @@ impl OpenCount {
 
 /// Counts one open item until dropped.
 pub(super) struct OpenGuard {
-    ledger: Arc<WorkerStats>,
+    stats: Arc<WorkerStats>,
     count: fn(&WorkerStats) -> &OpenCount,
 }
 
 impl OpenGuard {
-    pub(super) fn new(ledger: &Arc<WorkerStats>, count: fn(&WorkerStats) -> &OpenCount) -> Self {
-        count(ledger).opened.add(1);
-        OpenGuard { ledger: Arc::clone(ledger), count }
+    pub(super) fn new(stats: &Arc<WorkerStats>, count: fn(&WorkerStats) -> &OpenCount) -> Self {
+        count(stats).opened.add(1);
+        OpenGuard { stats: Arc::clone(stats), count }
     }
 }
 
 impl Drop for OpenGuard {
     fn drop(&mut self) {
-        (self.count)(&self.ledger).closed.add(1);
+        (self.count)(&self.stats).closed.add(1);
     }
 }
 
@@ -247,12 +247,12 @@ impl ProxyStats {
     }
 
     /// The series of these labels in one worker. Beyond the maximum, all further label sets share one series.
-    pub(super) fn series(&self, ledger: &WorkerStats, labels: RequestLabels) -> Arc<RequestSeries> {
-        if let Some(series) = ledger.series.lock().get(&labels) {
+    pub(super) fn series(&self, stats: &WorkerStats, labels: RequestLabels) -> Arc<RequestSeries> {
+        if let Some(series) = stats.series.lock().get(&labels) {
             return Arc::clone(series);
         }
         let labels = self.intern_labels(labels);
-        let mut series = ledger.series.lock();
+        let mut series = stats.series.lock();
         Arc::clone(series.entry(Arc::clone(&labels)).or_insert_with(|| Arc::new(RequestSeries::new(labels))))
     }
 
@@ -288,14 +288,14 @@ impl ProxyStats {
         // Only the worker's map references a series that no view and no request uses.
         let is_used = |series: &Arc<RequestSeries>| Arc::strong_count(series) > 1;
         let mut used = BTreeSet::new();
-        for ledger in &self.workers {
+        for stats in &self.workers {
             used.extend(
-                ledger.series.lock().iter().filter(|(_, series)| is_used(series)).map(|(key, _)| Arc::clone(key)),
+                stats.series.lock().iter().filter(|(_, series)| is_used(series)).map(|(key, _)| Arc::clone(key)),
             );
         }
         known.retain(|labels| used.contains(labels));
-        for ledger in &self.workers {
-            ledger.series.lock().retain(|labels, series| {
+        for stats in &self.workers {
+            stats.series.lock().retain(|labels, series| {
                 let stays = is_used(series) || used.contains(labels);
                 if !stays {
                     self.evicted_requests
@@ -308,16 +308,16 @@ impl ProxyStats {
 
     /// Client connections that are open now.
     pub fn connections(&self) -> u64 {
-        self.sum(|ledger| ledger.accepted.value().saturating_sub(ledger.closed.value()))
+        self.sum(|stats| stats.accepted.value().saturating_sub(stats.closed.value()))
     }
 
     /// Client connections accepted since the start.
     pub fn accepted(&self) -> u64 {
-        self.sum(|ledger| ledger.accepted.value())
+        self.sum(|stats| stats.accepted.value())
     }
 
     fn sum(&self, part: impl Fn(&WorkerStats) -> u64) -> u64 {
-        self.workers.iter().map(|ledger| part(ledger)).sum()
+        self.workers.iter().map(|stats| part(stats)).sum()
     }
 }
 

@@ -66,8 +66,8 @@ impl WorkerStats {
 impl ProxyStats {
     pub(super) fn encode_plugins(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let mut all = DurationsByPlugin::new();
-        for ledger in &self.workers {
-            let plugins = ledger.plugins.lock().clone();
+        for stats in &self.workers {
+            let plugins = stats.plugins.lock().clone();
             for (key, durations) in &plugins {
                 all.entry(*key).or_default().merge(durations);
             }
