@@ -1,6 +1,5 @@
 //! The examples: no problem is reported for any object, and every request in the quickstart is routed as its text says.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,18 +7,16 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use portico::api::Kind;
-use portico::api::names::GATEWAY_CONTROLLER;
-use portico::compile::addresses::{AddressProvider, AddressState, GatewayAddressPool, GatewayAddresses};
+use portico::compile::addresses::{AddressProvider, AddressState, GatewayAddressPool};
+use portico::compile::testing::TestInputs;
 use portico::compile::verdict::{Condition, Verdict};
-use portico::compile::{Classes, CompileInputs, Compiler, IngressListener, IngressSettings, addressable_gateways};
+use portico::compile::{Compiler, IngressListener, IngressSettings, addressable_gateways};
 use portico::manifests::Manifests;
-use portico::plugin_api::PluginFactory;
 use portico::schema::Channel;
 use portico::snapshot::Snapshot;
 use portico::snapshot::kong::{UpstreamHost, upstream_path};
 use portico::snapshot::router::RoutingRequest;
 use portico::store::{AnyObject, Batch, Store};
-use portico::upstream::UpstreamRegistry;
 use serde_json::json;
 
 #[test]
@@ -128,35 +125,24 @@ fn compile_example(folder: &Path) -> CompiledExample {
     if is_kong {
         store.apply(Batch { upserts: vec![certificate()], removes: vec![] });
     }
-    let classes = if is_kong { Classes { name: "kong".to_owned() } } else { Classes::default() };
     let entrance = |port| IngressListener {
         address: SocketAddr::from(([127, 0, 0, 1], port)),
         public_port: port,
         always_listen: false,
     };
-    let ingress =
+    let mut inputs = TestInputs::new(portico::plugins::REGISTRY);
+    inputs.ingress =
         IngressSettings { http: Some(entrance(8000)), https: Some(entrance(8443)), ..IngressSettings::default() };
-    let controllers = [GATEWAY_CONTROLLER.to_owned()];
-    let mut addresses = GatewayAddresses::default();
-    addresses.assign(
+    if is_kong {
+        inputs.classes.name = "kong".to_owned();
+    }
+    inputs.addresses.assign(
         &AddressProvider::Pool(GatewayAddressPool::loopback(Vec::new())),
         &AddressState::default(),
-        addressable_gateways(&store, &controllers),
+        addressable_gateways(&store, &inputs.controllers),
     );
-    let upstreams = UpstreamRegistry::default();
-    let unknown = BTreeSet::new();
-    let workshop = PluginFactory::offline(portico::plugins::REGISTRY);
-    let inputs = CompileInputs {
-        controllers: &controllers,
-        addresses: &addresses,
-        upstreams: &upstreams,
-        classes: &classes,
-        plugin_factory: &workshop,
-        unreadable_kinds: &unknown,
-        ingress: &ingress,
-    };
     let mut compiler = Compiler::default();
-    let snapshot = compiler.compile(&store, &store.everything(), &inputs).snapshot;
+    let snapshot = inputs.compile(&mut compiler, &store, &store.everything()).snapshot;
     for (id, verdict) in compiler.verdicts() {
         remarks.extend(problems(verdict).into_iter().map(|problem| format!("{id}: {problem}")));
     }

@@ -11,7 +11,7 @@ use super::ingress::IngressConfig;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::args::GatewayOptions;
 use crate::compile::verdict::{FieldDiagnostic, Verdict, Verdicts};
-use crate::compile::{self, CompileInputs, Compiler};
+use crate::compile::{self, CompileContext, CompileInputs, Compiler};
 use crate::k8s::InstalledApis;
 use crate::plugin_api::{PluginDiagnostic, PluginFactory};
 use crate::snapshot::Snapshot;
@@ -133,7 +133,7 @@ impl Control {
             ingress,
             unreadable_kinds: unknown,
         };
-        let compiled = self.compiler.compile(&self.store, &changes, &inputs);
+        let compiled = self.compiler.compile(CompileContext { store: &self.store, inputs: &inputs }, &changes);
 
         // Endpoints before the swap, so that new routes never lack them.
         for (key, endpoints) in compiled.endpoints {

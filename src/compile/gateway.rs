@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::certificates::SecretCache;
 use super::listener::{self, ListenerPlan};
 use super::verdict::{Code, Condition, FieldDiagnostic, ListenerVerdict, Verdict};
-use super::{CompileInputs, ExposedGateway};
+use super::{CompileContext, CompileInputs, ExposedGateway};
 use crate::api::gateway::{Gateway, GatewayClass};
 use crate::api::{Kind, Object, ObjectKey};
 use crate::snapshot::certs::Certificates;
@@ -44,14 +44,14 @@ pub(super) enum ClassState {
     Rejected,
 }
 
-pub(super) fn class_state(store: &Store, inputs: &CompileInputs<'_>, name: &str) -> ClassState {
-    match store.gateway_classes.get(&ObjectKey::cluster(name)) {
+pub(super) fn class_state(cx: CompileContext<'_>, name: &str) -> ClassState {
+    match cx.store.gateway_classes.get(&ObjectKey::cluster(name)) {
         None => ClassState::Missing,
-        Some(class) => state_of_class(class, inputs),
+        Some(class) => state_of_class(cx.inputs, class),
     }
 }
 
-fn state_of_class(class: &GatewayClass, inputs: &CompileInputs<'_>) -> ClassState {
+fn state_of_class(inputs: &CompileInputs<'_>, class: &GatewayClass) -> ClassState {
     if !inputs.controllers.contains(&class.spec.controller_name) {
         ClassState::Foreign
     } else if class.spec.parameters_ref.is_some() {
@@ -67,9 +67,9 @@ fn controller(store: &Store, class: &str) -> Arc<str> {
 }
 
 /// The verdict on a GatewayClass; without conditions if it belongs to another controller.
-pub(super) fn class_verdict(class: &Object<GatewayClass>, inputs: &CompileInputs<'_>) -> Verdict {
+pub(super) fn class_verdict(inputs: &CompileInputs<'_>, class: &Object<GatewayClass>) -> Verdict {
     let mut verdict = Verdict { generation: class.meta.generation, ..Verdict::default() };
-    match state_of_class(class, inputs) {
+    match state_of_class(inputs, class) {
         ClassState::Foreign | ClassState::Missing => {
             let ours = inputs.controllers.join(" or ");
             verdict.notes.push(FieldDiagnostic::new(
@@ -92,8 +92,8 @@ pub(super) fn class_verdict(class: &Object<GatewayClass>, inputs: &CompileInputs
 }
 
 /// The Gateways whose class belongs to this controller, oldest first.
-pub(super) fn served_gateways<'a>(store: &'a Store, inputs: &CompileInputs<'_>) -> Vec<&'a Arc<Object<Gateway>>> {
-    gateways_by_age(store, inputs.controllers)
+pub(super) fn served_gateways<'a>(cx: CompileContext<'a>) -> Vec<&'a Arc<Object<Gateway>>> {
+    gateways_by_age(cx.store, cx.inputs.controllers)
 }
 
 /// The Gateways of these controllers' classes, oldest first, then by name. The earlier Gateway wins a conflict.
@@ -121,11 +121,11 @@ pub(super) fn expose<'a>(store: &'a Store, gateway: &'a Object<Gateway>) -> Opti
 }
 
 /// Assigns every (address, port) to the first Gateway that listens on it and can be served.
-pub(super) fn port_owners(store: &Store, inputs: &CompileInputs<'_>) -> PortOwners {
+pub(super) fn port_owners(cx: CompileContext<'_>) -> PortOwners {
     let mut owners = PortOwners::new();
-    for gateway in served_gateways(store, inputs) {
-        let Some(assigned) = inputs.addresses.get(&gateway.meta.key) else { continue };
-        let class = class_state(store, inputs, &gateway.spec.gateway_class_name);
+    for gateway in served_gateways(cx) {
+        let Some(assigned) = cx.inputs.addresses.get(&gateway.meta.key) else { continue };
+        let class = class_state(cx, &gateway.spec.gateway_class_name);
         if rejection(gateway, class, &assigned.unsupported).is_some() {
             continue;
         }
@@ -156,22 +156,21 @@ fn owner<'a>(owners: &'a PortOwners, address: IpAddr, port: u16, gateway: &Objec
 /// Plans everything about a Gateway that does not depend on routes. `None` if this controller does not serve its class;
 /// `foreign_verdict` then has the verdict.
 pub(super) fn plan(
-    store: &Store,
-    inputs: &CompileInputs<'_>,
+    cx: CompileContext<'_>,
     owners: &PortOwners,
     secrets: &mut SecretCache,
     gateway: &Object<Gateway>,
 ) -> Option<GatewayPlan> {
-    let class = class_state(store, inputs, &gateway.spec.gateway_class_name);
+    let class = class_state(cx, &gateway.spec.gateway_class_name);
     if matches!(class, ClassState::Missing | ClassState::Foreign) {
         return None;
     }
     let nothing = Default::default();
-    let assigned = inputs.addresses.get(&gateway.meta.key).unwrap_or(&nothing);
+    let assigned = cx.inputs.addresses.get(&gateway.meta.key).unwrap_or(&nothing);
     let refusal = rejection(gateway, class, &assigned.unsupported);
     let refused = refusal.is_some();
     let usable = !refused && !assigned.bind_addresses.is_empty();
-    let (mut listeners, certificates) = listener::plan_all(store, secrets, gateway, &|port| {
+    let (mut listeners, certificates) = listener::plan_all(cx.store, secrets, gateway, &|port| {
         let port = assigned.ports.bound_port(port)?;
         let taken = |address: &IpAddr| owner(owners, *address, port, &gateway.meta.key);
         assigned
@@ -226,7 +225,7 @@ pub(super) fn plan(
     Some(GatewayPlan {
         key: gateway.meta.key.clone(),
         generation: gateway.meta.generation,
-        controller: controller(store, &gateway.spec.gateway_class_name),
+        controller: controller(cx.store, &gateway.spec.gateway_class_name),
         bind_addresses: if usable { assigned.bind_addresses.clone() } else { Vec::new() },
         reported_addresses: if usable { assigned.reported_addresses.clone() } else { Vec::new() },
         conditions: vec![accepted, programmed],
@@ -292,12 +291,12 @@ impl GatewayPlan {
 }
 
 /// The verdict on a Gateway that this controller does not serve: a note, but no conditions.
-pub(super) fn foreign_verdict(store: &Store, inputs: &CompileInputs<'_>, gateway: &Object<Gateway>) -> Verdict {
+pub(super) fn foreign_verdict(cx: CompileContext<'_>, gateway: &Object<Gateway>) -> Verdict {
     let name = &gateway.spec.gateway_class_name;
-    let (message, remedy) = match class_state(store, inputs, name) {
+    let (message, remedy) = match class_state(cx, name) {
         ClassState::Missing => (
             format!("GatewayClass {name} does not exist"),
-            format!("create it with controllerName {}, or correct the name", inputs.controllers.join(" or ")),
+            format!("create it with controllerName {}, or correct the name", cx.inputs.controllers.join(" or ")),
         ),
         _ => (
             format!("GatewayClass {name} belongs to another controller"),
