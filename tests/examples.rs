@@ -13,9 +13,9 @@ use portico::compile::verdict::{Condition, Verdict};
 use portico::compile::{Compiler, IngressListener, IngressSettings, addressable_gateways};
 use portico::manifests::Manifests;
 use portico::schema::Channel;
-use portico::snapshot::Snapshot;
 use portico::snapshot::kong::{UpstreamHost, upstream_path};
 use portico::snapshot::router::RoutingRequest;
+use portico::snapshot::{BindAddress, Snapshot};
 use portico::store::{AnyObject, Batch, Store};
 use serde_json::json;
 
@@ -48,7 +48,7 @@ fn kong_example_is_routed_as_documented() {
         (8000, "www.company.com", "/", "site.www.company.com.80", "/"),
     ];
     for (port, host, path, expected, sent) in cases {
-        let bind = &snapshot.binds[&SocketAddr::from(([127, 0, 0, 1], port))];
+        let bind = &snapshot.binds[&BindAddress::tcp(SocketAddr::from(([127, 0, 0, 1], port)))];
         let (method, headers) = (Method::GET, HeaderMap::new());
         let question = RoutingRequest::plaintext(path, None, &method, &headers);
         let matched = bind.listener(host).and_then(|listener| listener.find(host, &question));
@@ -67,7 +67,7 @@ fn kong_example_is_routed_as_documented() {
             assert_eq!((manner.https_redirect.status.as_u16(), manner.https_redirect.port), (308, 8443));
         }
     }
-    let secure = &snapshot.binds[&SocketAddr::from(([127, 0, 0, 1], 8443))];
+    let secure = &snapshot.binds[&BindAddress::tcp(SocketAddr::from(([127, 0, 0, 1], 8443)))];
     for (host, expected) in [("api.company.com", 1), ("www.company.com", 1), ("else.company.com", 0)] {
         assert_eq!(secure.certificates(Some(host)).unwrap().all().len(), expected, "{host}");
     }
@@ -76,7 +76,7 @@ fn kong_example_is_routed_as_documented() {
 #[test]
 fn quickstart_requests_are_routed_as_documented() {
     let snapshot = compile_example(&examples().join("quickstart")).snapshot;
-    let bind = &snapshot.binds[&"127.0.0.1:8080".parse().unwrap()];
+    let bind = &snapshot.binds[&BindAddress::tcp("127.0.0.1:8080".parse().unwrap())];
     let cases: &[(&str, &str, &[Header], &str)] = &[
         ("localhost", "/", &[], "HTTPRoute/default/shop everything-else"),
         ("localhost", "/cart/items", &[], "HTTPRoute/default/shop cart"),

@@ -1,15 +1,16 @@
 //! Plans a Gateway: whether this controller serves it, its addresses, and which of its listeners can be served.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::certificates::SecretCache;
-use super::listener::{self, ListenerPlan};
+use super::listener::{self, ListenerId, ListenerPlan};
 use super::verdict::{Code, Condition, FieldDiagnostic, ListenerVerdict, Verdict};
 use super::{CompileContext, CompileInputs, ExposedGateway};
 use crate::api::gateway::{Gateway, GatewayClass};
 use crate::api::{Kind, Object, ObjectKey};
+use crate::snapshot::BindAddress;
 use crate::snapshot::certs::Certificates;
 use crate::store::Store;
 
@@ -31,7 +32,7 @@ pub(super) struct GatewayPlan {
 }
 
 /// The owner of each port: of several Gateways with the same address the oldest wins, then the first by name.
-pub(super) type PortOwners = BTreeMap<(IpAddr, u16), ObjectKey>;
+pub(super) type PortOwners = BTreeMap<BindAddress, ObjectKey>;
 
 /// The state of a Gateway's class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,9 +133,11 @@ pub(super) fn port_owners(cx: CompileContext<'_>) -> PortOwners {
         for listener in gateway.spec.listeners.iter().filter(|listener| listener::needs_port(listener)) {
             let port = u16::try_from(listener.port).ok().and_then(|port| assigned.ports.bound_port(port));
             let Some(port) = port else { continue };
+            let Some(transport) = listener::transport(listener) else { continue };
             for address in &assigned.bind_addresses {
-                if owner(&owners, *address, port, &gateway.meta.key).is_none() {
-                    owners.entry((*address, port)).or_insert_with(|| gateway.meta.key.clone());
+                let address = BindAddress::new(transport, *address, port);
+                if owner(&owners, address, &gateway.meta.key).is_none() {
+                    owners.entry(address).or_insert_with(|| gateway.meta.key.clone());
                 }
             }
         }
@@ -143,11 +146,15 @@ pub(super) fn port_owners(cx: CompileContext<'_>) -> PortOwners {
 }
 
 /// The other Gateway that owns the port at this address. The unspecified address includes all addresses of its family.
-fn owner<'a>(owners: &'a PortOwners, address: IpAddr, port: u16, gateway: &ObjectKey) -> Option<&'a ObjectKey> {
-    let all = if address.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+fn owner<'a>(owners: &'a PortOwners, address: BindAddress, gateway: &ObjectKey) -> Option<&'a ObjectKey> {
+    let BindAddress { socket, transport } = address;
+    let all = if socket.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    let all = BindAddress::new(transport, all, socket.port());
     let other = |owner: &&ObjectKey| **owner != *gateway;
-    owners.get(&(address, port)).filter(other).or_else(|| owners.get(&(all, port)).filter(other)).or_else(|| {
-        let same = |at: &(IpAddr, u16)| at.0.is_ipv4() == address.is_ipv4() && at.1 == port;
+    owners.get(&address).filter(other).or_else(|| owners.get(&all).filter(other)).or_else(|| {
+        let same = |at: &BindAddress| {
+            (at.socket.is_ipv4(), at.socket.port(), at.transport) == (socket.is_ipv4(), socket.port(), transport)
+        };
         let mut narrower = owners.iter().filter(|(at, _)| address == all && same(at)).map(|(_, owner)| owner);
         narrower.find(other)
     })
@@ -170,9 +177,9 @@ pub(super) fn plan(
     let refusal = rejection(gateway, class, &assigned.unsupported);
     let refused = refusal.is_some();
     let usable = !refused && !assigned.bind_addresses.is_empty();
-    let (mut listeners, certificates) = listener::plan_all(cx.store, secrets, gateway, &|port| {
+    let (mut listeners, certificates) = listener::plan_all(cx.store, secrets, gateway, &|transport, port| {
         let port = assigned.ports.bound_port(port)?;
-        let taken = |address: &IpAddr| owner(owners, *address, port, &gateway.meta.key);
+        let taken = |address: &IpAddr| owner(owners, BindAddress::new(transport, *address, port), &gateway.meta.key);
         assigned
             .bind_addresses
             .iter()
@@ -253,22 +260,23 @@ impl GatewayPlan {
     }
 
     /// Every address at which a listener is reachable.
-    pub(super) fn sockets(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+    pub(super) fn sockets(&self) -> impl Iterator<Item = BindAddress> + '_ {
         let reported: Vec<IpAddr> = self.reported_addresses.iter().filter_map(|address| address.parse().ok()).collect();
         self.listeners.iter().filter(|listener| listener.opens_port()).flat_map(move |listener| {
             let bound = self.bound_sockets(listener);
-            bound.into_iter().chain(reported.clone().into_iter().map(|address| SocketAddr::new(address, listener.port)))
+            let reported = reported.clone().into_iter();
+            bound.into_iter().chain(reported.map(|ip| BindAddress::new(listener.transport, ip, listener.port)))
         })
     }
 
     /// The sockets that a listener binds.
-    fn bound_sockets(&self, listener: &ListenerPlan) -> Vec<SocketAddr> {
-        let port = listener.bound_port.into_iter();
-        port.flat_map(|port| self.bind_addresses.iter().map(move |address| SocketAddr::new(*address, port))).collect()
+    fn bound_sockets(&self, listener: &ListenerPlan) -> Vec<BindAddress> {
+        let Some(port) = listener.bound_port else { return Vec::new() };
+        self.bind_addresses.iter().map(|ip| BindAddress::new(listener.transport, *ip, port)).collect()
     }
 
     /// The verdict, given the number of routes attached to each listener.
-    pub(super) fn verdict(&self, attached: impl Fn(&str) -> u32) -> Verdict {
+    pub(super) fn verdict(&self, attached: impl Fn(&ListenerId) -> u32) -> Verdict {
         Verdict {
             generation: self.generation,
             conditions: self.conditions.clone(),
@@ -277,9 +285,9 @@ impl GatewayPlan {
                 .listeners
                 .iter()
                 .map(|listener| ListenerVerdict {
-                    name: listener.name.to_string(),
+                    name: listener.id.name.to_string(),
                     port: listener.port,
-                    attached_routes: attached(&listener.name),
+                    attached_routes: attached(&listener.id),
                     supported_kinds: listener.supported_kinds.clone(),
                     sockets: if listener.opens_port() { self.bound_sockets(listener) } else { Vec::new() },
                     conditions: listener.conditions.clone(),

@@ -47,7 +47,7 @@ use std::sync::Arc;
 
 use crate::api::gateway::{Gateway, GatewaySpec};
 use crate::api::{Kind, Object, ObjectId, ObjectKey};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{BindAddress, Snapshot};
 use crate::store::{Changes, Store};
 use crate::upstream::{EndpointAddress, Endpoints, UpstreamKey};
 use certificates::SecretCache;
@@ -81,6 +81,8 @@ pub struct Compiled {
 }
 
 type PlanMap<T> = BTreeMap<ObjectKey, Arc<T>>;
+/// By kind too, since routes of different kinds may have the same name.
+type RoutePlans = BTreeMap<ObjectId, Arc<RoutePlan>>;
 
 /// Incremental compiler: caches plans and recompiles only what a change can affect.
 #[derive(Debug, Default)]
@@ -88,14 +90,14 @@ pub struct Compiler {
     port_owners: PortOwners,
     secrets: SecretCache,
     gateways: PlanMap<GatewayPlan>,
-    routes: PlanMap<RoutePlan>,
+    routes: RoutePlans,
     plugins: Plugins,
     consumers: Consumers,
     ingresses: IngressCompiler,
     routers: Routers,
     /// Sockets of Ingresses, and those of them that belong to a Gateway.
-    ingress_sockets: BTreeSet<SocketAddr>,
-    sockets_taken_by_gateways: BTreeSet<SocketAddr>,
+    ingress_sockets: BTreeSet<BindAddress>,
+    sockets_taken_by_gateways: BTreeSet<BindAddress>,
     forbidden: ForbiddenAddresses,
     /// The admin listener, which no route may use as a backend.
     admin_address: Option<SocketAddr>,
@@ -150,11 +152,11 @@ impl Compiler {
         }
         self.routers.set_ingress_binds(self.ingresses.binds());
         let routers_built = self.routers.build(&self.gateways, &self.routes) + usize::from(updated.router_built);
-        let entrances = self.ingresses.binds().keys().copied();
+        let ingresses = self.ingresses.binds().keys().copied();
         let gateways = self.gateways.values().map(|plan| &**plan);
         let forbidden = ForbiddenAddresses::new(
             gateways,
-            entrances,
+            ingresses,
             self.admin_address,
             cx.inputs.addresses,
             cx.inputs.upstreams.trust_model(),
@@ -229,12 +231,7 @@ impl Compiler {
     }
 
     /// Plans the affected Gateways; returns the routes that must be planned again.
-    fn plan_gateways(
-        &mut self,
-        cx: CompileContext<'_>,
-        touched: &Changes,
-        run: &mut CompileRun,
-    ) -> BTreeSet<ObjectKey> {
+    fn plan_gateways(&mut self, cx: CompileContext<'_>, touched: &Changes, run: &mut CompileRun) -> BTreeSet<ObjectId> {
         let mut gateways: BTreeSet<ObjectKey> = keys_of_kind(touched, Kind::Gateway).cloned().collect();
         if !gateways.is_empty() {
             let owners = gateway::port_owners(cx);
@@ -263,7 +260,7 @@ impl Compiler {
             if !plan.as_ref().zip(before).is_some_and(|(plan, before)| plan.is_equivalent_for_routes(before)) {
                 let id = ObjectId::new(Kind::Gateway, key.clone());
                 let dependents = cx.store.dependency_index().dependents(&id).filter(|id| id.kind == Kind::HttpRoute);
-                routes.extend(dependents.map(|id| id.key.clone()));
+                routes.extend(dependents.cloned());
             }
             run.gateways_to_update.insert(key.clone());
             match plan {
@@ -280,25 +277,25 @@ impl Compiler {
         &mut self,
         cx: CompileContext<'_>,
         touched: &Changes,
-        mut routes: BTreeSet<ObjectKey>,
+        mut routes: BTreeSet<ObjectId>,
         run: &mut CompileRun,
     ) -> BTreeSet<UpstreamKey> {
         let mut upstreams = BTreeSet::new();
-        routes.extend(keys_of_kind(touched, Kind::HttpRoute).cloned());
-        for key in routes {
-            let object = cx.store.http_routes.get(&key);
+        routes.extend(touched.iter().filter(|id| id.kind == Kind::HttpRoute).cloned());
+        for id in routes {
+            let object = cx.store.http_routes.get(&id.key);
             let plan = object.map(|object| Arc::new(http_route::plan(cx, &self.gateways, &self.plugins, object)));
             let verdict = plan.as_ref().map(|plan| plan.verdict.clone());
-            self.set_verdict(ObjectId::new(Kind::HttpRoute, key.clone()), verdict, run);
+            self.set_verdict(id.clone(), verdict, run);
             let attached = plan.as_ref().filter(|plan| !plan.attachments.is_empty()).and(object);
             run.services_to_update.extend(self.policy_conflicts.update_route(
                 cx.store,
-                &key,
+                &id,
                 attached.map(|route| &**route),
             ));
             let before = match &plan {
-                Some(plan) => self.routes.insert(key.clone(), plan.clone()),
-                None => self.routes.remove(&key),
+                Some(plan) => self.routes.insert(id.clone(), plan.clone()),
+                None => self.routes.remove(&id),
             };
             let unspoken =
                 [&before, &plan].into_iter().flatten().flat_map(|plan| plan.unreachable_services.iter().cloned());
@@ -306,7 +303,7 @@ impl Compiler {
             let nothing = BTreeSet::new();
             let of = |plan: &Option<Arc<RoutePlan>>| plan.as_ref().map_or(&nothing, |plan| &plan.upstreams).clone();
             self.update_use_counts(&of(&before), &of(&plan), &mut upstreams);
-            run.gateways_to_update.extend(self.routers.route_changed(&key, before.as_deref(), plan.as_deref()));
+            run.gateways_to_update.extend(self.routers.route_changed(&id, before.as_deref(), plan.as_deref()));
         }
         upstreams
     }
@@ -382,7 +379,7 @@ impl Compiler {
     fn update_gateway_verdicts(&mut self, run: &mut CompileRun) {
         for key in std::mem::take(&mut run.gateways_to_update) {
             let Some(plan) = self.gateways.get(&key) else { continue };
-            let verdict = plan.verdict(|listener| self.routers.attached_count(&key, listener));
+            let verdict = plan.verdict(|listener| self.routers.attached_count(listener));
             self.set_verdict(ObjectId::new(Kind::Gateway, key), Some(verdict), run);
         }
     }
@@ -413,8 +410,9 @@ impl Compiler {
     /// routes use its Service through it.
     fn is_used(&self, store: &Store, id: &ObjectId) -> bool {
         let leads = |route: &ObjectId| {
-            let plan = self.routes.get(&route.key).filter(|_| route.kind == Kind::HttpRoute);
-            plan.is_some_and(|plan| !plan.attachments.is_empty() && plan.unreachable_services.contains(&id.key))
+            self.routes
+                .get(route)
+                .is_some_and(|plan| !plan.attachments.is_empty() && plan.unreachable_services.contains(&id.key))
         };
         match id.kind {
             Kind::Service => {

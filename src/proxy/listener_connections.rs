@@ -2,16 +2,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Waker;
 
 use tokio::sync::Notify;
 
+use crate::snapshot::BindAddress;
+
 #[derive(Debug)]
 pub(crate) struct ListenerConnections {
     /// The listening address, which is the key of the listeners in the snapshot.
-    pub(crate) address: SocketAddr,
+    pub(crate) address: BindAddress,
     /// Whether connections start with a TLS handshake.
     pub(crate) tls: Cell<bool>,
     closing: Cell<bool>,
@@ -30,7 +31,7 @@ pub(crate) struct ConnectionRegistration {
 }
 
 impl ListenerConnections {
-    pub(crate) fn new(address: SocketAddr) -> Rc<Self> {
+    pub(crate) fn new(address: BindAddress) -> Rc<Self> {
         Rc::new(ListenerConnections {
             address,
             tls: Cell::new(false),

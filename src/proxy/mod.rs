@@ -47,7 +47,6 @@ mod view;
 mod worker;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 pub use kong::product_headers::{KongHeaderMode, ProductToken};
 pub use limits::ProxyLimits;
@@ -55,8 +54,10 @@ pub use server::{Proxy, ProxyConfig};
 pub use stats::ProxyStats;
 pub use tls::{MinTlsVersion, TlsPolicy};
 
+use crate::snapshot::BindAddress;
+
 /// The result of binding each address of the snapshot.
-pub type BindStates = BTreeMap<SocketAddr, BindState>;
+pub type BindStates = BTreeMap<BindAddress, BindState>;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BindState {

@@ -168,7 +168,7 @@ fn decide<'v>(
     }
     let uri = request.uri().clone();
     let path = RequestPath::parse(request.method(), &uri)?;
-    let host = RequestHost::from_request(request.version(), &uri, request.headers(), peer.connections.address)?;
+    let host = RequestHost::from_request(request.version(), &uri, request.headers(), peer.connections.address.socket)?;
     let Some(path) = path else { return Ok(Decision::Respond(server_options_response(&record.request_id))) };
     let name = host.name();
 

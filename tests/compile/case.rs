@@ -20,11 +20,11 @@ use portico::compile::{
 };
 use portico::k8s::InstalledApis;
 use portico::schema::{self, Channel};
-use portico::snapshot::Snapshot;
 use portico::snapshot::fingerprint::Fingerprint;
 use portico::snapshot::kong::{self, RouterFlavor};
 use portico::snapshot::router::RoutingRequest;
 use portico::snapshot::rule::{Action, Backend, BackendTarget, RouteFailure, Scheme};
+use portico::snapshot::{BindAddress, Snapshot};
 use portico::status;
 use portico::store::{AnyObject, Batch, Changes, Store};
 use portico::upstream::tls::TrustAnchors;
@@ -530,7 +530,7 @@ fn describe_response(snapshot: &Snapshot, request: &Request) -> String {
         .map(|(name, value)| (name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap()))
         .collect();
     let host = request.host.to_ascii_lowercase();
-    let Some(bind) = snapshot.binds.get(&request.to) else {
+    let Some(bind) = snapshot.binds.get(&BindAddress::tcp(request.to)) else {
         return format!("{line} -> no listener at {}", request.to);
     };
     if bind.tls.is_some() {

@@ -40,7 +40,7 @@ use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::snapshot::certs::{Certificate, Certificates, PortTls};
 use crate::snapshot::host::{HostMap, HostPattern};
 use crate::snapshot::kong::{Router, RouterFlavor};
-use crate::snapshot::{Bind, HttpListener, Routes};
+use crate::snapshot::{Bind, BindAddress, HttpListener, Routes};
 use crate::store::Changes;
 use crate::upstream::UpstreamKey;
 use plan::IngressPlan;
@@ -87,7 +87,7 @@ pub(super) struct IngressCompiler {
     router: Option<Arc<Router>>,
     certificates: Arc<BTreeMap<HostPattern, Arc<Certificates>>>,
     published: Option<Vec<Published>>,
-    binds: BTreeMap<SocketAddr, Arc<Bind>>,
+    binds: BTreeMap<BindAddress, Arc<Bind>>,
 }
 
 /// What an update changed.
@@ -238,12 +238,12 @@ impl IngressCompiler {
                 PortTls { listeners: HostMap::new(listeners) }
             });
             let listeners = HostMap::new([(HostPattern::Any, Arc::new(listener))]);
-            self.binds.insert(entrance.address, Arc::new(Bind { listeners, tls }));
+            self.binds.insert(BindAddress::tcp(entrance.address), Arc::new(Bind { listeners, tls }));
         }
     }
 
     /// The binds of the listeners.
-    pub(super) fn binds(&self) -> &BTreeMap<SocketAddr, Arc<Bind>> {
+    pub(super) fn binds(&self) -> &BTreeMap<BindAddress, Arc<Bind>> {
         &self.binds
     }
 
@@ -252,7 +252,7 @@ impl IngressCompiler {
         &self,
         cx: CompileContext<'_>,
         key: &ObjectKey,
-        lost: &BTreeSet<SocketAddr>,
+        lost: &BTreeSet<BindAddress>,
     ) -> Option<Verdict> {
         let Some(plan) = self.plans.get(key) else {
             return cx.store.ingresses.get(key).map(|object| class::foreign_verdict(cx, object));
