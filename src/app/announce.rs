@@ -316,7 +316,7 @@ fn curl_lines(snapshot: &Snapshot) -> String {
         for listener in &bind.listeners {
             for host in &listener.hosts {
                 for entry in &host.matches {
-                    let Some(line) = curl_line(bind.address, listener, &host.host, entry) else { continue };
+                    let Some(line) = curl_line(bind.address.socket, listener, &host.host, entry) else { continue };
                     if shown.len() < MAX_CURL_LINES && shown.insert(entry.route.clone()) {
                         lines += &format!("  {line}\n");
                     }

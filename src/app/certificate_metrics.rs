@@ -79,9 +79,9 @@ mod tests {
     use rustls::sign::CertifiedKey;
 
     use super::*;
-    use crate::snapshot::Bind;
     use crate::snapshot::certs::{Certificates, PortTls};
     use crate::snapshot::host::{HostMap, HostPattern};
+    use crate::snapshot::{Bind, BindAddress};
 
     #[test]
     fn each_secret_is_reported_once() {
@@ -99,8 +99,10 @@ mod tests {
             (HostPattern::parse(Some(&format!("{index}.example"))), Arc::new(Certificates::new(list)))
         });
         let bind = Bind { listeners: HostMap::default(), tls: Some(PortTls { listeners: listeners.collect() }) };
-        let snapshot =
-            Snapshot { binds: [("127.0.0.1:443".parse().unwrap(), Arc::new(bind))].into(), ..Snapshot::default() };
+        let snapshot = Snapshot {
+            binds: [(BindAddress::tcp("127.0.0.1:443".parse().unwrap()), Arc::new(bind))].into(),
+            ..Snapshot::default()
+        };
 
         let mut registry = Registry::default();
         registry.register_collector(Box::new(CertificateExpiry(Arc::new(ArcSwap::from_pointee(snapshot)))));

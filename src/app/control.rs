@@ -11,10 +11,10 @@ use super::ingress::IngressConfig;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::args::GatewayOptions;
 use crate::compile::verdict::{FieldDiagnostic, Verdict, Verdicts};
-use crate::compile::{self, CompileInputs, Compiler};
+use crate::compile::{self, CompileContext, CompileInputs, Compiler};
 use crate::k8s::InstalledApis;
 use crate::plugin_api::{PluginDiagnostic, PluginFactory};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{BindAddress, Snapshot};
 use crate::status::{self, BindOutcome};
 use crate::store::{Batch, Changes, Store};
 use crate::upstream::{EndpointAddress, UpstreamRegistry};
@@ -34,7 +34,7 @@ pub(super) struct Control {
     ingresses: IngressConfig,
     snapshots: Arc<ArcSwap<Snapshot>>,
     /// Bind result of each address in the snapshot.
-    binds: BTreeMap<SocketAddr, BindOutcome>,
+    binds: BTreeMap<BindAddress, BindOutcome>,
     /// Verdicts of the compiler, merged with `binds` and `installed`.
     verdicts: Verdicts,
     /// CRD versions in the cluster; `None` without a cluster.
@@ -133,7 +133,7 @@ impl Control {
             ingress,
             unreadable_kinds: unknown,
         };
-        let compiled = self.compiler.compile(&self.store, &changes, &inputs);
+        let compiled = self.compiler.compile(CompileContext { store: &self.store, inputs: &inputs }, &changes);
 
         // Endpoints before the swap, so that new routes never lack them.
         for (key, endpoints) in compiled.endpoints {
@@ -165,7 +165,7 @@ impl Control {
     }
 
     /// Stores the results of binding addresses.
-    pub(super) fn set_binds(&mut self, binds: BTreeMap<SocketAddr, BindOutcome>) {
+    pub(super) fn set_binds(&mut self, binds: BTreeMap<BindAddress, BindOutcome>) {
         if self.binds == binds {
             return;
         }
@@ -183,7 +183,7 @@ impl Control {
     }
 
     /// Bind result of each listening address.
-    pub(super) fn binds(&self) -> &BTreeMap<SocketAddr, BindOutcome> {
+    pub(super) fn binds(&self) -> &BTreeMap<BindAddress, BindOutcome> {
         &self.binds
     }
 
@@ -273,7 +273,7 @@ impl Control {
 
     fn update_verdict(&mut self, id: ObjectId) {
         let verdict = self.compiler.verdicts().get(&id).map(|verdict| {
-            let bind = |address: SocketAddr| self.binds.get(&address).cloned();
+            let bind = |address: BindAddress| self.binds.get(&address).cloned();
             let joined = match (id.kind, &self.installed) {
                 (Kind::GatewayClass, Some(installed)) => status::apply_installed(verdict, installed),
                 _ => status::apply_bind_outcomes(verdict, &bind),

@@ -117,9 +117,9 @@ impl GatewayServicesHandle {
     pub(super) fn publish_bound_ports(&self, control: &Control) {
         let mut ports: BTreeSet<u16> = BTreeSet::new();
         let mut closed: BTreeSet<u16> = BTreeSet::new();
-        for (address, bind) in control.binds().iter().filter(|(address, _)| address.ip().is_unspecified()) {
+        for (address, bind) in control.binds().iter().filter(|(address, _)| address.socket.ip().is_unspecified()) {
             let list = if *bind == BindOutcome::Bound { &mut ports } else { &mut closed };
-            list.insert(address.port());
+            list.insert(address.socket.port());
         }
         // A port that is open for one address family only cannot serve all clients.
         ports.retain(|port| !closed.contains(port));

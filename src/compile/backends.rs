@@ -1,6 +1,6 @@
 //! Resolves the backends of a rule to Service ports, or to the reason why they cannot be resolved.
 
-use super::CompileInputs;
+use super::CompileContext;
 use super::endpoints;
 use super::ingress::service_settings::{self, AppProtocol};
 use super::ingress::upstream_tls;
@@ -18,15 +18,14 @@ use crate::upstream::{UpstreamKey, UpstreamProtocol};
 /// Resolves a backend of a route. A backend that cannot be resolved keeps its share of the requests and fails them, as
 /// Gateway API specifies, instead of moving them to other backends.
 pub(super) fn resolve(
-    store: &Store,
-    inputs: &CompileInputs<'_>,
+    cx: CompileContext<'_>,
     from: (Kind, &str),
     backend: &BackendObjectReference,
     field: &str,
 ) -> Result<(UpstreamKey, BackendTarget), (Code, FieldDiagnostic, BackendTarget)> {
-    match resolve_service_port(store, inputs, from, backend, field) {
+    match resolve_service_port(cx, from, backend, field) {
         Ok(key) => {
-            let target = BackendTarget::Upstream(inputs.upstreams.upstream(&key));
+            let target = BackendTarget::Upstream(cx.inputs.upstreams.upstream(&key));
             Ok((key, target))
         }
         // Kong responds in the same way for a Service that exists but cannot be connected to.
@@ -76,13 +75,12 @@ pub(super) fn resolve_service<'s>(
 }
 
 fn resolve_service_port(
-    store: &Store,
-    inputs: &CompileInputs<'_>,
+    cx: CompileContext<'_>,
     from: (Kind, &str),
     backend: &BackendObjectReference,
     field: &str,
 ) -> Result<UpstreamKey, (Code, FieldDiagnostic)> {
-    let service = resolve_service(store, from, backend, field)?;
+    let service = resolve_service(cx.store, from, backend, field)?;
     let target = service.meta.key.clone();
     let not_found = |message: String, remedy: String| {
         Err((Code::RouteBackendNotFound, FieldDiagnostic::new(format!("{field}.port"), message, remedy)))
@@ -117,13 +115,13 @@ fn resolve_service_port(
         let problem = FieldDiagnostic::new(format!("{field}.port"), message, remedy);
         return Err((Code::RouteUnsupportedProtocol, problem));
     };
-    if let Some((message, remedy)) = requires_tls(store, inputs, &target, port) {
+    if let Some((message, remedy)) = requires_tls(cx, &target, port) {
         return Err((Code::RouteUnsupportedProtocol, FieldDiagnostic::new(format!("{field}.name"), message, remedy)));
     }
     let is_tls = annotated.is_some_and(AppProtocol::is_tls);
     let terms = || {
         let settings = service_settings::read(&service.meta, "a Service", true).tls;
-        upstream_tls::tls_settings(store, inputs, &service.meta, protocol, &settings)
+        upstream_tls::tls_settings(cx, &service.meta, protocol, &settings)
     };
     let tls = is_tls.then(terms).transpose().map_err(|problem| {
         let at = format!("{field}.name");
@@ -148,19 +146,18 @@ fn resolve_service_port(
 
 /// Why connections to this port must not use plain text, and the remedy; `None` if they may.
 pub(super) fn requires_tls(
-    store: &Store,
-    inputs: &CompileInputs<'_>,
+    cx: CompileContext<'_>,
     service: &ObjectKey,
     port: &ServicePort,
 ) -> Option<(String, &'static str)> {
-    if let Some(policy) = tls_policy_for(store, service, port) {
+    if let Some(policy) = tls_policy_for(cx.store, service, port) {
         let message = format!(
             "BackendTLSPolicy {policy} requires TLS to Service {service}, which this version does not support, so no \
              requests are sent to it"
         );
         return Some((message, "remove the policy if plain text is acceptable"));
     }
-    inputs.unreadable_kinds.contains(&Kind::BackendTlsPolicy).then(|| {
+    cx.inputs.unreadable_kinds.contains(&Kind::BackendTlsPolicy).then(|| {
         let message = format!(
             "BackendTLSPolicies cannot be read, so it is unknown whether Service {service} requires TLS, and no \
              requests are sent to it"
@@ -219,11 +216,11 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::compile::addresses::GatewayAddresses;
+    use crate::compile::Compiler;
+    use crate::compile::testing::TestInputs;
     use crate::compile::verdict::Verdict;
-    use crate::compile::{CompileInputs, Compiler};
+    use crate::plugin_api::PluginRegistry;
     use crate::store::{AnyObject, Batch, UnparseablePolicy};
-    use crate::upstream::UpstreamRegistry;
 
     fn object(kind: Kind, name: &str, spec: &Value) -> AnyObject {
         AnyObject::parse(kind, json!({"metadata": {"namespace": "ns", "name": name}, "spec": spec})).unwrap()
@@ -238,23 +235,7 @@ mod tests {
     #[test]
     fn unparseable_tls_policy_blocks_its_targets() {
         let mut store = Store::default();
-        let controllers = ["a.b/c".to_owned()];
-        let (addresses, upstreams) = (GatewayAddresses::default(), UpstreamRegistry::default());
-        let unknown = std::collections::BTreeSet::new();
-        let ingress = super::super::IngressSettings::default();
-        let (classes, workshop) = (
-            super::super::Classes::default(),
-            crate::plugin_api::PluginFactory::offline(crate::plugin_api::PluginRegistry(&[])),
-        );
-        let inputs = CompileInputs {
-            controllers: &controllers,
-            addresses: &addresses,
-            upstreams: &upstreams,
-            classes: &classes,
-            plugin_factory: &workshop,
-            unreadable_kinds: &unknown,
-            ingress: &ingress,
-        };
+        let inputs = TestInputs { controllers: vec!["a.b/c".to_owned()], ..TestInputs::new(PluginRegistry(&[])) };
         let mut compiler = Compiler::default();
         let to = |kind: &str, name: &str| json!({"group": "", "kind": kind, "name": name});
         let policy = |target: &str| {
@@ -285,7 +266,7 @@ mod tests {
         ];
         let mut guarded = |upserts: Vec<AnyObject>, removes: Vec<ObjectId>| {
             let changes = store.apply(Batch { upserts, removes });
-            compiler.compile(&store, &changes, &inputs);
+            inputs.compile(&mut compiler, &store, &changes);
             let route = ObjectId::new(Kind::HttpRoute, ObjectKey::new("ns", "shop"));
             let verdict: &Verdict = &compiler.verdicts()[&route];
             verdict.all_conditions().any(|(_, condition)| condition.code == Code::RouteUnsupportedProtocol)

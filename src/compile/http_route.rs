@@ -13,7 +13,7 @@ use super::matches;
 use super::plugins::{PluginSite, Plugins, RuleChain};
 use super::retry;
 use super::verdict::{Code, Condition, FieldDiagnostic, ParentVerdict, Verdict};
-use super::{CompileInputs, PlanMap};
+use super::{CompileContext, PlanMap};
 use crate::api::core::Service;
 use crate::api::gateway::{BackendObjectReference, BackendRef, HttpRoute, HttpRouteRule};
 use crate::api::{Kind, Object, ObjectKey};
@@ -39,27 +39,26 @@ pub(super) struct RoutePlan {
 }
 
 pub(super) fn plan(
-    store: &Store,
-    inputs: &CompileInputs<'_>,
+    cx: CompileContext<'_>,
     gateways: &PlanMap<GatewayPlan>,
     plugins: &Plugins,
     route: &Object<HttpRoute>,
 ) -> RoutePlan {
-    let on_route = http_route_annotations::read(inputs, &route.meta);
+    let on_route = http_route_annotations::read(cx.inputs, &route.meta);
     let own = route.spec.hostnames.iter().map(|name| HostPattern::parse(Some(name)));
     let mut hosts: Vec<_> = own.chain(on_route.hosts.iter().cloned()).collect();
     if hosts.is_empty() {
         hosts.push(HostPattern::Any);
     }
     let secure_ports = http_route_annotations::secure_ports(gateways, route, &hosts);
-    let rules = translate_rules(store, inputs, plugins, route, on_route, &secure_ports);
+    let rules = translate_rules(cx, plugins, route, on_route, &secure_ports);
     let origin = attachment::RouteOrigin { kind: Kind::HttpRoute, key: &route.meta.key, hosts: &hosts };
 
     let mut verdict = Verdict { generation: route.meta.generation, ..Verdict::default() };
     let mut attachments = Vec::new();
     for (index, reference) in route.spec.parent_refs.iter().enumerate() {
         let field = format!("spec.parentRefs[{index}]");
-        match attachment::resolve_parent(store, gateways, &origin, reference, &field) {
+        match attachment::resolve_parent(cx.store, gateways, &origin, reference, &field) {
             ParentResult::NotServed(note) => verdict.notes.extend(note),
             ParentResult::Missing(problem) => {
                 verdict.notes.push(problem.clone());
@@ -134,8 +133,7 @@ struct TranslatedRules {
 
 /// `secure_ports`: the ports to which clients are redirected for TLS.
 fn translate_rules(
-    store: &Store,
-    inputs: &CompileInputs<'_>,
+    cx: CompileContext<'_>,
     plugins: &Plugins,
     route: &Object<HttpRoute>,
     mut on_route: RouteAnnotations,
@@ -158,9 +156,9 @@ fn translate_rules(
     for (index, raw) in route.spec.rules.iter().enumerate() {
         let rule_name = raw.name.clone().unwrap_or_else(|| index.to_string());
         let id = RuleId { route: id.clone(), rule: Arc::from(rule_name) };
-        let mut translated = translate_rule(store, inputs, &route.meta.key, raw, &format!("spec.rules[{index}]"), id);
-        let chained = plugin_chain(store, inputs, plugins, route, index, &translated.extensions);
-        let mut annotated = rule_annotations(store, &on_route, route, index);
+        let mut translated = translate_rule(cx, &route.meta.key, raw, &format!("spec.rules[{index}]"), id);
+        let chained = plugin_chain(cx, plugins, route, index, &translated.extensions);
+        let mut annotated = rule_annotations(cx.store, &on_route, route, index);
         annotated.set_redirect_port(secure_ports);
         // A route with Kong's annotations or plugins uses Kong's headers towards clients and backends.
         translated.rule.kong = annotated.behavior.or_else(|| chained.is_attached.then(Box::default));
@@ -250,8 +248,7 @@ fn rule_annotations(
 
 /// The plugins that run for the requests of a rule.
 fn plugin_chain(
-    store: &Store,
-    inputs: &CompileInputs<'_>,
+    cx: CompileContext<'_>,
     plugins: &Plugins,
     route: &Object<HttpRoute>,
     index: usize,
@@ -259,15 +256,14 @@ fn plugin_chain(
 ) -> RuleChain {
     let ObjectKey { namespace, name } = &route.meta.key;
     let backends: Vec<_> =
-        permitted_services(store, route, index).map(|(service, _)| (Kind::Service, &service.meta)).collect();
+        permitted_services(cx.store, route, index).map(|(service, _)| (Kind::Service, &service.meta)).collect();
     let names = RouteNames {
         route: format!("httproute.{namespace}.{name}.{index}.0").into(),
         service: format!("httproute.{namespace}.{name}.{index}").into(),
     };
     let scope = format!("{}/{namespace}/{name}/{index}", Kind::HttpRoute);
     plugins.chain(
-        store,
-        inputs,
+        cx,
         &PluginSite {
             kind: Kind::HttpRoute,
             meta: &route.meta,
@@ -292,8 +288,7 @@ struct TranslatedRule {
 }
 
 fn translate_rule(
-    store: &Store,
-    inputs: &CompileInputs<'_>,
+    cx: CompileContext<'_>,
     route: &ObjectKey,
     raw: &HttpRouteRule,
     field: &str,
@@ -323,7 +318,7 @@ fn translate_rule(
     let from = (Kind::HttpRoute, &*route.namespace);
     let mut mirrored = Vec::new();
     let mut resolve = |target: &BackendObjectReference, field: &str| {
-        let resolved = backends::resolve(store, inputs, from, target, field);
+        let resolved = backends::resolve(cx, from, target, field);
         let upstream = match &resolved {
             Ok((_, BackendTarget::Upstream(upstream))) => Some(upstream.clone()),
             Ok((_, BackendTarget::Fail(_))) | Err(_) => None,
@@ -331,7 +326,7 @@ fn translate_rule(
         mirrored.push((backends::service_key(&route.namespace, target), resolved));
         upstream
     };
-    let is_plugin = |name: &str| store.kong_plugins.contains_key(&ObjectKey::new(&route.namespace, name));
+    let is_plugin = |name: &str| cx.store.kong_plugins.contains_key(&ObjectKey::new(&route.namespace, name));
     let own = filters::translate(&raw.filters, FilterLevel::Rule, prefix, field, &is_plugin, &mut resolve);
     let unresolved_filter = !own.unresolved.is_empty();
     dropped.extend(own.unsupported);
@@ -342,7 +337,7 @@ fn translate_rule(
         let field = format!("{field}.backendRefs[{index}]");
         let own = filters::translate(&backend.filters, FilterLevel::Backend, prefix, &field, &is_plugin, &mut resolve);
         dropped.extend(own.unsupported);
-        let mut target = match backends::resolve(store, inputs, from, &backend.target, &field) {
+        let mut target = match backends::resolve(cx, from, &backend.target, &field) {
             Ok((key, target)) => {
                 upstreams.insert(key);
                 target

@@ -10,17 +10,27 @@ use super::listener_overlaps;
 use super::verdict::{Code, Condition, FieldDiagnostic};
 use crate::api::gateway::{Gateway, LabelSelector, Listener, RouteGroupKind};
 use crate::api::kind::GATEWAY_GROUP;
-use crate::api::{Kind, Object, ObjectKey};
+use crate::api::{Kind, Object, ObjectId, ObjectKey};
+use crate::snapshot::TransportProtocol;
 use crate::snapshot::certs::Certificates;
 use crate::snapshot::host::HostPattern;
 use crate::store::Store;
 
+/// Identifies a listener: its name is unique within the object that declares it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ListenerId {
+    /// A Gateway.
+    pub declared_by: ObjectId,
+    pub name: Arc<str>,
+}
+
 /// The compiled state of a listener.
 #[derive(Debug, PartialEq)]
 pub(super) struct ListenerPlan {
-    pub name: Arc<str>,
+    pub id: ListenerId,
     index: usize,
     pub hostname: HostPattern,
+    pub transport: TransportProtocol,
     /// The port that clients connect to.
     pub port: u16,
     /// The port that this process binds; `None` if none is assigned yet.
@@ -66,6 +76,16 @@ impl ListenerProtocol {
         }
     }
 
+    fn transport(self) -> Option<TransportProtocol> {
+        match self {
+            ListenerProtocol::Http | ListenerProtocol::Https | ListenerProtocol::Tls | ListenerProtocol::Tcp => {
+                Some(TransportProtocol::Tcp)
+            }
+            ListenerProtocol::Udp => Some(TransportProtocol::Udp),
+            ListenerProtocol::Other => None,
+        }
+    }
+
     /// The group of protocols that can share a port with this one.
     fn port_group(self) -> Option<PortGroup> {
         match self {
@@ -106,7 +126,7 @@ impl ListenerPlan {
     pub(super) fn summary(&self, what: &str) -> FieldDiagnostic {
         let refused = self.conditions.iter().find(|condition| !condition.code.status());
         let reason = refused.map_or("Invalid", |condition| condition.code.reason());
-        let message = format!("listener {} is not {what} ({reason})", self.name);
+        let message = format!("listener {} is not {what} ({reason})", self.id.name);
         FieldDiagnostic::new(format!("spec.listeners[{}]", self.index), message, "see the conditions of the listener")
     }
 
@@ -127,13 +147,18 @@ pub(super) fn needs_port(listener: &Listener) -> bool {
     !ListenerProtocol::from_listener(listener).route_kinds().is_empty()
 }
 
+/// The transport protocol of a listener; `None` if its protocol is unknown.
+pub(super) fn transport(listener: &Listener) -> Option<TransportProtocol> {
+    ListenerProtocol::from_listener(listener).transport()
+}
+
 /// Plans all listeners of a Gateway together, since they may conflict. `taken` returns the address and the Gateway that
 /// already owns a port. The certificates are returned separately because routes do not depend on them.
 pub(super) fn plan_all(
     store: &Store,
     secrets: &mut SecretCache,
     gateway: &Object<Gateway>,
-    taken: &dyn Fn(u16) -> Option<(IpAddr, ObjectKey)>,
+    taken: &dyn Fn(TransportProtocol, u16) -> Option<(IpAddr, ObjectKey)>,
 ) -> (Vec<ListenerPlan>, Vec<Arc<Certificates>>) {
     let listeners = &gateway.spec.listeners;
     let conflicts = find_conflicts(listeners);
@@ -156,7 +181,7 @@ fn plan(
     index: usize,
     listener: &Listener,
     conflict: Option<&ListenerConflict>,
-    taken: &dyn Fn(u16) -> Option<(IpAddr, ObjectKey)>,
+    taken: &dyn Fn(TransportProtocol, u16) -> Option<(IpAddr, ObjectKey)>,
 ) -> (ListenerPlan, Certificates) {
     let field = format!("spec.listeners[{index}]");
     let protocol = ListenerProtocol::from_listener(listener);
@@ -193,7 +218,7 @@ fn plan(
         refuse(Code::ListenerUnsupportedValue, unsupported);
     } else if let Some(conflict) = conflict {
         refuse(conflict.accepted_code(), vec![conflict.problem.clone()]);
-    } else if let Some((address, owner)) = taken(port) {
+    } else if let Some((address, owner)) = protocol.transport().and_then(|transport| taken(transport, port)) {
         let message = format!("port {port} of {address} is used by Gateway {owner}");
         let remedy = "choose another port, or give this Gateway a separate address";
         refuse(Code::ListenerPortUnavailable, vec![FieldDiagnostic::new(format!("{field}.port"), message, remedy)]);
@@ -213,9 +238,13 @@ fn plan(
         conditions.push(Condition::new(conflict.conflicted_code(), vec![conflict.problem.clone()]));
     }
     let plan = ListenerPlan {
-        name: Arc::from(&*listener.name),
+        id: ListenerId {
+            declared_by: ObjectId::new(Kind::Gateway, gateway.meta.key.clone()),
+            name: Arc::from(&*listener.name),
+        },
         index,
         hostname: HostPattern::parse(listener.hostname.as_deref()),
+        transport: protocol.transport().unwrap_or(TransportProtocol::Tcp),
         port,
         bound_port: None,
         supported_kinds,

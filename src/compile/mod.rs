@@ -13,6 +13,7 @@
 //! optimization: a new compiler produces the same bytes.
 
 pub mod addresses;
+pub mod testing;
 pub mod verdict;
 
 mod attachment;
@@ -20,6 +21,7 @@ mod backends;
 mod certificates;
 mod classes;
 mod consumers;
+mod context;
 mod cors;
 mod endpoints;
 mod filters;
@@ -45,14 +47,13 @@ use std::sync::Arc;
 
 use crate::api::gateway::{Gateway, GatewaySpec};
 use crate::api::{Kind, Object, ObjectId, ObjectKey};
-use crate::plugin_api::PluginFactory;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{BindAddress, Snapshot};
 use crate::store::{Changes, Store};
-use crate::upstream::{EndpointAddress, Endpoints, UpstreamKey, UpstreamRegistry};
-use addresses::GatewayAddresses;
+use crate::upstream::{EndpointAddress, Endpoints, UpstreamKey};
 use certificates::SecretCache;
 pub use classes::Classes;
 use consumers::Consumers;
+pub use context::{CompileContext, CompileInputs};
 use forbidden_addresses::ForbiddenAddresses;
 use gateway::{GatewayPlan, PortOwners};
 use http_route::RoutePlan;
@@ -63,24 +64,6 @@ use plugins::Plugins;
 pub use plugins::with_degraded_plugins;
 use routers::Routers;
 use verdict::{Verdict, Verdicts};
-
-/// What compiling needs in addition to the store.
-#[derive(Clone, Copy, Debug)]
-pub struct CompileInputs<'a> {
-    /// Names of the controllers whose GatewayClasses this process serves.
-    pub controllers: &'a [String],
-    pub addresses: &'a GatewayAddresses,
-    /// Upstreams by identity, so that an upstream outlives every snapshot that uses it.
-    pub upstreams: &'a UpstreamRegistry,
-    /// Selects the Ingresses, consumers and other objects that this process serves by their class.
-    pub classes: &'a Classes,
-    /// Builds plugins.
-    pub plugin_factory: &'a PluginFactory,
-    /// Kinds whose objects cannot be read although some may exist. What such an object could protect is not served. If
-    /// this changes, `changes` contains the Services.
-    pub unreadable_kinds: &'a BTreeSet<Kind>,
-    pub ingress: &'a IngressSettings,
-}
 
 /// The result of one compilation.
 #[derive(Debug)]
@@ -98,6 +81,8 @@ pub struct Compiled {
 }
 
 type PlanMap<T> = BTreeMap<ObjectKey, Arc<T>>;
+/// By kind too, since routes of different kinds may have the same name.
+type RoutePlans = BTreeMap<ObjectId, Arc<RoutePlan>>;
 
 /// Incremental compiler: caches plans and recompiles only what a change can affect.
 #[derive(Debug, Default)]
@@ -105,14 +90,14 @@ pub struct Compiler {
     port_owners: PortOwners,
     secrets: SecretCache,
     gateways: PlanMap<GatewayPlan>,
-    routes: PlanMap<RoutePlan>,
+    routes: RoutePlans,
     plugins: Plugins,
     consumers: Consumers,
     ingresses: IngressCompiler,
     routers: Routers,
     /// Sockets of Ingresses, and those of them that belong to a Gateway.
-    ingress_sockets: BTreeSet<SocketAddr>,
-    sockets_taken_by_gateways: BTreeSet<SocketAddr>,
+    ingress_sockets: BTreeSet<BindAddress>,
+    sockets_taken_by_gateways: BTreeSet<BindAddress>,
     forbidden: ForbiddenAddresses,
     /// The admin listener, which no route may use as a backend.
     admin_address: Option<SocketAddr>,
@@ -149,37 +134,37 @@ impl Compiler {
 
     /// Compiles what `changes` can affect; a new compiler needs [`Store::everything`]. If the addresses in `inputs`
     /// changed, `changes` contains the Gateways.
-    pub fn compile(&mut self, store: &Store, changes: &Changes, inputs: &CompileInputs<'_>) -> Compiled {
-        let services = self.affected_services(store, changes);
-        let mut touched = affected_objects(store, changes, &services);
+    pub fn compile(&mut self, cx: CompileContext<'_>, changes: &Changes) -> Compiled {
+        let services = self.affected_services(cx.store, changes);
+        let mut touched = affected_objects(cx.store, changes, &services);
         for key in keys_of_kind(changes, Kind::Secret) {
-            self.secrets.remove_if_deleted(store, key);
+            self.secrets.remove_if_deleted(cx.store, key);
         }
         let mut run = CompileRun::default();
 
-        let plugins = self.plugins.update(store, inputs, &touched);
+        let plugins = self.plugins.update(cx, &touched);
         touched.extend(plugins.routes_to_update);
-        let routes = self.plan_gateways(store, inputs, &touched, &mut run);
-        let mut upstreams = self.plan_routes(store, inputs, &touched, routes, &mut run);
-        let updated = self.ingresses.update(store, inputs, &self.plugins, &mut self.secrets, &touched);
+        let routes = self.plan_gateways(cx, &touched, &mut run);
+        let mut upstreams = self.plan_routes(cx, &touched, routes, &mut run);
+        let updated = self.ingresses.update(cx, &self.plugins, &mut self.secrets, &touched);
         for (before, after) in &updated.upstreams {
             self.update_use_counts(before, after, &mut upstreams);
         }
         self.routers.set_ingress_binds(self.ingresses.binds());
         let routers_built = self.routers.build(&self.gateways, &self.routes) + usize::from(updated.router_built);
-        let entrances = self.ingresses.binds().keys().copied();
+        let ingresses = self.ingresses.binds().keys().copied();
         let gateways = self.gateways.values().map(|plan| &**plan);
         let forbidden = ForbiddenAddresses::new(
             gateways,
-            entrances,
+            ingresses,
             self.admin_address,
-            inputs.addresses,
-            inputs.upstreams.trust_model(),
+            cx.inputs.addresses,
+            cx.inputs.upstreams.trust_model(),
         );
         if forbidden != self.forbidden {
             self.forbidden = forbidden;
             // Any endpoint may have become, or ceased to be, one of this process's sockets.
-            touched.extend(store.services.keys().map(|key| ObjectId::new(Kind::Service, key.clone())));
+            touched.extend(cx.store.services.keys().map(|key| ObjectId::new(Kind::Service, key.clone())));
         }
         // The verdict on a Service or facade depends on whether routes use it.
         let id = |kind, key: &UpstreamKey, name: &Arc<str>| {
@@ -191,19 +176,19 @@ impl Compiler {
         let services = std::mem::take(&mut run.services_to_update);
         touched.extend(services.into_iter().map(|key| ObjectId::new(Kind::Service, key)));
         self.update_gateway_verdicts(&mut run);
-        self.update_ingress_verdicts(store, inputs, updated.verdicts_to_update, &mut run);
-        self.update_policy_verdicts(store, &touched, &mut run);
-        for id in self.consumers.update(store, inputs, &touched) {
-            let verdict = self.consumers.verdict(store, inputs, &id);
+        self.update_ingress_verdicts(cx, updated.verdicts_to_update, &mut run);
+        self.update_policy_verdicts(cx.store, &touched, &mut run);
+        for id in self.consumers.update(cx, &touched) {
+            let verdict = self.consumers.verdict(cx, &id);
             self.set_verdict(id, verdict, &mut run);
         }
         self.routers.set_consumers(self.consumers.directory());
         for id in plugins.verdicts_to_update {
-            let verdict = self.plugins.verdict(store, &id);
+            let verdict = self.plugins.verdict(cx.store, &id);
             self.set_verdict(id, verdict, &mut run);
         }
-        self.update_other_verdicts(store, inputs, &touched, &mut run);
-        let endpoints = self.endpoints(store, &touched, &upstreams);
+        self.update_other_verdicts(cx, &touched, &mut run);
+        let endpoints = self.endpoints(cx.store, &touched, &upstreams);
         if run.verdicts_changed.len() > self.verdicts.len() / 2 {
             // A map collected at once has full nodes; a map that grew in key order has half-empty ones.
             self.verdicts = std::mem::take(&mut self.verdicts).into_iter().collect();
@@ -246,16 +231,10 @@ impl Compiler {
     }
 
     /// Plans the affected Gateways; returns the routes that must be planned again.
-    fn plan_gateways(
-        &mut self,
-        store: &Store,
-        inputs: &CompileInputs<'_>,
-        touched: &Changes,
-        run: &mut CompileRun,
-    ) -> BTreeSet<ObjectKey> {
+    fn plan_gateways(&mut self, cx: CompileContext<'_>, touched: &Changes, run: &mut CompileRun) -> BTreeSet<ObjectId> {
         let mut gateways: BTreeSet<ObjectKey> = keys_of_kind(touched, Kind::Gateway).cloned().collect();
         if !gateways.is_empty() {
-            let owners = gateway::port_owners(store, inputs);
+            let owners = gateway::port_owners(cx);
             if owners != self.port_owners {
                 // A Gateway that did not change itself may have lost or gained a port.
                 gateways.extend(self.port_owners.values().chain(owners.values()).cloned());
@@ -265,11 +244,10 @@ impl Compiler {
         }
         let mut routes = BTreeSet::new();
         for key in gateways {
-            let object = store.gateways.get(&key);
-            let plan =
-                object.and_then(|object| gateway::plan(store, inputs, &self.port_owners, &mut self.secrets, object));
+            let object = cx.store.gateways.get(&key);
+            let plan = object.and_then(|object| gateway::plan(cx, &self.port_owners, &mut self.secrets, object));
             if plan.is_none() {
-                let verdict = object.map(|object| gateway::foreign_verdict(store, inputs, object));
+                let verdict = object.map(|object| gateway::foreign_verdict(cx, object));
                 self.set_verdict(ObjectId::new(Kind::Gateway, key.clone()), verdict, run);
             }
             if self.gateways.get(&key).map(|plan| &**plan) == plan.as_ref() {
@@ -281,8 +259,8 @@ impl Compiler {
             let before = self.gateways.get(&key);
             if !plan.as_ref().zip(before).is_some_and(|(plan, before)| plan.is_equivalent_for_routes(before)) {
                 let id = ObjectId::new(Kind::Gateway, key.clone());
-                let dependents = store.dependency_index().dependents(&id).filter(|id| id.kind == Kind::HttpRoute);
-                routes.extend(dependents.map(|id| id.key.clone()));
+                let dependents = cx.store.dependency_index().dependents(&id).filter(|id| id.kind == Kind::HttpRoute);
+                routes.extend(dependents.cloned());
             }
             run.gateways_to_update.insert(key.clone());
             match plan {
@@ -297,29 +275,27 @@ impl Compiler {
     /// Plans the affected routes; returns the upstreams that became used or unused.
     fn plan_routes(
         &mut self,
-        store: &Store,
-        inputs: &CompileInputs<'_>,
+        cx: CompileContext<'_>,
         touched: &Changes,
-        mut routes: BTreeSet<ObjectKey>,
+        mut routes: BTreeSet<ObjectId>,
         run: &mut CompileRun,
     ) -> BTreeSet<UpstreamKey> {
         let mut upstreams = BTreeSet::new();
-        routes.extend(keys_of_kind(touched, Kind::HttpRoute).cloned());
-        for key in routes {
-            let object = store.http_routes.get(&key);
-            let plan =
-                object.map(|object| Arc::new(http_route::plan(store, inputs, &self.gateways, &self.plugins, object)));
+        routes.extend(touched.iter().filter(|id| id.kind == Kind::HttpRoute).cloned());
+        for id in routes {
+            let object = cx.store.http_routes.get(&id.key);
+            let plan = object.map(|object| Arc::new(http_route::plan(cx, &self.gateways, &self.plugins, object)));
             let verdict = plan.as_ref().map(|plan| plan.verdict.clone());
-            self.set_verdict(ObjectId::new(Kind::HttpRoute, key.clone()), verdict, run);
+            self.set_verdict(id.clone(), verdict, run);
             let attached = plan.as_ref().filter(|plan| !plan.attachments.is_empty()).and(object);
             run.services_to_update.extend(self.policy_conflicts.update_route(
-                store,
-                &key,
+                cx.store,
+                &id,
                 attached.map(|route| &**route),
             ));
             let before = match &plan {
-                Some(plan) => self.routes.insert(key.clone(), plan.clone()),
-                None => self.routes.remove(&key),
+                Some(plan) => self.routes.insert(id.clone(), plan.clone()),
+                None => self.routes.remove(&id),
             };
             let unspoken =
                 [&before, &plan].into_iter().flatten().flat_map(|plan| plan.unreachable_services.iter().cloned());
@@ -327,7 +303,7 @@ impl Compiler {
             let nothing = BTreeSet::new();
             let of = |plan: &Option<Arc<RoutePlan>>| plan.as_ref().map_or(&nothing, |plan| &plan.upstreams).clone();
             self.update_use_counts(&of(&before), &of(&plan), &mut upstreams);
-            run.gateways_to_update.extend(self.routers.route_changed(&key, before.as_deref(), plan.as_deref()));
+            run.gateways_to_update.extend(self.routers.route_changed(&id, before.as_deref(), plan.as_deref()));
         }
         upstreams
     }
@@ -359,8 +335,7 @@ impl Compiler {
 
     fn update_ingress_verdicts(
         &mut self,
-        store: &Store,
-        inputs: &CompileInputs<'_>,
+        cx: CompileContext<'_>,
         mut again: BTreeSet<ObjectKey>,
         run: &mut CompileRun,
     ) {
@@ -371,7 +346,7 @@ impl Compiler {
             again.extend(self.ingresses.keys().cloned());
         }
         for key in again {
-            let verdict = self.ingresses.verdict(store, inputs, &key, &self.sockets_taken_by_gateways);
+            let verdict = self.ingresses.verdict(cx, &key, &self.sockets_taken_by_gateways);
             self.set_verdict(ObjectId::new(Kind::Ingress, key), verdict, run);
         }
     }
@@ -404,34 +379,28 @@ impl Compiler {
     fn update_gateway_verdicts(&mut self, run: &mut CompileRun) {
         for key in std::mem::take(&mut run.gateways_to_update) {
             let Some(plan) = self.gateways.get(&key) else { continue };
-            let verdict = plan.verdict(|listener| self.routers.attached_count(&key, listener));
+            let verdict = plan.verdict(|listener| self.routers.attached_count(listener));
             self.set_verdict(ObjectId::new(Kind::Gateway, key), Some(verdict), run);
         }
     }
 
     /// Updates the verdicts on all other kinds.
-    fn update_other_verdicts(
-        &mut self,
-        store: &Store,
-        inputs: &CompileInputs<'_>,
-        touched: &Changes,
-        run: &mut CompileRun,
-    ) {
+    fn update_other_verdicts(&mut self, cx: CompileContext<'_>, touched: &Changes, run: &mut CompileRun) {
         for id in touched {
             let verdict = match id.kind {
                 Kind::Gateway | Kind::HttpRoute | Kind::KongPlugin | Kind::KongClusterPlugin => continue,
                 Kind::KongConsumer | Kind::KongConsumerGroup => continue,
                 Kind::Ingress | Kind::KongUpstreamPolicy | Kind::KongIngress => continue,
                 Kind::IngressClass => {
-                    store.ingress_classes.get(&id.key).map(|class| ingress::class_verdict(store, inputs, class))
+                    cx.store.ingress_classes.get(&id.key).map(|class| ingress::class_verdict(cx, class))
                 }
                 Kind::GatewayClass => {
-                    store.gateway_classes.get(&id.key).map(|class| gateway::class_verdict(class, inputs))
+                    cx.store.gateway_classes.get(&id.key).map(|class| gateway::class_verdict(cx.inputs, class))
                 }
                 Kind::KongVault | Kind::KongCustomEntity | Kind::TcpIngress | Kind::UdpIngress | Kind::KongLicense => {
-                    unserved_kinds::verdict(store, inputs, id)
+                    unserved_kinds::verdict(cx, id)
                 }
-                _ => notes::verdict(store, id, &self.forbidden, &self.policy_conflicts, self.is_used(store, id)),
+                _ => notes::verdict(cx.store, id, &self.forbidden, &self.policy_conflicts, self.is_used(cx.store, id)),
             };
             self.set_verdict(id.clone(), verdict, run);
         }
@@ -441,8 +410,9 @@ impl Compiler {
     /// routes use its Service through it.
     fn is_used(&self, store: &Store, id: &ObjectId) -> bool {
         let leads = |route: &ObjectId| {
-            let plan = self.routes.get(&route.key).filter(|_| route.kind == Kind::HttpRoute);
-            plan.is_some_and(|plan| !plan.attachments.is_empty() && plan.unreachable_services.contains(&id.key))
+            self.routes
+                .get(route)
+                .is_some_and(|plan| !plan.attachments.is_empty() && plan.unreachable_services.contains(&id.key))
         };
         match id.kind {
             Kind::Service => {

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::api::gateway::{ParentReference, RouteGroupKind};
 use crate::api::{Kind, ObjectId};
+pub use crate::snapshot::BindAddress;
 
 /// All verdicts of one compilation, by object.
 pub type Verdicts = BTreeMap<ObjectId, Arc<Verdict>>;
@@ -32,7 +32,7 @@ pub struct Verdict {
     /// Addresses of an Ingress; `None` if its status must not be changed.
     pub load_balancer: Option<Vec<Published>>,
     /// Sockets of an Ingress; whether they could be bound is reported elsewhere.
-    pub sockets: Vec<SocketAddr>,
+    pub sockets: Vec<BindAddress>,
     /// Diagnostics about objects that have no conditions (Service, Secret, kinds that are not served yet).
     pub notes: Vec<FieldDiagnostic>,
     /// Gateways that a route refers to and that do not exist, so that their controller is unknown. Also in `notes`.
@@ -51,7 +51,7 @@ pub struct ListenerVerdict {
     pub attached_routes: u32,
     pub supported_kinds: Vec<RouteGroupKind>,
     /// Its sockets, if it can be served; whether they could be bound is reported elsewhere.
-    pub sockets: Vec<SocketAddr>,
+    pub sockets: Vec<BindAddress>,
     pub conditions: Vec<Condition>,
 }
 

@@ -2,16 +2,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Waker;
 
 use tokio::sync::Notify;
 
+use crate::snapshot::BindAddress;
+
 #[derive(Debug)]
 pub(super) struct ListenerConnections {
     /// The listening address, which is the key of the listeners in the snapshot.
-    pub(super) address: SocketAddr,
+    pub(super) address: BindAddress,
     /// Whether connections start with a TLS handshake.
     pub(super) tls: Cell<bool>,
     closing: Cell<bool>,
@@ -30,7 +31,7 @@ pub(super) struct ConnectionRegistration {
 }
 
 impl ListenerConnections {
-    pub(super) fn new(address: SocketAddr) -> Rc<Self> {
+    pub(super) fn new(address: BindAddress) -> Rc<Self> {
         Rc::new(ListenerConnections {
             address,
             tls: Cell::new(false),

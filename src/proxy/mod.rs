@@ -55,7 +55,6 @@ mod view;
 mod worker;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 pub use kong::product_headers::{KongHeaderMode, ProductToken};
 pub use limits::ProxyLimits;
@@ -63,8 +62,10 @@ pub use server::{Proxy, ProxyConfig};
 pub use stats::ProxyStats;
 pub use tls::{MinTlsVersion, TlsPolicy};
 
+use crate::snapshot::BindAddress;
+
 /// The result of binding each address of the snapshot.
-pub type BindStates = BTreeMap<SocketAddr, BindState>;
+pub type BindStates = BTreeMap<BindAddress, BindState>;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BindState {

@@ -38,7 +38,7 @@ pub(super) fn read_target(
     }
     let uri = request.uri();
     let path = RequestPath::parse(request.method(), uri)?;
-    let host = RequestHost::from_request(request.version(), uri, request.headers(), peer.connections.address)?;
+    let host = RequestHost::from_request(request.version(), uri, request.headers(), peer.connections.address.socket)?;
     let path = path.ok_or(EarlyExit::ServerOptions)?;
     Ok(RequestTarget { host, path, upgrade })
 }

@@ -30,7 +30,7 @@ use super::request_id::RequestIds;
 use super::stats::{ProxyStats, RequestLabels, RequestSeries, WorkerStats};
 use super::tls::TlsTerminator;
 use super::view::SnapshotView;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{BindAddress, Snapshot};
 use crate::upstream::{ConnectionPools, EndpointConnector, HYPER_DEFAULT_FIELDS, IdleLimits, READ_BUFFER};
 
 /// State that all workers share.
@@ -55,8 +55,8 @@ pub(super) struct WorkerShared {
 pub(super) enum WorkerCommand {
     /// Loads the current snapshot and releases the previous one.
     Refresh(oneshot::Sender<()>),
-    Bind(SocketAddr, StdListener, oneshot::Sender<io::Result<()>>),
-    Unbind(SocketAddr, oneshot::Sender<()>),
+    Bind(BindAddress, StdListener, oneshot::Sender<io::Result<()>>),
+    Unbind(BindAddress, oneshot::Sender<()>),
     Drain(Instant, oneshot::Sender<usize>),
 }
 
@@ -170,7 +170,7 @@ impl Worker {
     }
 
     /// Drops retired binds without socket and connections.
-    fn drop_retired_binds(&self, is_gone: impl Fn(&SocketAddr) -> bool) {
+    fn drop_retired_binds(&self, is_gone: impl Fn(&BindAddress) -> bool) {
         let mut view = self.view.borrow_mut();
         if let Some(next) = view.without_retired(is_gone) {
             *view = Rc::new(next);
@@ -221,7 +221,7 @@ impl BoundListener {
 }
 
 async fn run(worker: Rc<Worker>, permits: Arc<Semaphore>, mut commands: mpsc::Receiver<WorkerCommand>) {
-    let mut bound: BTreeMap<SocketAddr, BoundListener> = BTreeMap::new();
+    let mut bound: BTreeMap<BindAddress, BoundListener> = BTreeMap::new();
     // Closed listeners with connections that may remain open. Draining waits for them too.
     let mut leaving: Vec<Rc<ListenerConnections>> = Vec::new();
     let mut sweeps = interval(SWEEP_INTERVAL);

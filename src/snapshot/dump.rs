@@ -18,7 +18,7 @@ use super::rule::{
     Action, Backend, BackendTarget, Filters, HeaderEdits, Mirror, PathEdit, RedirectAction, Rewrite, RouteRule,
 };
 use super::timeouts_and_retries::TimeoutsAndRetries;
-use super::{Bind, HttpListener, Routes, Snapshot};
+use super::{Bind, BindAddress, HttpListener, Routes, Snapshot};
 use crate::upstream::{UpstreamKey, UpstreamProtocol};
 
 /// The whole snapshot.
@@ -29,7 +29,7 @@ pub struct SnapshotDump {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BindDump {
-    pub address: SocketAddr,
+    pub address: BindAddress,
     pub listeners: Vec<ListenerDump>,
 }
 
@@ -169,7 +169,7 @@ pub struct RouteTableRow {
 impl Snapshot {
     /// The complete snapshot, for goldens and `/debug/snapshot`.
     pub fn dump(&self) -> SnapshotDump {
-        let bind = |(address, bind): (&SocketAddr, &Arc<Bind>)| {
+        let bind = |(address, bind): (&BindAddress, &Arc<Bind>)| {
             let certificates = |hostname: &HostPattern, listener: &HttpListener| {
                 let tls = bind.tls.as_ref()?;
                 let lines = |all: &Certificates| all.all().iter().map(|one| certificate(one)).collect::<Vec<_>>();
@@ -199,7 +199,7 @@ impl Snapshot {
                 for host in listener.hosts {
                     // A route without hostnames serves those of its listener.
                     let name = if host.host == "*" { &listener.hostname } else { &host.host };
-                    let row = |entry| RouteTableRow::new(bind.address, &listener.listener, name, entry);
+                    let row = |entry| RouteTableRow::new(bind.address.socket, &listener.listener, name, entry);
                     rows.extend(host.matches.iter().map(row));
                 }
             }

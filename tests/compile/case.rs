@@ -11,23 +11,20 @@ use std::sync::Arc;
 
 use portico::api::core::ServiceType;
 use portico::api::kind::GATEWAY_GROUP;
-use portico::api::names::GATEWAY_CONTROLLER;
 use portico::api::{Kind, ObjectId, ObjectKey};
-use portico::compile::addresses::{
-    AddressProvider, AddressState, GatewayAddressPool, GatewayAddresses, GatewayService,
-};
+use portico::compile::addresses::{AddressProvider, AddressState, GatewayAddressPool, GatewayService};
+use portico::compile::testing::TestInputs;
 use portico::compile::verdict::{Code, Condition, FieldDiagnostic, Verdict, Verdicts};
 use portico::compile::{
-    self, Classes, CompileInputs, Compiler, IngressListener, IngressSettings, PublishSource, addressable_gateways,
+    self, Classes, Compiler, IngressListener, IngressSettings, PublishSource, addressable_gateways,
 };
 use portico::k8s::InstalledApis;
-use portico::plugin_api::PluginFactory;
 use portico::schema::{self, Channel};
-use portico::snapshot::Snapshot;
 use portico::snapshot::fingerprint::Fingerprint;
 use portico::snapshot::kong::{self, RouterFlavor};
 use portico::snapshot::router::RoutingRequest;
 use portico::snapshot::rule::{Action, Backend, BackendTarget, RouteFailure, Scheme};
+use portico::snapshot::{BindAddress, Snapshot};
 use portico::status;
 use portico::store::{AnyObject, Batch, Changes, Store};
 use portico::upstream::tls::TrustAnchors;
@@ -225,15 +222,16 @@ impl Case {
     }
 
     fn harness(&self) -> CompilerHarness {
-        let (installed, unreadable) = (self.installed.clone(), self.unreadable.clone());
-        let (classes, ingress) = (self.classes.clone(), self.ingress.clone());
         CompilerHarness {
-            installed,
+            installed: self.installed.clone(),
             degraded: self.degraded.clone(),
-            unreadable,
-            classes,
-            ingress,
-            upstreams: UpstreamRegistry::new(TrustAnchors::default(), self.trust_model),
+            inputs: TestInputs {
+                unreadable_kinds: self.unreadable.clone(),
+                classes: self.classes.clone(),
+                ingress: self.ingress.clone(),
+                upstreams: UpstreamRegistry::new(TrustAnchors::default(), self.trust_model),
+                ..TestInputs::new(portico::plugins::REGISTRY)
+            },
             ..CompilerHarness::new(self.provider.clone(), self.address_state.clone())
         }
     }
@@ -265,20 +263,14 @@ impl Case {
 pub(crate) struct CompilerHarness {
     pub(crate) store: Store,
     pub(crate) compiler: Compiler,
-    upstreams: UpstreamRegistry,
-    plugin_factory: PluginFactory,
+    pub(crate) inputs: TestInputs,
     endpoints: BTreeMap<UpstreamKey, Endpoints>,
     pub(crate) snapshot: Arc<Snapshot>,
-    addresses: GatewayAddresses,
     provider: AddressProvider,
     address_state: AddressState,
-    controllers: Vec<String>,
     installed: Option<InstalledApis>,
     /// Plugins whose server does not respond.
     degraded: Vec<String>,
-    unreadable: BTreeSet<Kind>,
-    classes: Classes,
-    pub(crate) ingress: IngressSettings,
 }
 
 impl CompilerHarness {
@@ -286,19 +278,13 @@ impl CompilerHarness {
         CompilerHarness {
             store: Store::default(),
             compiler: Compiler::default(),
-            upstreams: UpstreamRegistry::default(),
-            plugin_factory: PluginFactory::offline(portico::plugins::REGISTRY),
+            inputs: TestInputs { ingress: ingress_settings(&[], &[]), ..TestInputs::new(portico::plugins::REGISTRY) },
             endpoints: BTreeMap::new(),
             snapshot: Arc::default(),
-            addresses: GatewayAddresses::default(),
             provider,
             address_state,
-            controllers: vec![GATEWAY_CONTROLLER.to_owned()],
             installed: None,
             degraded: Vec::new(),
-            unreadable: BTreeSet::new(),
-            classes: Classes::default(),
-            ingress: ingress_settings(&[], &[]),
         }
     }
 
@@ -312,10 +298,17 @@ impl CompilerHarness {
     pub(crate) fn recompiled(&self) -> CompilerHarness {
         let mut fresh = CompilerHarness::new(self.provider.clone(), self.address_state.clone());
         (fresh.installed, fresh.degraded) = (self.installed.clone(), self.degraded.clone());
-        fresh.unreadable = self.unreadable.clone();
-        (fresh.classes, fresh.ingress) = (self.classes.clone(), self.ingress.clone());
-        fresh.upstreams = UpstreamRegistry::new(TrustAnchors::default(), self.upstreams.trust_model());
-        fresh.addresses = self.addresses.clone();
+        let TestInputs { controllers, addresses, upstreams, classes, plugin_factory: _, unreadable_kinds, ingress } =
+            &self.inputs;
+        fresh.inputs = TestInputs {
+            controllers: controllers.clone(),
+            addresses: addresses.clone(),
+            upstreams: UpstreamRegistry::new(TrustAnchors::default(), upstreams.trust_model()),
+            classes: classes.clone(),
+            unreadable_kinds: unreadable_kinds.clone(),
+            ingress: ingress.clone(),
+            ..TestInputs::new(portico::plugins::REGISTRY)
+        };
         fresh.store.apply(Batch { upserts: self.store.objects().collect(), removes: vec![] });
         let everything = fresh.store.everything();
         fresh.compile(everything);
@@ -323,23 +316,11 @@ impl CompilerHarness {
     }
 
     fn compile(&mut self, mut changes: Changes) -> usize {
-        if self.addresses.assign(
-            &self.provider,
-            &self.address_state,
-            addressable_gateways(&self.store, &self.controllers),
-        ) {
+        let TestInputs { addresses, controllers, .. } = &mut self.inputs;
+        if addresses.assign(&self.provider, &self.address_state, addressable_gateways(&self.store, controllers)) {
             changes.extend(self.store.gateways.keys().map(|key| ObjectId::new(Kind::Gateway, key.clone())));
         }
-        let inputs = CompileInputs {
-            controllers: &self.controllers,
-            addresses: &self.addresses,
-            upstreams: &self.upstreams,
-            classes: &self.classes,
-            plugin_factory: &self.plugin_factory,
-            unreadable_kinds: &self.unreadable,
-            ingress: &self.ingress,
-        };
-        let compiled = self.compiler.compile(&self.store, &changes, &inputs);
+        let compiled = self.inputs.compile(&mut self.compiler, &self.store, &changes);
         self.endpoints.extend(compiled.endpoints);
         if let Some(used) = &compiled.used_upstreams {
             self.endpoints.retain(|key, _| used.contains(key));
@@ -549,7 +530,7 @@ fn describe_response(snapshot: &Snapshot, request: &Request) -> String {
         .map(|(name, value)| (name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap()))
         .collect();
     let host = request.host.to_ascii_lowercase();
-    let Some(bind) = snapshot.binds.get(&request.to) else {
+    let Some(bind) = snapshot.binds.get(&BindAddress::tcp(request.to)) else {
         return format!("{line} -> no listener at {}", request.to);
     };
     if bind.tls.is_some() {

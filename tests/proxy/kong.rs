@@ -12,7 +12,7 @@ use portico::snapshot::kong::{
 };
 use portico::snapshot::router::RouteAge;
 use portico::snapshot::rule::{Action, Filters, Rewrite, RouteFailure, RouteRule, RuleId};
-use portico::snapshot::{Bind, HttpListener, Routes, Snapshot};
+use portico::snapshot::{Bind, BindAddress, HttpListener, Routes, Snapshot};
 use portico::upstream::UpstreamProtocol;
 
 use crate::accounting::scrape;
@@ -39,7 +39,7 @@ async fn server(options: Options, routes: Vec<kong::KongRoute>) -> TestServer {
     let routes = Routes::Kong(Arc::new(Router::build(RouterFlavor::default(), routes)));
     let listener = HttpListener { gateway: "ingress".into(), name: "http".into(), port: 80, routes };
     let bind = Bind { listeners: HostMap::new([(HostPattern::Any, Arc::new(listener))]), tls: None };
-    let snapshot = Snapshot { binds: [(address, Arc::new(bind))].into(), ..Snapshot::default() };
+    let snapshot = Snapshot { binds: [(BindAddress::tcp(address), Arc::new(bind))].into(), ..Snapshot::default() };
     let server = TestServer::start(options, address, reserved, snapshot);
     server.proxy.reconcile().await;
     server

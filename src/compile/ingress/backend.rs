@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-use super::super::CompileInputs;
+use super::super::CompileContext;
 use super::super::backends;
 use super::super::endpoints;
 use super::super::verdict::FieldDiagnostic;
@@ -81,8 +81,7 @@ pub(super) struct ResolvedBackend<'s> {
 
 /// `whole`: the class sends requests to the ClusterIP of Services rather than to endpoints.
 pub(super) fn resolve<'s>(
-    store: &'s Store,
-    inputs: &CompileInputs<'_>,
+    cx: CompileContext<'s>,
     namespace: &str,
     backend: &IngressBackend,
     whole: bool,
@@ -90,15 +89,16 @@ pub(super) fn resolve<'s>(
 ) -> Result<ResolvedBackend<'s>, FieldDiagnostic> {
     match IngressTarget::from_backend(backend) {
         IngressTarget::Service(name, port) => {
-            let service = service(store, namespace, &name, &format!("{field}.service.name"))?;
+            let service = service(cx.store, namespace, &name, &format!("{field}.service.name"))?;
             let port = find_port(service, &port, &format!("{field}.service.port"))?;
-            resolve_service((store, inputs), service, port, None, whole, &format!("{field}.service.name"))
+            resolve_service(cx, service, port, None, whole, &format!("{field}.service.name"))
         }
         IngressTarget::Facade(name) => {
             let field = format!("{field}.resource.name");
             let key = ObjectKey::new(namespace, &name);
-            let facade = store.kong_service_facades.get(&key);
-            let Some(facade) = facade.filter(|facade| inputs.classes.serves_object(store, &facade.meta, None)) else {
+            let facade = cx.store.kong_service_facades.get(&key);
+            let Some(facade) = facade.filter(|facade| cx.inputs.classes.serves_object(cx.store, &facade.meta, None))
+            else {
                 let (message, remedy) = match facade {
                     None => (format!("KongServiceFacade {key} does not exist"), "create it or correct the name"),
                     Some(_) => (
@@ -109,9 +109,9 @@ pub(super) fn resolve<'s>(
                 return Err(FieldDiagnostic::new(field, message, remedy));
             };
             let behind = &facade.spec.backend_ref;
-            let service = service(store, namespace, &behind.name, &field)?;
+            let service = service(cx.store, namespace, &behind.name, &field)?;
             let port = find_port(service, &behind.port.to_string(), &field)?;
-            resolve_service((store, inputs), service, port, Some((&facade.meta.key.name, &facade.meta)), whole, &field)
+            resolve_service(cx, service, port, Some((&facade.meta.key.name, &facade.meta)), whole, &field)
         }
         IngressTarget::Unsupported => {
             let what = backend.resource.as_ref().map(|resource| resource.kind.as_str());
@@ -152,7 +152,7 @@ fn find_port<'s>(service: &'s Object<Service>, port: &str, field: &str) -> Resul
 }
 
 fn resolve_service<'s>(
-    (store, inputs): (&'s Store, &CompileInputs<'_>),
+    cx: CompileContext<'s>,
     service: &'s Object<Service>,
     port: &ServicePort,
     facade: Option<(&Arc<str>, &'s Meta)>,
@@ -179,11 +179,11 @@ fn resolve_service<'s>(
             "set its annotation konghq.com/protocol to http, https, grpc, grpcs, ws or wss if it serves one of these";
         return Err(FieldDiagnostic::new(field, message, remedy));
     };
-    if let Some((message, remedy)) = backends::requires_tls(store, inputs, &service.meta.key, port) {
+    if let Some((message, remedy)) = backends::requires_tls(cx, &service.meta.key, port) {
         return Err(FieldDiagnostic::new(field, message, remedy));
     }
     let is_tls = settings.protocol.map_or_else(|| upstream_tls::is_tls_port(port), AppProtocol::is_tls);
-    let tls = is_tls.then(|| upstream_tls::tls_settings(store, inputs, meta, protocol, &settings.tls)).transpose();
+    let tls = is_tls.then(|| upstream_tls::tls_settings(cx, meta, protocol, &settings.tls)).transpose();
     let tls = tls.map_err(|problem| upstream_tls::for_referrer(kind, meta, &problem, field))?;
     let number = u16::try_from(port.port).unwrap_or_default();
     let key = UpstreamKey {
@@ -195,7 +195,7 @@ fn resolve_service<'s>(
         facade: facade.map(|(name, _)| name.clone()),
         via_cluster_ip: (whole || settings.via_cluster_ip) && !endpoints::is_headless(service),
     };
-    let host = settings.host.clone().or_else(|| policy::host_header(store, meta));
+    let host = settings.host.clone().or_else(|| policy::host_header(cx.store, meta));
     let host = host.unwrap_or_else(|| default_host(service, number, is_tls));
     Ok(ResolvedBackend { key, settings, host, settings_source: (kind, meta) })
 }

@@ -11,16 +11,16 @@ use super::annotations::annotation_field;
 use super::policy;
 use crate::api::gateway::HttpRoute;
 use crate::api::kong::annotations::UPSTREAM_POLICY;
-use crate::api::{Kind, Object, ObjectKey};
+use crate::api::{Kind, Object, ObjectId, ObjectKey};
 use crate::store::Store;
 
 /// The Services with conflicting policies, by the routes that combine them.
 #[derive(Debug, Default)]
 pub(in crate::compile) struct PolicyConflicts {
     /// Per Service: each such route, with the other Service.
-    services: BTreeMap<ObjectKey, BTreeMap<ObjectKey, ObjectKey>>,
+    services: BTreeMap<ObjectKey, BTreeMap<ObjectId, ObjectKey>>,
     /// The Services that each route combines.
-    routes: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
+    routes: BTreeMap<ObjectId, BTreeSet<ObjectKey>>,
 }
 
 impl PolicyConflicts {
@@ -28,27 +28,27 @@ impl PolicyConflicts {
     pub(in crate::compile) fn update_route(
         &mut self,
         store: &Store,
-        key: &ObjectKey,
+        id: &ObjectId,
         route: Option<&Object<HttpRoute>>,
     ) -> BTreeSet<ObjectKey> {
         let found = route.map(|route| conflicting_services(store, route)).unwrap_or_default();
         let mut changed = BTreeSet::new();
-        for service in self.routes.remove(key).unwrap_or_default() {
+        for service in self.routes.remove(id).unwrap_or_default() {
             let Some(routes) = self.services.get_mut(&service) else { continue };
-            if routes.get(key) == found.get(&service) {
+            if routes.get(id) == found.get(&service) {
                 continue;
             }
-            routes.remove(key);
+            routes.remove(id);
             if routes.is_empty() {
                 self.services.remove(&service);
             }
             changed.insert(service);
         }
         if !found.is_empty() {
-            self.routes.insert(key.clone(), found.keys().cloned().collect());
+            self.routes.insert(id.clone(), found.keys().cloned().collect());
         }
         for (service, other) in found {
-            let before = self.services.entry(service.clone()).or_default().insert(key.clone(), other.clone());
+            let before = self.services.entry(service.clone()).or_default().insert(id.clone(), other.clone());
             if before != Some(other) {
                 changed.insert(service);
             }
@@ -60,9 +60,8 @@ impl PolicyConflicts {
     pub(in crate::compile) fn for_service(&self, service: &ObjectKey) -> Option<FieldDiagnostic> {
         let (route, other) = self.services.get(service)?.first_key_value()?;
         let message = format!(
-            "{} {route} has Services {service} and {other} in one rule, and they refer to different policies, so this \
-             one has no effect",
-            Kind::HttpRoute
+            "{route} has Services {service} and {other} in one rule, and they refer to different policies, so this one \
+             has no effect"
         );
         Some(FieldDiagnostic::new(
             annotation_field(UPSTREAM_POLICY),

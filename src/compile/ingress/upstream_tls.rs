@@ -9,7 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::sign::CertifiedKey;
 
 use super::super::verdict::FieldDiagnostic;
-use super::super::{CompileInputs, certificates};
+use super::super::{CompileContext, certificates};
 use super::annotations::annotation_field;
 use super::service_settings::ServiceTlsSettings;
 use crate::api::core::ServicePort;
@@ -26,18 +26,17 @@ pub(in crate::compile) fn is_tls_port(port: &ServicePort) -> bool {
 
 /// The TLS settings for a Service or facade. The field of the diagnostic belongs to that object.
 pub(in crate::compile) fn tls_settings(
-    store: &Store,
-    inputs: &CompileInputs<'_>,
+    cx: CompileContext<'_>,
     meta: &Meta,
     protocol: UpstreamProtocol,
     settings: &ServiceTlsSettings,
 ) -> Result<UpstreamTlsSettings, FieldDiagnostic> {
-    let TlsMaterial { anchors, client } = load_material(store, meta, settings)?;
+    let TlsMaterial { anchors, client } = load_material(cx.store, meta, settings)?;
     let trust = settings.verify.then(|| {
-        let anchors = anchors.map_or_else(|| Arc::clone(inputs.upstreams.system_anchors()), Arc::new);
+        let anchors = anchors.map_or_else(|| Arc::clone(cx.inputs.upstreams.system_anchors()), Arc::new);
         TlsTrust { anchors, max_intermediates: settings.depth }
     });
-    let terms = inputs.upstreams.tls_settings(protocol, trust, client);
+    let terms = cx.inputs.upstreams.tls_settings(protocol, trust, client);
     terms.map_err(|error| {
         FieldDiagnostic::new(annotation_field(CLIENT_CERT), error.to_string(), "use another certificate")
     })

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::super::CompileInputs;
 use super::super::ingress::annotations::annotation_field;
 use super::super::verdict::FieldDiagnostic;
+use super::super::{CompileContext, CompileInputs};
 use super::references::{self, PluginSubjects, PluginUses};
 use super::{CompiledPlugin, Plugins};
 use crate::api::kong::annotations::PLUGINS;
@@ -13,7 +13,6 @@ use crate::plugin_api::chain::{
     AttachmentPoint, BaseScope, BrokenPlugin, ChainBuilder, OverlayScope, PluginInstance, Protocols,
 };
 use crate::plugin_api::{Chain, Phases, RouteNames, Scopes};
-use crate::store::Store;
 
 /// A rule to which plugins may be attached.
 pub(in crate::compile) struct PluginSite<'a> {
@@ -67,21 +66,17 @@ struct PluginScope {
 }
 
 impl Plugins {
-    pub(in crate::compile) fn chain(
-        &self,
-        store: &Store,
-        inputs: &CompileInputs<'_>,
-        site: &PluginSite<'_>,
-    ) -> RuleChain {
+    pub(in crate::compile) fn chain(&self, cx: CompileContext<'_>, site: &PluginSite<'_>) -> RuleChain {
         let (builder, problems) = (ChainBuilder::default(), Vec::new());
-        let mut mix = ChainAssembler { plugins: self, inputs, field: String::new(), builder, diagnostics: problems };
+        let mut mix =
+            ChainAssembler { plugins: self, inputs: cx.inputs, field: String::new(), builder, diagnostics: problems };
         let mut spot = PluginScope {
             base: BaseScope::Route,
             namespace: Arc::clone(&site.meta.key.namespace),
             scope: Arc::clone(&site.scope),
             field: annotation_field(PLUGINS),
         };
-        for named in references::plugin_references(store, site.kind, site.meta) {
+        for named in references::plugin_references(cx.store, site.kind, site.meta) {
             mix.attach(&spot, named.target, &named.token);
         }
         for (key, field) in site.extensions {
@@ -95,7 +90,7 @@ impl Plugins {
                 scope: format!("{kind}/{}", backend.key).into(),
                 field: format!("{} of {kind} {}", annotation_field(PLUGINS), backend.key),
             };
-            for named in references::plugin_references(store, *kind, backend) {
+            for named in references::plugin_references(cx.store, *kind, backend) {
                 mix.attach(&spot, named.target, &named.token);
             }
         }
@@ -122,7 +117,7 @@ impl Plugins {
             }
         }
         let is_attached = !mix.builder.is_empty();
-        if let Some(builtin) = &inputs.plugin_factory.builtin {
+        if let Some(builtin) = &cx.inputs.plugin_factory.builtin {
             builtin.add_to(&mut mix.builder, &global);
         }
         RuleChain { is_attached, chain: mix.builder.build(Arc::clone(&site.names)), diagnostics: mix.diagnostics }
@@ -296,18 +291,14 @@ fn rejecting_instance(message: String, scope: &Arc<str>, object: Arc<str>) -> Pl
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use schemars::JsonSchema;
     use serde::Deserialize;
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::compile::addresses::GatewayAddresses;
-    use crate::compile::{Classes, IngressSettings};
-    use crate::plugin_api::{self, BuildCx, Plugin, PluginDiagnostic, PluginFactory, PluginRegistry, RegisteredKind};
-    use crate::store::{AnyObject, Batch};
-    use crate::upstream;
+    use crate::compile::testing::TestInputs;
+    use crate::plugin_api::{self, BuildCx, Plugin, PluginDiagnostic, PluginRegistry, RegisteredKind};
+    use crate::store::{AnyObject, Batch, Store};
 
     /// A guard for services, but not for routes.
     struct ServiceGuard;
@@ -382,17 +373,11 @@ mod tests {
             &RegisteredKind::<ServiceGuard>::NEW,
             &RegisteredKind::<AnywhereGuard>::NEW,
         ]);
-        let inputs = CompileInputs {
-            controllers: &[],
-            addresses: &GatewayAddresses::default(),
-            upstreams: &upstream::UpstreamRegistry::default(),
-            classes: &Classes::default(),
-            plugin_factory: &PluginFactory { fail_open, ..PluginFactory::offline(registry) },
-            unreadable_kinds: &BTreeSet::new(),
-            ingress: &IngressSettings::default(),
-        };
+        let mut inputs = TestInputs::new(registry);
+        inputs.plugin_factory.fail_open = fail_open;
+        let cx = CompileContext { store: &store, inputs: &inputs.as_inputs() };
         let mut plugins = Plugins::default();
-        plugins.update(&store, &inputs, &store.everything());
+        plugins.update(cx, &store.everything());
         let route = &store.http_routes[&ObjectKey::new("a", "r")];
         let site = PluginSite {
             kind: Kind::HttpRoute,
@@ -402,7 +387,7 @@ mod tests {
             names: plugin_api::testing::names(),
             scope: "HTTPRoute/a/r/0".into(),
         };
-        let chained = plugins.chain(&store, &inputs, &site);
+        let chained = plugins.chain(cx, &site);
         (chained.chain, chained.diagnostics.iter().map(ToString::to_string).collect())
     }
 

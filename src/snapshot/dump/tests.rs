@@ -148,7 +148,9 @@ fn snapshot(reversed: bool) -> Snapshot {
     };
     let listeners = [(HostPattern::Any, Arc::new(listener))].into_iter().collect();
     Snapshot {
-        binds: [("127.0.0.1:8080".parse().unwrap(), Arc::new(Bind { listeners, tls: None }))].into_iter().collect(),
+        binds: [(BindAddress::tcp("127.0.0.1:8080".parse().unwrap()), Arc::new(Bind { listeners, tls: None }))]
+            .into_iter()
+            .collect(),
         ..Snapshot::default()
     }
 }
@@ -186,7 +188,8 @@ fn kong_routes_are_dumped_in_kong_order() {
     let listener = HttpListener { gateway: "ingress".into(), name: "http".into(), port: 80, routes };
     let listeners = [(HostPattern::Any, Arc::new(listener))].into_iter().collect();
     let bind = Arc::new(Bind { listeners, tls: None });
-    let snapshot = Snapshot { binds: [("127.0.0.1:8000".parse().unwrap(), bind)].into(), ..Snapshot::default() };
+    let snapshot =
+        Snapshot { binds: [(BindAddress::tcp("127.0.0.1:8000".parse().unwrap()), bind)].into(), ..Snapshot::default() };
     let lines: Vec<_> =
         snapshot.rows().into_iter().map(|row| format!("{} {} {}", row.host, row.matches, row.action)).collect();
     let all = "GET | PUT x: a | ~*b sni a.example fail: no service";
