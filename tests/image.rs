@@ -1,6 +1,5 @@
 //! The container image: the Dockerfile matches the files with the same settings, and the root folder is reproducible.
-//! No
-//! image is built here because that needs a container engine; tests with a cluster build and run the root folder.
+//! No image is built here because that needs a container engine; tests with a cluster build and run the root folder.
 
 #![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 

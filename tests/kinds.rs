@@ -1,6 +1,5 @@
 //! Ingress, IngressClass and Kong's kinds: valid objects are accepted, and errors in invalid ones are reported at the
-//! right
-//! field. The objects are in `tests/kinds/`; a scenario of `e2e/` applies the same ones to a real API server.
+//! right field. The objects are in `tests/kinds/`; a scenario of `e2e/` applies the same ones to a real API server.
 //! `UPDATE=1 cargo test --test kinds` rewrites `bad.txt`.
 
 #![expect(clippy::unwrap_used, reason = "a panic fails the test")]

@@ -1,6 +1,5 @@
 //! The quickstart, literally: `make run`, the printed lines pasted into a shell, the README's examples, edits and
-//! mistakes,
-//! Ctrl-C. Runs in a network namespace, so that the real ports and `localhost` can be used.
+//! mistakes, Ctrl-C. Runs in a network namespace, so that the real ports and `localhost` can be used.
 //!
 //! Expected output is in `tests/make_run/`; `UPDATE=1 cargo test --test make_run` rewrites it.
 

@@ -1,6 +1,5 @@
 //! No output contains a secret. Every place that can hold a secret gets a unique word; after all interfaces were used,
-//! none
-//! of these words may occur in logs, responses, metrics or writes.
+//! none of these words may occur in logs, responses, metrics or writes.
 
 #![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 

@@ -1,6 +1,5 @@
 //! `examples/kong` as documented: manifests of Kong's ingress controller with its class, a real Redis server, two
-//! replicas,
-//! and curl. Runs in a network namespace, so that all ports are the documented ones.
+//! replicas, and curl. Runs in a network namespace, so that all ports are the documented ones.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 

@@ -15,8 +15,7 @@ pub const INGRESS_CLASS_NAME: &str = "portico";
 pub const KONG_INGRESS_CONTROLLER: &str = "ingress-controllers.konghq.com/kong";
 
 /// Annotation on a Service outside of a cluster: the addresses of its endpoints. A list of addresses or names, whose
-/// ports
-/// are the Service's numeric target ports, or `host:port` for a Service with one port.
+/// ports are the Service's numeric target ports, or `host:port` for a Service with one port.
 pub const ADDRESS_ANNOTATION: &str = "portico.dev/address";
 
 /// Annotation on a Service: its load balancing.

@@ -85,9 +85,9 @@ mod tests {
 
     #[test]
     fn each_secret_is_reported_once() {
-        let made = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();
-        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-        let key = Arc::new(CertifiedKey::new(vec![made.cert.der().clone()], any_supported_type(&key).unwrap()));
+        let generated = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(generated.signing_key.serialize_der()).unwrap();
+        let key = Arc::new(CertifiedKey::new(vec![generated.cert.der().clone()], any_supported_type(&key).unwrap()));
         let now = Timestamp::try_from(SystemTime::now()).unwrap().as_second();
         let certificate = |secret: &str, expires| {
             let (secret, names) = (secret.into(), Box::default());
@@ -125,9 +125,9 @@ mod tests {
         let times = (0..MAX_SERIES as i64 + 5)
             .map(|end| (format!("ns/{end}").into(), ValidityPeriod { expires: end, lifetime: 86400 }))
             .collect();
-        let told: Vec<_> = soonest_to_expire(times).collect();
+        let reported: Vec<_> = soonest_to_expire(times).collect();
         assert_eq!(
-            (told.len(), told[0].1.expires, told[MAX_SERIES - 1].1.expires),
+            (reported.len(), reported[0].1.expires, reported[MAX_SERIES - 1].1.expires),
             (MAX_SERIES, 0, MAX_SERIES as i64 - 1)
         );
     }

@@ -122,14 +122,14 @@ impl Control {
         // With files as the only source, every kind is known.
         static NONE: BTreeSet<Kind> = BTreeSet::new();
         let unknown = self.installed.as_ref().map_or(&NONE, |installed| &installed.never_listed);
-        let (controllers, upstreams, workshop) = (&self.controllers, &self.upstreams, &self.plugin_factory);
+        let (controllers, upstreams, plugin_factory) = (&self.controllers, &self.upstreams, &self.plugin_factory);
         let IngressConfig { classes, settings: ingress } = &self.ingresses;
         let inputs = CompileInputs {
             controllers,
             addresses,
             upstreams,
             classes,
-            plugin_factory: workshop,
+            plugin_factory,
             ingress,
             unreadable_kinds: unknown,
         };
@@ -190,9 +190,10 @@ impl Control {
     /// References to objects whose content is fetched only on demand.
     pub(super) fn wanted_objects(&self) -> BTreeSet<ObjectId> {
         let IngressConfig { classes, settings } = &self.ingresses;
-        let mut wanted = self.store.referenced_bodies(|meta, field| classes.serves_object(&self.store, meta, field));
-        wanted.extend(settings.default_secret.clone().map(|key| ObjectId::new(Kind::Secret, key)));
-        wanted
+        let mut references =
+            self.store.referenced_bodies(|meta, field| classes.serves_object(&self.store, meta, field));
+        references.extend(settings.default_secret.clone().map(|key| ObjectId::new(Kind::Secret, key)));
+        references
     }
 
     /// Whether changes of an object are worth a log entry. A cluster has thousands of Services without a route, whose
@@ -233,8 +234,8 @@ impl Control {
     }
 
     /// Stores the errors reported by running plugins.
-    pub(super) fn set_plugin_diagnostics(&mut self, troubles: BTreeMap<String, PluginDiagnostic>) {
-        let before = std::mem::replace(&mut self.plugin_diagnostics, troubles);
+    pub(super) fn set_plugin_diagnostics(&mut self, reported: BTreeMap<String, PluginDiagnostic>) {
+        let before = std::mem::replace(&mut self.plugin_diagnostics, reported);
         let concerned = |id: &&ObjectId| {
             let object = object_name(id);
             before.get(&object) != self.plugin_diagnostics.get(&object)
@@ -255,20 +256,20 @@ impl Control {
 
     /// Returns the changes since the last call.
     pub(super) fn take_verdict_changes(&mut self) -> VerdictChanges {
-        let mut news = VerdictChanges::default();
+        let mut changes = VerdictChanges::default();
         for (id, before) in std::mem::take(&mut self.previous_verdicts) {
             let after = self.verdicts.get(&id).cloned();
             if before == after {
                 continue;
             }
             if let Some(after) = after {
-                news.after.insert(id.clone(), after);
+                changes.after.insert(id.clone(), after);
             }
             if let Some(before) = before {
-                news.before.insert(id, before);
+                changes.before.insert(id, before);
             }
         }
-        news
+        changes
     }
 
     fn update_verdict(&mut self, id: ObjectId) {
@@ -282,11 +283,11 @@ impl Control {
             if self.plugin_diagnostics.is_empty() {
                 return joined;
             }
-            let trouble = |plugin: &ObjectId| {
+            let diagnostic = |plugin: &ObjectId| {
                 let PluginDiagnostic { field, message, remedy } = self.plugin_diagnostics.get(&object_name(plugin))?;
                 Some(FieldDiagnostic::new(field.as_str(), message.as_str(), remedy.as_str()))
             };
-            compile::with_degraded_plugins(&self.store, &id, &joined, &trouble).map_or(joined, Arc::new)
+            compile::with_degraded_plugins(&self.store, &id, &joined, &diagnostic).map_or(joined, Arc::new)
         });
         let before = match verdict {
             Some(verdict) => self.verdicts.insert(id.clone(), verdict),
@@ -319,8 +320,8 @@ mod tests {
             controller_names: BTreeSet::new(),
             addresses: AddressSource::Services(crate::api::core::ServiceType::ClusterIp),
         };
-        let workshop = PluginFactory::offline(crate::plugins::REGISTRY);
-        let mut control = Control::new(gateways, Arc::default(), workshop, IngressConfig::default(), Arc::default());
+        let factory = PluginFactory::offline(crate::plugins::REGISTRY);
+        let mut control = Control::new(gateways, Arc::default(), factory, IngressConfig::default(), Arc::default());
         let object = |kind, name: &str, spec| {
             let metadata = json!({"namespace": "ns", "name": name, "labels": {"kubernetes.io/service-name": name}});
             AnyObject::parse(kind, json!({"metadata": metadata, "spec": spec, "addressType": "IPv4", "endpoints": []}))

@@ -3,7 +3,7 @@
 //! ```text
 //!   changed objects ─▶ Gateways they touch ─▶ routes they touch ─▶ routers they touch ─▶ binds ─▶ Snapshot
 //!                         gateway.rs             http_route.rs        routers.rs
-//!                           listener.rs            attach.rs
+//!                           listener.rs            attachment.rs
 //!                           certificates.rs        matches.rs  filters.rs  cors.rs  backends.rs  retry.rs
 //!                      Ingresses, which share two ports of their own: ingress/ ────▶ binds
 //! ```

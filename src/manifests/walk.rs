@@ -98,7 +98,7 @@ impl FileListing {
         let FileReadError { message, remedy, .. } = FileReadError::from_io(error);
         if error.kind() != io::ErrorKind::NotFound {
             self.incomplete.push(root.path.clone());
-            self.report(&root.path, "Unreadable", message, remedy, |refusal| refusal);
+            self.report(&root.path, "Unreadable", message, remedy, |diagnostic| diagnostic);
         } else if root.was_folder {
             self.incomplete.push(root.path.clone());
             self.report(
@@ -106,14 +106,14 @@ impl FileListing {
                 "Vanished",
                 "the folder is gone".to_owned(),
                 "restore it, or restart without it",
-                |refusal| ManifestDiagnostic {
+                |diagnostic| ManifestDiagnostic {
                     meanwhile: Some("Its last valid objects stay in use.".to_owned()),
-                    ..refusal
+                    ..diagnostic
                 },
             );
         } else {
             let message = "no such file or folder".to_owned();
-            self.report(&root.path, "NotFound", message, "correct the path, or create it", |refusal| refusal);
+            self.report(&root.path, "NotFound", message, "correct the path, or create it", |diagnostic| diagnostic);
         }
     }
 
@@ -122,7 +122,7 @@ impl FileListing {
         let identity = (metadata.dev(), metadata.ino());
         if above.contains(&identity) || above.len() >= MAX_DEPTH {
             let message = "the folder contains itself through a symbolic link".to_owned();
-            self.report(path, "Loop", message, "remove the link", |refusal| refusal);
+            self.report(path, "Loop", message, "remove the link", |diagnostic| diagnostic);
             return;
         }
         self.folders.insert(path.to_owned());
@@ -135,7 +135,7 @@ impl FileListing {
             Err(error) => {
                 let FileReadError { message, remedy, .. } = FileReadError::from_io(&error);
                 self.incomplete.push(path.to_owned());
-                self.report(path, "Unreadable", message, remedy, |refusal| refusal);
+                self.report(path, "Unreadable", message, remedy, |diagnostic| diagnostic);
                 return;
             }
         };
@@ -158,7 +158,7 @@ impl FileListing {
                     "TooManyFiles",
                     message,
                     "put several objects into one file, separated by ---",
-                    |refusal| refusal,
+                    |diagnostic| diagnostic,
                 );
                 break;
             }
@@ -186,7 +186,7 @@ impl FileListing {
         } else {
             // Opening a pipe blocks until there is a writer.
             let message = "this is a pipe, a socket or a device".to_owned();
-            self.report(path, "NotAFile", message, "put a regular file here", |refusal| refusal);
+            self.report(path, "NotAFile", message, "put a regular file here", |diagnostic| diagnostic);
         }
     }
 
@@ -197,11 +197,11 @@ impl FileListing {
             io::ErrorKind::NotFound if !file_type.is_symlink() => {}
             io::ErrorKind::NotFound => {
                 let message = "the target of the symbolic link does not exist".to_owned();
-                self.report(path, "NotFound", message, "correct or remove the link", |refusal| refusal);
+                self.report(path, "NotFound", message, "correct or remove the link", |diagnostic| diagnostic);
             }
             _ => {
                 self.incomplete.push(path.to_owned());
-                self.report(path, "Unreadable", message, remedy, |refusal| refusal);
+                self.report(path, "Unreadable", message, remedy, |diagnostic| diagnostic);
             }
         }
     }
@@ -217,13 +217,13 @@ impl FileListing {
     /// Watches the folders of all links in a path, since each may be redirected; swapping a checkout redirects one of
     /// them.
     fn watch_links(&mut self, path: &Path) {
-        let mut waiting = vec![path.to_owned()];
+        let mut stack = vec![path.to_owned()];
         for _ in 0..MAX_LINKS {
-            let Some(path) = waiting.pop() else { return };
+            let Some(path) = stack.pop() else { return };
             for ancestor in path.ancestors().filter(|ancestor| !ancestor.as_os_str().is_empty()) {
                 let Ok(target) = fs::read_link(ancestor) else { continue };
                 let (folder, rest) = (parent(ancestor), path.strip_prefix(ancestor).unwrap_or(Path::new("")));
-                waiting.push(folder.join(target).join(rest));
+                stack.push(folder.join(target).join(rest));
                 self.folders.insert(folder);
             }
         }
@@ -237,8 +237,9 @@ impl FileListing {
         remedy: &str,
         adjust: impl FnOnce(ManifestDiagnostic) -> ManifestDiagnostic,
     ) {
-        let refusal = ManifestDiagnostic::for_file(FilePosition::whole_file(Arc::from(path)), reason, message, remedy);
-        self.diagnostics.push(adjust(refusal));
+        let diagnostic =
+            ManifestDiagnostic::for_file(FilePosition::whole_file(Arc::from(path)), reason, message, remedy);
+        self.diagnostics.push(adjust(diagnostic));
     }
 }
 
@@ -283,11 +284,11 @@ mod tests {
         let relative = |path: &Path| path.strip_prefix(root).unwrap().display().to_string();
         let mut roots: Vec<_> = paths.iter().map(|path| ManifestRoot::new(root.join(path))).collect();
         let listing = list(&mut roots);
-        let refusals = listing
+        let diagnostics = listing
             .diagnostics
             .iter()
-            .map(|refusal| format!("{} {}", refusal.reason, relative(&refusal.position.file)));
-        (listing.files.iter().map(|found| relative(&found.path)).collect(), refusals.collect())
+            .map(|diagnostic| format!("{} {}", diagnostic.reason, relative(&diagnostic.position.file)));
+        (listing.files.iter().map(|found| relative(&found.path)).collect(), diagnostics.collect())
     }
 
     #[test]
@@ -325,11 +326,14 @@ mod tests {
             (&["volume"], &["volume/key.yaml"], &[]),
             (&["loop"], &[], &["NotFound loop/dangling.yaml", "Loop loop/inner/back", "NotAFile loop/socket.yaml"]),
         ];
-        for (paths, files, refusals) in cases {
-            let (found, refused) = listed(root, paths);
+        for (paths, files, diagnostics) in cases {
+            let (found, found_diagnostics) = listed(root, paths);
             assert_eq!(
-                (found, refused),
-                (files.iter().map(ToString::to_string).collect(), refusals.iter().map(ToString::to_string).collect()),
+                (found, found_diagnostics),
+                (
+                    files.iter().map(ToString::to_string).collect(),
+                    diagnostics.iter().map(ToString::to_string).collect()
+                ),
                 "{paths:?}"
             );
         }

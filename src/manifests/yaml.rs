@@ -79,13 +79,13 @@ fn mark(marker: Marker) -> TextPosition {
 /// Prefers the error of the event parser, which is more specific about syntax. If that parser accepts the text, the
 /// error is semantic: a duplicate key, a limit.
 fn explain(text: &str, error: &Error) -> YamlError {
-    let mut fault = json_syntax_error(text).or_else(|| syntax_error(text)).unwrap_or_else(|| semantic_error(error));
-    let line = text.lines().nth(fault.spot.line as usize - 1).unwrap_or_default();
-    if fault.reason != "DuplicateKey" && line.contains("{{") {
-        fault.message = "this is a template that was not rendered".to_owned();
-        fault.remedy = "render it first, for example with `helm template`, or put the value in quotes";
+    let mut found = json_syntax_error(text).or_else(|| syntax_error(text)).unwrap_or_else(|| semantic_error(error));
+    let line = text.lines().nth(found.spot.line as usize - 1).unwrap_or_default();
+    if found.reason != "DuplicateKey" && line.contains("{{") {
+        found.message = "this is a template that was not rendered".to_owned();
+        found.remedy = "render it first, for example with `helm template`, or put the value in quotes";
     }
-    fault
+    found
 }
 
 /// The syntax error in a JSON document. The JSON parser locates, for example, a missing comma more precisely.
@@ -300,7 +300,7 @@ mod tests {
             ("{\"a\":\t\"\\ud83d\\ude00\\/\",\n\t\"b\" : [1,2]}", json!({"a": "\u{1f600}/", "b": [1, 2]})),
             ("a: 1\r\nb:\r\n  - x\r\n", json!({"a": 1, "b": ["x"]})),
         ] {
-            assert_eq!(parse(text).map_err(|fault| fault.message), Ok(expected), "{text:?}");
+            assert_eq!(parse(text).map_err(|error| error.message), Ok(expected), "{text:?}");
         }
     }
 
@@ -328,13 +328,13 @@ mod tests {
             ("a: !vault x\n", 1, 11, "UnreadableValue", "unsupported tag `!vault`", "delete the tag"),
             ("a: .inf\n", 1, 4, "UnreadableValue", "", "quotes"),
         ] {
-            let fault = parse(text).expect_err(text);
+            let error = parse(text).expect_err(text);
             assert_eq!(
-                (fault.spot.line, fault.spot.column, fault.reason),
+                (error.spot.line, error.spot.column, error.reason),
                 (line, column, reason),
-                "{text:?} {fault:?}"
+                "{text:?} {error:?}"
             );
-            assert!(fault.message.contains(message) && fault.remedy.contains(remedy), "{text:?} {fault:?}");
+            assert!(error.message.contains(message) && error.remedy.contains(remedy), "{text:?} {error:?}");
         }
     }
 
@@ -348,9 +348,9 @@ mod tests {
             for document in crate::manifests::documents::split(&text) {
                 let value = parse(document.text);
                 let outline = outline(document.text);
-                if let Err(fault) = &value {
-                    proptest::prop_assert!(fault.spot.line <= lines + 1, "{fault:?}");
-                    proptest::prop_assert!(!fault.message.is_empty() && !fault.remedy.is_empty());
+                if let Err(error) = &value {
+                    proptest::prop_assert!(error.spot.line <= lines + 1, "{error:?}");
+                    proptest::prop_assert!(!error.message.is_empty() && !error.remedy.is_empty());
                 }
                 if let Some(outline) = outline {
                     for field in ["", "a", "a.b[0]", "[0].a", "a.b.0"] {
@@ -377,8 +377,8 @@ mod tests {
         let deep = format!("a: {}{}", "[".repeat(150), "]".repeat(150));
         let block: String = (0..150).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
         for (text, reason) in [(aliases, "TooLarge"), (deep, "TooDeep"), (block, "TooDeep")] {
-            let fault = parse(&text).expect_err("a bomb");
-            assert_eq!(fault.reason, reason, "{fault:?}");
+            let error = parse(&text).expect_err("a bomb");
+            assert_eq!(error.reason, reason, "{error:?}");
         }
     }
 }

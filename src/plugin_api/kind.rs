@@ -260,8 +260,8 @@ fn without_nulls(value: Value) -> Value {
 
 /// Splits serde's message into message and remedy, with the type names of YAML instead of Rust's.
 fn diagnostic_from_serde(error: &serde_path_to_error::Error<serde_json::Error>) -> PluginDiagnostic {
-    let said = error.inner().to_string();
-    let (message, expected) = said.rsplit_once(", expected ").unwrap_or((&said, ""));
+    let text = error.inner().to_string();
+    let (message, expected) = text.rsplit_once(", expected ").unwrap_or((&text, ""));
     let message = match redact_value(message) {
         "unknown variant" => "is not one of the allowed values".to_owned(),
         message => match message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: ")) {

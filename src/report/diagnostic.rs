@@ -29,18 +29,18 @@ pub struct Diagnostic {
 }
 
 /// Converts a manifest diagnostic.
-pub fn from_manifest(refusal: &ManifestDiagnostic) -> Diagnostic {
+pub fn from_manifest(diagnostic: &ManifestDiagnostic) -> Diagnostic {
     Diagnostic {
-        severity: refusal.severity,
-        position: Some(refusal.position.clone()),
-        object: refusal.object.clone(),
+        severity: diagnostic.severity,
+        position: Some(diagnostic.position.clone()),
+        object: diagnostic.object.clone(),
         id: None,
-        field: refusal.field.clone(),
+        field: diagnostic.field.clone(),
         condition: None,
-        reason: refusal.reason,
-        message: refusal.message.clone(),
-        remedy: refusal.remedy.clone(),
-        meanwhile: refusal.meanwhile.clone(),
+        reason: diagnostic.reason,
+        message: diagnostic.message.clone(),
+        remedy: diagnostic.remedy.clone(),
+        meanwhile: diagnostic.meanwhile.clone(),
     }
 }
 
@@ -72,14 +72,14 @@ fn is_cross_reference(diagnostic: &Diagnostic) -> bool {
 
 /// Explains references to rejected objects: "does not exist" would be misleading for an object that is in the files.
 pub fn explain_missing(diagnostics: &mut [Diagnostic]) {
-    let refused: HashSet<String> = diagnostics
+    let rejected: HashSet<String> = diagnostics
         .iter()
         .filter(|diagnostic| diagnostic.id.is_none() && diagnostic.severity == Severity::Error)
         .filter_map(|diagnostic| diagnostic.object.clone())
         .collect();
     for diagnostic in diagnostics {
         let Some(missing) = diagnostic.message.strip_suffix(" does not exist") else { continue };
-        if refused.contains(missing) {
+        if rejected.contains(missing) {
             diagnostic.message = format!("{missing} was rejected");
             diagnostic.remedy = "fix the error reported for it".to_owned();
         }
@@ -91,14 +91,14 @@ pub fn add_positions(
     diagnostics: &mut [Diagnostic],
     places: impl FnOnce(&[(&ObjectId, &str)]) -> Vec<Option<FilePosition>>,
 ) {
-    let asked = |diagnostic: &&Diagnostic| diagnostic.position.is_none() && diagnostic.id.is_some();
+    let needs_position = |diagnostic: &&Diagnostic| diagnostic.position.is_none() && diagnostic.id.is_some();
     let fields: Vec<_> = diagnostics
         .iter()
-        .filter(asked)
+        .filter(needs_position)
         .filter_map(|diagnostic| Some((diagnostic.id.as_ref()?, diagnostic.field.as_str())))
         .collect();
     let mut found = places(&fields).into_iter();
-    for diagnostic in diagnostics.iter_mut().filter(|diagnostic| asked(&&**diagnostic)) {
+    for diagnostic in diagnostics.iter_mut().filter(|diagnostic| needs_position(&&**diagnostic)) {
         diagnostic.position = found.next().flatten();
     }
 }
@@ -176,13 +176,13 @@ mod tests {
         let note = |message: &str| FieldDiagnostic::new("spec", message, "create it");
         let notes = vec![note("Secret default/a does not exist"), note("Secret default/b does not exist")];
         let mut diagnostics = from_verdict(&id, &Verdict { notes, ..Verdict::default() });
-        let refused = Diagnostic {
+        let rejected = Diagnostic {
             severity: Severity::Error,
             object: Some("Secret default/a".to_owned()),
             id: None,
             ..diagnostics[0].clone()
         };
-        diagnostics.push(refused);
+        diagnostics.push(rejected);
         explain_missing(&mut diagnostics);
         let messages: Vec<_> = diagnostics.iter().map(|diagnostic| diagnostic.message.as_str()).collect();
         assert_eq!(messages[..2], ["Secret default/a was rejected", "Secret default/b does not exist"]);
@@ -192,9 +192,9 @@ mod tests {
     fn problems_are_reported_once_with_position() {
         let id = ObjectId::new(Kind::GatewayClass, ObjectKey::cluster("portico"));
         let problem = FieldDiagnostic::new("spec.parametersRef", "no ConfigMap x/y", "create it");
-        let refused =
+        let rejected =
             Condition { code: Code::ClassInvalidParameters, diagnostics: vec![problem.clone(), problem.clone()] };
-        let remark = Condition {
+        let note = Condition {
             code: Code::ClassAccepted,
             diagnostics: vec![FieldDiagnostic::new("spec.description", "long", "cut")],
         };
@@ -202,8 +202,8 @@ mod tests {
         let silent = Condition { code: Code::ClassInvalidParameters, diagnostics: vec![] };
         for (conditions, expected) in [
             (vec![fine.clone()], vec![]),
-            (vec![refused.clone(), fine.clone()], vec![(Severity::Error, "spec.parametersRef", "no ConfigMap x/y")]),
-            (vec![remark], vec![(Severity::Warning, "spec.description", "long")]),
+            (vec![rejected.clone(), fine.clone()], vec![(Severity::Error, "spec.parametersRef", "no ConfigMap x/y")]),
+            (vec![note], vec![(Severity::Warning, "spec.description", "long")]),
             (vec![silent], vec![(Severity::Error, "", "The parameters cannot be used")]),
         ] {
             let verdict = Verdict { conditions, ..Verdict::default() };
@@ -217,11 +217,11 @@ mod tests {
         let pointing = Condition { code: Code::ClassInvalidParameters, diagnostics: vec![pointer] };
         let alone = from_verdict(&id, &Verdict { conditions: vec![pointing.clone()], ..Verdict::default() });
         assert_eq!(alone.len(), 1, "a reference is kept if it is the only diagnostic");
-        let both = from_verdict(&id, &Verdict { conditions: vec![pointing, refused.clone()], ..Verdict::default() });
+        let both = from_verdict(&id, &Verdict { conditions: vec![pointing, rejected.clone()], ..Verdict::default() });
         assert_eq!((both.len(), both[0].field.as_str()), (1, "spec.parametersRef"));
 
         let verdict = Verdict {
-            conditions: vec![refused],
+            conditions: vec![rejected],
             notes: vec![problem, FieldDiagnostic::new("a", "b", "c")],
             ..Verdict::default()
         };

@@ -91,10 +91,10 @@ impl HttpListener {
     ///
     /// With the Gateway API, the rules of the most specific host are tried first. If none of them matches, the search
     /// continues with the next less specific host.
-    pub fn find(&self, host: &str, question: &RoutingRequest<'_>) -> Option<Matched<'_>> {
+    pub fn find(&self, host: &str, request: &RoutingRequest<'_>) -> Option<Matched<'_>> {
         match &self.routes {
-            Routes::Gateway(hosts) => hosts.candidates(host).find_map(|router| router.find(question)),
-            Routes::Kong(router) => router.find(host, question),
+            Routes::Gateway(hosts) => hosts.candidates(host).find_map(|router| router.find(request)),
+            Routes::Kong(router) => router.find(host, request),
         }
     }
 

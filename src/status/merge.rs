@@ -22,8 +22,7 @@ pub struct MergedStatus {
 }
 
 /// Merges `desired`, a verdict from [`super::to_json`], into the status of an object of this kind. `controllers` are
-/// Portico's controller names; `now` is the time for conditions whose
-/// status changes.
+/// Portico's controller names; `now` is the time for conditions whose status changes.
 pub fn merge(kind: Kind, observed: &Value, desired: &Value, controllers: &[String], now: &str) -> MergedStatus {
     let mut left_out = Vec::new();
     let mut status = observed.as_object().cloned().unwrap_or_default();

@@ -150,19 +150,19 @@ fn update_gateway_conditions(verdict: &mut Verdict, not_ours: Vec<FieldDiagnosti
         FieldDiagnostic::new(format!("spec.listeners[{index}]"), message, "see the conditions of the listener")
     };
     let listeners = verdict.listeners.iter().enumerate();
-    let refused: Vec<_> = listeners
+    let rejected: Vec<_> = listeners
         .clone()
         .filter(|(_, listener)| !has(listener, Code::ListenerAccepted))
         .map(|entry| summary(entry, "accepted"))
         .collect();
     let any_served = verdict.listeners.iter().any(|listener| has(listener, Code::ListenerProgrammed));
     let unserved: Vec<_> = listeners.map(|entry| summary(entry, "served")).collect();
-    let all_refused = refused.len() == verdict.listeners.len();
+    let all_rejected = rejected.len() == verdict.listeners.len();
     for condition in &mut verdict.conditions {
         match condition.code {
-            Code::GatewayAccepted | Code::GatewaySomeListenersInvalid if !refused.is_empty() => {
-                let code = if all_refused { Code::GatewayNoListenerValid } else { Code::GatewaySomeListenersInvalid };
-                *condition = Condition::new(code, refused.clone());
+            Code::GatewayAccepted | Code::GatewaySomeListenersInvalid if !rejected.is_empty() => {
+                let code = if all_rejected { Code::GatewayNoListenerValid } else { Code::GatewaySomeListenersInvalid };
+                *condition = Condition::new(code, rejected.clone());
             }
             Code::GatewayProgrammed if !not_ours.is_empty() => {
                 *condition = Condition::new(Code::GatewayAddressNotUsable, not_ours.clone());

@@ -143,8 +143,8 @@ impl StatusQueue {
     }
 
     /// Sets why an object cannot be parsed; None if it can again.
-    pub fn set_rejected(&self, id: ObjectId, refused: Option<RejectedObject>) {
-        let wrong = refused.iter().map(notices::unparsable_object).collect();
+    pub fn set_rejected(&self, id: ObjectId, rejected: Option<RejectedObject>) {
+        let wrong = rejected.iter().map(notices::unparsable_object).collect();
         self.change(|state, now| state.events.set_problems(&id, ProblemOrigin::Source, wrong, now));
     }
 
@@ -258,7 +258,7 @@ impl QueueState {
     }
 
     fn set_verdict(&mut self, id: ObjectId, verdict: Option<Arc<Verdict>>, now: Instant) {
-        let gone = verdict.is_none();
+        let is_deleted = verdict.is_none();
         let alone = self.sole_controller;
         let wrong = verdict.as_deref().map(|verdict| notices::notices_for_verdict(verdict, alone)).unwrap_or_default();
         self.events.set_problems(&id, ProblemOrigin::Verdict, wrong, now);
@@ -271,7 +271,7 @@ impl QueueState {
         entry.urgent |= !counts_only;
         entry.verdict = verdict;
         entry.verdict_uid = entry.seen.as_ref().map(|seen| seen.uid.clone());
-        if gone { self.forget(&id) } else { self.schedule(&id, now) }
+        if is_deleted { self.forget(&id) } else { self.schedule(&id, now) }
     }
 
     fn set_sole_controller(&mut self, alone: bool, now: Instant) {
@@ -439,16 +439,14 @@ impl QueueState {
                 let contested = entry.conflict.is_active().then(notices::write_conflict);
                 self.events.set_problems(&job.id, ProblemOrigin::WriteConflict, contested.into_iter().collect(), now);
                 let whole = *observed.status == sent;
-                let answer = ServerCopy::from(observed);
-                let clipped = PartiallyStored { sent, kept: answer.status.clone() };
+                let server_copy = ServerCopy::from(observed);
+                let clipped = PartiallyStored { sent, kept: server_copy.status.clone() };
                 entry.partially_stored = (!whole).then(|| Arc::new(clipped));
                 // The watch may have delivered a newer version.
-                if entry
-                    .seen
-                    .as_ref()
-                    .is_some_and(|seen| seen.uid == answer.uid && seen.is_older_than(&answer.resource_version))
-                {
-                    entry.seen = Some(answer);
+                if entry.seen.as_ref().is_some_and(|seen| {
+                    seen.uid == server_copy.uid && seen.is_older_than(&server_copy.resource_version)
+                }) {
+                    entry.seen = Some(server_copy);
                 }
             }
             WriteOutcome::Conflict => {

@@ -1,6 +1,5 @@
 //! Compares the chart's files with their sources: flags, RBAC rules, CRDs and versions. e2e/tests/helm tests the
-//! rendered
-//! chart. `UPDATE=1` rewrites generated files.
+//! rendered chart. `UPDATE=1` rewrites generated files.
 
 #![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 

@@ -139,8 +139,7 @@ pub(super) fn few_matches() -> CelRule {
 }
 
 /// A prefix replacement needs a prefix match. Like the API, this checks only rules in which exactly one filter or
-/// exactly
-/// one backend replaces a prefix; `compile` checks the others.
+/// exactly one backend replaces a prefix; `compile` checks the others.
 fn prefix_replaced_needs_prefix_matched(schema: &mut Schema) {
     let one_prefix =
         "self.matches.size() == 1 && has(self.matches[0].path) && self.matches[0].path.type == 'PathPrefix'";

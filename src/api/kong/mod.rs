@@ -9,8 +9,7 @@
 //! ```
 //!
 //! `kubectl explain` shows the comments on types and fields. The schemas accept everything that Kong's schemas accept,
-//! so
-//! a cluster with Kong's definitions works as well.
+//! so a cluster with Kong's definitions works as well.
 
 pub mod annotations;
 mod control_plane;

@@ -5,7 +5,7 @@
 //!                                           ├ path.rs             paths by type
 //!                                           ├ backend.rs          Service or facade ─ service_settings.rs, policy.rs
 //!                                           └ certificates        spec.tls
-//!   all plans ─▶ one kong::Router ─▶ a Bind for plain text, one for TLS      published.rs ─▶ status.loadBalancer
+//!   all plans ─▶ one kong::Router ─▶ a Bind for plain text, one for TLS      publish.rs ─▶ status.loadBalancer
 //! ```
 //!
 //! Annotations of HTTPRoutes and of their Services are read by http_route_annotations.rs.

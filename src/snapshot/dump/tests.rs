@@ -157,7 +157,7 @@ fn snapshot(reversed: bool) -> Snapshot {
 
 #[test]
 fn kong_routes_are_dumped_in_kong_order() {
-    let manner = KongBehavior {
+    let behavior = KongBehavior {
         strip_path: true,
         path: "/base".into(),
         rewrite: Some(kong::UriTemplate::parse("/new/$1").unwrap()),
@@ -165,9 +165,9 @@ fn kong_routes_are_dumped_in_kong_order() {
         protocols: Protocols::from_names(["https"]),
         https_redirect: HttpsRedirect { status: StatusCode::FOUND, port: 8443 },
     };
-    let route = |name: &str, hosts: &[&str], paths: Vec<kong::KongPath>, manner| {
+    let route = |name: &str, hosts: &[&str], paths: Vec<kong::KongPath>, behavior| {
         let mut rule = rule(name, "0", Filters::default(), Action::Fail(RouteFailure::NoService));
-        rule.kong = Some(Box::new(manner));
+        rule.kong = Some(Box::new(behavior));
         let age = RouteAge { created: None, route: name.into(), rule: 0, index: 0 };
         let hosts = hosts.iter().map(|host| kong::KongHost::parse(host).unwrap()).collect();
         kong::KongRoute { hosts, paths, ..kong::KongRoute::new(age, Arc::new(rule)) }
@@ -180,7 +180,7 @@ fn kong_routes_are_dumped_in_kong_order() {
             "all",
             &["a.example", "*.b.example:81"],
             vec![kong::KongPath::prefix("/a"), kong::KongPath::exact("/b")],
-            manner,
+            behavior,
         )
     };
     let any = route("any", &[], Vec::new(), KongBehavior::default());

@@ -65,13 +65,13 @@ impl Default for HttpsRedirect {
 /// Text for dumps, one line per setting that differs from the default.
 impl KongBehavior {
     pub(in crate::snapshot) fn describe(&self) -> Vec<String> {
-        let usual = KongBehavior::default();
+        let defaults = KongBehavior::default();
         let KongBehavior { strip_path, path, rewrite, host, protocols, https_redirect } = self;
         let mut lines = Vec::new();
         if *strip_path {
             lines.push("strip path".to_owned());
         }
-        if *path != usual.path {
+        if *path != defaults.path {
             lines.push(format!("path {path}"));
         }
         if let Some(rewrite) = rewrite {
@@ -80,7 +80,7 @@ impl KongBehavior {
         if let UpstreamHost::Fixed(host) = host {
             lines.push(format!("host {}", String::from_utf8_lossy(host.as_bytes())));
         }
-        if *protocols != usual.protocols {
+        if *protocols != defaults.protocols {
             let Protocols { http, https, grpc, grpcs } = *protocols;
             let all = [("http", http), ("https", https), ("grpc", grpc), ("grpcs", grpcs)];
             let names: Vec<&str> = all.iter().filter(|(_, is_in)| *is_in).map(|(name, _)| *name).collect();

@@ -156,13 +156,13 @@ impl PathIndex {
             }
         }
         // In sorted order, a prefix of a text comes before it, and all texts in between share that prefix.
-        let mut made: Vec<LiteralPath> = Vec::with_capacity(texts.len());
+        let mut paths: Vec<LiteralPath> = Vec::with_capacity(texts.len());
         for (text, [exact, prefix]) in texts {
-            let mut up = u32::try_from(made.len()).expect("fewer than 2^32 paths fit in memory").wrapping_sub(1);
-            while let Some(before) = made.get(up as usize).filter(|before| !text.starts_with(&*before.text)) {
+            let mut up = u32::try_from(paths.len()).expect("fewer than 2^32 paths fit in memory").wrapping_sub(1);
+            while let Some(before) = paths.get(up as usize).filter(|before| !text.starts_with(&*before.text)) {
                 up = before.longest_prefix;
             }
-            made.push(LiteralPath {
+            paths.push(LiteralPath {
                 text: text.into(),
                 longest_prefix: up,
                 exact: exact.into(),
@@ -170,7 +170,7 @@ impl PathIndex {
             });
         }
         PathIndex {
-            texts: made.into(),
+            texts: paths.into(),
             regexes: PathRegexes::build(&regexes).map(Box::new),
             anywhere: anywhere.into_boxed_slice(),
         }

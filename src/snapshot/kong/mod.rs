@@ -73,9 +73,9 @@ impl Router {
     }
 
     /// The first matching entry. The host is in lower case and has no port.
-    pub fn find(&self, host: &str, question: &RoutingRequest<'_>) -> Option<Matched<'_>> {
-        let admits = |position: u32| self.entries[position as usize].matches(host, question);
-        let entry = &self.entries[self.hosts.find(host, question.path, admits)? as usize];
+    pub fn find(&self, host: &str, request: &RoutingRequest<'_>) -> Option<Matched<'_>> {
+        let admits = |position: u32| self.entries[position as usize].matches(host, request);
+        let entry = &self.entries[self.hosts.find(host, request.path, admits)? as usize];
         Some(Matched { rule: &entry.route.rule, path: MatchedPath::Kong(entry.path()) })
     }
 
@@ -101,30 +101,30 @@ impl KongEntry {
     }
 
     /// Checks everything except the path and the hostname.
-    fn matches(&self, host: &str, question: &RoutingRequest<'_>) -> bool {
+    fn matches(&self, host: &str, request: &RoutingRequest<'_>) -> bool {
         let KongRoute { methods, headers, server_names, .. } = &*self.route;
-        (methods.is_empty() || methods.contains(question.method))
-            && (server_names.is_empty() || matches_server_name(server_names, question))
-            && self.matches_host_and_port(host, question)
-            && headers.iter().all(|header| header.matches(question.headers))
+        (methods.is_empty() || methods.contains(request.method))
+            && (server_names.is_empty() || matches_server_name(server_names, request))
+            && self.matches_host_and_port(host, request)
+            && headers.iter().all(|header| header.matches(request.headers))
     }
 
-    fn matches_host_and_port(&self, name: &str, question: &RoutingRequest<'_>) -> bool {
+    fn matches_host_and_port(&self, name: &str, request: &RoutingRequest<'_>) -> bool {
         let hosts = self.hosts();
         let takes = |host: &KongHost| match host.port {
             None => host.name.matches(name),
-            Some(port) => port == question.port() && host.name.matches(name),
+            Some(port) => port == request.port() && host.name.matches(name),
         };
         hosts.iter().all(|host| host.port.is_none()) || hosts.iter().any(takes)
     }
 }
 
 /// Whether the SNI matches. Server names are ignored for plain-text requests, which have no SNI.
-pub(super) fn matches_server_name(server_names: &[HostName], question: &RoutingRequest<'_>) -> bool {
-    match question.scheme {
+pub(super) fn matches_server_name(server_names: &[HostName], request: &RoutingRequest<'_>) -> bool {
+    match request.scheme {
         Scheme::Http => true,
         Scheme::Https => {
-            question.server_name.is_some_and(|name| server_names.iter().any(|server_name| server_name.matches(name)))
+            request.server_name.is_some_and(|name| server_names.iter().any(|server_name| server_name.matches(name)))
         }
     }
 }

@@ -203,23 +203,23 @@ pub fn normalize_path(path: &str) -> Option<String> {
     if !path.contains("//") && !memchr::memchr_iter(b'%', bytes).any(is_lower) {
         return None;
     }
-    let mut made = String::with_capacity(path.len());
+    let mut normalized = String::with_capacity(path.len());
     let mut rest = path;
     while let Some(next) = rest.chars().next() {
         let at = path.len() - rest.len();
         if next == '%' && is_escape(at) {
             // `percent_encode_byte` writes upper-case digits.
             let byte = u8::from_str_radix(&rest[1..3], 16).unwrap_or_default();
-            made.push_str(percent_encode_byte(byte));
+            normalized.push_str(percent_encode_byte(byte));
             rest = &rest[3..];
             continue;
         }
-        if next != '/' || !made.ends_with('/') {
-            made.push(next);
+        if next != '/' || !normalized.ends_with('/') {
+            normalized.push(next);
         }
         rest = &rest[next.len_utf8()..];
     }
-    Some(made)
+    Some(normalized)
 }
 
 /// For dumps: `Exact /a`, `Prefix /a`, `Regex ~/a`.
@@ -395,9 +395,9 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn normalization_is_idempotent(path in "[/a%2fFé.]{0,12}") {
-            if let Some(made) = normalize_path(&path) {
-                proptest::prop_assert!(normalize_path(&made).is_none(), "{} {}", path, made);
-                proptest::prop_assert!(!made.contains("//"));
+            if let Some(normalized) = normalize_path(&path) {
+                proptest::prop_assert!(normalize_path(&normalized).is_none(), "{} {}", path, normalized);
+                proptest::prop_assert!(!normalized.contains("//"));
             }
         }
     }

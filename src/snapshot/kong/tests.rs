@@ -388,7 +388,7 @@ fn controller_number(route: &KongRoute) -> u128 {
 // kong-compat §3.4
 #[test]
 fn router_agrees_with_the_reference() {
-    let (mut found, mut lost) = (0, 0);
+    let (mut found, mut missed) = (0, 0);
     for seed in 0..TABLES {
         let mut rng = Rng::with_seed(seed);
         let texts: Vec<String> = (0..rng.usize(1..14)).map(|_| random_route(&mut rng)).collect();
@@ -402,12 +402,15 @@ fn router_agrees_with_the_reference() {
                 let request = KongTestRequest::parse(&text);
                 let expected = reference(flavor, &routes, &request);
                 assert_eq!(find(&router, &request), expected, "{flavor:?}, seed {seed}: {text} in {texts:#?}");
-                *if expected.is_some() { &mut found } else { &mut lost } += 1;
+                *if expected.is_some() { &mut found } else { &mut missed } += 1;
             }
         }
     }
-    let all = found + lost;
-    assert!(found * 4 > all && lost * 20 > all, "{found} requests matched and {lost} did not: too one-sided a sample");
+    let all = found + missed;
+    assert!(
+        found * 4 > all && missed * 20 > all,
+        "{found} requests matched and {missed} did not: too one-sided a sample"
+    );
 }
 
 fn random_route(rng: &mut Rng) -> String {
