@@ -2,11 +2,7 @@
 //! mistakes,
 //! Ctrl-C. Runs in a network namespace, so that the real ports and `localhost` can be used.
 //!
-//! Expected output is in `tests/make_run/`; `UPDATE=1 cargo test --test make_run` rewrites it.
-
-#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
-
-mod harness;
+//! Expected output is in `tests/make_run/`; `UPDATE=1 cargo test --workspace --test process make_run::` rewrites it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,10 +10,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use harness::golden::{self, Golden};
-use harness::network::Network;
-use harness::program::{Program, clean, output, portico, root, signal};
-use harness::site::{Site, files_below, without_times};
+use crate::harness::golden::{self, Golden};
+use crate::harness::network::Network;
+use crate::harness::program::{Program, clean, output, portico, root, signal};
+use crate::harness::site::{Site, files_below, without_times};
 
 #[test]
 fn make_run_output_and_readme_examples_work() {

@@ -14,6 +14,8 @@ mod lock;
 mod prose;
 #[path = "tidy/sources.rs"]
 mod sources;
+#[path = "tidy/test_programs.rs"]
+mod test_programs;
 #[path = "tidy/tokens.rs"]
 mod tokens;
 #[path = "tidy/tree.rs"]
@@ -140,6 +142,11 @@ fn prose_is_plain_and_cites_what_a_clone_has() {
     let (open, findings): (Vec<_>, Vec<_>) = findings.into_iter().partition(is_open);
     println!("{} findings in what is not translated yet", open.len());
     tree::expect_none(findings);
+}
+
+#[test]
+fn every_test_file_belongs_to_a_program() {
+    tree::expect_none(test_programs::findings(&checkout()));
 }
 
 #[test]

@@ -2,8 +2,6 @@
 //! rendered
 //! chart. `UPDATE=1` rewrites generated files.
 
-#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
-
 mod flags;
 mod rules;
 mod schema;
@@ -152,7 +150,10 @@ fn same_file(name: &str, expected: &str) {
         fs::write(&path, expected).unwrap();
         return;
     }
-    assert!(found == expected, "charts/portico/{name} is not up to date: UPDATE=1 cargo test --test chart");
+    assert!(
+        found == expected,
+        "charts/portico/{name} is not up to date: UPDATE=1 cargo test --workspace --test library chart::"
+    );
 }
 
 fn read(name: &str) -> String {
