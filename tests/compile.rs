@@ -17,20 +17,16 @@
 //! - `# Unreadable: KIND, …` lists kinds of the Gateway API that the API server does not return;
 //! - `# Newer release: yes` allows objects that only the schema of a newer Gateway API release accepts.
 
-#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
-
-mod compile {
-    pub(crate) mod case;
-    pub(crate) mod consumer_edits;
-    pub(crate) mod edits;
-    pub(crate) mod plugin_edits;
-    pub(crate) mod rules;
-}
+mod case;
+mod consumer_edits;
+mod edits;
+mod plugin_edits;
+mod rules;
 
 use std::collections::BTreeSet;
 use std::fs;
 
-use compile::case::Case;
+use case::Case;
 use portico::api::{Kind, ObjectId, ObjectKey};
 use portico::compile::verdict::Code;
 use serde_json::{Value, json};
@@ -145,7 +141,7 @@ fn every_condition_code_has_a_case() {
 
 #[test]
 fn cases_and_rules_cite_each_other() {
-    let rules = compile::rules::known_rules();
+    let rules = rules::known_rules();
     let mut cited = BTreeSet::new();
     for case in Case::all() {
         assert!(!case.rules.is_empty(), "{} cites no rule: add a line `# Rules: …`", case.name);

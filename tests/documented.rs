@@ -9,6 +9,8 @@ use std::time::Duration;
 use portico::compile::verdict::{Code, ConditionTarget};
 use portico::proxy::ProxyLimits;
 
+use crate::root;
+
 #[test]
 fn conditions_page_lists_all_verdicts() {
     let said: BTreeSet<(String, String, String)> = Code::ALL
@@ -197,6 +199,7 @@ const FLAGS_OF_OTHER_PROGRAMS: &[&str] = &[
     // cargo.
     "--release",
     "--features",
+    "--workspace",
     "--test",
     "--nocapture",
     // The load generator.
@@ -279,8 +282,4 @@ fn below(folder: &Path, documents: &mut Vec<PathBuf>) {
         let path = entry.expect("the folder was opened").path();
         if path.is_dir() { below(&path, documents) } else { documents.push(path) }
     }
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }

@@ -1,7 +1,5 @@
 //! The objects in manifests/install.yaml are complete and grant exactly the permissions that the program uses.
 
-#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

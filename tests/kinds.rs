@@ -1,8 +1,6 @@
 //! Ingress, IngressClass and Kong's kinds: valid objects are accepted, and errors in invalid ones are reported at the
 //! right field. The objects are in `tests/kinds/`; a scenario of `e2e/` applies the same ones to a real API server.
-//! `UPDATE=1 cargo test --test kinds` rewrites `bad.txt`.
-
-#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
+//! `UPDATE=1 cargo test --workspace --test library kinds::` rewrites `bad.txt`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -82,7 +80,10 @@ fn errors_of_invalid_objects_are_reported() {
     }
     let expected = fs::read_to_string(&file).unwrap_or_default();
     let differing = report.lines().zip(expected.lines()).find(|(report, expected)| report != expected);
-    assert!(report == expected, "{differing:?}\nIf that is correct: UPDATE=1 cargo test --test kinds");
+    assert!(
+        report == expected,
+        "{differing:?}\nIf that is correct: UPDATE=1 cargo test --workspace --test library kinds::"
+    );
 }
 
 /// Immutable fields have transition rules, which the API server evaluates with the previous object (`oldSelf`).

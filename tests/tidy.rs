@@ -14,6 +14,8 @@ mod lock;
 mod prose;
 #[path = "tidy/sources.rs"]
 mod sources;
+#[path = "tidy/test_programs.rs"]
+mod test_programs;
 #[path = "tidy/tokens.rs"]
 mod tokens;
 #[path = "tidy/tree.rs"]
@@ -113,6 +115,11 @@ fn prose_is_plain_and_cites_what_a_clone_has() {
     findings.extend(type_names::findings(&files));
     findings.extend(width::findings(&files));
     tree::expect_none(findings);
+}
+
+#[test]
+fn every_test_file_belongs_to_a_program() {
+    tree::expect_none(test_programs::findings(&checkout()));
 }
 
 #[test]

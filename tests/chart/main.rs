@@ -1,8 +1,6 @@
 //! Compares the chart's files with their sources: flags, RBAC rules, CRDs and versions. e2e/tests/helm tests the
 //! rendered chart. `UPDATE=1` rewrites generated files.
 
-#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
-
 mod flags;
 mod rules;
 mod schema;
@@ -165,7 +163,10 @@ fn same_file(name: &str, expected: &str) {
         fs::write(&path, expected).unwrap();
         return;
     }
-    assert!(found == expected, "charts/portico/{name} is not up to date: UPDATE=1 cargo test --test chart");
+    assert!(
+        found == expected,
+        "charts/portico/{name} is not up to date: UPDATE=1 cargo test --workspace --test library chart::"
+    );
 }
 
 fn read(name: &str) -> String {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use crate::values::Values;
+use crate::chart::values::Values;
 
 /// Helm adds this value to subcharts.
 const GLOBAL: &str = "global";

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-use crate::read;
+use crate::image::read;
 
 const MANIFEST: &str = "[package]
 name = 'portico'

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use portico::api::kong::crd;
 use serde_json::Value;
 
-use crate::cell;
+use crate::reference::cell;
 
 const INTRODUCTION: &str = "# Custom resources
 

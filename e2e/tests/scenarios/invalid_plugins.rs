@@ -7,10 +7,10 @@ use anyhow::{Context, Result, ensure};
 use portico_e2e::cluster::Cluster;
 use serde_json::{Value, json};
 
-use crate::backend::Backend;
-use crate::client::Target;
-use crate::objects::{apply, gateway, prefix, route, until, wait_until_programmed};
-use crate::plugins::{consumer, plugin, secret};
+use crate::scenarios::backend::Backend;
+use crate::scenarios::client::Target;
+use crate::scenarios::objects::{apply, gateway, prefix, route, until, wait_until_programmed};
+use crate::scenarios::plugins::{consumer, plugin, secret};
 
 const HOST: &str = "misfits.example";
 

@@ -5,7 +5,7 @@ use portico::api::kong::crd;
 use portico_e2e::cluster::Cluster;
 use serde_json::{Value, json};
 
-use crate::objects::{apply, until};
+use crate::scenarios::objects::{apply, until};
 
 /// Installs the CRDs and waits until their kinds are served.
 pub(crate) async fn install(cluster: &Cluster) -> Result<()> {

@@ -7,9 +7,9 @@ use portico_e2e::cluster::{Channel, Cluster};
 use portico_e2e::portico::{Portico, install_class};
 use serde_json::{Value, json};
 
-use crate::backend::Backend;
-use crate::client::Target;
-use crate::objects::{
+use crate::scenarios::backend::Backend;
+use crate::scenarios::client::Target;
+use crate::scenarios::objects::{
     apply, condition, gateway, prefix, route, routes, until, wait_until_accepted, wait_until_programmed,
 };
 
