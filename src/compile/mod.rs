@@ -4,7 +4,7 @@
 //!   changed objects ─▶ Gateways they touch ─▶ routes they touch ─▶ routers they touch ─▶ binds ─▶ Snapshot
 //!                         gateway.rs             http_route.rs        routers.rs
 //!                           listener.rs            attach.rs
-//!                           certificates.rs        matches.rs  filters.rs  cors.rs  backends.rs  retry.rs
+//!                           certificates.rs        matches.rs  filters.rs  cors.rs  backend_reference.rs  retry.rs
 //!                      Ingresses, which share two ports of their own: ingress/ ────▶ binds
 //! ```
 //!
@@ -17,13 +17,13 @@ pub mod testing;
 pub mod verdict;
 
 mod attachment;
-mod backends;
+mod backend;
+mod backend_reference;
 mod certificates;
 mod classes;
 mod consumers;
 mod context;
 mod cors;
-mod endpoints;
 mod filters;
 mod forbidden_addresses;
 mod gateway;
@@ -39,6 +39,7 @@ mod plugins;
 mod reference_grants;
 mod retry;
 mod routers;
+mod service_notes;
 mod unserved_kinds;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -129,7 +130,7 @@ impl Compiler {
     pub fn addresses(&self, store: &Store, service: &ObjectKey, port: u16) -> Option<Vec<EndpointAddress>> {
         let ObjectKey { namespace, name } = store.services.get(service)?.meta.key.clone();
         let key = UpstreamKey { namespace, service: name, port, ..UpstreamKey::default() };
-        Some(endpoints::build(store, &key, &self.forbidden, &self.policy_conflicts).addresses)
+        Some(backend::endpoints::build(store, &key, &self.forbidden, &self.policy_conflicts).addresses)
     }
 
     /// Compiles what `changes` can affect; a new compiler needs [`Store::everything`]. If the addresses in `inputs`
@@ -467,7 +468,7 @@ impl Compiler {
         for service in keys_of_kind(touched, Kind::Service).chain(&behind) {
             wanted.extend(self.upstreams_of(service));
         }
-        let of = |key| endpoints::build(store, key, &self.forbidden, &self.policy_conflicts);
+        let of = |key| backend::endpoints::build(store, key, &self.forbidden, &self.policy_conflicts);
         wanted.into_iter().map(|key| (key.clone(), of(key))).collect()
     }
 }
