@@ -1,13 +1,14 @@
 //! Plans a Gateway: whether this controller serves it, its addresses, and which of its listeners can be served.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::certificates::SecretCache;
 use super::listener::{self, ListenerId, ListenerPlan};
+use super::served_gateways::gateways_by_age;
 use super::verdict::{Code, Condition, FieldDiagnostic, ListenerVerdict, Verdict};
-use super::{CompileContext, CompileInputs, ExposedGateway};
+use super::{CompileContext, CompileInputs};
 use crate::api::gateway::{Gateway, GatewayClass};
 use crate::api::{Kind, Object, ObjectKey};
 use crate::snapshot::BindAddress;
@@ -92,39 +93,10 @@ pub(super) fn class_verdict(inputs: &CompileInputs<'_>, class: &Object<GatewayCl
     verdict
 }
 
-/// The Gateways whose class belongs to this controller, oldest first.
-pub(super) fn served_gateways<'a>(cx: CompileContext<'a>) -> Vec<&'a Arc<Object<Gateway>>> {
-    gateways_by_age(cx.store, cx.inputs.controllers)
-}
-
-/// The Gateways of these controllers' classes, oldest first, then by name. The earlier Gateway wins a conflict.
-pub(super) fn gateways_by_age<'a>(store: &'a Store, controllers: &[String]) -> Vec<&'a Arc<Object<Gateway>>> {
-    let mut gateways: Vec<_> = store
-        .gateways
-        .values()
-        .filter(|gateway| {
-            let class = store.gateway_classes.get(&ObjectKey::cluster(&gateway.spec.gateway_class_name));
-            class.is_some_and(|class| controllers.contains(&class.spec.controller_name))
-        })
-        .collect();
-    gateways.sort_by(|a, b| (a.meta.created, &a.meta.key).cmp(&(b.meta.created, &b.meta.key)));
-    gateways
-}
-
-/// What a served Gateway needs of the Service in front of it.
-pub(super) fn expose<'a>(store: &'a Store, gateway: &'a Object<Gateway>) -> Option<ExposedGateway<'a>> {
-    let class = store.gateway_classes.get(&ObjectKey::cluster(&gateway.spec.gateway_class_name))?;
-    let accepted = if class.spec.parameters_ref.is_some() { ClassState::Rejected } else { ClassState::Accepted };
-    let listeners = gateway.spec.listeners.iter().filter(|listener| listener::needs_port(listener));
-    let ports: BTreeSet<u16> = listeners.filter_map(|listener| u16::try_from(listener.port).ok()).collect();
-    let refused = rejection(gateway, accepted, &[]).is_some();
-    Some(ExposedGateway { gateway, controller: &class.spec.controller_name, ports, is_rejected: refused })
-}
-
 /// Assigns every (address, port) to the first Gateway that listens on it and can be served.
 pub(super) fn port_owners(cx: CompileContext<'_>) -> PortOwners {
     let mut owners = PortOwners::new();
-    for gateway in served_gateways(cx) {
+    for gateway in gateways_by_age(cx.store, cx.inputs.controllers) {
         let Some(assigned) = cx.inputs.addresses.get(&gateway.meta.key) else { continue };
         let class = class_state(cx, &gateway.spec.gateway_class_name);
         if rejection(gateway, class, &assigned.unsupported).is_some() {
@@ -319,7 +291,11 @@ pub(super) fn foreign_verdict(cx: CompileContext<'_>, gateway: &Object<Gateway>)
 }
 
 /// The condition if the whole Gateway must be rejected.
-fn rejection(gateway: &Object<Gateway>, class: ClassState, unsupported: &[FieldDiagnostic]) -> Option<Condition> {
+pub(super) fn rejection(
+    gateway: &Object<Gateway>,
+    class: ClassState,
+    unsupported: &[FieldDiagnostic],
+) -> Option<Condition> {
     if class == ClassState::Rejected {
         let name = &gateway.spec.gateway_class_name;
         let message = format!("GatewayClass {name} is not accepted");

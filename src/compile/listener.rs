@@ -1,11 +1,11 @@
 //! Plans a listener of a Gateway: whether it can be served, its hostname, and which routes may attach.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::certificates::{self, SecretCache};
 use super::label_selector;
+use super::listener_conflicts::{self, ListenerConflict};
 use super::listener_overlaps;
 use super::verdict::{Code, Condition, FieldDiagnostic};
 use crate::api::gateway::{Gateway, LabelSelector, Listener, RouteGroupKind};
@@ -55,7 +55,7 @@ pub(super) enum Namespaces {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ListenerProtocol {
+pub(super) enum ListenerProtocol {
     Http,
     Https,
     Tls,
@@ -65,7 +65,7 @@ enum ListenerProtocol {
 }
 
 impl ListenerProtocol {
-    fn from_listener(listener: &Listener) -> Self {
+    pub(super) fn from_listener(listener: &Listener) -> Self {
         match &*listener.protocol {
             "HTTP" => ListenerProtocol::Http,
             "HTTPS" => ListenerProtocol::Https,
@@ -76,7 +76,7 @@ impl ListenerProtocol {
         }
     }
 
-    fn transport(self) -> Option<TransportProtocol> {
+    pub(super) fn transport(self) -> Option<TransportProtocol> {
         match self {
             ListenerProtocol::Http | ListenerProtocol::Https | ListenerProtocol::Tls | ListenerProtocol::Tcp => {
                 Some(TransportProtocol::Tcp)
@@ -87,7 +87,7 @@ impl ListenerProtocol {
     }
 
     /// The group of protocols that can share a port with this one.
-    fn port_group(self) -> Option<PortGroup> {
+    pub(super) fn port_group(self) -> Option<PortGroup> {
         match self {
             ListenerProtocol::Http => Some(PortGroup::Cleartext),
             ListenerProtocol::Https | ListenerProtocol::Tls => Some(PortGroup::Tls),
@@ -106,7 +106,7 @@ impl ListenerProtocol {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum PortGroup {
+pub(super) enum PortGroup {
     Cleartext,
     Tls,
     Stream,
@@ -161,7 +161,7 @@ pub(super) fn plan_all(
     taken: &dyn Fn(TransportProtocol, u16) -> Option<(IpAddr, ObjectKey)>,
 ) -> (Vec<ListenerPlan>, Vec<Arc<Certificates>>) {
     let listeners = &gateway.spec.listeners;
-    let conflicts = find_conflicts(listeners);
+    let conflicts = listener_conflicts::find(listeners);
     let (mut plans, mut certificates) = (Vec::new(), Vec::new());
     for (index, listener) in listeners.iter().enumerate() {
         let (plan, own) = plan(store, secrets, gateway, index, listener, conflicts.get(&index), taken);
@@ -190,50 +190,26 @@ fn plan(
         ListenerProtocol::Https => resolve_certificates(store, secrets, gateway, listener, &field),
         _ => (Certificates::default(), Condition::without_diagnostics(Code::ListenerResolvedRefs)),
     };
-    let resolved = match kind_problems {
-        problems if problems.is_empty() => certificates_resolved.clone(),
-        problems => Condition::new(Code::ListenerInvalidRouteKinds, problems),
-    };
-    let port = u16::try_from(listener.port).unwrap_or_default();
-
     let (mut served, mut secure) = (false, false);
-    let mut conditions = Vec::new();
-    let mut refuse = |code: Code, problems: Vec<FieldDiagnostic>| {
-        conditions.push(Condition::new(code, problems.clone()));
-        let unserved = match code {
-            Code::ListenerHostnameConflictRefused => Code::ListenerHostnameConflictUnserved,
-            Code::ListenerProtocolConflictRefused => Code::ListenerProtocolConflictUnserved,
-            _ => Code::ListenerNotProgrammed,
-        };
-        conditions.push(Condition::new(unserved, problems));
-    };
-    let unsupported = unsupported(gateway, listener, protocol, &field);
-    if protocol.route_kinds().is_empty() {
-        let message = format!("protocol {} is not served", listener.protocol);
-        refuse(
-            Code::ListenerUnsupportedProtocol,
-            vec![FieldDiagnostic::new(format!("{field}.protocol"), message, "use HTTP or HTTPS")],
-        );
-    } else if !unsupported.is_empty() {
-        refuse(Code::ListenerUnsupportedValue, unsupported);
-    } else if let Some(conflict) = conflict {
-        refuse(conflict.accepted_code(), vec![conflict.problem.clone()]);
-    } else if let Some((address, owner)) = protocol.transport().and_then(|transport| taken(transport, port)) {
-        let message = format!("port {port} of {address} is used by Gateway {owner}");
-        let remedy = "choose another port, or give this Gateway a separate address";
-        refuse(Code::ListenerPortUnavailable, vec![FieldDiagnostic::new(format!("{field}.port"), message, remedy)]);
-    } else {
-        conditions.push(Condition::without_diagnostics(Code::ListenerAccepted));
-        secure = protocol == ListenerProtocol::Https;
-        if secure && certificates.all().is_empty() {
-            // Repeat the same diagnostics, so that one mistake is not reported in two ways.
-            conditions.push(Condition::new(Code::ListenerNotProgrammed, certificates_resolved.diagnostics.clone()));
-        } else {
-            served = true;
-            conditions.push(Condition::without_diagnostics(Code::ListenerProgrammed));
+    let mut conditions = match rejection(gateway, listener, conflict, taken, &field) {
+        Some((code, problems)) => {
+            vec![Condition::new(code, problems.clone()), Condition::new(not_programmed(code), problems)]
         }
-    }
-    conditions.push(resolved);
+        None => {
+            secure = protocol == ListenerProtocol::Https;
+            served = !(secure && certificates.all().is_empty());
+            let programmed = match served {
+                true => Condition::without_diagnostics(Code::ListenerProgrammed),
+                // Repeat the same diagnostics, so that one mistake is not reported in two ways.
+                false => Condition::new(Code::ListenerNotProgrammed, certificates_resolved.diagnostics.clone()),
+            };
+            vec![Condition::without_diagnostics(Code::ListenerAccepted), programmed]
+        }
+    };
+    conditions.push(match kind_problems {
+        problems if problems.is_empty() => certificates_resolved,
+        problems => Condition::new(Code::ListenerInvalidRouteKinds, problems),
+    });
     if let Some(conflict) = conflict {
         conditions.push(Condition::new(conflict.conflicted_code(), vec![conflict.problem.clone()]));
     }
@@ -245,7 +221,7 @@ fn plan(
         index,
         hostname: HostPattern::parse(listener.hostname.as_deref()),
         transport: protocol.transport().unwrap_or(TransportProtocol::Tcp),
-        port,
+        port: port(listener),
         bound_port: None,
         supported_kinds,
         namespaces: allowed_namespaces(listener),
@@ -254,6 +230,47 @@ fn plan(
         conditions,
     };
     (plan, certificates)
+}
+
+fn port(listener: &Listener) -> u16 {
+    u16::try_from(listener.port).unwrap_or_default()
+}
+
+/// Why the listener is not accepted, if so. The first reason is the most fundamental one.
+fn rejection(
+    gateway: &Object<Gateway>,
+    listener: &Listener,
+    conflict: Option<&ListenerConflict>,
+    taken: &dyn Fn(TransportProtocol, u16) -> Option<(IpAddr, ObjectKey)>,
+    field: &str,
+) -> Option<(Code, Vec<FieldDiagnostic>)> {
+    let protocol = ListenerProtocol::from_listener(listener);
+    if protocol.route_kinds().is_empty() {
+        let message = format!("protocol {} is not served", listener.protocol);
+        let problem = FieldDiagnostic::new(format!("{field}.protocol"), message, "use HTTP or HTTPS");
+        return Some((Code::ListenerUnsupportedProtocol, vec![problem]));
+    }
+    let unsupported = unsupported(gateway, listener, protocol, field);
+    if !unsupported.is_empty() {
+        return Some((Code::ListenerUnsupportedValue, unsupported));
+    }
+    if let Some(conflict) = conflict {
+        return Some((conflict.accepted_code(), vec![conflict.problem.clone()]));
+    }
+    let port = port(listener);
+    let (address, owner) = taken(protocol.transport()?, port)?;
+    let message = format!("port {port} of {address} is used by Gateway {owner}");
+    let remedy = "choose another port, or give this Gateway a separate address";
+    Some((Code::ListenerPortUnavailable, vec![FieldDiagnostic::new(format!("{field}.port"), message, remedy)]))
+}
+
+/// The reason for which a listener that is not accepted is not programmed.
+fn not_programmed(rejection: Code) -> Code {
+    match rejection {
+        Code::ListenerHostnameConflictRefused => Code::ListenerHostnameConflictUnserved,
+        Code::ListenerProtocolConflictRefused => Code::ListenerProtocolConflictUnserved,
+        _ => Code::ListenerNotProgrammed,
+    }
 }
 
 fn allowed_namespaces(listener: &Listener) -> Namespaces {
@@ -392,60 +409,4 @@ fn unsupported(
         }
     }
     problems
-}
-
-/// A conflict between two listeners.
-struct ListenerConflict {
-    hostname: bool,
-    problem: FieldDiagnostic,
-}
-
-impl ListenerConflict {
-    fn accepted_code(&self) -> Code {
-        if self.hostname { Code::ListenerHostnameConflictRefused } else { Code::ListenerProtocolConflictRefused }
-    }
-
-    fn conflicted_code(&self) -> Code {
-        if self.hostname { Code::ListenerHostnameConflict } else { Code::ListenerProtocolConflict }
-    }
-}
-
-/// All conflicting listeners of a Gateway are rejected, as Gateway API allows, so that their order does not matter.
-fn find_conflicts(listeners: &[Listener]) -> BTreeMap<usize, ListenerConflict> {
-    let mut found = BTreeMap::new();
-    for (index, listener) in listeners.iter().enumerate() {
-        let Some(sharing) = ListenerProtocol::from_listener(listener).port_group() else { continue };
-        let others = listeners.iter().enumerate().filter(|(other, candidate)| {
-            *other != index
-                && candidate.port == listener.port
-                && ListenerProtocol::from_listener(candidate).port_group().is_some()
-        });
-        for (_, other) in others {
-            let other_sharing = ListenerProtocol::from_listener(other).port_group();
-            let field = format!("spec.listeners[{index}]");
-            let same_host = sharing == PortGroup::Stream
-                || HostPattern::parse(other.hostname.as_deref()) == HostPattern::parse(listener.hostname.as_deref());
-            let conflict = if other_sharing != Some(sharing) {
-                let message = format!(
-                    "listener {} uses port {} for {}, which cannot share it with {}",
-                    other.name, other.port, other.protocol, listener.protocol
-                );
-                ListenerConflict {
-                    hostname: false,
-                    problem: FieldDiagnostic::new(format!("{field}.protocol"), message, "use another port"),
-                }
-            } else if same_host {
-                let message = format!("listener {} has the same port and hostname", other.name);
-                let remedy = "change the hostname or port of one, or remove one";
-                ListenerConflict {
-                    hostname: true,
-                    problem: FieldDiagnostic::new(format!("{field}.hostname"), message, remedy),
-                }
-            } else {
-                continue;
-            };
-            found.entry(index).or_insert(conflict);
-        }
-    }
-    found
 }

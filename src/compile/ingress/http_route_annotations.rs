@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
+use super::super::backend::AppProtocol;
 use super::super::gateway::GatewayPlan;
 use super::super::hostname::intersects;
 use super::super::verdict::FieldDiagnostic;
@@ -14,7 +15,7 @@ use super::annotations::annotation_field;
 use super::backend::default_host;
 use super::policy;
 use super::route_settings;
-use super::service_settings::{self, AppProtocol, ServiceSettings};
+use super::service_settings::{self, ServiceSettings};
 use crate::api::core::Service;
 use crate::api::gateway::HttpRoute;
 use crate::api::kong::annotations::{
@@ -129,7 +130,7 @@ pub(in crate::compile) fn read_rule(
         rule.behavior = on_route.behavior.clone().map(Box::new);
         return rule;
     };
-    let settings = service_settings::read(&service.meta, "a Service", false);
+    let settings = service_settings::read(&service.meta, Kind::Service, false);
     if on_route.behavior.is_some() || has_any(&service.meta, &[PATH, HOST_HEADER]) {
         let mut manner = on_route.behavior.clone().unwrap_or_default();
         if on_route.replaces_host {

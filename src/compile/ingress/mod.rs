@@ -23,7 +23,6 @@ pub(super) mod policy_conflicts;
 mod publish;
 mod route_settings;
 pub(super) mod service_settings;
-pub(super) mod upstream_tls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::super::CompileContext;
+use super::super::backend::tls;
 use super::super::certificates::{self, SecretCache};
 use super::super::plugins::{PluginSite, Plugins};
 use super::super::verdict::FieldDiagnostic;
@@ -11,7 +12,6 @@ use super::backend::{self, IngressTarget};
 use super::class;
 use super::path::{self, PathOptions};
 use super::route_settings::{self, RouteSettings};
-use super::upstream_tls;
 use crate::api::kong::IngressClassParametersSpec;
 use crate::api::kong::annotations::REWRITE;
 use crate::api::networking::{Ingress, IngressBackend};
@@ -272,8 +272,7 @@ impl<'a> IngressPlanner<'a> {
             Ok(resolved) => {
                 let settings = &resolved.settings;
                 let (kind, meta) = resolved.settings_source;
-                let remark =
-                    upstream_tls::unverified_note(resolved.key.tls.as_ref(), &format!("{kind} {}", meta.key), field);
+                let remark = tls::unverified_note(resolved.key.tls.as_ref(), &format!("{kind} {}", meta.key), field);
                 self.notes.extend(remark.filter(|remark| !self.notes.contains(remark)));
                 manner.path = settings.path.clone();
                 if !self.settings.preserve_host {

@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::backends;
+use super::super::backend_reference;
+use super::super::reference_grants::Referrer;
 use super::super::verdict::FieldDiagnostic;
 use super::annotations::annotation_field;
 use super::policy;
@@ -74,14 +75,14 @@ impl PolicyConflicts {
 /// The Services with a policy that share a rule with a Service of another policy or none, each with the first such
 /// Service.
 fn conflicting_services(store: &Store, route: &Object<HttpRoute>) -> BTreeMap<ObjectKey, ObjectKey> {
-    let from = (Kind::HttpRoute, &*route.meta.key.namespace);
+    let from = Referrer { kind: Kind::HttpRoute, namespace: &route.meta.key.namespace };
     let mut found = BTreeMap::new();
     for rule in &route.spec.rules {
         // Services that the route may not refer to are ignored.
         let services = rule
             .backend_refs
             .iter()
-            .filter_map(|backend| backends::resolve_service(store, from, &backend.target, "").ok());
+            .filter_map(|backend| backend_reference::permitted_service(store, from, &backend.target, "").ok());
         let named: BTreeMap<ObjectKey, Option<ObjectKey>> = services
             .map(|service| (service.meta.key.clone(), policy::referenced_policy(&service.meta, UPSTREAM_POLICY)))
             .collect();

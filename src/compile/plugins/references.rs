@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::super::CompileContext;
 use super::super::consumers;
 use super::super::ingress::annotations::annotation_field;
-use super::super::reference_grants::CrossNamespaceReference;
+use super::super::reference_grants::{CrossNamespaceReference, Referrer};
 use super::super::verdict::FieldDiagnostic;
 use crate::api::gateway::{HttpRoute, LocalObjectReference};
 use crate::api::kind::{GATEWAY_GROUP, KONG_GROUP};
@@ -142,8 +142,11 @@ fn resolve_reference(
 ) -> Result<ObjectId, FieldDiagnostic> {
     if let Some((namespace, name)) = token.split_once(':') {
         let target = ObjectKey::new(namespace, name);
-        let crossing =
-            CrossNamespaceReference { from, namespace: &referrer.namespace, to: Kind::KongPlugin, target: &target };
+        let crossing = CrossNamespaceReference {
+            from: Referrer { kind: from, namespace: &referrer.namespace },
+            to: Kind::KongPlugin,
+            target: &target,
+        };
         if !crossing.is_allowed(store) {
             return Err(crossing.problem(annotation_field(PLUGINS)));
         }

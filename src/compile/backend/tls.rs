@@ -8,10 +8,9 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::sign::CertifiedKey;
 
+use super::super::ingress::annotations::annotation_field;
 use super::super::verdict::FieldDiagnostic;
 use super::super::{CompileContext, certificates};
-use super::annotations::annotation_field;
-use super::service_settings::ServiceTlsSettings;
 use crate::api::core::ServicePort;
 use crate::api::kong::annotations::{CA_CERT_LABEL, CA_CERTIFICATES_CONFIG_MAPS, CA_CERTIFICATES_SECRETS, CLIENT_CERT};
 use crate::api::{Kind, Meta, ObjectKey};
@@ -19,17 +18,31 @@ use crate::store::Store;
 use crate::upstream::UpstreamProtocol;
 use crate::upstream::tls::{TlsTrust, TrustAnchors, UpstreamTlsSettings};
 
+/// Settings for TLS connections.
+#[derive(Clone, Debug, Default)]
+pub(in crate::compile) struct BackendTlsSettings {
+    /// The Secret with the client certificate.
+    pub client: Option<Box<str>>,
+    pub verify: bool,
+    pub depth: Option<usize>,
+    /// Secrets with trusted authorities. Without any, those of the system are trusted.
+    pub secrets: Vec<Box<str>>,
+    pub config_maps: Vec<Box<str>>,
+    /// An invalid security setting, which prevents requests from being sent.
+    pub invalid: Option<FieldDiagnostic>,
+}
+
 /// Whether the port's appProtocol is HTTP/1.1 over TLS.
 pub(in crate::compile) fn is_tls_port(port: &ServicePort) -> bool {
     port.app_protocol.as_deref().is_some_and(|named| ["https", "HTTPS", "kubernetes.io/wss"].contains(&named))
 }
 
 /// The TLS settings for a Service or facade. The field of the diagnostic belongs to that object.
-pub(in crate::compile) fn tls_settings(
+pub(super) fn tls_settings(
     cx: CompileContext<'_>,
     meta: &Meta,
     protocol: UpstreamProtocol,
-    settings: &ServiceTlsSettings,
+    settings: &BackendTlsSettings,
 ) -> Result<UpstreamTlsSettings, FieldDiagnostic> {
     let TlsMaterial { anchors, client } = load_material(cx.store, meta, settings)?;
     let trust = settings.verify.then(|| {
@@ -43,17 +56,13 @@ pub(in crate::compile) fn tls_settings(
 }
 
 /// The content of the objects that the annotations refer to.
-pub(in crate::compile) struct TlsMaterial {
+struct TlsMaterial {
     /// `None` for the system's authorities.
     anchors: Option<TrustAnchors>,
     client: Option<Arc<CertifiedKey>>,
 }
 
-pub(in crate::compile) fn load_material(
-    store: &Store,
-    meta: &Meta,
-    settings: &ServiceTlsSettings,
-) -> Result<TlsMaterial, FieldDiagnostic> {
+fn load_material(store: &Store, meta: &Meta, settings: &BackendTlsSettings) -> Result<TlsMaterial, FieldDiagnostic> {
     if let Some(problem) = &settings.invalid {
         return Err(problem.clone());
     }
@@ -127,27 +136,22 @@ const CA_KEYS: [&str; 2] = ["cert", "ca.crt"];
 const MISSING_REMEDY: &str = "create it or correct the name";
 const PEM_REMEDY: &str = "store the authority's certificate as a block BEGIN CERTIFICATE";
 
-/// The diagnostic for a referrer in the Service's namespace.
-pub(in crate::compile) fn for_referrer(
+/// What to report to a referrer in this namespace: message and remedy. In another namespace than the object's they have
+/// no details, since names and contents of Secrets must not be revealed to users who cannot read them.
+pub(super) fn referrer_problem(
     kind: Kind,
     meta: &Meta,
     problem: &FieldDiagnostic,
-    at: &str,
-) -> FieldDiagnostic {
-    let FieldDiagnostic { field, message, remedy } = problem;
-    let message = format!("{kind} {} cannot be used with TLS: {field}: {message}", meta.key);
-    FieldDiagnostic::new(at, message, remedy.clone())
-}
-
-/// The diagnostic for a referrer in another namespace, without details: names and contents of Secrets must not be
-/// revealed to users who cannot read them.
-pub(in crate::compile) fn for_foreign_referrer(kind: Kind, meta: &Meta, at: &str) -> FieldDiagnostic {
-    let ObjectKey { namespace, .. } = &meta.key;
-    let message = format!("{kind} {} cannot be used with TLS, because its TLS annotations are not valid", meta.key);
-    FieldDiagnostic::new(
-        at,
-        message,
-        format!("ask the owner of namespace {namespace}; the diagnostics of the {kind} have the reason"),
+    namespace: &str,
+) -> (String, String) {
+    let ObjectKey { namespace: own, .. } = &meta.key;
+    if **own == *namespace {
+        let FieldDiagnostic { field, message, remedy } = problem;
+        return (format!("{kind} {} cannot be used with TLS: {field}: {message}", meta.key), remedy.clone());
+    }
+    (
+        format!("{kind} {} cannot be used with TLS, because its TLS annotations are not valid", meta.key),
+        format!("ask the owner of namespace {own}; the diagnostics of the {kind} have the reason"),
     )
 }
 
@@ -166,7 +170,7 @@ pub(in crate::compile) fn unverified_note(
 }
 
 /// The diagnostic about the TLS annotations of a Service or facade.
-pub(in crate::compile) fn notes(store: &Store, meta: &Meta, settings: &ServiceTlsSettings) -> Option<FieldDiagnostic> {
+pub(in crate::compile) fn notes(store: &Store, meta: &Meta, settings: &BackendTlsSettings) -> Option<FieldDiagnostic> {
     let mut problem = load_material(store, meta, settings).err()?;
     problem.message.push_str(", so no requests are sent to it");
     Some(problem)
