@@ -137,9 +137,16 @@ cluster_suites() {
     suite e2e-programs target/debug/portico-e2e build
     # The image of Portico's Pods. Only changes are built again.
     suite image-root bash scripts/image-root.sh --for-tests
+    suite baseline baseline
     for name in $(programs e2e/Cargo.toml); do
         module_suites "$name" cluster_suite
     done
+}
+
+# Instructions per request of the program in that image. The allocations are a suite of their own.
+baseline() {
+    cargo build --locked --quiet --workspace --bin portico-load &&
+        target/debug/portico-load baseline --portico target/image-root-test/usr/bin/portico
 }
 
 cluster_suite() {
