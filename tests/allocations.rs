@@ -1,6 +1,7 @@
-//! Allocations per request. A plain request must not allocate more than hyper itself. A request with Kong compatibility,
-//! without plugins and with a typical plugin chain, must stay within the constants below. The exact numbers are in
-//! `benches/baseline.toml`, so that fewer allocations are kept, too; `UPDATE=1 make baseline` rewrites them.
+//! Allocations per request. A plain request must not allocate more than hyper itself. A request with Kong
+//! compatibility, without plugins and with a typical plugin chain, must stay within the constants below. The exact
+//! numbers are in `benches/baseline.toml`, so that fewer allocations are kept, too; `UPDATE=1 make baseline` rewrites
+//! them.
 //!
 //! The same requests go through Portico and through a minimal hyper proxy. Client and endpoint do not allocate here, so
 //! all counted allocations belong to the proxy.

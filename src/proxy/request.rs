@@ -1,10 +1,10 @@
 //! The life of one request, from its head to the response that is returned.
 //!
 //! ```text
-//!   read_target ─▶ select_rule ─▶ check_protocol ─▶ forwarding headers ─▶ Kong's rewrite ─▶ plugins ─▶ action ─▶ forward
-//!        │              │               │                                     │              │          │         │
-//!        └──────────────┴───────────────┴──────────────── EarlyExit ──────────┴──────────────┴──────────┴─────────┤
-//!                                                                                     client ◀── finish_response ◀┘
+//!   read_target ─▶ select_rule ─▶ check_protocol ─▶ forwarding headers ─▶ rewrite ─▶ plugins ─▶ action ─▶ forward
+//!        │              │               │                                │           │          │         │
+//!        └──────────────┴───────────────┴──────────── EarlyExit ─────────┴───────────┴──────────┴─────────┤
+//!                                                                                 client ◀── finish_response ◀┘
 //! ```
 
 use std::convert::Infallible;

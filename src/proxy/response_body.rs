@@ -1,5 +1,5 @@
-//! Response bodies as they stream through the proxy: counted, with back-pressure to the endpoint, and never passed on as
-//! complete when they are truncated.
+//! Response bodies as they stream through the proxy: counted, with back-pressure to the endpoint, and never passed on
+//! as complete when they are truncated.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -165,7 +165,8 @@ fn kong_conditions(
 }
 
 /// Whether the status of a plugin, which has no class, belongs to another controller: no served object uses the plugin,
-/// and that controller has written conditions. If Portico wrote as well, both would overwrite each other. Kong's controller is recognized by its messages.
+/// and that controller has written conditions. If Portico wrote as well, both would overwrite each other. Kong's
+/// controller is recognized by its messages.
 fn is_used_elsewhere(observed: &Value, desired: &Value) -> bool {
     let unused =
         list(desired, "conditions").iter().any(|condition| text(condition, "reason") == Code::KongPending.reason());

@@ -1,5 +1,5 @@
-//! Test programs: each file of tests belongs to one. Programs are listed in `Cargo.toml`, so cargo and the compiler would
-//! silently leave out a file that is neither a program nor a module of one.
+//! Test programs: each file of tests belongs to one. Programs are listed in `Cargo.toml`, so cargo and the compiler
+//! would silently leave out a file that is neither a program nor a module of one.
 
 use std::collections::BTreeSet;
 
