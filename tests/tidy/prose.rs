@@ -60,7 +60,7 @@ fn of_markdown(file: &File) -> Vec<Prose> {
 
 fn of_hash_comments(file: &File) -> Vec<Prose> {
     let comments = file.lines().filter_map(|(line, text)| {
-        let text = if text.starts_with('#') { &text[1..] } else { text.split_once(" #")?.1 };
+        let text = text.strip_prefix('#').or_else(|| Some(text.split_once(" #")?.1))?;
         Some(Prose { line, text: text.to_owned(), form: Form::Comment, in_tests: false })
     });
     comments.collect()
