@@ -19,7 +19,7 @@ pub(in crate::compile) fn build(
     store: &Store,
     key: &UpstreamKey,
     forbidden: &ForbiddenAddresses,
-    disagreements: &PolicyConflicts,
+    conflicts: &PolicyConflicts,
 ) -> Endpoints {
     let service = ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() };
     let Some(service) = store.services.get(&service) else { return Endpoints::default() };
@@ -32,9 +32,9 @@ pub(in crate::compile) fn build(
     addresses.dedup();
     let facade = key.facade.as_ref().map(|name| ObjectKey { namespace: key.namespace.clone(), name: name.clone() });
     let facade = facade.and_then(|key| store.kong_service_facades.get(&key)).map(|facade| &facade.meta);
-    let speaks = facade.unwrap_or(&service.meta);
-    let agrees = facade.is_some() || disagreements.for_service(&service.meta.key).is_none();
-    let balance = annotated_balance(speaks).ok().flatten().or_else(|| policy::balance(store, speaks, agrees));
+    let source = facade.unwrap_or(&service.meta);
+    let agrees = facade.is_some() || conflicts.for_service(&service.meta.key).is_none();
+    let balance = annotated_balance(source).ok().flatten().or_else(|| policy::balance(store, source, agrees));
     Endpoints { addresses, balance: balance.unwrap_or_default() }
 }
 
@@ -73,7 +73,7 @@ pub(in crate::compile) fn notes(
     store: &Store,
     service: &Object<Service>,
     forbidden: &ForbiddenAddresses,
-    disagreements: &PolicyConflicts,
+    conflicts: &PolicyConflicts,
     via_cluster_ip: bool,
 ) -> Vec<FieldDiagnostic> {
     let annotation = format!("metadata.annotations[{ADDRESS_ANNOTATION}]");
@@ -105,7 +105,7 @@ pub(in crate::compile) fn notes(
         let Ok(number) = u16::try_from(port.port) else { continue };
         let key =
             UpstreamKey { namespace: namespace.clone(), service: name.clone(), port: number, ..UpstreamKey::default() };
-        if !via_cluster_ip && build(store, &key, forbidden, disagreements).addresses.is_empty() {
+        if !via_cluster_ip && build(store, &key, forbidden, conflicts).addresses.is_empty() {
             notes.push(FieldDiagnostic::new(
                 field,
                 format!("port {number} has no ready endpoint, so requests to it get status 503"),
