@@ -1,5 +1,5 @@
-//! Detects connections to the admin listener that this process made itself, that is, requests of proxy clients over a
-//! route. A Service may name any address, so configuration cannot prevent such routes.
+//! Detects connections that this process opens to its own admin listener. A route whose backend is the admin address
+//! would let every proxy client reach it, and validation cannot exclude that, since a Service may name any address.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -54,7 +54,7 @@ impl SelfConnectionCheck {
             drop(permit);
             found
         };
-        // If the check fails, access is denied.
+        // If the check panics, access is denied.
         tokio::task::spawn_blocking(check).await.unwrap_or(true)
     }
 }
@@ -65,7 +65,7 @@ const MAX_CONCURRENT_CHECKS: usize = 2;
 /// Whether the client end of a connection is a socket of this process. If the operating system has no socket lists, the
 /// result is false; if they cannot be read for another reason, such as too many open files, it is true.
 ///
-/// Request headers do not suffice, since the filters of a route can remove what a proxy adds.
+/// A marker header would not do instead, since the filters of a route can remove it.
 pub(super) fn is_from_this_process(ConnectionAddresses { client, server }: ConnectionAddresses) -> bool {
     for table in [SocketTable::V4, SocketTable::V6] {
         let (Some(client), Some(server)) = (table.format_end(client), table.format_end(server)) else { continue };

@@ -39,9 +39,9 @@ pub(super) enum FilterLevel {
 
 /// Translates the filters at `field`.
 ///
-/// `prefix` is the path prefix that the rule matches, if all of its matches have the same. `resolve` finds the upstream
-/// of a mirror, and reports the problem if there is none; `is_plugin` returns whether the namespace has a KongPlugin of
-/// this name.
+/// `prefix` is the path prefix of the only match of the rule, if it has exactly one, of type PathPrefix. `resolve`
+/// finds the upstream of a mirror, or records why there is none; `is_plugin` returns whether the namespace has a
+/// KongPlugin of this name.
 pub(super) fn translate(
     filters: &[Filter],
     level: FilterLevel,
@@ -80,7 +80,7 @@ pub(super) fn translate(
             "RequestMirror" => {
                 let Some(raw) = &filter.request_mirror else { continue };
                 let upstream = resolve(&raw.backend_ref, &format!("{}.requestMirror.backendRef", one.field));
-                // The rule is served without the mirror: clients do not depend on the copies.
+                // Without an upstream, the rule is served without this mirror: clients do not depend on the copies.
                 mirrors.extend(upstream.map(|upstream| translate_mirror(raw, upstream)));
             }
             "CORS" => {
@@ -192,7 +192,7 @@ impl FilterTranslator<'_> {
         let parsed = HeaderName::try_from(name).ok();
         match &parsed {
             None => self.unsupported(part, format!("{name:?} is not a header name"), "use letters, digits and hyphens"),
-            // The proxy frames messages itself; a configured length or coding would contradict that.
+            // The proxy sets these headers itself; a configured value could contradict the body or the connection.
             Some(name) if is_framing(name) => {
                 self.unsupported(part, format!("{name} frames the message and cannot be changed"), "remove the entry");
                 return None;

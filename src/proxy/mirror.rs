@@ -141,7 +141,7 @@ impl Drop for MirrorCopy {
     }
 }
 
-/// Sends a copy. Returns whether a response was read, to its end or up to the limit.
+/// Sends a copy. Returns whether a response was read, to its end or up to `MAX_RESPONSE_READ`.
 async fn send_copy(
     pools: &ConnectionPools<Full<Bytes>>,
     target: &UpstreamTarget<'_>,
@@ -150,7 +150,8 @@ async fn send_copy(
     let Some(address) = pools.next_endpoint(target.upstream, &[]) else { return false };
     let mut request = Some(request);
     loop {
-        // Sent once, since it is unknown whether the request is idempotent.
+        // Sent again only if a reused connection failed before it took the request. Any other repetition could run the
+        // request twice.
         let idle = pools.idle(target, address, FRESH_CONNECTION_AGE);
         let reused = idle.is_some();
         let mut connection = match idle {
@@ -219,6 +220,5 @@ impl PendingCopies {
     }
 }
 
-/// Maximum bytes read of a mirror's response so that its connection can be reused. Longer responses close the
-/// connection.
+/// Maximum bytes read of a mirror's response. After a longer response the connection is closed, not reused.
 const MAX_RESPONSE_READ: usize = 1024 * 1024;

@@ -175,8 +175,8 @@ impl CorsFilter {
 }
 
 impl CorsList {
-    /// The allowed names for a preflight. With a star, the requested names: `*` means all only without credentials, and
-    /// the requested names are valid in both cases.
+    /// The allowed names for a preflight. With a star, the requested names: with credentials, browsers read `*` as a
+    /// name and not as a wildcard.
     fn allowed_of(&self, requested: Option<&HeaderValue>) -> Option<HeaderValue> {
         match self {
             CorsList::None => None,
@@ -234,7 +234,7 @@ impl CorsHeaders {
             }
         }
         response.extend(self.fields);
-        // Also without other headers: the response for another origin has some, so caches must distinguish them.
+        // Also if this origin gets no CORS headers: another one may get some, so caches keep one response per origin.
         response.append(VARY, HeaderValue::from_static("Origin"));
     }
 }

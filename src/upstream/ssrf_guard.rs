@@ -7,10 +7,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// Whether loopback addresses of the machine or Pod that Portico runs in may be backends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LoopbackPolicy {
-    /// Allowed, since the operator of Portico writes the objects.
+    /// Allowed: the operator writes the objects, or started Portico with `--allow-loopback-backends`.
     #[default]
     Allowed,
-    /// Blocked, since others write the objects: local services may trust requests from their own machine.
+    /// Blocked: users of the cluster write the objects, and local services may trust requests from their own machine.
     Blocked,
 }
 
@@ -175,22 +175,23 @@ fn check_v6(address: Ipv6Addr) -> Option<BlockReason> {
     }
 }
 
-/// The IPv4 addresses that an IPv6 address may reach through a translator or the local machine.
+/// The IPv4 addresses in an IPv6 address, which a NAT64 translator or the local machine may connect to.
 fn embedded_v4(address: Ipv6Addr) -> Vec<Ipv4Addr> {
     let octets = address.octets();
     let of = |places: [usize; 4]| Ipv4Addr::from(places.map(|place| octets[place]));
     match address.segments() {
         // IPv4-compatible (RFC 4291, section 2.5.5.1), and the well-known NAT64 prefix (RFC 6052, section 2.1).
         [0, 0, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => vec![of([12, 13, 14, 15])],
-        // Local-use NAT64 (RFC 8215). The prefix length in use is unknown, so each possible one is checked: with all
-        // but the longest, octet 8 and all octets after the address are zero (RFC 6052, section 2.2).
+        // Local-use NAT64 (RFC 8215). The prefix length in use is unknown, so each possible one is checked. In
+        // prefixes shorter than 96 bits, octet 8 and the octets after the IPv4 address are zero (RFC 6052, section
+        // 2.2).
         [0x64, 0xff9b, 1, ..] => {
             let zero = |octets: &[u8]| octets.iter().all(|octet| *octet == 0);
             let shorter = [([6, 7, 9, 10], 11), ([7, 9, 10, 11], 12), ([9, 10, 11, 12], 13)];
             let fitting = shorter.into_iter().filter(|(_, behind)| octets[8] == 0 && zero(&octets[*behind..]));
             let all = fitting.map(|(places, _)| of(places)).chain([of([12, 13, 14, 15])]);
-            // An unspecified address means that no address is embedded for this prefix length, unless it is so for all
-            // of them.
+            // 0.0.0.0 is skipped, since a zero suffix usually means another prefix length. If every length yields it,
+            // it is returned once.
             let mut addresses: Vec<_> = all.filter(|address| !address.is_unspecified()).collect();
             if addresses.is_empty() {
                 addresses.push(Ipv4Addr::UNSPECIFIED);
@@ -201,8 +202,8 @@ fn embedded_v4(address: Ipv6Addr) -> Vec<Ipv4Addr> {
     }
 }
 
-/// Metadata services of cloud providers without link-local addresses. Single addresses, since their neighbors may be
-/// used by others, and clusters assign addresses of 100.64.0.0/10 to Pods.
+/// Metadata services whose address is not link-local. The list has no ranges, since neighboring addresses may have
+/// other uses, and clusters assign addresses of 100.64.0.0/10 to Pods.
 const METADATA_V4: [Ipv4Addr; 3] = [
     // Alibaba Cloud.
     Ipv4Addr::new(100, 100, 100, 200),

@@ -150,7 +150,7 @@ pub(super) fn http_filters(schema: &mut Schema) {
     at_most_once(schema, &["RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite", "CORS"]);
 }
 
-/// Rules for a list of gRPC filters; replaces those for HTTP.
+/// CEL rules for a list of gRPC filters. `Filter` carries the rules of HTTP, which these replace.
 pub(super) fn grpc_filters(schema: &mut Schema) {
     schema.remove("x-kubernetes-validations");
     each(narrow("type", GRPC_FILTERS)).transform(schema);

@@ -3,8 +3,8 @@
 //! ```text
 //!   path ─▶ ExactPaths (map) ─▶ RegexPaths (one automaton) ─▶ PrefixTree (segments, deepest first)
 //!                 └──────────── runs of entries with that path ────────────┘
-//!                 └──────────── runs of entries with that path ────────────┘
 //!                               └ the first whose conditions match: method, headers, query
+//! ```
 //!
 //! Every part returns positions in one list that is sorted by precedence, so the first match wins.
 
@@ -101,7 +101,7 @@ pub struct RoutingRequest<'a> {
 }
 
 impl<'a> RoutingRequest<'a> {
-    /// A plain-text request to a host without port.
+    /// A plain-text request without an authority.
     pub fn plaintext(path: &'a str, query: Option<&'a str>, method: &'a Method, headers: &'a HeaderMap) -> Self {
         RoutingRequest { path, query, method, headers, authority: b"", scheme: Scheme::Http, server_name: None }
     }
@@ -131,7 +131,7 @@ pub enum MatchedPath<'r> {
 }
 
 impl MatchedPath<'_> {
-    /// How many bytes of the path are matched; 0 if the path does not match.
+    /// How many bytes of `path` are matched; 0 if the route has no paths, or if another path was matched.
     pub fn length(self, path: &str) -> usize {
         match self {
             MatchedPath::Gateway(PathMatch::Exact(_) | PathMatch::Regex(_)) => path.len(),
@@ -197,7 +197,8 @@ impl Candidate {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathMatch {
-    /// Compared byte by byte, including a trailing slash. `%7E` and `~` are equal here and in prefixes, as in requests.
+    /// Escapes of unreserved characters are decoded first (`%7E` is `~`), as in requests and prefixes. Then every byte
+    /// must be equal, including a trailing slash.
     Exact(Box<str>),
     /// Whole segments, with or without trailing slash; the root is the empty string and matches every path.
     Prefix(Box<str>),

@@ -97,8 +97,9 @@ impl fmt::Debug for EndpointVerifier {
     }
 }
 
-/// Accepts any certificate, as configured: it protects against passive listeners, not against a man in the middle.
-/// Signatures are not verified either, since the key is unauthenticated; so unusual certificates work as elsewhere.
+/// Accepts any certificate, as configured. TLS then protects against eavesdropping, not against a man in the middle.
+/// Signatures are not verified either, since the key is unauthenticated, so unusual certificates work as in other
+/// proxies.
 #[derive(Debug)]
 pub struct AcceptAnyCertificate(pub Arc<CryptoProvider>);
 

@@ -6,12 +6,12 @@
 //!   rule.rs             rules in CEL                             │
 //!   union.rs            discriminated unions                     ┘
 //!   to_structural.rs    converts the derived schema to a structural schema of one channel
-//!   status.rs           the status of every kind, which has no Rust type
+//!   status.rs           schemas of status, which has no Rust type
 //!   older_versions.rs   differences of versions before v1
 //! ```
 //!
 //! The result is a structural schema as in a CustomResourceDefinition, with Portico's own rules and messages.
-//! `tests/gateway_crds.rs` compares it with the release, field by field.
+//! `tests/gateway_crds.rs` compares its fields, and the effect of its rules, with the CRDs of the Gateway API release.
 
 mod channel_mark;
 pub(in crate::api) mod form;

@@ -1,5 +1,5 @@
-//! Schemas of `status` for every kind. Statuses have no Rust type because they are only written, but manifests may
-//! contain them.
+//! Schemas of `status` for every kind. Portico never parses a status, so it has no Rust type. The schema validates
+//! manifests that contain one.
 
 use schemars::transform::Transform;
 use schemars::{Schema, json_schema};
