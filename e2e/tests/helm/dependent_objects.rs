@@ -122,16 +122,16 @@ pub(crate) fn notes_follow_the_values(helm: &Helm) -> Result<()> {
         ])
     };
     for (settings, words, absent) in [
-        ("replicas=2", &["port: 80,", "portico-system 8101", "portico-leader in portico-system."][..], "at the nodes"),
+        ("replicas=2", &["port: 80,", "portico-system 8101", "portico-leader in portico-system."][..], "on the nodes"),
         (
             "config.admin-listen=127.0.0.1:9101,config.status-listen=0.0.0.0:9100,config.leader-election-namespace=lead",
-            &["portico-system 9101", "Metrics are at port 9100", "portico-leader in lead."],
+            &["portico-system 9101", "Metrics are on port 9100", "portico-leader in lead."],
             "8101",
         ),
-        ("config.admin-listen=off", &["Metrics are at port 8100 of each Pod."], "port-forward"),
+        ("config.admin-listen=off", &["Metrics are on port 8100 of each Pod."], "port-forward"),
         (
             "hostNetwork=true,service.enabled=false,config.gateway-address-pool=0.0.0.0",
-            &["port: 8080,", "at 8000 and 8443.", "set config.publish-status-address"],
+            &["port: 8080,", "on 8000 and 8443.", "set config.publish-status-address"],
             "at the Service",
         ),
     ] {
