@@ -36,22 +36,22 @@ use tree::File;
 const IMPORTS: &[Row] = &[
     // Control side: from objects to a snapshot and verdicts.
     ("api", &[]),
-    ("schema", &["api"]),
+    ("schema", &["api", "diagnostic"]),
     ("store", &["api"]),
-    ("k8s", &["api", "store"]),
-    ("manifests", &["api", "schema", "store"]),
-    ("compile", &["api", "plugin_api", "snapshot", "store", "upstream"]),
+    ("k8s", &["api", "diagnostic", "store"]),
+    ("manifests", &["api", "diagnostic", "schema", "store"]),
+    ("compile", &["api", "diagnostic", "plugin_api", "snapshot", "store", "upstream"]),
     // What only the running proxy knows comes in as values of its own, so that the two sides stay apart.
-    ("status", &["api", "compile::verdict", "k8s", "store::Malformed"]),
-    ("report", &["api", "compile::verdict", "manifests"]),
+    ("status", &["api", "compile::verdict", "diagnostic", "k8s", "store::Malformed"]),
+    ("report", &["api", "compile::verdict", "diagnostic", "manifests"]),
     // Request side: it never sees an object.
     ("upstream", &[]),
     ("snapshot", &["plugin_api", "upstream"]),
     ("proxy", &["plugin_api", "snapshot", "upstream"]),
     // Plugins know the contract, and neither each other nor who runs them.
     // Servers that plugins name are held against the same list as backends.
-    ("plugin_api", &["upstream::Loopback", "upstream::NoBackend"]),
-    ("plugins", &["plugin_api"]),
+    ("plugin_api", &["diagnostic", "upstream::Loopback", "upstream::NoBackend"]),
+    ("plugins", &["diagnostic", "plugin_api"]),
     // Edges of the process.
     // The fields of the access log are named by a flag, which is to refuse others at once.
     (
@@ -69,6 +69,7 @@ const IMPORTS: &[Row] = &[
     ("admin", &["http_server", "metrics::Exposition"]),
     ("echo", &["http_server", "quantity"]),
     ("http_server", &[]),
+    ("diagnostic", &[]),
     ("quantity", &[]),
     ("metrics", &["version"]),
     ("telemetry", &[]),

@@ -11,7 +11,6 @@ use super::host_addresses::host_addresses;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::args::{AddressSource, GatewayOptions};
 use crate::compile::addresses::{self, AddressProvider, AddressState, GatewayAddressPool, GatewayAddresses};
-use crate::compile::verdict::FieldDiagnostic;
 use crate::compile::{addressable_gateways, exposed_gateways, foreign_gateways};
 use crate::k8s::Observed;
 use crate::k8s::services::{DesiredService, DesiredServices, GatewayServiceState, GatewayServicesView};
@@ -172,12 +171,11 @@ fn wildcard_addresses(pod_ips: &[IpAddr]) -> Vec<IpAddr> {
 }
 
 fn describe(front: &GatewayServiceState) -> addresses::GatewayService {
-    let trouble = front.error.as_ref();
     addresses::GatewayService {
         name: front.name.clone(),
         ports: front.ports.clone(),
         addresses: front.addresses.clone(),
-        problem: trouble.map(|trouble| FieldDiagnostic::new("", &*trouble.message, &*trouble.remedy)),
+        problem: front.error.clone(),
     }
 }
 

@@ -5,12 +5,13 @@ use super::endpoints;
 use super::ingress::service_settings::{self, AppProtocol};
 use super::ingress::upstream_tls;
 use super::reference_grants::CrossNamespaceReference;
-use super::verdict::{Code, FieldDiagnostic};
+use super::verdict::Code;
 use crate::api::core::{Service, ServicePort};
 use crate::api::gateway::{BackendObjectReference, PolicyTargetReference};
 use crate::api::kind::CORE_GROUP;
 use crate::api::kong::annotations::PROTOCOL;
 use crate::api::{Kind, Object, ObjectId, ObjectKey};
+use crate::diagnostic::Diagnostic;
 use crate::snapshot::rule::{BackendTarget, RouteFailure};
 use crate::store::Store;
 use crate::upstream::{UpstreamKey, UpstreamProtocol};
@@ -23,7 +24,7 @@ pub(super) fn resolve(
     from: (Kind, &str),
     backend: &BackendObjectReference,
     field: &str,
-) -> Result<(UpstreamKey, BackendTarget), (Code, FieldDiagnostic, BackendTarget)> {
+) -> Result<(UpstreamKey, BackendTarget), (Code, Diagnostic, BackendTarget)> {
     match resolve_service_port(store, inputs, from, backend, field) {
         Ok(key) => {
             let target = BackendTarget::Upstream(inputs.upstreams.upstream(&key));
@@ -48,7 +49,7 @@ pub(super) fn resolve_service<'s>(
     (kind, namespace): (Kind, &str),
     backend: &BackendObjectReference,
     field: &str,
-) -> Result<&'s Object<Service>, (Code, FieldDiagnostic)> {
+) -> Result<&'s Object<Service>, (Code, Diagnostic)> {
     if backend.group != CORE_GROUP || backend.kind != Kind::Service.name() {
         let (part, what) = if backend.group == CORE_GROUP {
             ("kind", backend.kind.clone())
@@ -58,7 +59,7 @@ pub(super) fn resolve_service<'s>(
         let message = format!("backends of kind {what} are not served");
         return Err((
             Code::RouteInvalidKind,
-            FieldDiagnostic::new(format!("{field}.{part}"), message, "refer to a Service"),
+            Diagnostic::error(format!("{field}.{part}"), message, "refer to a Service"),
         ));
     }
     let target = service_key(namespace, backend);
@@ -70,7 +71,7 @@ pub(super) fn resolve_service<'s>(
     }
     store.services.get(&target).map(|service| &**service).ok_or_else(|| {
         let message = format!("Service {target} does not exist");
-        let problem = FieldDiagnostic::new(format!("{field}.name"), message, "create it or correct the name");
+        let problem = Diagnostic::error(format!("{field}.name"), message, "create it or correct the name");
         (Code::RouteBackendNotFound, problem)
     })
 }
@@ -81,11 +82,11 @@ fn resolve_service_port(
     from: (Kind, &str),
     backend: &BackendObjectReference,
     field: &str,
-) -> Result<UpstreamKey, (Code, FieldDiagnostic)> {
+) -> Result<UpstreamKey, (Code, Diagnostic)> {
     let service = resolve_service(store, from, backend, field)?;
     let target = service.meta.key.clone();
     let not_found = |message: String, remedy: String| {
-        Err((Code::RouteBackendNotFound, FieldDiagnostic::new(format!("{field}.port"), message, remedy)))
+        Err((Code::RouteBackendNotFound, Diagnostic::error(format!("{field}.port"), message, remedy)))
     };
     let Some(number) = backend.port else {
         let message = format!("the backend names no port of Service {target}");
@@ -114,11 +115,11 @@ fn resolve_service_port(
                  HTTP/1.1 without TLS",
             ),
         };
-        let problem = FieldDiagnostic::new(format!("{field}.port"), message, remedy);
+        let problem = Diagnostic::error(format!("{field}.port"), message, remedy);
         return Err((Code::RouteUnsupportedProtocol, problem));
     };
     if let Some((message, remedy)) = requires_tls(store, inputs, &target, port) {
-        return Err((Code::RouteUnsupportedProtocol, FieldDiagnostic::new(format!("{field}.name"), message, remedy)));
+        return Err((Code::RouteUnsupportedProtocol, Diagnostic::error(format!("{field}.name"), message, remedy)));
     }
     let is_tls = annotated.is_some_and(AppProtocol::is_tls);
     let terms = || {

@@ -11,11 +11,12 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::X509Certificate;
 
 use super::reference_grants::CrossNamespaceReference;
-use super::verdict::{Code, FieldDiagnostic};
+use super::verdict::Code;
 use crate::api::core::Secret;
 use crate::api::gateway::SecretObjectReference;
 use crate::api::kind::CORE_GROUP;
 use crate::api::{Kind, Object, ObjectKey};
+use crate::diagnostic::Diagnostic;
 use crate::snapshot::certs::Certificate;
 use crate::snapshot::host::HostPattern;
 use crate::store::Store;
@@ -60,9 +61,9 @@ pub(super) fn resolve(
     gateway: &ObjectKey,
     reference: &SecretObjectReference,
     field: &str,
-) -> Result<Arc<Certificate>, (Code, FieldDiagnostic)> {
+) -> Result<Arc<Certificate>, (Code, Diagnostic)> {
     let invalid = |field: String, message: String, remedy: String| {
-        Err((Code::ListenerInvalidCertificateRef, FieldDiagnostic::new(field, message, remedy)))
+        Err((Code::ListenerInvalidCertificateRef, Diagnostic::error(field, message, remedy)))
     };
     if reference.group != CORE_GROUP || reference.kind != Kind::Secret.name() {
         let (what, field) = if reference.group == CORE_GROUP {

@@ -8,11 +8,11 @@ use super::forbidden_addresses::ForbiddenAddresses;
 use super::ingress::policy_conflicts::PolicyConflicts;
 use super::ingress::service_settings::AppProtocol;
 use super::ingress::{policy, service_settings, upstream_tls};
-use super::verdict::FieldDiagnostic;
 use crate::api::core::{Endpoint, EndpointPort, EndpointSlice, IntOrString, Service, ServicePort};
 use crate::api::kong::annotations::SERVICE_UPSTREAM;
 use crate::api::names::{ADDRESS_ANNOTATION, BALANCE_ANNOTATION};
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
+use crate::diagnostic::Diagnostic;
 use crate::store::Store;
 use crate::upstream::{EndpointAddress, Endpoints, LoadBalancing, UpstreamKey};
 
@@ -76,7 +76,7 @@ pub(super) fn notes(
     service: &Object<Service>,
     forbidden: &ForbiddenAddresses,
     disagreements: &PolicyConflicts,
-) -> Vec<FieldDiagnostic> {
+) -> Vec<Diagnostic> {
     let annotation = format!("metadata.annotations[{ADDRESS_ANNOTATION}]");
     let ObjectKey { namespace, name } = &service.meta.key;
     let mut notes: Vec<_> = annotated_balance(&service.meta).err().into_iter().collect();
@@ -84,7 +84,7 @@ pub(super) fn notes(
     let settings = service_settings::read(&service.meta, "a Service", tls_port);
     notes.extend(settings.notes);
     if settings.via_cluster_ip && is_headless(service) {
-        notes.push(FieldDiagnostic::new(
+        notes.push(Diagnostic::error(
             format!("metadata.annotations[{SERVICE_UPSTREAM}]"),
             "a Service whose clusterIP is None has no address, so requests go to its endpoints",
             "remove the annotation, or omit clusterIP so that the Service gets an address",
@@ -114,7 +114,7 @@ pub(super) fn notes(
         }
         if let Some(written) = service.meta.annotations.get(ADDRESS_ANNOTATION) {
             if let Err(problem) = parse_addresses(service, port, written) {
-                notes.push(FieldDiagnostic::new(annotation.clone(), problem.message, problem.remedy));
+                notes.push(Diagnostic::error(annotation.clone(), problem.message, problem.remedy));
             }
             continue;
         }
@@ -125,7 +125,7 @@ pub(super) fn notes(
         if (!settings.via_cluster_ip || is_headless(service))
             && build(store, &key, forbidden, disagreements).addresses.is_empty()
         {
-            notes.push(FieldDiagnostic::new(
+            notes.push(Diagnostic::error(
                 field,
                 format!("port {number} has no ready endpoint, so requests to it get status 503"),
                 "add an EndpointSlice with label kubernetes.io/service-name and a port of the same name",
@@ -136,12 +136,12 @@ pub(super) fn notes(
 }
 
 /// The annotated load-balancing algorithm, or a note that the value is unknown and therefore ignored.
-fn annotated_balance(service: &Meta) -> Result<Option<LoadBalancing>, FieldDiagnostic> {
+fn annotated_balance(service: &Meta) -> Result<Option<LoadBalancing>, Diagnostic> {
     match service.annotations.get(BALANCE_ANNOTATION).map(|written| &**written) {
         None => Ok(None),
         Some("round-robin") => Ok(Some(LoadBalancing::RoundRobin)),
         Some("least-requests") => Ok(Some(LoadBalancing::LeastRequests)),
-        Some(other) => Err(FieldDiagnostic::new(
+        Some(other) => Err(Diagnostic::error(
             format!("metadata.annotations[{BALANCE_ANNOTATION}]"),
             format!("{other:?} is not a load-balancing algorithm, so round-robin is used"),
             "write round-robin or least-requests",
@@ -150,12 +150,8 @@ fn annotated_balance(service: &Meta) -> Result<Option<LoadBalancing>, FieldDiagn
 }
 
 /// Addresses in the annotation: `host:port` for a Service with one port; otherwise hosts, with the numeric target port.
-fn parse_addresses(
-    service: &Service,
-    port: &ServicePort,
-    written: &str,
-) -> Result<Vec<EndpointAddress>, FieldDiagnostic> {
-    let problem = |message: String, remedy: &str| Err(FieldDiagnostic::new("", message, remedy));
+fn parse_addresses(service: &Service, port: &ServicePort, written: &str) -> Result<Vec<EndpointAddress>, Diagnostic> {
+    let problem = |message: String, remedy: &str| Err(Diagnostic::of_object(message, remedy));
     let mut addresses = Vec::new();
     for entry in written.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
         if let Ok(address) = entry.parse::<SocketAddr>() {
@@ -187,25 +183,25 @@ fn parse_addresses(
     Ok(addresses.into_iter().map(|(address, _)| address).collect())
 }
 
-fn parse_host_name(host: &str, port: u16) -> Result<EndpointAddress, FieldDiagnostic> {
+fn parse_host_name(host: &str, port: u16) -> Result<EndpointAddress, Diagnostic> {
     let label =
         |label: &str| !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     if host.len() <= 253 && host.split('.').all(label) {
         Ok(EndpointAddress::Name { host: Arc::from(host.to_ascii_lowercase()), port })
     } else {
         let message = format!("{host:?} is neither an IP address nor a host name");
-        Err(FieldDiagnostic::new("", message, "write it like 127.0.0.1:9000 or backend.example:8080"))
+        Err(Diagnostic::of_object(message, "write it like 127.0.0.1:9000 or backend.example:8080"))
     }
 }
 
-fn target_port(port: &ServicePort) -> Result<u16, FieldDiagnostic> {
+fn target_port(port: &ServicePort) -> Result<u16, Diagnostic> {
     let number = match &port.target_port {
         None => port.port,
         Some(IntOrString::Int(0)) => port.port,
         Some(IntOrString::Int(number)) => *number,
         Some(IntOrString::String(name)) => {
             let message = format!("targetPort {name:?} is a name, but an address without a port needs a number");
-            return Err(FieldDiagnostic::new("", message, "set targetPort to a number, or write host:port"));
+            return Err(Diagnostic::of_object(message, "set targetPort to a number, or write host:port"));
         }
     };
     Ok(u16::try_from(number).unwrap_or_default())

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use super::certificates::SecretCache;
 use super::listener::{self, ListenerPlan};
-use super::verdict::{Code, Condition, FieldDiagnostic, ListenerVerdict, Verdict};
+use super::verdict::{Code, Condition, ListenerVerdict, Verdict};
 use super::{CompileInputs, ExposedGateway};
 use crate::api::gateway::{Gateway, GatewayClass};
 use crate::api::{Kind, Object, ObjectKey};
+use crate::diagnostic::Diagnostic;
 use crate::snapshot::certs::Certificates;
 use crate::store::Store;
 
@@ -72,7 +73,7 @@ pub(super) fn class_verdict(class: &Object<GatewayClass>, inputs: &CompileInputs
     match state_of_class(class, inputs) {
         ClassState::Foreign | ClassState::Missing => {
             let ours = inputs.controllers.join(" or ");
-            verdict.notes.push(FieldDiagnostic::new(
+            verdict.notes.push(Diagnostic::error(
                 "spec.controllerName",
                 format!("{} is another controller", class.spec.controller_name),
                 format!("use {ours} to serve the Gateways of this class with Portico"),
@@ -80,7 +81,7 @@ pub(super) fn class_verdict(class: &Object<GatewayClass>, inputs: &CompileInputs
         }
         ClassState::Accepted => verdict.conditions.push(Condition::without_diagnostics(Code::ClassAccepted)),
         ClassState::Rejected => {
-            let problem = FieldDiagnostic::new(
+            let problem = Diagnostic::error(
                 "spec.parametersRef",
                 "parameters of a GatewayClass are not served",
                 "remove parametersRef; settings for all Gateways are command line flags",
@@ -183,19 +184,19 @@ pub(super) fn plan(
     for listener in &mut listeners {
         listener.bound_port = assigned.ports.bound_port(listener.port);
         if !usable {
-            let problem = FieldDiagnostic::new("", "its Gateway is not served", "see the conditions of the Gateway");
+            let problem = Diagnostic::of_object("its Gateway is not served", "see the conditions of the Gateway");
             listener.set_not_served(Code::ListenerNotProgrammed, problem);
         } else if listener.bound_port.is_none() && listener.opens_port() {
             let message = format!("the Service of the Gateway does not have port {} yet", listener.port);
             let remedy = "the leader adds it; if the port stays missing, see the conditions of the Gateway";
-            listener.set_not_served(Code::ListenerPending, FieldDiagnostic::new("", message, remedy));
+            listener.set_not_served(Code::ListenerPending, Diagnostic::of_object(message, remedy));
         }
     }
 
     let mut remarks = remarks(gateway);
     remarks.extend(assigned.notes.iter().cloned());
     let bad = listeners.iter().filter(|listener| !listener.accepted()).count();
-    let listed = |code: Code, more: Vec<FieldDiagnostic>| {
+    let listed = |code: Code, more: Vec<Diagnostic>| {
         let mut problems: Vec<_> = listeners
             .iter()
             .filter(|listener| !listener.accepted())
@@ -211,7 +212,7 @@ pub(super) fn plan(
         None => listed(Code::GatewayNoListenerValid, remarks),
     };
     let programmed = if refused {
-        let problem = FieldDiagnostic::new("", "the Gateway is not accepted", "see its condition Accepted");
+        let problem = Diagnostic::of_object("the Gateway is not accepted", "see its condition Accepted");
         Condition::new(Code::GatewayNotProgrammed, vec![problem])
     } else if !assigned.unusable.is_empty() {
         Condition::new(Code::GatewayAddressNotUsable, assigned.unusable.clone())
@@ -306,33 +307,33 @@ pub(super) fn foreign_verdict(store: &Store, inputs: &CompileInputs<'_>, gateway
     };
     Verdict {
         generation: gateway.meta.generation,
-        notes: vec![FieldDiagnostic::new("spec.gatewayClassName", message, remedy)],
+        notes: vec![Diagnostic::error("spec.gatewayClassName", message, remedy)],
         ..Verdict::default()
     }
 }
 
 /// The condition if the whole Gateway must be rejected.
-fn rejection(gateway: &Object<Gateway>, class: ClassState, unsupported: &[FieldDiagnostic]) -> Option<Condition> {
+fn rejection(gateway: &Object<Gateway>, class: ClassState, unsupported: &[Diagnostic]) -> Option<Condition> {
     if class == ClassState::Rejected {
         let name = &gateway.spec.gateway_class_name;
         let message = format!("GatewayClass {name} is not accepted");
-        let problem = FieldDiagnostic::new("spec.gatewayClassName", message, "see its conditions");
+        let problem = Diagnostic::error("spec.gatewayClassName", message, "see its conditions");
         return Some(Condition::new(Code::GatewayInvalid, vec![problem]));
     }
     if let Some(reference) = gateway.spec.infrastructure.iter().find_map(|parts| parts.parameters_ref.as_ref()) {
         let message = format!("parameters of kind {} are not served", reference.kind);
-        let problem = FieldDiagnostic::new("spec.infrastructure.parametersRef", message, "remove parametersRef");
+        let problem = Diagnostic::error("spec.infrastructure.parametersRef", message, "remove parametersRef");
         return Some(Condition::new(Code::GatewayInvalidParameters, vec![problem]));
     }
     (!unsupported.is_empty()).then(|| Condition::new(Code::GatewayUnsupportedAddress, unsupported.to_vec()))
 }
 
 /// Notes on valid fields that have no effect, so that users do not rely on them.
-fn remarks(gateway: &Object<Gateway>) -> Vec<FieldDiagnostic> {
+fn remarks(gateway: &Object<Gateway>) -> Vec<Diagnostic> {
     let mut remarks = Vec::new();
     let mut remark = |present: bool, field: &str, message: &str, remedy: &str| {
         if present {
-            remarks.push(FieldDiagnostic::new(field, message, remedy));
+            remarks.push(Diagnostic::error(field, message, remedy));
         }
     };
     let spec = &gateway.spec;

@@ -12,11 +12,12 @@ use super::ingress::upstream_tls;
 use super::matches;
 use super::plugins::{PluginSite, Plugins, RuleChain};
 use super::retry;
-use super::verdict::{Code, Condition, FieldDiagnostic, ParentVerdict, Verdict};
+use super::verdict::{Code, Condition, ParentVerdict, Verdict};
 use super::{CompileInputs, PlanMap};
 use crate::api::core::Service;
 use crate::api::gateway::{BackendObjectReference, BackendRef, HttpRoute, HttpRouteRule};
 use crate::api::{Kind, Object, ObjectKey};
+use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RouteNames;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::router::{Candidate, PathMatch, RouteAge};
@@ -93,14 +94,14 @@ pub(super) fn plan(
         }
     }
     if route.spec.use_default_gateways.as_deref().is_some_and(|scope| scope != "None") {
-        verdict.notes.push(FieldDiagnostic::new(
+        verdict.notes.push(Diagnostic::error(
             "spec.useDefaultGateways",
             "routes attach only to the Gateways in their parentRefs",
             "add the Gateway to parentRefs",
         ));
     }
     if route.spec.parent_refs.is_empty() && verdict.notes.is_empty() {
-        verdict.notes.push(FieldDiagnostic::new(
+        verdict.notes.push(Diagnostic::error(
             "spec.parentRefs",
             "the route has no parent",
             "add the Gateway to attach to",
@@ -122,14 +123,14 @@ struct TranslatedRules {
     unreachable_services: BTreeSet<ObjectKey>,
     resolved_refs: Condition,
     /// Diagnostics about rules that are not served.
-    dropped: Vec<FieldDiagnostic>,
+    dropped: Vec<Diagnostic>,
     any_served: bool,
     /// Diagnostics about rules that are served, but possibly not as intended.
-    notes: Vec<FieldDiagnostic>,
+    notes: Vec<Diagnostic>,
     /// The notes that are about plugins.
-    broken_plugins: Vec<FieldDiagnostic>,
+    broken_plugins: Vec<Diagnostic>,
     /// The notes that are about ignored annotations.
-    ignored_annotations: Vec<FieldDiagnostic>,
+    ignored_annotations: Vec<Diagnostic>,
 }
 
 /// `secure_ports`: the ports to which clients are redirected for TLS.
@@ -286,9 +287,9 @@ struct TranslatedRule {
     matches: Vec<matches::ParsedMatch>,
     upstreams: BTreeSet<UpstreamKey>,
     unreachable_services: BTreeSet<ObjectKey>,
-    dropped: Vec<FieldDiagnostic>,
-    unresolved: Vec<(Code, FieldDiagnostic)>,
-    notes: Vec<FieldDiagnostic>,
+    dropped: Vec<Diagnostic>,
+    unresolved: Vec<(Code, Diagnostic)>,
+    notes: Vec<Diagnostic>,
 }
 
 fn translate_rule(
@@ -377,7 +378,7 @@ fn translate_rule(
 
     let mut notes = Vec::new();
     if own.redirect.is_some() && !own.filters.mirrors.is_empty() {
-        notes.push(FieldDiagnostic::new(
+        notes.push(Diagnostic::error(
             format!("{field}.filters"),
             "the rule redirects, so it has no requests to mirror",
             "remove the mirror, or move it to a separate rule",
@@ -413,10 +414,10 @@ fn translate_rule(
 }
 
 /// Valid fields that are not supported: the rule is not served without them.
-fn unsupported_fields(raw: &HttpRouteRule, field: &str, problems: &mut Vec<FieldDiagnostic>) {
+fn unsupported_fields(raw: &HttpRouteRule, field: &str, problems: &mut Vec<Diagnostic>) {
     let mut refuse = |part: &str, message: &str| {
         let remedy = "remove it, if requests may be served without it";
-        problems.push(FieldDiagnostic::new(
+        problems.push(Diagnostic::error(
             format!("{field}.{part}"),
             format!("{message} not served by this version"),
             remedy,

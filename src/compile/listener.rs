@@ -7,10 +7,11 @@ use std::sync::Arc;
 use super::certificates::{self, SecretCache};
 use super::label_selector;
 use super::listener_overlaps;
-use super::verdict::{Code, Condition, FieldDiagnostic};
+use super::verdict::{Code, Condition};
 use crate::api::gateway::{Gateway, LabelSelector, Listener, RouteGroupKind};
 use crate::api::kind::GATEWAY_GROUP;
 use crate::api::{Kind, Object, ObjectKey};
+use crate::diagnostic::Diagnostic;
 use crate::snapshot::certs::Certificates;
 use crate::snapshot::host::HostPattern;
 use crate::store::Store;
@@ -103,15 +104,15 @@ impl ListenerPlan {
     }
 
     /// A diagnostic about the listener for the conditions of the Gateway.
-    pub(super) fn summary(&self, what: &str) -> FieldDiagnostic {
+    pub(super) fn summary(&self, what: &str) -> Diagnostic {
         let refused = self.conditions.iter().find(|condition| !condition.code.status());
         let reason = refused.map_or("Invalid", |condition| condition.code.reason());
         let message = format!("listener {} is not {what} ({reason})", self.name);
-        FieldDiagnostic::new(format!("spec.listeners[{}]", self.index), message, "see the conditions of the listener")
+        Diagnostic::error(format!("spec.listeners[{}]", self.index), message, "see the conditions of the listener")
     }
 
     /// Marks the listener as not served for a reason outside of its own fields.
-    pub(super) fn set_not_served(&mut self, code: Code, problem: FieldDiagnostic) {
+    pub(super) fn set_not_served(&mut self, code: Code, problem: Diagnostic) {
         self.served = false;
         self.secure = false;
         for condition in &mut self.conditions {
@@ -173,7 +174,7 @@ fn plan(
 
     let (mut served, mut secure) = (false, false);
     let mut conditions = Vec::new();
-    let mut refuse = |code: Code, problems: Vec<FieldDiagnostic>| {
+    let mut refuse = |code: Code, problems: Vec<Diagnostic>| {
         conditions.push(Condition::new(code, problems.clone()));
         let unserved = match code {
             Code::ListenerHostnameConflictRefused => Code::ListenerHostnameConflictUnserved,
@@ -187,7 +188,7 @@ fn plan(
         let message = format!("protocol {} is not served", listener.protocol);
         refuse(
             Code::ListenerUnsupportedProtocol,
-            vec![FieldDiagnostic::new(format!("{field}.protocol"), message, "use HTTP or HTTPS")],
+            vec![Diagnostic::error(format!("{field}.protocol"), message, "use HTTP or HTTPS")],
         );
     } else if !unsupported.is_empty() {
         refuse(Code::ListenerUnsupportedValue, unsupported);
@@ -196,7 +197,7 @@ fn plan(
     } else if let Some((address, owner)) = taken(port) {
         let message = format!("port {port} of {address} is used by Gateway {owner}");
         let remedy = "choose another port, or give this Gateway a separate address";
-        refuse(Code::ListenerPortUnavailable, vec![FieldDiagnostic::new(format!("{field}.port"), message, remedy)]);
+        refuse(Code::ListenerPortUnavailable, vec![Diagnostic::error(format!("{field}.port"), message, remedy)]);
     } else {
         conditions.push(Condition::without_diagnostics(Code::ListenerAccepted));
         secure = protocol == ListenerProtocol::Https;
@@ -241,11 +242,7 @@ fn allowed_namespaces(listener: &Listener) -> Namespaces {
 }
 
 /// The kinds that may attach, and diagnostics about requested kinds that may not.
-fn route_kinds(
-    protocol: ListenerProtocol,
-    listener: &Listener,
-    field: &str,
-) -> (Vec<RouteGroupKind>, Vec<FieldDiagnostic>) {
+fn route_kinds(protocol: ListenerProtocol, listener: &Listener, field: &str) -> (Vec<RouteGroupKind>, Vec<Diagnostic>) {
     let servable = protocol.route_kinds();
     let group_kind = |kind: &Kind| RouteGroupKind { group: GATEWAY_GROUP.to_owned(), kind: kind.name().to_owned() };
     let asked = listener.allowed_routes.as_ref().map_or(&[][..], |routes| &routes.kinds[..]);
@@ -266,7 +263,7 @@ fn route_kinds(
             );
             let possible: Vec<_> = servable.iter().map(|kind| kind.name()).collect();
             let remedy = format!("use {}", possible.join(" or "));
-            problems.push(FieldDiagnostic::new(format!("{field}.allowedRoutes.kinds[{index}]"), message, remedy));
+            problems.push(Diagnostic::error(format!("{field}.allowedRoutes.kinds[{index}]"), message, remedy));
         }
     }
     (kinds, problems)
@@ -284,11 +281,8 @@ fn resolve_certificates(
     let references = listener.tls.as_ref().map_or(&[][..], |tls| &tls.certificate_refs[..]);
     if references.is_empty() {
         let remedy = "refer to a Secret of type kubernetes.io/tls";
-        let problem = FieldDiagnostic::new(
-            format!("{field}.tls.certificateRefs"),
-            "an HTTPS listener needs a certificate",
-            remedy,
-        );
+        let problem =
+            Diagnostic::error(format!("{field}.tls.certificateRefs"), "an HTTPS listener needs a certificate", remedy);
         return (Certificates::default(), Condition::new(Code::ListenerInvalidCertificateRef, vec![problem]));
     }
     let mut code = Code::ListenerResolvedRefs;
@@ -316,11 +310,11 @@ fn unsupported(
     listener: &Listener,
     protocol: ListenerProtocol,
     field: &str,
-) -> Vec<FieldDiagnostic> {
+) -> Vec<Diagnostic> {
     let mut problems = Vec::new();
     if listener.filters.is_some() {
         let message = "filters of listeners are not served";
-        problems.push(FieldDiagnostic::new(format!("{field}.filters"), message, "move the filters to the routes"));
+        problems.push(Diagnostic::error(format!("{field}.filters"), message, "move the filters to the routes"));
     }
     if let Some(namespaces) = listener.allowed_routes.as_ref().and_then(|routes| routes.namespaces.as_ref()) {
         let path = format!("{field}.allowedRoutes.namespaces");
@@ -332,13 +326,13 @@ fn unsupported(
                     if !label_selector::is_known_operator(&expression.operator) {
                         let path = format!("{path}.selector.matchExpressions[{index}].operator");
                         let message = format!("{} is not an operator of a label selector", expression.operator);
-                        problems.push(FieldDiagnostic::new(path, message, "use In, NotIn, Exists or DoesNotExist"));
+                        problems.push(Diagnostic::error(path, message, "use In, NotIn, Exists or DoesNotExist"));
                     }
                 }
             }
             Some(other) => {
                 let message = format!("{other} is not a supported value");
-                problems.push(FieldDiagnostic::new(format!("{path}.from"), message, "use All, Same or Selector"));
+                problems.push(Diagnostic::error(format!("{path}.from"), message, "use All, Same or Selector"));
             }
         }
     }
@@ -346,16 +340,16 @@ fn unsupported(
         if let Some(tls) = &listener.tls {
             if tls.mode != "Terminate" {
                 let message = format!("mode {} is not served on an HTTPS listener", tls.mode);
-                problems.push(FieldDiagnostic::new(format!("{field}.tls.mode"), message, "use Terminate"));
+                problems.push(Diagnostic::error(format!("{field}.tls.mode"), message, "use Terminate"));
             }
             if let Some(option) = tls.options.keys().next() {
                 let message = format!("TLS option {option} is not supported");
-                problems.push(FieldDiagnostic::new(format!("{field}.tls.options"), message, "remove it"));
+                problems.push(Diagnostic::error(format!("{field}.tls.options"), message, "remove it"));
             }
         }
         if gateway.spec.tls.as_ref().is_some_and(|tls| tls.frontend.is_some()) {
             let message = "client certificates are not verified by this version, so the listener is not served";
-            problems.push(FieldDiagnostic::new(
+            problems.push(Diagnostic::error(
                 "spec.tls.frontend",
                 message,
                 "remove it if clients do not need certificates",
@@ -368,7 +362,7 @@ fn unsupported(
 /// A conflict between two listeners.
 struct ListenerConflict {
     hostname: bool,
-    problem: FieldDiagnostic,
+    problem: Diagnostic,
 }
 
 impl ListenerConflict {
@@ -403,14 +397,14 @@ fn find_conflicts(listeners: &[Listener]) -> BTreeMap<usize, ListenerConflict> {
                 );
                 ListenerConflict {
                     hostname: false,
-                    problem: FieldDiagnostic::new(format!("{field}.protocol"), message, "use another port"),
+                    problem: Diagnostic::error(format!("{field}.protocol"), message, "use another port"),
                 }
             } else if same_host {
                 let message = format!("listener {} has the same port and hostname", other.name);
                 let remedy = "change the hostname or port of one, or remove one";
                 ListenerConflict {
                     hostname: true,
-                    problem: FieldDiagnostic::new(format!("{field}.hostname"), message, remedy),
+                    problem: Diagnostic::error(format!("{field}.hostname"), message, remedy),
                 }
             } else {
                 continue;

@@ -6,9 +6,10 @@ use super::ingress::policy_conflicts::PolicyConflicts;
 use super::ingress::service_settings::AppProtocol;
 use super::ingress::{policy, service_settings, upstream_tls};
 use super::plugins;
-use super::verdict::{FieldDiagnostic, Verdict};
+use super::verdict::Verdict;
 use crate::api::names::{MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL};
 use crate::api::{Kind, ObjectId, ObjectKey};
+use crate::diagnostic::Diagnostic;
 use crate::store::Store;
 
 /// `None` if the object does not exist. `is_used`: whether routes use this Service or facade.
@@ -65,12 +66,12 @@ pub(super) fn verdict(
             notes.extend(missing);
             notes
         }),
-        Kind::BackendTlsPolicy => Some(vec![FieldDiagnostic::new(
+        Kind::BackendTlsPolicy => Some(vec![Diagnostic::error(
             "spec.targetRefs",
             "BackendTLSPolicy is not supported by this version",
             "requests to the targets get status 500 instead of being sent in plain text",
         )]),
-        kind if store.unserved.contains_key(id) => Some(vec![FieldDiagnostic::new(
+        kind if store.unserved.contains_key(id) => Some(vec![Diagnostic::error(
             "kind",
             format!("{kind}s are validated but not served by this version"),
             "remove it, or route the requests in another way",
@@ -84,11 +85,11 @@ fn is_managed(store: &Store, id: &ObjectId) -> bool {
     store.meta(id).is_some_and(|meta| meta.labels.get(MANAGED_BY_LABEL).is_some_and(|by| **by == *MANAGED_BY))
 }
 
-fn slice_notes(store: &Store, key: &ObjectKey) -> Vec<FieldDiagnostic> {
+fn slice_notes(store: &Store, key: &ObjectKey) -> Vec<Diagnostic> {
     let Some(slice) = store.endpoint_slices.get(key) else { return Vec::new() };
     let field = format!("metadata.labels[{SERVICE_NAME_LABEL}]");
     match slice.meta.labels.get(SERVICE_NAME_LABEL) {
-        None => vec![FieldDiagnostic::new(
+        None => vec![Diagnostic::error(
             "metadata.labels",
             format!("label {SERVICE_NAME_LABEL} is missing, so the endpoints do not belong to a Service"),
             "set it to the name of the Service",
@@ -99,7 +100,7 @@ fn slice_notes(store: &Store, key: &ObjectKey) -> Vec<FieldDiagnostic> {
                 Vec::new()
             } else {
                 let message = format!("Service {service} does not exist");
-                vec![FieldDiagnostic::new(field, message, "create it or correct the label")]
+                vec![Diagnostic::error(field, message, "create it or correct the label")]
             }
         }
     }

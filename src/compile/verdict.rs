@@ -1,12 +1,12 @@
 //! Verdicts on objects: the conditions that become their status, with diagnostics that users can act on.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::api::gateway::{ParentReference, RouteGroupKind};
 use crate::api::{Kind, ObjectId};
+use crate::diagnostic::{Diagnostic, Severity};
 
 /// All verdicts of one compilation, by object.
 pub type Verdicts = BTreeMap<ObjectId, Arc<Verdict>>;
@@ -34,13 +34,13 @@ pub struct Verdict {
     /// Sockets of an Ingress; whether they could be bound is reported elsewhere.
     pub sockets: Vec<SocketAddr>,
     /// Diagnostics about objects that have no conditions (Service, Secret, kinds that are not served yet).
-    pub notes: Vec<FieldDiagnostic>,
+    pub notes: Vec<Diagnostic>,
     /// Gateways that a route refers to and that do not exist, so that their controller is unknown. Also in `notes`.
-    pub missing_parents: Vec<FieldDiagnostic>,
+    pub missing_parents: Vec<Diagnostic>,
     /// Plugins of a route that do not work, with the consequence. Also in `notes`.
-    pub broken_plugins: Vec<FieldDiagnostic>,
+    pub broken_plugins: Vec<Diagnostic>,
     /// Annotations that are unknown or malformed and therefore ignored. Also in `notes`.
-    pub ignored_annotations: Vec<FieldDiagnostic>,
+    pub ignored_annotations: Vec<Diagnostic>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,18 +85,7 @@ pub enum Published {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
     pub code: Code,
-    pub diagnostics: Vec<FieldDiagnostic>,
-}
-
-/// A diagnostic about one field: what is wrong and how to fix it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct FieldDiagnostic {
-    /// Path in the object, for example `spec.rules[0].backendRefs[0].name`.
-    pub field: String,
-    /// What is wrong: a clause without a full stop.
-    pub message: String,
-    /// How to fix it: a clause without a full stop.
-    pub remedy: String,
+    pub diagnostics: Vec<Diagnostic>,
 }
 
 impl Verdict {
@@ -114,21 +103,6 @@ impl Verdict {
             .iter()
             .flat_map(|ancestor| ancestor.conditions.iter().map(|condition| (String::new(), condition)));
         own.chain(listeners).chain(parents).chain(ancestors)
-    }
-}
-
-impl FieldDiagnostic {
-    pub fn new(field: impl Into<String>, message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        FieldDiagnostic { field: field.into(), message: message.into(), remedy: remedy.into() }
-    }
-}
-
-impl fmt::Display for FieldDiagnostic {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.field.is_empty() {
-            write!(formatter, "{}: ", self.field)?;
-        }
-        write!(formatter, "{}; {}", self.message, self.remedy)
     }
 }
 
@@ -270,10 +244,17 @@ impl Code {
             _ => !self.status(),
         }
     }
+
+    /// The severity of the diagnostics that caused it. A pending condition is expected to resolve without a change by
+    /// the user.
+    pub fn severity(self) -> Severity {
+        if self.is_bad() && self.reason() != "Pending" { Severity::Error } else { Severity::Warning }
+    }
 }
 
 impl Condition {
-    pub fn new(code: Code, diagnostics: Vec<FieldDiagnostic>) -> Self {
+    pub fn new(code: Code, diagnostics: Vec<Diagnostic>) -> Self {
+        let diagnostics = diagnostics.into_iter().map(|found| found.with_severity(code.severity())).collect();
         Condition { code, diagnostics }
     }
 
@@ -287,7 +268,7 @@ impl Condition {
         if self.diagnostics.is_empty() {
             return self.code.sentence().to_owned();
         }
-        let mut parts: Vec<_> = self.diagnostics.iter().take(MAX_DIAGNOSTICS).map(FieldDiagnostic::to_string).collect();
+        let mut parts: Vec<_> = self.diagnostics.iter().take(MAX_DIAGNOSTICS).map(Diagnostic::to_string).collect();
         if let Some(more) = self.diagnostics.len().checked_sub(MAX_DIAGNOSTICS).filter(|more| *more > 0) {
             parts.push(format!("And {more} more"));
         }

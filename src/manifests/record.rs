@@ -11,10 +11,11 @@ use super::diagnostic::ManifestDiagnostic;
 use super::documents::{Document, split};
 use super::outline::{CaretTarget, SECRET_BEARING_FIELDS};
 use super::position::{FilePosition, LineIndex};
-use super::read_object::{self, AcceptedObject, ObjectDiagnostic, ReadOutcome};
+use super::read_object::{self, AcceptedObject, ReadOutcome};
 use super::text::{FileReadError, FileStamp};
 use super::yaml::{self, YamlError};
 use crate::api::ObjectId;
+use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::schema::Channel;
 use crate::store::AnyObject;
 
@@ -84,12 +85,10 @@ impl FileRecord {
         self.hash = Some(hash);
         if text.is_empty() && !self.entries.is_empty() {
             // `render > file` truncates the file first and fills it when the program ends.
-            let message = "the file is now empty; it may be about to be written".to_owned();
-            let remedy = "delete the file to remove its objects";
-            self.reject_file(
-                ManifestDiagnostic::for_file(FilePosition::whole_file(Arc::clone(file)), "EmptyFile", message, remedy)
-                    .into_warning(),
-            );
+            let message = "the file is now empty; it may be about to be written";
+            let empty = Diagnostic::of_file("EmptyFile", message, "delete the file to remove its objects");
+            let place = FilePosition::whole_file(Arc::clone(file));
+            self.reject_file(ManifestDiagnostic::for_file(place, empty.with_severity(Severity::Warning)));
             return;
         }
         let documents = split(text);
@@ -113,7 +112,7 @@ impl FileRecord {
             Some(spot) => FilePosition::without_excerpt(Arc::clone(file), spot.line, spot.column),
             None => FilePosition::whole_file(Arc::clone(file)),
         };
-        self.reject_file(ManifestDiagnostic::for_file(place, unread.reason, unread.message, unread.remedy));
+        self.reject_file(ManifestDiagnostic::for_file(place, unread.diagnostic));
     }
 
     fn reject_file(&mut self, mut refusal: ManifestDiagnostic) {
@@ -130,11 +129,11 @@ fn yaml_diagnostic(file: &Arc<Path>, document: &Document<'_>, mut fault: YamlErr
     let mut place = FilePosition::within(file, &LineIndex::build(document.text), document.line, fault.spot);
     if may_hold_secrets(document.text) {
         place.excerpt = None;
-        if fault.reason == yaml::UNREADABLE_VALUE {
-            fault.message = "this value cannot be read".to_owned();
+        if fault.diagnostic.reason == Reason::Named(yaml::UNREADABLE_VALUE) {
+            fault.diagnostic.message = "this value cannot be read".to_owned();
         }
     }
-    ManifestDiagnostic::for_file(place, fault.reason, fault.message, fault.remedy)
+    ManifestDiagnostic::for_file(place, fault.diagnostic)
 }
 
 /// The previous objects of the file.
@@ -179,7 +178,7 @@ struct FileReading {
 struct ObjectDiagnostics {
     at: ObjectPosition,
     object: Option<String>,
-    diagnostics: Vec<ObjectDiagnostic>,
+    diagnostics: Vec<Diagnostic>,
     /// A note on what stays in use instead.
     meanwhile: Option<&'static str>,
 }
@@ -269,7 +268,7 @@ impl FileReading {
         &mut self,
         at: ObjectPosition,
         object: Option<String>,
-        findings: Vec<ObjectDiagnostic>,
+        findings: Vec<Diagnostic>,
         meanwhile: Option<&'static str>,
     ) {
         self.shown += findings.len();
@@ -303,7 +302,8 @@ impl FileReading {
         if self.hidden > 0 {
             let message = format!("{} more problems in this file are not shown", self.hidden);
             let place = FilePosition::whole_file(Arc::clone(file));
-            refusals.push(ManifestDiagnostic::for_file(place, "MoreProblems", message, "correct the others first"));
+            let more = Diagnostic::of_file("MoreProblems", message, "correct the others first");
+            refusals.push(ManifestDiagnostic::for_file(place, more));
         }
         (self.entries, refusals)
     }
@@ -325,19 +325,15 @@ fn locate_diagnostics(
             .map(|(remark, finding)| FieldQuery {
                 trail: &remark.at.trail,
                 field: &finding.field,
-                caret: finding.caret,
+                caret: CaretTarget::for_reason(&finding.reason),
             })
             .collect();
         let places = locate(file, document, &questions);
         refusals.extend(findings.iter().zip(places).map(|((remark, finding), place)| ManifestDiagnostic {
             position: place,
             object: remark.object.clone(),
-            field: finding.field.clone(),
-            reason: finding.reason,
-            message: finding.message.clone(),
-            remedy: finding.remedy.clone(),
+            diagnostic: (*finding).clone(),
             meanwhile: remark.meanwhile.map(str::to_owned),
-            severity: finding.severity,
         }));
     }
     refusals

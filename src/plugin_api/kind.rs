@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::{Plugin, PluginServices, PluginState};
+use crate::diagnostic::{Diagnostic, Severity};
 use crate::upstream::BlockedAddress;
 
 /// Implemented once by each plugin in `plugins/`.
@@ -33,7 +34,7 @@ pub trait PluginKind: Send + Sync + 'static {
 
     /// Validates the configuration and prepares everything that does not depend on a request. Diagnostics name a path
     /// below `config`.
-    fn build(config: Self::Config, cx: &BuildCx<'_>) -> Result<Self::Plugin, Vec<PluginDiagnostic>>;
+    fn build(config: Self::Config, cx: &BuildCx<'_>) -> Result<Self::Plugin, Vec<Diagnostic>>;
 }
 
 pub const HTTP_FAMILY: &[&str] = &["grpc", "grpcs", "http", "https"];
@@ -87,17 +88,17 @@ pub struct BuildCx<'a> {
 
 impl BuildCx<'_> {
     /// Adds a note about a configuration that is valid and in effect.
-    pub fn note(&self, note: PluginDiagnostic) {
-        self.notes.0.borrow_mut().push(note);
+    pub fn note(&self, note: Diagnostic) {
+        self.notes.0.borrow_mut().push(note.with_severity(Severity::Warning));
     }
 
     /// Reports a host that the SSRF guard blocks. The addresses that a name resolves to are checked against the same
     /// list on each connection.
-    pub fn check_host(&self, field: impl fmt::Display, host: &str) -> Option<PluginDiagnostic> {
+    pub fn check_host(&self, field: impl fmt::Display, host: &str) -> Option<Diagnostic> {
         let why = BlockedAddress::check_host(host, self.services.loopback())?;
         let remedy = "use another address of the server, or its Service; in a cluster, a server inside Portico's own \
                       Pod needs --allow-loopback-backends";
-        Some(PluginDiagnostic::new(field, format!("{host} is {why}, and connections to it are blocked"), remedy))
+        Some(Diagnostic::in_config(field, format!("{host} is {why}, and connections to it are blocked"), remedy))
     }
 
     /// Namespace of the object, if it is namespaced.
@@ -109,31 +110,11 @@ impl BuildCx<'_> {
 
 /// Collects the notes of [`BuildCx::note`].
 #[derive(Debug, Default)]
-pub struct BuildNotes(RefCell<Vec<PluginDiagnostic>>);
+pub struct BuildNotes(RefCell<Vec<Diagnostic>>);
 
 impl BuildNotes {
-    pub fn into_vec(self) -> Vec<PluginDiagnostic> {
+    pub fn into_vec(self) -> Vec<Diagnostic> {
         self.0.into_inner()
-    }
-}
-
-/// An error in a plugin configuration, or a note about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PluginDiagnostic {
-    /// Path of the field, for example `config.limit_by`.
-    pub field: String,
-    /// What is wrong, without the path of the field.
-    pub message: String,
-    /// What would be right.
-    pub remedy: String,
-}
-
-impl PluginDiagnostic {
-    /// `path` is relative to `config`.
-    pub fn new(path: impl fmt::Display, message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        let path = path.to_string();
-        let field = if path.is_empty() { "config".to_owned() } else { format!("config.{path}") };
-        PluginDiagnostic { field, message: message.into(), remedy: remedy.into() }
     }
 }
 
@@ -147,7 +128,7 @@ pub trait AnyPluginKind: Send + Sync {
     fn protocols(&self) -> &'static [&'static str];
     fn schema(&self) -> Schema;
     /// Fields that are null in the configuration count as unset.
-    fn build(&self, config: &Value, cx: &BuildCx<'_>) -> Result<Arc<dyn Plugin>, Vec<PluginDiagnostic>>;
+    fn build(&self, config: &Value, cx: &BuildCx<'_>) -> Result<Arc<dyn Plugin>, Vec<Diagnostic>>;
 }
 
 /// The registry entry of a plugin kind.
@@ -186,13 +167,13 @@ impl<K: PluginKind> AnyPluginKind for RegisteredKind<K> {
         schemars::schema_for!(K::Config)
     }
 
-    fn build(&self, config: &Value, cx: &BuildCx<'_>) -> Result<Arc<dyn Plugin>, Vec<PluginDiagnostic>> {
+    fn build(&self, config: &Value, cx: &BuildCx<'_>) -> Result<Arc<dyn Plugin>, Vec<Diagnostic>> {
         let config = match config {
             Value::Null => Value::Object(Map::new()),
             Value::Object(_) => without_nulls(config.clone()),
             other => {
                 let message = format!("must be an object, not {}", json_type_name(other));
-                return Err(vec![PluginDiagnostic::new("", message, "write the fields of the plugin as an object")]);
+                return Err(vec![Diagnostic::in_config("", message, "write the fields of the plugin as an object")]);
             }
         };
         let config: K::Config =
@@ -259,7 +240,7 @@ fn without_nulls(value: Value) -> Value {
 }
 
 /// Splits serde's message into message and remedy, with the type names of YAML instead of Rust's.
-fn diagnostic_from_serde(error: &serde_path_to_error::Error<serde_json::Error>) -> PluginDiagnostic {
+fn diagnostic_from_serde(error: &serde_path_to_error::Error<serde_json::Error>) -> Diagnostic {
     let said = error.inner().to_string();
     let (message, expected) = said.rsplit_once(", expected ").unwrap_or((&said, ""));
     let message = match redact_value(message) {
@@ -276,7 +257,7 @@ fn diagnostic_from_serde(error: &serde_path_to_error::Error<serde_json::Error>) 
     };
     let path = error.path().to_string();
     // The path of an unknown field includes that field; `.` is the configuration itself.
-    PluginDiagnostic::new(if path == "." { "" } else { &path }, message, remedy)
+    Diagnostic::in_config(if path == "." { "" } else { &path }, message, remedy)
 }
 
 /// Translates serde's name of a type to the one that YAML users know.

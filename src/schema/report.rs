@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::SchemaViolation;
 use super::path::ObjectPath;
+use crate::diagnostic::Diagnostic;
 
 /// The maximum number of violations listed per object; the rest is counted.
 const MAX_VIOLATIONS: usize = 50;
@@ -13,7 +13,7 @@ const MAX_QUOTED_CHARS: usize = 80;
 
 /// Collects violations during the validation of an object.
 pub(super) struct ViolationReport {
-    violations: Vec<SchemaViolation>,
+    violations: Vec<Diagnostic>,
     omitted: usize,
     /// A violation makes CEL rules pointless, since they would report a missing field or a wrong type again.
     blocked: bool,
@@ -34,12 +34,12 @@ impl ViolationReport {
     }
 
     pub(super) fn add(&mut self, path: &ObjectPath<'_>, message: impl Into<String>, remedy: impl Into<String>) {
-        self.add_at(path.to_string(), message, remedy);
+        self.push(Diagnostic::error(path.to_string(), message, remedy));
     }
 
-    pub(super) fn add_at(&mut self, field: String, message: impl Into<String>, remedy: impl Into<String>) {
+    pub(super) fn push(&mut self, diagnostic: Diagnostic) {
         if self.violations.len() < MAX_VIOLATIONS {
-            self.violations.push(SchemaViolation { field, message: message.into(), remedy: remedy.into() });
+            self.violations.push(diagnostic);
         } else {
             self.omitted += 1;
         }
@@ -106,13 +106,10 @@ impl ViolationReport {
         if self.quoting { format!("{:?}", truncate(text)) } else { "the value".to_owned() }
     }
 
-    pub(super) fn finish(mut self) -> Vec<SchemaViolation> {
+    pub(super) fn finish(mut self) -> Vec<Diagnostic> {
         if self.omitted > 0 {
-            self.violations.push(SchemaViolation {
-                field: String::new(),
-                message: format!("{} more violations are not shown", self.omitted),
-                remedy: "correct the ones above first".to_owned(),
-            });
+            let message = format!("{} more violations are not shown", self.omitted);
+            self.violations.push(Diagnostic::of_object(message, "correct the ones above first"));
         }
         self.violations
     }

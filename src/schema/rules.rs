@@ -24,6 +24,7 @@ use super::path::ObjectPath;
 use super::patterns;
 use super::report::{ViolationReport, escape_controls, printable};
 use super::tree::{OtherFields, SchemaNode};
+use crate::diagnostic::Diagnostic;
 
 /// One rule of one node.
 #[derive(Debug)]
@@ -77,7 +78,7 @@ impl CompiledCelRule {
             Err(error) => (format!("a rule cannot be evaluated: {}", printable(&error.to_string())), self.as_remedy()),
         };
         let field = format!("{path}{}", self.field_path);
-        report.add_at(field.strip_prefix('.').unwrap_or(&field).to_owned(), message, remedy);
+        report.push(Diagnostic::error(field.strip_prefix('.').unwrap_or(&field), message, remedy));
     }
 
     fn message_and_remedy(&self, cx: &Context<'_>) -> (String, String) {
@@ -286,15 +287,14 @@ mod tests {
 
     use super::*;
     use crate::api::Kind;
-    use crate::schema::{Channel, SchemaViolation, kinds};
+    use crate::schema::{Channel, kinds};
 
     /// Each violation as `field: message; remedy`.
     fn check(schema: &Value, object: &Value) -> Vec<String> {
         let tree = SchemaNode::compile(schema).unwrap();
         let mut report = ViolationReport::new(true);
         run(&tree, object, &mut report);
-        let line =
-            |violation: SchemaViolation| format!("{}: {}; {}", violation.field, violation.message, violation.remedy);
+        let line = |violation: Diagnostic| format!("{}: {}; {}", violation.field, violation.message, violation.remedy);
         report.finish().into_iter().map(line).collect()
     }
 

@@ -14,6 +14,7 @@ use super::tree::{
 };
 use super::{Channel, kinds, pattern_description, remedy};
 use crate::api::Kind;
+use crate::diagnostic::{Diagnostic, Reason};
 
 /// Context for messages, besides the path.
 #[derive(Clone, Copy)]
@@ -167,7 +168,10 @@ fn visit_fields(
                     .and_then(|node| node.fields.as_ref())
                     .is_some_and(|fields| fields.known(name).is_some());
                 let (message, remedy) = remedy::unknown_field(fields, name, in_experimental);
-                report.add_blocking(&path.field(name), message, remedy);
+                // A field of the other channel is known, and only not available.
+                let reason = if in_experimental { Reason::default() } else { Reason::UnknownField };
+                report.block_if(true);
+                report.push(Diagnostic::error(path.field(name).to_string(), message, remedy).with_reason(reason));
             }
         }
     }
@@ -350,9 +354,7 @@ fn check_combinators(
     for branch in &junctions.all {
         let tried = try_branch(branch, report);
         report.block_if(tried.blocked());
-        for violation in tried.finish() {
-            report.add_at(violation.field, violation.message, violation.remedy);
-        }
+        tried.finish().into_iter().for_each(|violation| report.push(violation));
     }
     if !junctions.any.is_empty() {
         let tried: Vec<ViolationReport> = junctions.any.iter().map(|branch| try_branch(branch, report)).collect();
@@ -396,7 +398,8 @@ fn report_alternatives(mut tried: Vec<ViolationReport>, path: &ObjectPath<'_>, r
     messages.dedup();
     let mut remedies: Vec<&str> = firsts.iter().map(|violation| violation.remedy.as_str()).collect();
     remedies.dedup();
-    report.add_at(field, messages.join(", and "), remedies.join(", or "));
+    let (message, remedy) = (messages.join(", and "), remedies.join(", or "));
+    report.push(Diagnostic::error(field, message, remedy).with_reason(first.reason.clone()));
 }
 
 fn is_or_are(count: usize) -> &'static str {

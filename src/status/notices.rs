@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::compile::verdict::{ConditionTarget, FieldDiagnostic, Verdict};
+use crate::compile::verdict::{ConditionTarget, Verdict};
+use crate::diagnostic::Diagnostic;
 use crate::k8s::RejectedObject;
 
 /// One event, without the object that it is about.
@@ -25,7 +26,7 @@ const MAX_NOTICES: usize = 8;
 /// All problems in a verdict, each once, although several conditions, listeners and parents may repeat it. Missing
 /// Gateways are included only if no other controller could own them: `alone`.
 pub(super) fn notices_for_verdict(verdict: &Verdict, alone: bool) -> BTreeSet<Notice> {
-    let mut reported: BTreeSet<&FieldDiagnostic> = BTreeSet::new();
+    let mut reported: BTreeSet<&Diagnostic> = BTreeSet::new();
     let mut notices = Vec::new();
     for (place, condition) in verdict.all_conditions() {
         let code = condition.code;
@@ -97,7 +98,7 @@ fn with_place(place: &str, sentence: &str) -> String {
     if place.is_empty() { sentence.to_owned() } else { format!("{place}: {sentence}") }
 }
 
-fn is_pointer(problem: &FieldDiagnostic) -> bool {
+fn is_pointer(problem: &Diagnostic) -> bool {
     problem.remedy.starts_with("see ")
 }
 
@@ -119,9 +120,9 @@ mod tests {
 
     #[test]
     fn each_problem_is_reported_once_with_field_and_remedy() {
-        let taken = FieldDiagnostic::new("spec.listeners[0].port", "port 80 is taken", "choose another port");
+        let taken = Diagnostic::error("spec.listeners[0].port", "port 80 is taken", "choose another port");
         let points =
-            FieldDiagnostic::new("spec.listeners[0]", "listener http is not accepted", "see the conditions of it");
+            Diagnostic::error("spec.listeners[0]", "listener http is not accepted", "see the conditions of it");
         let cases = [
             (Verdict::default(), vec![]),
             (
@@ -169,9 +170,8 @@ mod tests {
     // docs/kong-compatibility.md, 3.11.
     #[test]
     fn kong_translation_failures_use_kongs_reason() {
-        let unknown = FieldDiagnostic::new("config.lifetime", "there is no such field", "remove it");
-        let broken =
-            FieldDiagnostic::new("metadata.annotations[konghq.com/plugins]", "plugin p cannot be used", "see it");
+        let unknown = Diagnostic::error("config.lifetime", "there is no such field", "remove it");
+        let broken = Diagnostic::error("metadata.annotations[konghq.com/plugins]", "plugin p cannot be used", "see it");
         let events = |verdict: &Verdict| -> Vec<_> {
             notices_for_verdict(verdict, true)
                 .into_iter()
@@ -180,7 +180,7 @@ mod tests {
         };
         let plugin = |code| Verdict {
             conditions: vec![Condition::new(code, vec![unknown.clone()])],
-            notes: vec![FieldDiagnostic::new("run_on", "it has no effect, as in Kong", "remove it")],
+            notes: vec![Diagnostic::error("run_on", "it has no effect, as in Kong", "remove it")],
             ..Verdict::default()
         };
         let note = "config.lifetime: there is no such field; remove it.".to_owned();
@@ -188,7 +188,7 @@ mod tests {
         assert_eq!(events(&plugin(Code::KongPending)), []);
         // A misspelled annotation has no condition at all.
         let misspelt =
-            FieldDiagnostic::new("metadata.annotations[konghq.com/strip-path]", "\"yes\" cannot be read", "write true");
+            Diagnostic::error("metadata.annotations[konghq.com/strip-path]", "\"yes\" cannot be read", "write true");
         let service =
             Verdict { notes: vec![misspelt.clone()], ignored_annotations: vec![misspelt], ..Verdict::default() };
         let note = "metadata.annotations[konghq.com/strip-path]: \"yes\" cannot be read; write true.".to_owned();
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn missing_gateways_are_reported_by_the_sole_controller() {
-        let missing = FieldDiagnostic::new("spec.parentRefs[0].name", "Gateway a/web does not exist", "create it");
+        let missing = Diagnostic::error("spec.parentRefs[0].name", "Gateway a/web does not exist", "create it");
         let verdict = Verdict { missing_parents: vec![missing], ..Verdict::default() };
         let events: Vec<_> =
             notices_for_verdict(&verdict, true).into_iter().map(|notice| (notice.reason, notice.note)).collect();
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn notes_have_a_limit_in_length_and_number() {
         let problems =
-            |count: usize| (0..count).map(|number| FieldDiagnostic::new(format!("f{number}"), "ü".repeat(600), "r"));
+            |count: usize| (0..count).map(|number| Diagnostic::error(format!("f{number}"), "ü".repeat(600), "r"));
         let condition = Condition::new(Code::GatewayNoListenerValid, problems(20).collect());
         let notices = notices_for_verdict(&Verdict { conditions: vec![condition], ..Verdict::default() }, true);
         assert_eq!(notices.len(), MAX_NOTICES);

@@ -16,10 +16,11 @@ use portico::api::{Kind, ObjectId, ObjectKey};
 use portico::compile::addresses::{
     AddressProvider, AddressState, GatewayAddressPool, GatewayAddresses, GatewayService,
 };
-use portico::compile::verdict::{Code, Condition, FieldDiagnostic, Verdict, Verdicts};
+use portico::compile::verdict::{Code, Condition, Verdict, Verdicts};
 use portico::compile::{
     self, Classes, CompileInputs, Compiler, IngressListener, IngressSettings, PublishSource, addressable_gateways,
 };
+use portico::diagnostic::Diagnostic;
 use portico::k8s::InstalledApis;
 use portico::plugin_api::PluginFactory;
 use portico::schema::{self, Channel};
@@ -244,7 +245,7 @@ impl Case {
         for document in &self.documents {
             let violations = schema::check(kind_of(document), &mut document.clone(), Channel::Experimental);
             if !self.newer {
-                let describe = |violation: schema::SchemaViolation| {
+                let describe = |violation: portico::diagnostic::Diagnostic| {
                     format!("{}: {}: {}", self.name, violation.field, violation.message)
                 };
                 refused.extend(violations.into_iter().map(describe));
@@ -355,7 +356,7 @@ impl CompilerHarness {
             }
             let trouble = |plugin: &ObjectId| {
                 let is_troubled = self.degraded.contains(&plugin.to_string());
-                is_troubled.then(|| FieldDiagnostic::new("config.server", "it does not respond", "start it"))
+                is_troubled.then(|| Diagnostic::error("config.server", "it does not respond", "start it"))
             };
             if let Some(troubled) = compile::with_degraded_plugins(&self.store, id, verdict, &trouble) {
                 *verdict = Arc::new(troubled);

@@ -176,7 +176,7 @@ fn unknown_fields_are_rejected_with_their_path() {
             let Err(invalid) = build(kind, &config) else { panic!("{}: {config} was accepted", kind.name()) };
             let record = format!("config.{path}");
             let record = record.strip_suffix(".no_such_field").unwrap();
-            let names_it = |invalid: &portico::plugin_api::PluginDiagnostic| {
+            let names_it = |invalid: &portico::diagnostic::Diagnostic| {
                 invalid.field.starts_with(record) && invalid.message.contains("no_such_field")
             };
             assert!(invalid.iter().any(names_it), "{}: {config}: {invalid:?}", kind.name());

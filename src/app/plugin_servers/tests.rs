@@ -171,7 +171,7 @@ async fn local_servers_are_allowed_only_with_loopback() {
 async fn repeated_reports_notify_once() {
     let (servers, _lookups) = PluginServers::start(LoopbackPolicy::Allowed).unwrap();
     let troubles = servers.diagnostics();
-    let trouble = || Some(PluginDiagnostic::new("redis.host", "cannot be reached", "start it"));
+    let trouble = || Some(Diagnostic::in_config("redis.host", "cannot be reached", "start it"));
     servers.report("KongPlugin/a/b", trouble());
     troubles.changed().await;
     servers.report("KongPlugin/a/b", trouble());

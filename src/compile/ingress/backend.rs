@@ -7,7 +7,6 @@ use http::HeaderValue;
 use super::super::CompileInputs;
 use super::super::backends;
 use super::super::endpoints;
-use super::super::verdict::FieldDiagnostic;
 use super::policy;
 use super::service_settings::{self, AppProtocol, ServiceSettings};
 use super::upstream_tls;
@@ -15,6 +14,7 @@ use crate::api::core::{Service, ServicePort};
 use crate::api::kind::KONG_INCUBATOR_GROUP;
 use crate::api::networking::IngressBackend;
 use crate::api::{Kind, Meta, Object, ObjectKey};
+use crate::diagnostic::Diagnostic;
 use crate::store::Store;
 use crate::upstream::{UpstreamKey, UpstreamProtocol};
 
@@ -87,7 +87,7 @@ pub(super) fn resolve<'s>(
     backend: &IngressBackend,
     whole: bool,
     field: &str,
-) -> Result<ResolvedBackend<'s>, FieldDiagnostic> {
+) -> Result<ResolvedBackend<'s>, Diagnostic> {
     match IngressTarget::from_backend(backend) {
         IngressTarget::Service(name, port) => {
             let service = service(store, namespace, &name, &format!("{field}.service.name"))?;
@@ -106,7 +106,7 @@ pub(super) fn resolve<'s>(
                         "set its annotation kubernetes.io/ingress.class to the class of the Ingress",
                     ),
                 };
-                return Err(FieldDiagnostic::new(field, message, remedy));
+                return Err(Diagnostic::error(field, message, remedy));
             };
             let behind = &facade.spec.backend_ref;
             let service = service(store, namespace, &behind.name, &field)?;
@@ -119,7 +119,7 @@ pub(super) fn resolve<'s>(
                 Some(kind) => format!("backends of kind {kind} are not served"),
                 None => "the backend has neither service nor resource".to_owned(),
             };
-            Err(FieldDiagnostic::new(field, message, "refer to a Service"))
+            Err(Diagnostic::error(field, message, "refer to a Service"))
         }
     }
 }
@@ -129,14 +129,14 @@ fn service<'s>(
     namespace: &str,
     name: &str,
     field: &str,
-) -> Result<&'s Arc<Object<Service>>, FieldDiagnostic> {
+) -> Result<&'s Arc<Object<Service>>, Diagnostic> {
     let key = ObjectKey::new(namespace, name);
     store.services.get(&key).ok_or_else(|| {
-        FieldDiagnostic::new(field, format!("Service {key} does not exist"), "create it or correct the name")
+        Diagnostic::error(field, format!("Service {key} does not exist"), "create it or correct the name")
     })
 }
 
-fn find_port<'s>(service: &'s Object<Service>, port: &str, field: &str) -> Result<&'s ServicePort, FieldDiagnostic> {
+fn find_port<'s>(service: &'s Object<Service>, port: &str, field: &str) -> Result<&'s ServicePort, Diagnostic> {
     let ports = service.spec.ports.iter().filter(|port| backends::is_tcp(port));
     let fits = |candidate: &&ServicePort| match port.parse::<i32>() {
         Ok(number) => candidate.port == number,
@@ -147,7 +147,7 @@ fn find_port<'s>(service: &'s Object<Service>, port: &str, field: &str) -> Resul
             "" => format!("the backend names no port of Service {}", service.meta.key),
             port => format!("Service {} has no TCP port {port}", service.meta.key),
         };
-        FieldDiagnostic::new(field, message, backends::ports_remedy(&service.spec.ports))
+        Diagnostic::error(field, message, backends::ports_remedy(&service.spec.ports))
     })
 }
 
@@ -158,7 +158,7 @@ fn resolve_service<'s>(
     facade: Option<(&Arc<str>, &'s Meta)>,
     whole: bool,
     field: &str,
-) -> Result<ResolvedBackend<'s>, FieldDiagnostic> {
+) -> Result<ResolvedBackend<'s>, Diagnostic> {
     let ObjectKey { namespace, name } = &service.meta.key;
     let (kind, meta, on) = match facade {
         Some((_, meta)) => (Kind::KongServiceFacade, meta, "a KongServiceFacade"),
@@ -177,10 +177,10 @@ fn resolve_service<'s>(
         let message = format!("{kind} {} requires an unsupported protocol, so no requests are sent to it", meta.key);
         let remedy =
             "set its annotation konghq.com/protocol to http, https, grpc, grpcs, ws or wss if it serves one of these";
-        return Err(FieldDiagnostic::new(field, message, remedy));
+        return Err(Diagnostic::error(field, message, remedy));
     };
     if let Some((message, remedy)) = backends::requires_tls(store, inputs, &service.meta.key, port) {
-        return Err(FieldDiagnostic::new(field, message, remedy));
+        return Err(Diagnostic::error(field, message, remedy));
     }
     let is_tls = settings.protocol.map_or_else(|| upstream_tls::is_tls_port(port), AppProtocol::is_tls);
     let tls = is_tls.then(|| upstream_tls::tls_settings(store, inputs, meta, protocol, &settings.tls)).transpose();

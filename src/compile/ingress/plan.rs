@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::super::CompileInputs;
 use super::super::certificates::{self, SecretCache};
 use super::super::plugins::{PluginSite, Plugins};
-use super::super::verdict::FieldDiagnostic;
 use super::backend::{self, IngressTarget};
 use super::class;
 use super::path::{self, PathOptions};
@@ -16,6 +15,7 @@ use crate::api::kong::IngressClassParametersSpec;
 use crate::api::kong::annotations::REWRITE;
 use crate::api::networking::{Ingress, IngressBackend};
 use crate::api::{Kind, Meta, Object, ObjectKey};
+use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RouteNames;
 use crate::snapshot::certs::Certificate;
 use crate::snapshot::host::HostPattern;
@@ -39,13 +39,13 @@ pub(super) struct IngressPlan {
     pub certificates: Vec<HostCertificate>,
     pub upstreams: BTreeSet<UpstreamKey>,
     /// Errors that prevent parts of it from being served.
-    pub errors: Vec<FieldDiagnostic>,
+    pub errors: Vec<Diagnostic>,
     /// Diagnostics about parts that are served, but possibly not as intended.
-    pub notes: Vec<FieldDiagnostic>,
+    pub notes: Vec<Diagnostic>,
     /// The notes that are about plugins.
-    pub broken_plugins: Vec<FieldDiagnostic>,
+    pub broken_plugins: Vec<Diagnostic>,
     /// The notes that are about ignored annotations.
-    pub ignored_annotations: Vec<FieldDiagnostic>,
+    pub ignored_annotations: Vec<Diagnostic>,
 }
 
 /// The certificate of one host.
@@ -109,9 +109,9 @@ struct IngressPlanner<'a> {
     class: IngressClassParametersSpec,
     settings: &'a RouteSettings,
     upstreams: BTreeSet<UpstreamKey>,
-    errors: Vec<FieldDiagnostic>,
-    notes: Vec<FieldDiagnostic>,
-    broken_plugins: Vec<FieldDiagnostic>,
+    errors: Vec<Diagnostic>,
+    notes: Vec<Diagnostic>,
+    broken_plugins: Vec<Diagnostic>,
 }
 
 /// The paths of one host with the same target: one route, as in Kong's ingress controller.
@@ -193,7 +193,7 @@ impl<'a> IngressPlanner<'a> {
                     let field = group.field.split(".http").next().unwrap_or_default();
                     let message = format!("{:?} is not a host name", group.host);
                     let remedy = "write it like a.example or *.example";
-                    self.errors.push(FieldDiagnostic::new(format!("{field}.host"), message, remedy));
+                    self.errors.push(Diagnostic::error(format!("{field}.host"), message, remedy));
                     return None;
                 }
             }
@@ -228,14 +228,14 @@ impl<'a> IngressPlanner<'a> {
         let problem = match &self.settings.rewrite {
             Err(problem) => {
                 let message = format!("{}, so requests get status 500", problem.message);
-                FieldDiagnostic { message, ..problem.clone() }
+                Diagnostic { message, ..problem.clone() }
             }
             Ok(Some(template)) if paths.iter().any(|path| path.groups() < template.groups()) => {
                 let message = format!(
                     "{REWRITE} refers to ${}, but this path has no such group, so requests for it get status 500",
                     template.groups()
                 );
-                FieldDiagnostic::new(field, message, "write a regular expression with groups, such as /~/users/([^/]+)")
+                Diagnostic::error(field, message, "write a regular expression with groups, such as /~/users/([^/]+)")
             }
             Ok(_) => return false,
         };
@@ -384,7 +384,7 @@ impl<'a> IngressPlanner<'a> {
             let Some(name) = tls.secret_name.as_deref().filter(|name| !name.is_empty()) else { continue };
             if tls.hosts.is_empty() {
                 let remedy = "list the hosts of the certificate";
-                self.notes.push(FieldDiagnostic::new(
+                self.notes.push(Diagnostic::error(
                     format!("{field}.hosts"),
                     "the entry has no hosts, so the Secret is not used",
                     remedy,
@@ -400,7 +400,7 @@ impl<'a> IngressPlanner<'a> {
                 })),
                 Err((message, remedy)) => {
                     let message = format!("{message}, so its hosts use the default certificate");
-                    self.errors.push(FieldDiagnostic::new(format!("{field}.secretName"), message, remedy));
+                    self.errors.push(Diagnostic::error(format!("{field}.secretName"), message, remedy));
                 }
             }
         }

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use super::super::verdict::FieldDiagnostic;
 use super::annotations::{AnnotationReader, SERVICE_ANNOTATIONS, annotation_field};
 use crate::api::Meta;
 use crate::api::kong::annotations::{
     CA_CERTIFICATES_CONFIG_MAPS, CA_CERTIFICATES_SECRETS, CLIENT_CERT, CONNECT_TIMEOUT, HOST_HEADER, PATH, PROTOCOL,
     READ_TIMEOUT, RETRIES, SERVICE_UPSTREAM, TLS_VERIFY, TLS_VERIFY_DEPTH, WRITE_TIMEOUT, list,
 };
+use crate::diagnostic::Diagnostic;
 use crate::snapshot::kong::HostName;
 use crate::upstream::UpstreamProtocol;
 
@@ -28,9 +28,9 @@ pub(in crate::compile) struct ServiceSettings {
     pub host: Option<HeaderValue>,
     /// Whether to connect to the ClusterIP of the Service instead of its endpoints.
     pub via_cluster_ip: bool,
-    pub notes: Vec<FieldDiagnostic>,
+    pub notes: Vec<Diagnostic>,
     /// The notes about ignored annotations.
-    pub ignored_annotations: Vec<FieldDiagnostic>,
+    pub ignored_annotations: Vec<Diagnostic>,
 }
 
 /// The value of `konghq.com/protocol`, as far as it matters for requests.
@@ -76,7 +76,7 @@ pub(in crate::compile) struct ServiceTlsSettings {
     pub secrets: Vec<Box<str>>,
     pub config_maps: Vec<Box<str>>,
     /// An invalid security setting, which prevents requests from being sent.
-    pub invalid: Option<FieldDiagnostic>,
+    pub invalid: Option<Diagnostic>,
 }
 
 /// `tls_port`: whether the appProtocol of a port is a TLS protocol.
@@ -110,7 +110,7 @@ pub(in crate::compile) fn read(meta: &Meta, on: &str, tls_port: bool) -> Service
             let is_wish = |text: &str| key != TLS_VERIFY || !text.eq_ignore_ascii_case("false");
             if read.text(key).is_some_and(is_wish) {
                 let message = "connections to the Service do not use TLS, so it has no effect";
-                read.ignore(FieldDiagnostic::new(
+                read.ignore(Diagnostic::error(
                     annotation_field(key),
                     message,
                     "set konghq.com/protocol to https, or remove it",
@@ -122,7 +122,7 @@ pub(in crate::compile) fn read(meta: &Meta, on: &str, tls_port: bool) -> Service
             if read.text(key).is_some() {
                 let message = "the certificate of the Service is not verified, so it has no effect";
                 let remedy = "set konghq.com/tls-verify to \"true\", or remove it";
-                read.ignore(FieldDiagnostic::new(annotation_field(key), message, remedy));
+                read.ignore(Diagnostic::error(annotation_field(key), message, remedy));
             }
         }
     }
@@ -140,8 +140,7 @@ fn read_tls(read: &AnnotationReader<'_>) -> ServiceTlsSettings {
     let mut unreadable = None;
     // Other invalid annotations are ignored. Ignoring one of these would verify less than configured.
     let mut refuse = |key: &str, text: &str, remedy: &str| {
-        unreadable =
-            Some(FieldDiagnostic::new(annotation_field(key), format!("{text:?} is not a valid value"), remedy));
+        unreadable = Some(Diagnostic::error(annotation_field(key), format!("{text:?} is not a valid value"), remedy));
     };
     let mut verify = false;
     match read.text(TLS_VERIFY) {

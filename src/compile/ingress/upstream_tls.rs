@@ -8,13 +8,13 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::sign::CertifiedKey;
 
-use super::super::verdict::FieldDiagnostic;
 use super::super::{CompileInputs, certificates};
 use super::annotations::annotation_field;
 use super::service_settings::ServiceTlsSettings;
 use crate::api::core::ServicePort;
 use crate::api::kong::annotations::{CA_CERT_LABEL, CA_CERTIFICATES_CONFIG_MAPS, CA_CERTIFICATES_SECRETS, CLIENT_CERT};
 use crate::api::{Kind, Meta, ObjectKey};
+use crate::diagnostic::Diagnostic;
 use crate::store::Store;
 use crate::upstream::UpstreamProtocol;
 use crate::upstream::tls::{TlsTrust, TrustAnchors, UpstreamTlsSettings};
@@ -31,16 +31,15 @@ pub(in crate::compile) fn tls_settings(
     meta: &Meta,
     protocol: UpstreamProtocol,
     settings: &ServiceTlsSettings,
-) -> Result<UpstreamTlsSettings, FieldDiagnostic> {
+) -> Result<UpstreamTlsSettings, Diagnostic> {
     let TlsMaterial { anchors, client } = load_material(store, meta, settings)?;
     let trust = settings.verify.then(|| {
         let anchors = anchors.map_or_else(|| Arc::clone(inputs.upstreams.system_anchors()), Arc::new);
         TlsTrust { anchors, max_intermediates: settings.depth }
     });
     let terms = inputs.upstreams.tls_settings(protocol, trust, client);
-    terms.map_err(|error| {
-        FieldDiagnostic::new(annotation_field(CLIENT_CERT), error.to_string(), "use another certificate")
-    })
+    terms
+        .map_err(|error| Diagnostic::error(annotation_field(CLIENT_CERT), error.to_string(), "use another certificate"))
 }
 
 /// The content of the objects that the annotations refer to.
@@ -54,7 +53,7 @@ pub(in crate::compile) fn load_material(
     store: &Store,
     meta: &Meta,
     settings: &ServiceTlsSettings,
-) -> Result<TlsMaterial, FieldDiagnostic> {
+) -> Result<TlsMaterial, Diagnostic> {
     if let Some(problem) = &settings.invalid {
         return Err(problem.clone());
     }
@@ -62,7 +61,7 @@ pub(in crate::compile) fn load_material(
     let client =
         settings.client.as_deref().map(|name| certificates::client_certificate(store, &named(name))).transpose();
     let client =
-        client.map_err(|(message, remedy)| FieldDiagnostic::new(annotation_field(CLIENT_CERT), message, remedy))?;
+        client.map_err(|(message, remedy)| Diagnostic::error(annotation_field(CLIENT_CERT), message, remedy))?;
     let mut authorities = Vec::new();
     let sources = [
         (CA_CERTIFICATES_SECRETS, Kind::Secret, &settings.secrets),
@@ -72,7 +71,7 @@ pub(in crate::compile) fn load_material(
         for name in names {
             let read = read_ca_certificates(store, kind, &named(name));
             authorities.extend(
-                read.map_err(|(message, remedy)| FieldDiagnostic::new(annotation_field(annotation), message, remedy))?,
+                read.map_err(|(message, remedy)| Diagnostic::error(annotation_field(annotation), message, remedy))?,
             );
         }
     }
@@ -129,23 +128,18 @@ const MISSING_REMEDY: &str = "create it or correct the name";
 const PEM_REMEDY: &str = "store the authority's certificate as a block BEGIN CERTIFICATE";
 
 /// The diagnostic for a referrer in the Service's namespace.
-pub(in crate::compile) fn for_referrer(
-    kind: Kind,
-    meta: &Meta,
-    problem: &FieldDiagnostic,
-    at: &str,
-) -> FieldDiagnostic {
-    let FieldDiagnostic { field, message, remedy } = problem;
+pub(in crate::compile) fn for_referrer(kind: Kind, meta: &Meta, problem: &Diagnostic, at: &str) -> Diagnostic {
+    let Diagnostic { field, message, remedy, .. } = problem;
     let message = format!("{kind} {} cannot be used with TLS: {field}: {message}", meta.key);
-    FieldDiagnostic::new(at, message, remedy.clone())
+    Diagnostic::error(at, message, remedy.clone())
 }
 
 /// The diagnostic for a referrer in another namespace, without details: names and contents of Secrets must not be
 /// revealed to users who cannot read them.
-pub(in crate::compile) fn for_foreign_referrer(kind: Kind, meta: &Meta, at: &str) -> FieldDiagnostic {
+pub(in crate::compile) fn for_foreign_referrer(kind: Kind, meta: &Meta, at: &str) -> Diagnostic {
     let ObjectKey { namespace, .. } = &meta.key;
     let message = format!("{kind} {} cannot be used with TLS, because its TLS annotations are not valid", meta.key);
-    FieldDiagnostic::new(
+    Diagnostic::error(
         at,
         message,
         format!("ask the owner of namespace {namespace}; the diagnostics of the {kind} have the reason"),
@@ -157,17 +151,17 @@ pub(in crate::compile) fn unverified_note(
     terms: Option<&UpstreamTlsSettings>,
     service: &str,
     at: &str,
-) -> Option<FieldDiagnostic> {
+) -> Option<Diagnostic> {
     terms.filter(|terms| !terms.verifies()).map(|_| {
         let message = format!("connections to {service} use TLS, but its certificate is not verified");
         let remedy = "set its annotation konghq.com/tls-verify to \"true\", and refer to its authority in \
                       konghq.com/ca-certificates-secrets";
-        FieldDiagnostic::new(at, message, remedy)
+        Diagnostic::error(at, message, remedy)
     })
 }
 
 /// The diagnostic about the TLS annotations of a Service or facade.
-pub(in crate::compile) fn notes(store: &Store, meta: &Meta, settings: &ServiceTlsSettings) -> Option<FieldDiagnostic> {
+pub(in crate::compile) fn notes(store: &Store, meta: &Meta, settings: &ServiceTlsSettings) -> Option<Diagnostic> {
     let mut problem = load_material(store, meta, settings).err()?;
     problem.message.push_str(", so no requests are sent to it");
     Some(problem)

@@ -27,8 +27,9 @@ use tokio::time::{Instant, timeout};
 pub use config::{RedisConfig, RedisServer};
 
 use super::consumers::{hex, sha256};
-use super::kind::{BuildCx, PluginDiagnostic};
+use super::kind::BuildCx;
 use super::services::PluginServices;
+use crate::diagnostic::Diagnostic;
 
 /// A handle. The connection is closed when the last handle is dropped.
 #[derive(Debug)]
@@ -101,7 +102,7 @@ impl RedisServer {
 }
 
 /// Diagnostics of the connections of one object, by connection name.
-type RedisDiagnostics = Mutex<BTreeMap<String, PluginDiagnostic>>;
+type RedisDiagnostics = Mutex<BTreeMap<String, Diagnostic>>;
 
 /// The background task that owns the connection.
 struct RedisTask {
@@ -242,8 +243,7 @@ impl RedisTask {
         let mut troubles = self.diagnostics.lock();
         match error {
             Some(message) => {
-                let trouble = PluginDiagnostic { field: self.field.clone(), message, remedy: remedy.to_owned() };
-                troubles.insert(self.name.clone(), trouble);
+                troubles.insert(self.name.clone(), Diagnostic::error(self.field.clone(), message, remedy));
             }
             None => _ = troubles.remove(&self.name),
         }
