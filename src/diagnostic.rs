@@ -69,7 +69,7 @@ impl Diagnostic {
     }
 
     pub fn warning(field: impl Into<String>, message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Diagnostic::error(field, message, remedy).with_severity(Severity::Warning)
+        Diagnostic::error(field, message, remedy).into_warning()
     }
 
     /// An error about a whole object.
@@ -95,6 +95,11 @@ impl Diagnostic {
         Diagnostic::error(field, format!("{object} does not exist"), remedy).with_reason(Reason::NotFound(object))
     }
 
+    /// The same as a warning: it changes less than its author expects, but nothing is rejected.
+    pub fn into_warning(self) -> Self {
+        self.with_severity(Severity::Warning)
+    }
+
     pub fn with_severity(self, severity: Severity) -> Self {
         Diagnostic { severity, ..self }
     }
@@ -112,9 +117,9 @@ impl Diagnostic {
         Diagnostic { field: field.into(), ..self }
     }
 
-    /// Whether both say the same about the same field.
-    pub fn reads_like(&self, other: &Diagnostic) -> bool {
-        (&self.field, &self.message, &self.remedy) == (&other.field, &other.message, &other.remedy)
+    /// Field, message and remedy, by which readers know whether two diagnostics are the same.
+    pub fn texts(&self) -> [&str; 3] {
+        [&self.field, &self.message, &self.remedy]
     }
 }
 

@@ -13,7 +13,7 @@ use super::{PlanMap, label_selector};
 use crate::api::gateway::ParentReference;
 use crate::api::kind::GATEWAY_GROUP;
 use crate::api::{Kind, ObjectKey};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Topic};
 use crate::snapshot::host::HostPattern;
 use crate::store::Store;
 
@@ -53,7 +53,7 @@ pub(super) fn resolve_parent(
     if reference.group != GATEWAY_GROUP || reference.kind != Kind::Gateway.name() {
         let slash = if reference.group.is_empty() { "" } else { "/" };
         let message = format!("parents of kind {}{slash}{} are not served", reference.group, reference.kind);
-        return ParentResult::NotServed(Some(Diagnostic::error(
+        return ParentResult::NotServed(Some(Diagnostic::warning(
             format!("{field}.kind"),
             message,
             "attach to a Gateway",
@@ -65,9 +65,9 @@ pub(super) fn resolve_parent(
         if store.gateways.contains_key(&key) {
             return ParentResult::NotServed(None);
         }
-        let message = format!("Gateway {key} does not exist");
         let remedy = "create it, or correct name and namespace";
-        return ParentResult::Missing(Diagnostic::error(format!("{field}.name"), message, remedy));
+        let missing = Diagnostic::not_found(format!("{field}.name"), format!("Gateway {key}"), remedy);
+        return ParentResult::Missing(missing.into_warning().with_topic(Topic::MissingParent));
     };
     let outcome = matching_listeners(store, gateway, route, reference, field);
     let outcome = outcome.map(|listeners| Attachment { gateway: key, listeners, accepted: true });

@@ -70,8 +70,8 @@ pub(super) fn resolve_service<'s>(
         return Err((Code::RouteRefNotPermitted, crossing.problem(format!("{field}.namespace"))));
     }
     store.services.get(&target).map(|service| &**service).ok_or_else(|| {
-        let message = format!("Service {target} does not exist");
-        let problem = Diagnostic::error(format!("{field}.name"), message, "create it or correct the name");
+        let service = format!("Service {target}");
+        let problem = Diagnostic::not_found(format!("{field}.name"), service, "create it or correct the name");
         (Code::RouteBackendNotFound, problem)
     })
 }

@@ -12,7 +12,7 @@ use crate::api::core::{Endpoint, EndpointPort, EndpointSlice, IntOrString, Servi
 use crate::api::kong::annotations::SERVICE_UPSTREAM;
 use crate::api::names::{ADDRESS_ANNOTATION, BALANCE_ANNOTATION};
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Topic};
 use crate::store::Store;
 use crate::upstream::{EndpointAddress, Endpoints, LoadBalancing, UpstreamKey};
 
@@ -79,12 +79,12 @@ pub(super) fn notes(
 ) -> Vec<Diagnostic> {
     let annotation = format!("metadata.annotations[{ADDRESS_ANNOTATION}]");
     let ObjectKey { namespace, name } = &service.meta.key;
-    let mut notes: Vec<_> = annotated_balance(&service.meta).err().into_iter().collect();
+    let mut notes: Vec<_> = annotated_balance(&service.meta).err().map(Diagnostic::into_warning).into_iter().collect();
     let tls_port = service.spec.ports.iter().any(upstream_tls::is_tls_port);
     let settings = service_settings::read(&service.meta, "a Service", tls_port);
     notes.extend(settings.notes);
     if settings.via_cluster_ip && is_headless(service) {
-        notes.push(Diagnostic::error(
+        notes.push(Diagnostic::warning(
             format!("metadata.annotations[{SERVICE_UPSTREAM}]"),
             "a Service whose clusterIP is None has no address, so requests go to its endpoints",
             "remove the annotation, or omit clusterIP so that the Service gets an address",
@@ -94,7 +94,8 @@ pub(super) fn notes(
         notes.extend(upstream_tls::notes(store, &service.meta, &settings.tls));
     }
     notes.extend(policy::notes(store, &service.meta));
-    notes.extend(disagreements.for_service(&service.meta.key));
+    let conflict = disagreements.for_service(&service.meta.key);
+    notes.extend(conflict.map(|conflict| conflict.into_warning().with_topic(Topic::Annotation)));
     for (index, port) in service.spec.ports.iter().enumerate().filter(|(_, port)| is_tcp(port)) {
         let written = configured_addresses(store, service, port);
         let field = format!("spec.ports[{index}]");
@@ -105,7 +106,7 @@ pub(super) fn notes(
         } else {
             &*field
         };
-        if let Some(problem) = forbidden.problem(namespace, hosts, &field, &written) {
+        if let Some(problem) = forbidden.problem(namespace, hosts, &field, &written).map(Diagnostic::into_warning) {
             // Report once per Service, also if it has many ports.
             if !notes.contains(&problem) {
                 notes.push(problem);
@@ -114,7 +115,7 @@ pub(super) fn notes(
         }
         if let Some(written) = service.meta.annotations.get(ADDRESS_ANNOTATION) {
             if let Err(problem) = parse_addresses(service, port, written) {
-                notes.push(Diagnostic::error(annotation.clone(), problem.message, problem.remedy));
+                notes.push(problem.at(annotation.clone()).into_warning());
             }
             continue;
         }
@@ -125,7 +126,7 @@ pub(super) fn notes(
         if (!settings.via_cluster_ip || is_headless(service))
             && build(store, &key, forbidden, disagreements).addresses.is_empty()
         {
-            notes.push(Diagnostic::error(
+            notes.push(Diagnostic::warning(
                 field,
                 format!("port {number} has no ready endpoint, so requests to it get status 503"),
                 "add an EndpointSlice with label kubernetes.io/service-name and a port of the same name",

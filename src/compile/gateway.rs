@@ -10,7 +10,7 @@ use super::verdict::{Code, Condition, ListenerVerdict, Verdict};
 use super::{CompileInputs, ExposedGateway};
 use crate::api::gateway::{Gateway, GatewayClass};
 use crate::api::{Kind, Object, ObjectKey};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Reason};
 use crate::snapshot::certs::Certificates;
 use crate::store::Store;
 
@@ -73,7 +73,7 @@ pub(super) fn class_verdict(class: &Object<GatewayClass>, inputs: &CompileInputs
     match state_of_class(class, inputs) {
         ClassState::Foreign | ClassState::Missing => {
             let ours = inputs.controllers.join(" or ");
-            verdict.notes.push(Diagnostic::error(
+            verdict.diagnostics.push(Diagnostic::warning(
                 "spec.controllerName",
                 format!("{} is another controller", class.spec.controller_name),
                 format!("use {ours} to serve the Gateways of this class with Portico"),
@@ -184,7 +184,8 @@ pub(super) fn plan(
     for listener in &mut listeners {
         listener.bound_port = assigned.ports.bound_port(listener.port);
         if !usable {
-            let problem = Diagnostic::of_object("its Gateway is not served", "see the conditions of the Gateway");
+            let problem = Diagnostic::of_object("its Gateway is not served", "see the conditions of the Gateway")
+                .with_reason(Reason::OtherCondition);
             listener.set_not_served(Code::ListenerNotProgrammed, problem);
         } else if listener.bound_port.is_none() && listener.opens_port() {
             let message = format!("the Service of the Gateway does not have port {} yet", listener.port);
@@ -212,7 +213,8 @@ pub(super) fn plan(
         None => listed(Code::GatewayNoListenerValid, remarks),
     };
     let programmed = if refused {
-        let problem = Diagnostic::of_object("the Gateway is not accepted", "see its condition Accepted");
+        let problem = Diagnostic::of_object("the Gateway is not accepted", "see its condition Accepted")
+            .with_reason(Reason::OtherCondition);
         Condition::new(Code::GatewayNotProgrammed, vec![problem])
     } else if !assigned.unusable.is_empty() {
         Condition::new(Code::GatewayAddressNotUsable, assigned.unusable.clone())
@@ -295,21 +297,18 @@ impl GatewayPlan {
 /// The verdict on a Gateway that this controller does not serve: a note, but no conditions.
 pub(super) fn foreign_verdict(store: &Store, inputs: &CompileInputs<'_>, gateway: &Object<Gateway>) -> Verdict {
     let name = &gateway.spec.gateway_class_name;
-    let (message, remedy) = match class_state(store, inputs, name) {
-        ClassState::Missing => (
-            format!("GatewayClass {name} does not exist"),
-            format!("create it with controllerName {}, or correct the name", inputs.controllers.join(" or ")),
-        ),
-        _ => (
-            format!("GatewayClass {name} belongs to another controller"),
-            "to serve it with Portico, use a GatewayClass of Portico".to_owned(),
-        ),
+    let (field, class) = ("spec.gatewayClassName", format!("GatewayClass {name}"));
+    let note = match class_state(store, inputs, name) {
+        ClassState::Missing => {
+            let ours = inputs.controllers.join(" or ");
+            Diagnostic::not_found(field, class, format!("create it with controllerName {ours}, or correct the name"))
+        }
+        _ => {
+            let remedy = "to serve it with Portico, use a GatewayClass of Portico";
+            Diagnostic::error(field, format!("{class} belongs to another controller"), remedy)
+        }
     };
-    Verdict {
-        generation: gateway.meta.generation,
-        notes: vec![Diagnostic::error("spec.gatewayClassName", message, remedy)],
-        ..Verdict::default()
-    }
+    Verdict { generation: gateway.meta.generation, diagnostics: vec![note.into_warning()], ..Verdict::default() }
 }
 
 /// The condition if the whole Gateway must be rejected.

@@ -61,11 +61,8 @@ pub(super) fn plan(
     for (index, reference) in route.spec.parent_refs.iter().enumerate() {
         let field = format!("spec.parentRefs[{index}]");
         match attachment::resolve_parent(store, gateways, &origin, reference, &field) {
-            ParentResult::NotServed(note) => verdict.notes.extend(note),
-            ParentResult::Missing(problem) => {
-                verdict.notes.push(problem.clone());
-                verdict.missing_parents.push(problem);
-            }
+            ParentResult::NotServed(note) => verdict.diagnostics.extend(note),
+            ParentResult::Missing(problem) => verdict.diagnostics.push(problem),
             ParentResult::Served(controller, Err(condition)) => {
                 verdict.parents.push(ParentVerdict {
                     controller,
@@ -94,23 +91,21 @@ pub(super) fn plan(
         }
     }
     if route.spec.use_default_gateways.as_deref().is_some_and(|scope| scope != "None") {
-        verdict.notes.push(Diagnostic::error(
+        verdict.diagnostics.push(Diagnostic::warning(
             "spec.useDefaultGateways",
             "routes attach only to the Gateways in their parentRefs",
             "add the Gateway to parentRefs",
         ));
     }
-    if route.spec.parent_refs.is_empty() && verdict.notes.is_empty() {
-        verdict.notes.push(Diagnostic::error(
+    if route.spec.parent_refs.is_empty() && verdict.diagnostics.is_empty() {
+        verdict.diagnostics.push(Diagnostic::warning(
             "spec.parentRefs",
             "the route has no parent",
             "add the Gateway to attach to",
         ));
     }
     if !attachments.is_empty() {
-        verdict.notes.extend(rules.notes);
-        verdict.broken_plugins = rules.broken_plugins;
-        verdict.ignored_annotations = rules.ignored_annotations;
+        verdict.diagnostics.extend(rules.notes);
     }
     let TranslatedRules { candidates, upstreams, unreachable_services: unspoken, .. } = rules;
     RoutePlan { attachments, hosts, candidates, upstreams, unreachable_services: unspoken, verdict }
@@ -127,10 +122,6 @@ struct TranslatedRules {
     any_served: bool,
     /// Diagnostics about rules that are served, but possibly not as intended.
     notes: Vec<Diagnostic>,
-    /// The notes that are about plugins.
-    broken_plugins: Vec<Diagnostic>,
-    /// The notes that are about ignored annotations.
-    ignored_annotations: Vec<Diagnostic>,
 }
 
 /// `secure_ports`: the ports to which clients are redirected for TLS.
@@ -150,8 +141,6 @@ fn translate_rules(
         dropped: std::mem::take(&mut on_route.dropped),
         any_served: false,
         notes: std::mem::take(&mut on_route.notes),
-        broken_plugins: Vec::new(),
-        ignored_annotations: std::mem::take(&mut on_route.ignored_annotations),
     };
     let is_refused = !rules.dropped.is_empty();
     let name: Arc<str> = Arc::from(route.meta.key.to_string());
@@ -189,7 +178,7 @@ fn translate_rules(
                 rules.notes.push(note);
             }
         }
-        translated.rule.plugins = chained.report_into(&mut rules.notes, &mut rules.broken_plugins);
+        translated.rule.plugins = chained.report_into(&mut rules.notes);
         rules.any_served |= !is_refused && translated.dropped.is_empty();
         rules.dropped.extend(translated.dropped);
         rules.notes.extend(translated.notes);
@@ -378,7 +367,7 @@ fn translate_rule(
 
     let mut notes = Vec::new();
     if own.redirect.is_some() && !own.filters.mirrors.is_empty() {
-        notes.push(Diagnostic::error(
+        notes.push(Diagnostic::warning(
             format!("{field}.filters"),
             "the rule redirects, so it has no requests to mirror",
             "remove the mirror, or move it to a separate rule",

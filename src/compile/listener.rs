@@ -11,7 +11,7 @@ use super::verdict::{Code, Condition};
 use crate::api::gateway::{Gateway, LabelSelector, Listener, RouteGroupKind};
 use crate::api::kind::GATEWAY_GROUP;
 use crate::api::{Kind, Object, ObjectKey};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Reason};
 use crate::snapshot::certs::Certificates;
 use crate::snapshot::host::HostPattern;
 use crate::store::Store;
@@ -109,6 +109,7 @@ impl ListenerPlan {
         let reason = refused.map_or("Invalid", |condition| condition.code.reason());
         let message = format!("listener {} is not {what} ({reason})", self.name);
         Diagnostic::error(format!("spec.listeners[{}]", self.index), message, "see the conditions of the listener")
+            .with_reason(Reason::OtherCondition)
     }
 
     /// Marks the listener as not served for a reason outside of its own fields.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::api::gateway::{ParentReference, RouteGroupKind};
 use crate::api::{Kind, ObjectId};
-use crate::diagnostic::{Diagnostic, Severity};
+use crate::diagnostic::{Diagnostic, Severity, Topic};
 
 /// All verdicts of one compilation, by object.
 pub type Verdicts = BTreeMap<ObjectId, Arc<Verdict>>;
@@ -33,14 +33,9 @@ pub struct Verdict {
     pub load_balancer: Option<Vec<Published>>,
     /// Sockets of an Ingress; whether they could be bound is reported elsewhere.
     pub sockets: Vec<SocketAddr>,
-    /// Diagnostics about objects that have no conditions (Service, Secret, kinds that are not served yet).
-    pub notes: Vec<Diagnostic>,
-    /// Gateways that a route refers to and that do not exist, so that their controller is unknown. Also in `notes`.
-    pub missing_parents: Vec<Diagnostic>,
-    /// Plugins of a route that do not work, with the consequence. Also in `notes`.
-    pub broken_plugins: Vec<Diagnostic>,
-    /// Annotations that are unknown or malformed and therefore ignored. Also in `notes`.
-    pub ignored_annotations: Vec<Diagnostic>,
+    /// Diagnostics without a condition: warnings about what works in another way than expected, objects that have no
+    /// conditions (Service, Secret, kinds that are not served yet), and as errors the plugins that do not work.
+    pub diagnostics: Vec<Diagnostic>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +84,11 @@ pub struct Condition {
 }
 
 impl Verdict {
+    /// The diagnostics without a condition that are about this topic.
+    pub fn about(&self, topic: Topic) -> impl Iterator<Item = &Diagnostic> {
+        self.diagnostics.iter().filter(move |diagnostic| diagnostic.topic == topic)
+    }
+
     /// All conditions, each with the path of its listener or parent; the path is empty for the object itself.
     pub fn all_conditions(&self) -> impl Iterator<Item = (String, &Condition)> {
         let own = self.conditions.iter().map(|condition| (String::new(), condition));

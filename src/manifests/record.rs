@@ -15,7 +15,7 @@ use super::read_object::{self, AcceptedObject, ReadOutcome};
 use super::text::{FileReadError, FileStamp};
 use super::yaml::{self, YamlError};
 use crate::api::ObjectId;
-use crate::diagnostic::{Diagnostic, Reason, Severity};
+use crate::diagnostic::{Diagnostic, Reason};
 use crate::schema::Channel;
 use crate::store::AnyObject;
 
@@ -88,7 +88,7 @@ impl FileRecord {
             let message = "the file is now empty; it may be about to be written";
             let empty = Diagnostic::of_file("EmptyFile", message, "delete the file to remove its objects");
             let place = FilePosition::whole_file(Arc::clone(file));
-            self.reject_file(ManifestDiagnostic::for_file(place, empty.with_severity(Severity::Warning)));
+            self.reject_file(ManifestDiagnostic::for_file(place, empty.into_warning()));
             return;
         }
         let documents = split(text);

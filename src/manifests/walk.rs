@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::diagnostic::ManifestDiagnostic;
 use super::position::FilePosition;
 use super::text::{FileReadError, FileStamp};
-use crate::diagnostic::{Diagnostic, Severity};
+use crate::diagnostic::Diagnostic;
 
 /// A path given on the command line.
 #[derive(Debug)]
@@ -92,7 +92,7 @@ impl FileListing {
             let message = "no manifests in this folder";
             let remedy = "put files that end in .yaml, .yml or .json into it";
             let empty = Diagnostic::of_file("EmptyFolder", message, remedy);
-            self.report(&root.path, empty.with_severity(Severity::Warning));
+            self.report(&root.path, empty.into_warning());
         }
     }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::{Plugin, PluginServices, PluginState};
-use crate::diagnostic::{Diagnostic, Severity};
+use crate::diagnostic::Diagnostic;
 use crate::upstream::BlockedAddress;
 
 /// Implemented once by each plugin in `plugins/`.
@@ -89,7 +89,7 @@ pub struct BuildCx<'a> {
 impl BuildCx<'_> {
     /// Adds a note about a configuration that is valid and in effect.
     pub fn note(&self, note: Diagnostic) {
-        self.notes.0.borrow_mut().push(note.with_severity(Severity::Warning));
+        self.notes.0.borrow_mut().push(note.into_warning());
     }
 
     /// Reports a host that the SSRF guard blocks. The addresses that a name resolves to are checked against the same

@@ -55,9 +55,7 @@ pub fn from_verdict(id: &ObjectId, verdict: &Verdict) -> Vec<ReportedDiagnostic>
     for (field, condition) in verdict.all_conditions() {
         diagnostics.extend(from_condition(id, field, condition));
     }
-    let broken = verdict.broken_plugins.iter().map(|broken| broken.clone().with_topic(Topic::Plugin));
-    let notes = verdict.notes.iter().map(|note| note.clone().with_severity(Severity::Warning));
-    diagnostics.extend(broken.chain(notes).map(|diagnostic| reported(id, None, diagnostic)));
+    diagnostics.extend(verdict.diagnostics.iter().map(|diagnostic| reported(id, None, diagnostic.clone())));
     diagnostics.retain(|found| seen.insert((found.diagnostic.field.clone(), found.diagnostic.message.clone())));
     // The other condition is listed as well.
     let is_cross_reference = |found: &ReportedDiagnostic| found.diagnostic.reason == Reason::OtherCondition;
@@ -77,7 +75,8 @@ pub fn explain_missing(diagnostics: &mut [ReportedDiagnostic]) {
     for ReportedDiagnostic { diagnostic, .. } in diagnostics {
         let Reason::NotFound(missing) = &diagnostic.reason else { continue };
         if rejected.contains(missing) {
-            diagnostic.message = format!("{missing} was rejected");
+            // A consequence may follow.
+            diagnostic.message = diagnostic.message.replacen("does not exist", "was rejected", 1);
             diagnostic.remedy = "fix the error reported for it".to_owned();
         }
     }
@@ -145,8 +144,8 @@ mod tests {
     fn missing_plugin_is_reported_once_as_an_error() {
         let id = ObjectId::new(Kind::HttpRoute, ObjectKey::new("default", "web"));
         let broken = Diagnostic::error("metadata.annotations[konghq.com/plugins]", "plugin p cannot be used", "see it");
-        let notes = vec![broken.clone()];
-        let reported = from_verdict(&id, &Verdict { notes, broken_plugins: vec![broken], ..Verdict::default() });
+        let diagnostics = vec![broken.with_topic(Topic::Plugin)];
+        let reported = from_verdict(&id, &Verdict { diagnostics, ..Verdict::default() });
         let reported: Vec<_> = reported.iter().map(|found| (found.diagnostic.severity, found.reason())).collect();
         assert_eq!(reported, [(Severity::Error, "PluginNotInEffect")]);
     }
@@ -156,7 +155,7 @@ mod tests {
         let id = ObjectId::new(Kind::Gateway, ObjectKey::new("default", "web"));
         let note = |object: &str| Diagnostic::not_found("spec", object, "create it");
         let notes = vec![note("Secret default/a"), note("Secret default/b")];
-        let mut diagnostics = from_verdict(&id, &Verdict { notes, ..Verdict::default() });
+        let mut diagnostics = from_verdict(&id, &Verdict { diagnostics: notes, ..Verdict::default() });
         let refused = ReportedDiagnostic {
             diagnostic: Diagnostic::of_object("is wrong", "correct it"),
             object: Some("Secret default/a".to_owned()),
@@ -201,7 +200,7 @@ mod tests {
 
         let verdict = Verdict {
             conditions: vec![refused],
-            notes: vec![problem, Diagnostic::error("a", "b", "c")],
+            diagnostics: vec![problem, Diagnostic::warning("a", "b", "c")],
             ..Verdict::default()
         };
         let mut diagnostics = from_verdict(&id, &verdict);

@@ -7,7 +7,7 @@ use super::diagnostic::{ReportedDiagnostic, from_verdict};
 use super::plain::escape_controls;
 use super::summary::count;
 use crate::compile::verdict::{Code, Condition, Published, Verdict, Verdicts};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Topic};
 
 /// Every object with its verdict.
 pub fn verdicts(verdicts: &Verdicts) -> String {
@@ -68,7 +68,7 @@ impl VerdictWord {
             .iter()
             .any(|parent| !parent.conditions.iter().any(|found| takes_out_of_service(found.code)));
         let remarks = || {
-            !verdict.notes.is_empty()
+            !verdict.diagnostics.is_empty()
                 || verdict.all_conditions().any(|(_, condition)| !condition.diagnostics.is_empty())
         };
         match (is_fine(&verdict.conditions), fine == parts.len()) {
@@ -77,7 +77,7 @@ impl VerdictWord {
             (true, true) if verdict.conditions.iter().any(|condition| condition.code == Code::KongPending) => {
                 VerdictWord::Pending
             }
-            (true, true) if !verdict.broken_plugins.is_empty() => VerdictWord::Partly,
+            (true, true) if verdict.about(Topic::Plugin).next().is_some() => VerdictWord::Partly,
             (true, true) if remarks() => VerdictWord::Remarks,
             (true, true) => VerdictWord::Accepted,
             _ if fine > 0 || serves_some => VerdictWord::Partly,
@@ -237,8 +237,9 @@ mod tests {
                 ObjectKey::new("default", "e"),
                 Verdict {
                     parents: vec![parent("web", None, condition(good, &[]))],
-                    notes: vec![Diagnostic::error("spec", "plugin p cannot be used", "x")],
-                    broken_plugins: vec![Diagnostic::error("spec", "plugin p cannot be used", "x")],
+                    diagnostics: vec![
+                        Diagnostic::error("spec", "plugin p cannot be used", "x").with_topic(Topic::Plugin),
+                    ],
                     ..Verdict::default()
                 },
             ),
@@ -276,7 +277,7 @@ mod tests {
             (
                 Kind::Service,
                 ObjectKey::new("default", "c"),
-                Verdict { notes: vec![Diagnostic::error("spec", "odd", "x")], ..Verdict::default() },
+                Verdict { diagnostics: vec![Diagnostic::warning("spec", "odd", "x")], ..Verdict::default() },
             ),
         ];
         let all: Verdicts =

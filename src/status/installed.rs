@@ -1,7 +1,7 @@
 //! Adds the installed release of the Gateway API, which only the API server knows, to a GatewayClass's verdict.
 
 use crate::compile::verdict::{Code, Condition, Verdict};
-use crate::diagnostic::{Diagnostic, Severity};
+use crate::diagnostic::Diagnostic;
 use crate::k8s::InstalledApis;
 
 use super::features;
@@ -25,7 +25,7 @@ pub fn apply_installed(verdict: &Verdict, installed: &InstalledApis) -> Option<V
         let remedy = format!(
             "allow list and watch on {resources} of \"{group}\" in the ClusterRole, or see the log for the reason"
         );
-        Diagnostic::of_object(message, remedy).with_severity(Severity::Warning)
+        Diagnostic::of_object(message, remedy).into_warning()
     });
     if let Some(condition) = joined.conditions.iter_mut().find(|condition| condition.code == Code::ClassAccepted) {
         condition.diagnostics.extend(remarks);

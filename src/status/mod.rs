@@ -26,7 +26,7 @@ pub use queue::StatusQueue;
 pub use status_writer::{StatusWriteMetrics, StatusWriter};
 
 use crate::compile::verdict::{Code, Condition, ListenerVerdict, Verdict};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Reason};
 
 /// The result of binding an address for a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ pub fn apply_bind_outcomes(verdict: &Verdict, bind: &dyn Fn(SocketAddr) -> Optio
     for socket in verdict.sockets.iter().copied() {
         let Some(found) = bind(socket).filter(|found| *found != BindOutcome::Bound) else { continue };
         if let Some(problem) = bind_problem(String::new(), socket, None, &found) {
-            joined.notes.push(problem);
+            joined.diagnostics.push(problem.into_warning());
             changed = true;
         }
     }
@@ -144,6 +144,7 @@ fn update_gateway_conditions(verdict: &mut Verdict, not_ours: Vec<Diagnostic>) {
     let summary = |(index, listener): (usize, &ListenerVerdict), what: &str| {
         let message = format!("listener {} is not {what}", listener.name);
         Diagnostic::error(format!("spec.listeners[{index}]"), message, "see the conditions of the listener")
+            .with_reason(Reason::OtherCondition)
     };
     let listeners = verdict.listeners.iter().enumerate();
     let refused: Vec<_> = listeners
@@ -200,7 +201,7 @@ mod tests {
         let in_use = |at: SocketAddr| Some(if at.port() == 8443 { BindOutcome::InUse } else { BindOutcome::Bound });
         let joined = apply_bind_outcomes(&ingress, &in_use).unwrap();
         assert_eq!(joined.conditions, ingress.conditions, "it is served on the other port");
-        let notes: Vec<_> = joined.notes.iter().map(|note| note.message.as_str()).collect();
+        let notes: Vec<_> = joined.diagnostics.iter().map(|note| note.message.as_str()).collect();
         assert_eq!(notes, ["port 8443 of 127.0.0.1 is in use by another process"]);
         assert_eq!(apply_bind_outcomes(&ingress, &|_| Some(BindOutcome::Bound)), None);
     }

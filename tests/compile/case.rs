@@ -20,7 +20,7 @@ use portico::compile::verdict::{Code, Condition, Verdict, Verdicts};
 use portico::compile::{
     self, Classes, CompileInputs, Compiler, IngressListener, IngressSettings, PublishSource, addressable_gateways,
 };
-use portico::diagnostic::Diagnostic;
+use portico::diagnostic::{Diagnostic, Severity, Topic};
 use portico::k8s::InstalledApis;
 use portico::plugin_api::PluginFactory;
 use portico::schema::{self, Channel};
@@ -183,7 +183,7 @@ impl Case {
     /// The ignored annotations of an object, after applying the objects at once and one by one.
     pub(crate) fn ignored_annotations(&self, id: &ObjectId) -> [Vec<String>; 2] {
         let told =
-            |world: CompilerHarness| world.verdicts()[id].ignored_annotations.iter().map(ToString::to_string).collect();
+            |world: CompilerHarness| world.verdicts()[id].about(Topic::Annotation).map(ToString::to_string).collect();
         [told(self.compile_at_once()), told(self.compile_one_by_one())]
     }
 
@@ -517,14 +517,17 @@ fn describe_verdict(verdict: &Verdict) -> Option<Value> {
         let published: Vec<_> = published.iter().map(|entry| format!("{entry:?}")).collect();
         described.insert("loadBalancer".to_owned(), json!(published));
     }
-    if !verdict.notes.is_empty() {
-        let notes: Vec<_> = verdict.notes.iter().map(ToString::to_string).collect();
+    if !verdict.diagnostics.is_empty() {
+        let notes: Vec<_> = verdict.diagnostics.iter().map(ToString::to_string).collect();
         described.insert("notes".to_owned(), json!(notes));
     }
+    for diagnostic in &verdict.diagnostics {
+        let is_error = diagnostic.severity == Severity::Error;
+        assert_eq!(is_error, diagnostic.topic == Topic::Plugin, "outside of conditions: {diagnostic:?}");
+    }
     // For notes that are also events, list the fields only.
-    let events =
-        verdict.broken_plugins.iter().chain(&verdict.ignored_annotations).map(|problem| problem.field.as_str());
-    let events: BTreeSet<&str> = events.collect();
+    let events = verdict.about(Topic::Plugin).chain(verdict.about(Topic::Annotation));
+    let events: BTreeSet<&str> = events.map(|problem| problem.field.as_str()).collect();
     if !events.is_empty() {
         described.insert("events".to_owned(), json!(events));
     }

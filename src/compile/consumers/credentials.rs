@@ -86,8 +86,7 @@ pub(super) fn read_credential<'s>(
     field: &str,
 ) -> Result<CredentialSecret<'s>, Diagnostic> {
     let Some(secret) = store.secrets.get(key) else {
-        let message = format!("Secret {key} does not exist");
-        return Err(Diagnostic::error(field, message, "create it or correct the name"));
+        return Err(Diagnostic::not_found(field, format!("Secret {key}"), "create it or correct the name"));
     };
     let Some(kind) = secret.meta.labels.get(CREDENTIAL_LABEL) else {
         let message = format!("Secret {key} has no label {CREDENTIAL_LABEL}, so its credential type is unknown");

@@ -186,7 +186,7 @@ impl Consumers {
             let name = group.spec.as_ref().and_then(|spec| spec.name.as_ref());
             let note = name.map(|_| {
                 let message = format!("it has no effect, as in Kong: the name of the group is {}", group.meta.key.name);
-                Diagnostic::error("spec.name", message, "remove it")
+                Diagnostic::warning("spec.name", message, "remove it")
             });
             return Some(verdict(group.meta.generation, problems, note.into_iter().collect()));
         }
@@ -226,7 +226,7 @@ fn verdict(generation: i64, problems: Vec<Diagnostic>, notes: Vec<Diagnostic>) -
         [] => Condition::without_diagnostics(Code::KongProgrammed),
         _ => Condition::new(Code::KongInvalid, problems),
     };
-    Verdict { generation, conditions: vec![condition], notes, ..Verdict::default() }
+    Verdict { generation, conditions: vec![condition], diagnostics: notes, ..Verdict::default() }
 }
 
 fn read_consumer(store: &Store, inputs: &CompileInputs<'_>, object: &Arc<Object<KongConsumer>>) -> KnownConsumer {
@@ -238,15 +238,13 @@ fn read_consumer(store: &Store, inputs: &CompileInputs<'_>, object: &Arc<Object<
         match is_served(store, inputs, &ObjectId::new(Kind::KongConsumerGroup, target.clone())) {
             true => groups.push(group_name(&target)),
             false => {
-                let is_there = store.kong_consumer_groups.contains_key(&target);
-                let what = if is_there { "has another class or control plane" } else { "does not exist" };
                 let field = format!("consumerGroups[{index}]");
-                let message = format!("KongConsumerGroup {target} {what}");
-                problems.push(Diagnostic::error(
-                    field,
-                    message,
-                    "create it with the consumer's class, or correct the name",
-                ));
+                let group = format!("KongConsumerGroup {target}");
+                let remedy = "create it with the consumer's class, or correct the name";
+                problems.push(match store.kong_consumer_groups.contains_key(&target) {
+                    true => Diagnostic::error(field, format!("{group} has another class or control plane"), remedy),
+                    false => Diagnostic::not_found(field, group, remedy),
+                });
             }
         }
     }

@@ -11,21 +11,20 @@ use crate::api::kong::annotations::{
     REGEX_PREFIX, REGEX_PRIORITY, REQUEST_BUFFERING, RESPONSE_BUFFERING, RETRIES, REWRITE, SERVICE_UPSTREAM, SNIS,
     STRIP_PATH, TAGS, TLS_VERIFY, TLS_VERIFY_DEPTH, UPSTREAM_POLICY, WRITE_TIMEOUT,
 };
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Topic};
 
 /// Parses the annotations of one object.
 #[derive(Debug)]
 pub(in crate::compile) struct AnnotationReader<'a> {
     all: &'a BTreeMap<Arc<str>, Arc<str>>,
-    /// Diagnostics about annotations without effect.
+    /// Warnings about annotations without effect. Those about unknown annotations and malformed values have the topic
+    /// `Annotation`.
     pub(in crate::compile) notes: Vec<Diagnostic>,
-    /// The notes about unknown annotations and malformed values.
-    pub(in crate::compile) ignored: Vec<Diagnostic>,
 }
 
 impl<'a> AnnotationReader<'a> {
     pub(in crate::compile) fn new(meta: &'a Meta) -> Self {
-        AnnotationReader { all: &meta.annotations, notes: Vec::new(), ignored: Vec::new() }
+        AnnotationReader { all: &meta.annotations, notes: Vec::new() }
     }
 
     pub(super) fn text(&self, key: &str) -> Option<&'a str> {
@@ -48,12 +47,11 @@ impl<'a> AnnotationReader<'a> {
     }
 
     pub(super) fn note(&mut self, key: &str, message: impl Into<String>, remedy: impl Into<String>) {
-        self.notes.push(Diagnostic::error(annotation_field(key), message, remedy));
+        self.notes.push(Diagnostic::warning(annotation_field(key), message, remedy));
     }
 
     pub(super) fn ignore(&mut self, problem: Diagnostic) {
-        self.notes.push(problem.clone());
-        self.ignored.push(problem);
+        self.notes.push(problem.into_warning().with_topic(Topic::Annotation));
     }
 
     /// The annotations with a prefix, without that prefix.

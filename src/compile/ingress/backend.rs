@@ -99,14 +99,12 @@ pub(super) fn resolve<'s>(
             let key = ObjectKey::new(namespace, &name);
             let facade = store.kong_service_facades.get(&key);
             let Some(facade) = facade.filter(|facade| inputs.classes.serves_object(store, &facade.meta, None)) else {
-                let (message, remedy) = match facade {
-                    None => (format!("KongServiceFacade {key} does not exist"), "create it or correct the name"),
-                    Some(_) => (
-                        format!("KongServiceFacade {key} has another class"),
-                        "set its annotation kubernetes.io/ingress.class to the class of the Ingress",
-                    ),
-                };
-                return Err(Diagnostic::error(field, message, remedy));
+                let name = format!("KongServiceFacade {key}");
+                let remedy = "set its annotation kubernetes.io/ingress.class to the class of the Ingress";
+                return Err(match facade {
+                    None => Diagnostic::not_found(field, name, "create it or correct the name"),
+                    Some(_) => Diagnostic::error(field, format!("{name} has another class"), remedy),
+                });
             };
             let behind = &facade.spec.backend_ref;
             let service = service(store, namespace, &behind.name, &field)?;
@@ -131,9 +129,10 @@ fn service<'s>(
     field: &str,
 ) -> Result<&'s Arc<Object<Service>>, Diagnostic> {
     let key = ObjectKey::new(namespace, name);
-    store.services.get(&key).ok_or_else(|| {
-        Diagnostic::error(field, format!("Service {key} does not exist"), "create it or correct the name")
-    })
+    store
+        .services
+        .get(&key)
+        .ok_or_else(|| Diagnostic::not_found(field, format!("Service {key}"), "create it or correct the name"))
 }
 
 fn find_port<'s>(service: &'s Object<Service>, port: &str, field: &str) -> Result<&'s ServicePort, Diagnostic> {

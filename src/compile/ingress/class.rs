@@ -39,19 +39,19 @@ fn class_name(ingress: &Object<Ingress>) -> Option<&str> {
 pub(super) fn foreign_verdict(store: &Store, inputs: &CompileInputs<'_>, ingress: &Object<Ingress>) -> Verdict {
     let own = &inputs.classes.name;
     let note = match class_name(ingress) {
-        None => Some(Diagnostic::error(
+        None => Some(Diagnostic::warning(
             "spec.ingressClassName",
             "the Ingress has no class, and no class of Portico is the default class",
             format!("set it to {own} to serve the Ingress with Portico"),
         )),
         Some(name) if store.ingress_classes.contains_key(&ObjectKey::cluster(name)) => None,
-        Some(name) => Some(Diagnostic::error(
+        Some(name) => Some(Diagnostic::warning(
             "spec.ingressClassName",
             format!("IngressClass {name} does not exist, and Portico serves {own}"),
             format!("set it to {own}, or run Portico with --ingress-class {name}"),
         )),
     };
-    Verdict { generation: ingress.meta.generation, notes: note.into_iter().collect(), ..Verdict::default() }
+    Verdict { generation: ingress.meta.generation, diagnostics: note.into_iter().collect(), ..Verdict::default() }
 }
 
 /// The verdict on a class; empty for a class of another controller.
@@ -61,11 +61,13 @@ pub(in crate::compile) fn verdict(store: &Store, inputs: &CompileInputs<'_>, cla
         return verdict;
     };
     match parameters_key(reference) {
-        Err(problem) => verdict.notes.push(problem),
+        Err(problem) => verdict.diagnostics.push(problem.into_warning()),
         Ok(key) if !store.ingress_class_parameters.contains_key(&key) => {
-            let message =
-                format!("{} {key} does not exist, so its settings have no effect", Kind::IngressClassParameters);
-            verdict.notes.push(Diagnostic::error("spec.parameters.name", message, "create it or correct the name"));
+            let parameters = format!("{} {key}", Kind::IngressClassParameters);
+            let mut missing =
+                Diagnostic::not_found("spec.parameters.name", parameters, "create it or correct the name");
+            missing.message.push_str(", so its settings have no effect");
+            verdict.diagnostics.push(missing.into_warning());
         }
         Ok(_) => {}
     }

@@ -51,8 +51,6 @@ pub(in crate::compile) struct RouteAnnotations {
     /// Errors that prevent all rules from being served.
     pub dropped: Vec<Diagnostic>,
     pub notes: Vec<Diagnostic>,
-    /// The notes about ignored annotations.
-    pub ignored_annotations: Vec<Diagnostic>,
 }
 
 impl RuleAnnotations {
@@ -72,7 +70,7 @@ impl RuleAnnotations {
                 manner.https_redirect.port
             );
             let remedy = "use a separate route per Gateway, or serve HTTPS on the same port";
-            self.notes.push(Diagnostic::error("spec.parentRefs", message, remedy));
+            self.notes.push(Diagnostic::warning("spec.parentRefs", message, remedy));
         }
     }
 }
@@ -101,7 +99,7 @@ pub(in crate::compile) fn read(inputs: &CompileInputs<'_>, route: &Meta) -> Rout
             KongHost { name: name @ (HostName::Exact(_) | HostName::LeadingWildcard(_)), port: None } => {
                 hosts.push(HostPattern::parse(Some(&name.to_string())));
             }
-            other => notes.push(Diagnostic::error(
+            other => notes.push(Diagnostic::warning(
                 annotation_field(HOST_ALIASES),
                 format!("{other} is not a Gateway API hostname, so it has no effect on an HTTPRoute"),
                 "write a name without a port, optionally with a *. prefix",
@@ -115,7 +113,6 @@ pub(in crate::compile) fn read(inputs: &CompileInputs<'_>, route: &Meta) -> Rout
         replaces_host: !read.preserve_host,
         dropped,
         notes,
-        ignored_annotations: read.ignored_annotations,
     }
 }
 
@@ -144,7 +141,7 @@ pub(in crate::compile) fn read_rule(
                     service.meta.key
                 );
                 let remedy = "set annotation konghq.com/host-header of the Service";
-                rule.notes.push(Diagnostic::error(format!("{at}.backendRefs"), message, remedy));
+                rule.notes.push(Diagnostic::warning(format!("{at}.backendRefs"), message, remedy));
             }
         }
         manner.path = settings.path.clone();
@@ -173,7 +170,7 @@ fn common_service<'s>(
          protocols apply here",
         first.0.meta.key, other.meta.key
     );
-    notes.push(Diagnostic::error(
+    notes.push(Diagnostic::warning(
         format!("{at}.backendRefs"),
         message,
         "use the same annotations for both, or move each to a separate rule",
@@ -209,7 +206,7 @@ fn ineffective_annotations(route: &Meta) -> impl Iterator<Item = Diagnostic> {
             _ => return None,
         };
         let message = format!("it has no effect on an {}", Kind::HttpRoute);
-        Some(Diagnostic::error(annotation_field(key), message, remedy))
+        Some(Diagnostic::warning(annotation_field(key), message, remedy))
     })
 }
 

@@ -192,7 +192,7 @@ impl IngressCompiler {
                 // Equal certificates from two Secrets do not conflict.
                 if certificate.key.cert != own.certificate.key.cert {
                     let message = format!("{} uses the certificate of Ingress {owner}, which is older", own.host);
-                    lose(Diagnostic::error(
+                    lose(Diagnostic::warning(
                         own.field.as_str(),
                         message,
                         "use the same Secret in both, or remove the host from one",
@@ -203,7 +203,7 @@ impl IngressCompiler {
                 if let Some(owner) = fallback {
                     let message =
                         format!("Ingress {owner} is older and also has a default backend, so this one has no effect");
-                    lose(Diagnostic::error("spec.defaultBackend", message, "remove one of them"));
+                    lose(Diagnostic::warning("spec.defaultBackend", message, "remove one of them"));
                 } else {
                     fallback = Some(key);
                 }
@@ -265,23 +265,24 @@ impl IngressCompiler {
             [] => Condition::without_diagnostics(Code::KongProgrammed),
             refused => Condition::new(Code::KongInvalid, refused.to_vec()),
         };
-        let mut notes = plan.notes.clone();
-        notes.extend(self.conflicts.get(key).cloned().unwrap_or_default());
+        let mut diagnostics = plan.notes.clone();
+        diagnostics.extend(self.conflicts.get(key).cloned().unwrap_or_default());
         for address in lost {
             let message = format!("{address} is used by a Gateway, so Ingresses are not served there");
-            notes.push(Diagnostic::of_object(
-                message,
-                "choose another address with --ingress-http-listen or --ingress-https-listen",
-            ));
+            diagnostics.push(
+                Diagnostic::of_object(
+                    message,
+                    "choose another address with --ingress-http-listen or --ingress-https-listen",
+                )
+                .into_warning(),
+            );
         }
         Some(Verdict {
             generation: plan.generation,
             conditions: vec![condition],
             load_balancer: self.published.clone(),
             sockets: self.binds.keys().filter(|address| !lost.contains(address)).copied().collect(),
-            notes,
-            broken_plugins: plan.broken_plugins.clone(),
-            ignored_annotations: plan.ignored_annotations.clone(),
+            diagnostics,
             ..Verdict::default()
         })
     }

@@ -82,7 +82,7 @@ fn regex_path(pattern: &str, field: &str) -> Result<KongPath, Diagnostic> {
 
 fn pattern_note(text: &str, field: &str) -> Diagnostic {
     let message = format!("{text} is treated as a regular expression, as in Kong");
-    Diagnostic::error(field, message, "to make that explicit, use type ImplementationSpecific and the prefix /~")
+    Diagnostic::warning(field, message, "to make that explicit, use type ImplementationSpecific and the prefix /~")
 }
 
 /// Merges adjacent slashes; an empty path becomes `/`.

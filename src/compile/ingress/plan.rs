@@ -42,10 +42,6 @@ pub(super) struct IngressPlan {
     pub errors: Vec<Diagnostic>,
     /// Diagnostics about parts that are served, but possibly not as intended.
     pub notes: Vec<Diagnostic>,
-    /// The notes that are about plugins.
-    pub broken_plugins: Vec<Diagnostic>,
-    /// The notes that are about ignored annotations.
-    pub ignored_annotations: Vec<Diagnostic>,
 }
 
 /// The certificate of one host.
@@ -76,7 +72,6 @@ pub(super) fn plan(
         upstreams: BTreeSet::new(),
         errors: settings.errors.clone(),
         notes: settings.notes.clone(),
-        broken_plugins: Vec::new(),
     };
     // A condition that cannot be evaluated never holds, so no route is served.
     let (mut routes, mut fallback) = (Vec::new(), None);
@@ -85,7 +80,7 @@ pub(super) fn plan(
         fallback = planner.default_route();
     }
     let certificates = planner.certificates(secrets);
-    let IngressPlanner { upstreams, errors: refused, notes, broken_plugins, .. } = planner;
+    let IngressPlanner { upstreams, errors: refused, notes, .. } = planner;
     let (generation, created) = (ingress.meta.generation, ingress.meta.created);
     Some(IngressPlan {
         generation,
@@ -96,8 +91,6 @@ pub(super) fn plan(
         upstreams,
         errors: refused,
         notes,
-        broken_plugins,
-        ignored_annotations: settings.ignored_annotations.clone(),
     })
 }
 
@@ -111,7 +104,6 @@ struct IngressPlanner<'a> {
     upstreams: BTreeSet<UpstreamKey>,
     errors: Vec<Diagnostic>,
     notes: Vec<Diagnostic>,
-    broken_plugins: Vec<Diagnostic>,
 }
 
 /// The paths of one host with the same target: one route, as in Kong's ingress controller.
@@ -357,7 +349,7 @@ impl<'a> IngressPlanner<'a> {
                 scope: format!("{route}/{rule}").into(),
             },
         );
-        let plugins = chained.report_into(&mut self.notes, &mut self.broken_plugins);
+        let plugins = chained.report_into(&mut self.notes);
         let id = RuleId { route, rule };
         let filters = Filters::default();
         Arc::new(RouteRule { id, filters, plugins, action, kong: Some(Box::new(manner)) })
@@ -384,7 +376,7 @@ impl<'a> IngressPlanner<'a> {
             let Some(name) = tls.secret_name.as_deref().filter(|name| !name.is_empty()) else { continue };
             if tls.hosts.is_empty() {
                 let remedy = "list the hosts of the certificate";
-                self.notes.push(Diagnostic::error(
+                self.notes.push(Diagnostic::warning(
                     format!("{field}.hosts"),
                     "the entry has no hosts, so the Secret is not used",
                     remedy,
@@ -398,9 +390,9 @@ impl<'a> IngressPlanner<'a> {
                     certificate: Arc::clone(&certificate),
                     field: field.clone(),
                 })),
-                Err((message, remedy)) => {
-                    let message = format!("{message}, so its hosts use the default certificate");
-                    self.errors.push(Diagnostic::error(format!("{field}.secretName"), message, remedy));
+                Err(mut problem) => {
+                    problem.message.push_str(", so its hosts use the default certificate");
+                    self.errors.push(problem.at(format!("{field}.secretName")));
                 }
             }
         }

@@ -11,7 +11,7 @@ use super::service_settings;
 use crate::api::kong::annotations::{OVERRIDE, UPSTREAM_POLICY};
 use crate::api::kong::{KongIngress, KongIngressUpstream, KongUpstreamPolicy, UpstreamHealthchecks};
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Topic};
 use crate::store::Store;
 use crate::upstream::LoadBalancing;
 
@@ -56,9 +56,9 @@ pub(in crate::compile) fn notes(store: &Store, meta: &Meta) -> Vec<Diagnostic> {
     for (annotation, kind) in [(UPSTREAM_POLICY, Kind::KongUpstreamPolicy), (OVERRIDE, Kind::KongIngress)] {
         let Some(key) = referenced_policy(meta, annotation) else { continue };
         if store.meta(&ObjectId::new(kind, key.clone())).is_none() {
-            let message = format!("{kind} {key} does not exist");
             let field = format!("metadata.annotations[{annotation}]");
-            notes.push(Diagnostic::error(field, message, "create it or correct the name"));
+            let missing = Diagnostic::not_found(field, format!("{kind} {key}"), "create it or correct the name");
+            notes.push(missing.into_warning().with_topic(Topic::Annotation));
         }
     }
     notes
@@ -103,7 +103,13 @@ pub(in crate::compile) fn verdict(store: &Store, id: &ObjectId, disagreements: &
         AncestorVerdict { kind: user.kind, name: user.key.name, conditions }
     });
     let ancestors = ancestors.take(MAX_ANCESTORS).collect();
-    Some(Verdict { generation, conditions: vec![condition.clone()], ancestors, notes, ..Verdict::default() })
+    Some(Verdict {
+        generation,
+        conditions: vec![condition.clone()],
+        ancestors,
+        diagnostics: notes,
+        ..Verdict::default()
+    })
 }
 
 /// The maximum in a policy's status.
@@ -124,7 +130,7 @@ fn referrers(store: &Store, policy: &ObjectId) -> Vec<ObjectId> {
 
 fn deprecated() -> Diagnostic {
     let remedy = "create a KongUpstreamPolicy and refer to it in konghq.com/upstream-policy of the Service";
-    Diagnostic::error("kind", "KongIngress is deprecated", remedy)
+    Diagnostic::warning("kind", "KongIngress is deprecated", remedy)
 }
 
 /// Errors for all fields that are not in effect, and notes for fields that have no effect in Kong either.
@@ -152,7 +158,7 @@ fn check_hash_field(field: &str, is_asked_for: bool, problems: &mut Vec<Diagnost
         problems.push(not_in_effect(field));
     } else {
         let message = "it configures hashing, which is not enabled, so it has no effect";
-        notes.push(Diagnostic::error(field, message, "remove it"));
+        notes.push(Diagnostic::warning(field, message, "remove it"));
     }
 }
 

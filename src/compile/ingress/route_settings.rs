@@ -33,9 +33,8 @@ pub(super) struct RouteSettings {
     pub response_buffering: bool,
     /// Conditions that cannot be evaluated: a route without them would match too many requests.
     pub errors: Vec<Diagnostic>,
+    /// Warnings about annotations without effect.
     pub notes: Vec<Diagnostic>,
-    /// The notes about ignored annotations.
-    pub ignored_annotations: Vec<Diagnostic>,
 }
 
 /// `on` is the kind of object for notes.
@@ -82,10 +81,9 @@ pub(super) fn read(meta: &Meta, flavor: RouterFlavor, on: &str) -> RouteSettings
         response_buffering: read.bool(RESPONSE_BUFFERING).unwrap_or(true),
         errors: refused,
         notes: Vec::new(),
-        ignored_annotations: Vec::new(),
     };
     read.note_unknown(ROUTE_ANNOTATIONS, on);
-    RouteSettings { notes: read.notes, ignored_annotations: read.ignored, ..settings }
+    RouteSettings { notes: read.notes, ..settings }
 }
 
 /// The protocols of requests, and whether plain text is redirected to TLS with 302.

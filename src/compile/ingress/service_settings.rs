@@ -28,9 +28,8 @@ pub(in crate::compile) struct ServiceSettings {
     pub host: Option<HeaderValue>,
     /// Whether to connect to the ClusterIP of the Service instead of its endpoints.
     pub via_cluster_ip: bool,
+    /// Warnings about annotations without effect.
     pub notes: Vec<Diagnostic>,
-    /// The notes about ignored annotations.
-    pub ignored_annotations: Vec<Diagnostic>,
 }
 
 /// The value of `konghq.com/protocol`, as far as it matters for requests.
@@ -101,7 +100,6 @@ pub(in crate::compile) fn read(meta: &Meta, on: &str, tls_port: bool) -> Service
         host: read.read(HOST_HEADER, parse_host, "write a host name, such as backend.example"),
         via_cluster_ip: read.bool(SERVICE_UPSTREAM).unwrap_or(false),
         notes: Vec::new(),
-        ignored_annotations: Vec::new(),
     };
     let of_verifying = [TLS_VERIFY_DEPTH, CA_CERTIFICATES_SECRETS, CA_CERTIFICATES_CONFIG_MAPS];
     if !protocol.map_or(tls_port, AppProtocol::is_tls) {
@@ -127,7 +125,7 @@ pub(in crate::compile) fn read(meta: &Meta, on: &str, tls_port: bool) -> Service
         }
     }
     read.note_unknown(SERVICE_ANNOTATIONS, on);
-    ServiceSettings { notes: read.notes, ignored_annotations: read.ignored, ..settings }
+    ServiceSettings { notes: read.notes, ..settings }
 }
 
 /// Whether to connect to the ClusterIP of the Service instead of its endpoints.

@@ -14,7 +14,7 @@ use super::service_settings::ServiceTlsSettings;
 use crate::api::core::ServicePort;
 use crate::api::kong::annotations::{CA_CERT_LABEL, CA_CERTIFICATES_CONFIG_MAPS, CA_CERTIFICATES_SECRETS, CLIENT_CERT};
 use crate::api::{Kind, Meta, ObjectKey};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Topic};
 use crate::store::Store;
 use crate::upstream::UpstreamProtocol;
 use crate::upstream::tls::{TlsTrust, TrustAnchors, UpstreamTlsSettings};
@@ -60,8 +60,7 @@ pub(in crate::compile) fn load_material(
     let named = |name: &str| ObjectKey { namespace: meta.key.namespace.clone(), name: name.into() };
     let client =
         settings.client.as_deref().map(|name| certificates::client_certificate(store, &named(name))).transpose();
-    let client =
-        client.map_err(|(message, remedy)| Diagnostic::error(annotation_field(CLIENT_CERT), message, remedy))?;
+    let client = client.map_err(|problem| problem.at(annotation_field(CLIENT_CERT)))?;
     let mut authorities = Vec::new();
     let sources = [
         (CA_CERTIFICATES_SECRETS, Kind::Secret, &settings.secrets),
@@ -70,27 +69,26 @@ pub(in crate::compile) fn load_material(
     for (annotation, kind, names) in sources.into_iter().filter(|_| settings.verify) {
         for name in names {
             let read = read_ca_certificates(store, kind, &named(name));
-            authorities.extend(
-                read.map_err(|(message, remedy)| Diagnostic::error(annotation_field(annotation), message, remedy))?,
-            );
+            authorities.extend(read.map_err(|problem| problem.at(annotation_field(annotation)))?);
         }
     }
     let anchors = (!authorities.is_empty()).then(|| TrustAnchors::new(authorities));
     Ok(TlsMaterial { anchors, client })
 }
 
-/// The CA certificates in an object, at least one.
+/// The CA certificates in an object, at least one. The diagnostic about the object has no field.
 fn read_ca_certificates(
     store: &Store,
     kind: Kind,
     key: &ObjectKey,
-) -> Result<Vec<CertificateDer<'static>>, (String, String)> {
-    let wrong = |message: &str, remedy: &str| Err((format!("{kind} {key} {message}"), remedy.to_owned()));
+) -> Result<Vec<CertificateDer<'static>>, Diagnostic> {
+    let wrong = |message: &str, remedy: &str| Err(Diagnostic::of_object(format!("{kind} {key} {message}"), remedy));
+    let missing = || Err(Diagnostic::not_found("", format!("{kind} {key}"), "create it or correct the name"));
     let (meta, value): (&Meta, Option<&[u8]>) = if kind == Kind::Secret {
-        let Some(secret) = store.secrets.get(key) else { return wrong("does not exist", MISSING_REMEDY) };
+        let Some(secret) = store.secrets.get(key) else { return missing() };
         (&secret.meta, CA_KEYS.iter().find_map(|name| secret.value(name)))
     } else {
-        let Some(map) = store.config_maps.get(key) else { return wrong("does not exist", MISSING_REMEDY) };
+        let Some(map) = store.config_maps.get(key) else { return missing() };
         (&map.meta, CA_KEYS.iter().find_map(|name| map.data.get(*name)).map(|text| text.as_bytes()))
     };
     if meta.labels.get(CA_CERT_LABEL).is_none_or(|label| **label != *"true") {
@@ -124,7 +122,6 @@ fn read_ca_certificates(
 }
 
 const CA_KEYS: [&str; 2] = ["cert", "ca.crt"];
-const MISSING_REMEDY: &str = "create it or correct the name";
 const PEM_REMEDY: &str = "store the authority's certificate as a block BEGIN CERTIFICATE";
 
 /// The diagnostic for a referrer in the Service's namespace.
@@ -156,7 +153,7 @@ pub(in crate::compile) fn unverified_note(
         let message = format!("connections to {service} use TLS, but its certificate is not verified");
         let remedy = "set its annotation konghq.com/tls-verify to \"true\", and refer to its authority in \
                       konghq.com/ca-certificates-secrets";
-        Diagnostic::error(at, message, remedy)
+        Diagnostic::warning(at, message, remedy)
     })
 }
 
@@ -164,5 +161,5 @@ pub(in crate::compile) fn unverified_note(
 pub(in crate::compile) fn notes(store: &Store, meta: &Meta, settings: &ServiceTlsSettings) -> Option<Diagnostic> {
     let mut problem = load_material(store, meta, settings).err()?;
     problem.message.push_str(", so no requests are sent to it");
-    Some(problem)
+    Some(problem.into_warning().with_topic(Topic::Annotation))
 }

@@ -8,7 +8,7 @@ use super::references::{self, PluginSubjects, PluginUses};
 use super::{CompiledPlugin, Plugins};
 use crate::api::kong::annotations::PLUGINS;
 use crate::api::{Kind, Meta, ObjectId, ObjectKey};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Topic};
 use crate::plugin_api::chain::{
     AttachmentPoint, BaseScope, BrokenPlugin, ChainBuilder, OverlayScope, PluginInstance, Protocols,
 };
@@ -41,14 +41,9 @@ pub(in crate::compile) struct RuleChain {
 
 impl RuleChain {
     /// Adds the diagnostics to those of other rules without duplicates, and returns the chain.
-    pub(in crate::compile) fn report_into(
-        self,
-        notes: &mut Vec<Diagnostic>,
-        broken: &mut Vec<Diagnostic>,
-    ) -> Option<Arc<Chain>> {
+    pub(in crate::compile) fn report_into(self, notes: &mut Vec<Diagnostic>) -> Option<Arc<Chain>> {
         for problem in self.diagnostics {
             if !notes.contains(&problem) {
-                broken.push(problem.clone());
                 notes.push(problem);
             }
         }
@@ -239,7 +234,8 @@ impl ChainAssembler<'_> {
     }
 
     /// A missing plugin rejects requests, because it may have been a guard.
-    fn add_missing(&mut self, mut problem: Diagnostic, scope: &Arc<str>, token: &str) {
+    fn add_missing(&mut self, problem: Diagnostic, scope: &Arc<str>, token: &str) {
+        let mut problem = problem.with_topic(Topic::Plugin);
         if self.inputs.plugin_factory.fail_open {
             problem.message.push_str(", so requests are served without it");
             self.diagnostics.push(problem);
@@ -265,7 +261,7 @@ impl ChainAssembler<'_> {
     }
 
     fn report(&mut self, message: String, remedy: &str) {
-        let problem = Diagnostic::error(self.field.as_str(), message, remedy);
+        let problem = Diagnostic::error(self.field.as_str(), message, remedy).with_topic(Topic::Plugin);
         if !self.diagnostics.contains(&problem) {
             self.diagnostics.push(problem);
         }

@@ -139,8 +139,8 @@ fn secret_value<'s>(
     }
     let secret = secret_of(owner, reference);
     let Some(object) = store.secrets.get(&secret) else {
-        let message = format!("Secret {secret} does not exist");
-        return Err(Diagnostic::error(format!("{field}.name"), message, "create it or correct the name"));
+        let secret = format!("Secret {secret}");
+        return Err(Diagnostic::not_found(format!("{field}.name"), secret, "create it or correct the name"));
     };
     object.value(&reference.key).ok_or_else(|| {
         let message = format!("Secret {secret} has no key {}", reference.key);

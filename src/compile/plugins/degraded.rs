@@ -5,7 +5,7 @@ use super::super::verdict::{Code, Condition, Verdict};
 use super::references;
 use crate::api::kong::annotations::PLUGINS;
 use crate::api::{Kind, ObjectId};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Topic};
 use crate::store::Store;
 
 /// Adds the diagnostics of degraded plugins to a verdict: a condition on the plugin itself, and a note on objects that
@@ -22,7 +22,7 @@ pub fn with_degraded_plugins(
         .filter(|(plugin, _)| trouble(plugin).is_some())
         .map(|(plugin, field)| {
             let message = format!("{} {} runs without a server that it requires", plugin.kind, plugin.key);
-            Diagnostic::error(field, message, "see its condition Degraded")
+            Diagnostic::error(field, message, "see its condition Degraded").with_topic(Topic::Plugin)
         })
         .collect();
     if own.is_none() && pointers.is_empty() {
@@ -30,8 +30,7 @@ pub fn with_degraded_plugins(
     }
     let mut troubled = verdict.clone();
     troubled.conditions.extend(own.map(|problem| Condition::new(Code::KongDegraded, vec![problem])));
-    troubled.notes.extend(pointers.iter().cloned());
-    troubled.broken_plugins.extend(pointers);
+    troubled.diagnostics.extend(pointers);
     Some(troubled)
 }
 

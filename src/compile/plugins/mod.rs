@@ -328,10 +328,10 @@ fn ineffective_in_kong(settings: &PluginSettings) -> Vec<Diagnostic> {
     let mut notes = Vec::new();
     if settings.consumer_ref.is_some() {
         let remedy = "refer to the plugin in the annotation konghq.com/plugins of the KongConsumer";
-        notes.push(Diagnostic::error("consumerRef", "it has no effect, as in Kong", remedy));
+        notes.push(Diagnostic::warning("consumerRef", "it has no effect, as in Kong", remedy));
     }
     if settings.run_on.as_deref().is_some_and(|side| side != "first") {
-        notes.push(Diagnostic::error("run_on", "it has no effect, as in Kong", "remove it"));
+        notes.push(Diagnostic::warning("run_on", "it has no effect, as in Kong", "remove it"));
     }
     notes
 }

@@ -145,8 +145,8 @@ fn resolve_reference(store: &Store, from: Kind, referrer: &ObjectKey, token: &st
         if store.kong_plugins.contains_key(&target) {
             return Ok(ObjectId::new(Kind::KongPlugin, target));
         }
-        let message = format!("KongPlugin {target} does not exist");
-        return Err(Diagnostic::error(annotation_field(PLUGINS), message, "create it or correct the name"));
+        let plugin = format!("KongPlugin {target}");
+        return Err(Diagnostic::not_found(annotation_field(PLUGINS), plugin, "create it or correct the name"));
     }
     let own = ObjectKey { namespace: referrer.namespace.clone(), name: token.into() };
     if store.kong_plugins.contains_key(&own) {

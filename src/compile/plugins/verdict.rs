@@ -44,8 +44,8 @@ pub(super) fn build(
         Condition::new(Code::KongPending, vec![Diagnostic::of_object("nothing refers to it", remedy)])
     };
     let generation = store.meta(id).map_or(0, |meta| meta.generation);
-    let notes = made.ineffective_settings.iter().chain(&made.notes).cloned().chain(notes(uses)).collect();
-    Verdict { generation, conditions: vec![condition], notes, ..Verdict::default() }
+    let diagnostics = made.ineffective_settings.iter().chain(&made.notes).cloned().chain(notes(uses)).collect();
+    Verdict { generation, conditions: vec![condition], diagnostics, ..Verdict::default() }
 }
 
 /// Notes about effects that users may not expect.
@@ -55,11 +55,11 @@ fn notes(uses: &PluginUses) -> impl Iterator<Item = Diagnostic> {
                        of these consumers, and for all requests of these routes";
         let remedy = "to run it only for these consumers on these routes, make it a KongPlugin that both use with a \
                       ReferenceGrant";
-        Diagnostic::of_object(message, remedy)
+        Diagnostic::of_object(message, remedy).into_warning()
     });
     let passed_over = uses.ignores_consumer_groups().then(|| {
         let message = "both consumers and groups refer to it, so the groups are ignored, as in Kong";
-        Diagnostic::of_object(message, "configure a second plugin for the groups")
+        Diagnostic::of_object(message, "configure a second plugin for the groups").into_warning()
     });
     apart.into_iter().chain(passed_over)
 }
