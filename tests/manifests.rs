@@ -197,6 +197,13 @@ fn broken_objects_keep_their_last_valid_version() {
             ),
             // The file is invalid: everything is kept.
             step(vec![Put("all.yaml", "a: b: c\n".to_owned())], &[], &[], &["NotYaml all.yaml:1:5 -"]),
+            // The errors of all documents are reported.
+            step(
+                vec![Put("all.yaml", documents(&["a: b: c\n".to_owned(), broken("b"), "a: [\n".to_owned()]))],
+                &[],
+                &[],
+                &["NotYaml all.yaml:1:5 -", "Invalid all.yaml ConfigMap default/b", "NotYaml all.yaml:9:4 -"],
+            ),
             // Truncated, as by `render > all.yaml` before its first output.
             step(vec![Put("all.yaml", String::new())], &[], &[], &["EmptyFile all.yaml -"]),
             // Fixed; the middle object is as before, so it is unchanged.
@@ -211,7 +218,7 @@ fn broken_objects_keep_their_last_valid_version() {
                 vec![Put("all.yaml", good().replace("name: b", "nam: b"))],
                 &[],
                 &[],
-                &["NoName all.yaml:10:1 ConfigMap"],
+                &["NoName all.yaml:10:1 ConfigMap", "UnknownField all.yaml:11:3 ConfigMap"],
             ),
             step(
                 vec![Put("all.yaml", good().replacen("kind: ConfigMap", "kind: ConfigMpa", 1))],

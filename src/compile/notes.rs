@@ -21,17 +21,17 @@ pub(super) fn verdict(
     is_used: bool,
 ) -> Option<Verdict> {
     let generation = store.meta(id)?.generation;
-    let mut diagnostics = match id.kind {
+    let diagnostics = match id.kind {
         // Problems of the Services that Portico manages are reported on their Gateways.
         Kind::Service | Kind::EndpointSlice if is_managed(store, id) => Vec::new(),
         Kind::Service => {
             let service = store.services.get(&id.key)?;
             let mut notes = endpoints::notes(store, service, forbidden, disagreements);
             notes.extend(missing_plugins(store, id.kind, &service.meta));
-            notes
+            if is_used { notes } else { without_events(notes) }
         }
         Kind::EndpointSlice => slice_notes(store, &id.key),
-        Kind::KongServiceFacade => facade_notes(store, &id.key)?,
+        Kind::KongServiceFacade => facade_notes(store, &id.key, is_used)?,
         Kind::BackendTlsPolicy => vec![Diagnostic::warning(
             "spec.targetRefs",
             "BackendTLSPolicy is not supported by this version",
@@ -44,26 +44,27 @@ pub(super) fn verdict(
         )],
         _ => Vec::new(),
     };
-    if !is_used {
-        // Without requests, no annotation is missed; the diagnostic stays, but needs no event.
-        for diagnostic in diagnostics.iter_mut().filter(|diagnostic| diagnostic.topic == Topic::Annotation) {
-            diagnostic.topic = Topic::Field;
-        }
-    }
     Some(Verdict { generation, diagnostics, ..Verdict::default() })
 }
 
-fn facade_notes(store: &Store, key: &ObjectKey) -> Option<Vec<Diagnostic>> {
+/// The notes of an object that gets no requests from this controller: its ignored annotations are no event.
+fn without_events(notes: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    notes.into_iter().map(|note| note.with_topic(Topic::Field)).collect()
+}
+
+fn facade_notes(store: &Store, key: &ObjectKey, is_used: bool) -> Option<Vec<Diagnostic>> {
     let facade = store.kong_service_facades.get(key)?;
     let service = store.services.get(&ObjectKey::new(&key.namespace, &facade.spec.backend_ref.name));
     let tls_port = service.is_some_and(|service| service.spec.ports.iter().any(upstream_tls::is_tls_port));
     let settings = service_settings::read(&facade.meta, "a KongServiceFacade", tls_port);
-    let mut notes = settings.notes;
-    if settings.protocol.map_or(tls_port, AppProtocol::is_tls) {
-        notes.extend(upstream_tls::notes(store, &facade.meta, &settings.tls));
-    }
-    notes.extend(policy::notes(store, &facade.meta));
-    notes.extend(missing_plugins(store, Kind::KongServiceFacade, &facade.meta));
+    let is_tls = settings.protocol.map_or(tls_port, AppProtocol::is_tls);
+    let mut others = policy::notes(store, &facade.meta);
+    others.extend(missing_plugins(store, Kind::KongServiceFacade, &facade.meta));
+    let unless_used = |notes| if is_used { notes } else { without_events(notes) };
+    let mut notes = unless_used(settings.notes);
+    // With unusable TLS settings, an Ingress may refer to the facade and still not use it.
+    notes.extend(upstream_tls::notes(store, &facade.meta, &settings.tls).filter(|_| is_tls));
+    notes.extend(unless_used(others));
     Some(notes)
 }
 

@@ -71,7 +71,14 @@ pub(super) fn read_object(
     let mut findings = Vec::new();
     let key = match resolve_key(kind, &mut object, &mut findings) {
         Ok(key) => key,
-        Err(outcome) => return outcome,
+        Err((name, unnamed)) => {
+            remove_server_fields(&mut object);
+            let mut violations = schema::check(kind, &mut Value::Object(object), channel);
+            violations.retain(|violation| violation.field != unnamed.field);
+            findings.push(unnamed);
+            findings.extend(violations);
+            return ReadOutcome::Rejected { id: None, name: Some(name), findings };
+        }
     };
     let id = ObjectId::new(kind, key);
     let refused = |findings| ReadOutcome::Rejected { id: Some(id.clone()), name: Some(id.to_string()), findings };
@@ -112,15 +119,10 @@ fn resolve_kind(object: &Map<String, Value>) -> Result<Kind, ReadOutcome> {
         (kind, name) => kind.map(str::to_owned).or(name),
     };
     let (Some(api_version), Some(kind_name)) = (word("apiVersion"), word("kind")) else {
-        let field = if word("apiVersion").is_none() { "apiVersion" } else { "kind" };
-        let message = format!("an object needs {field}");
-        return Err(rejected_without_id(
-            name,
-            field,
-            "NoKind",
-            message,
-            "for example apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute",
-        ));
+        let remedy = "for example apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute";
+        let missing: Vec<_> = ["apiVersion", "kind"].into_iter().filter(|field| word(field).is_none()).collect();
+        let message = format!("an object needs {}", missing.join(" and "));
+        return Err(rejected_without_id(name, missing[0], "NoKind", message, remedy));
     };
     let (group, version) = api_version.split_once('/').unwrap_or((CORE_GROUP, api_version));
     let refuse =
@@ -166,15 +168,16 @@ fn resolve_kind(object: &Map<String, Value>) -> Result<Kind, ReadOutcome> {
     Err(ReadOutcome::Ignored(format!("{api_version}/{kind_name}")))
 }
 
-/// Namespace and name. Writes the namespace into the object, as the API server does.
+/// Namespace and name, or what is known of the name for messages, with a diagnostic. Writes the namespace into the
+/// object, as the API server does.
 fn resolve_key(
     kind: Kind,
     object: &mut Map<String, Value>,
     findings: &mut Vec<Diagnostic>,
-) -> Result<ObjectKey, ReadOutcome> {
+) -> Result<ObjectKey, (String, Diagnostic)> {
     let refuse = |name: Option<String>, field: &str, message: &str, remedy: &str| {
         let name = name.map_or_else(|| kind.name().to_owned(), |name| format!("{kind} {name}"));
-        rejected_without_id(Some(name), field, "NoName", message, remedy)
+        (name, Diagnostic::error(field, message, remedy).with_reason(Reason::Named("NoName")))
     };
     let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else {
         return Err(refuse(None, "metadata", "an object needs metadata", "write metadata.name"));

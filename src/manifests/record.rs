@@ -88,17 +88,23 @@ impl FileRecord {
             let message = "the file is now empty; it may be about to be written";
             let empty = Diagnostic::of_file("EmptyFile", message, "delete the file to remove its objects");
             let place = FilePosition::whole_file(Arc::clone(file));
-            self.reject_file(ManifestDiagnostic::for_file(place, empty.into_warning()));
+            self.reject_file(vec![ManifestDiagnostic::for_file(place, empty.into_warning())]);
             return;
         }
         let documents = split(text);
         let before = PreviousObjects::index(&self.entries);
         let mut after = FileReading::default();
+        let mut unparsable = Vec::new();
         for (index, document) in documents.iter().enumerate() {
-            if let Err(fault) = after.read_document(index as u32, document, file, channel, &before) {
-                self.reject_file(yaml_diagnostic(file, document, fault));
-                return;
+            if let Err(error) = after.read_document(index as u32, document, file, channel, &before) {
+                unparsable.push(yaml_diagnostic(file, document, error));
             }
+        }
+        if !unparsable.is_empty() {
+            let (_, others) = after.finish(file, &documents, &before);
+            self.reject_file(unparsable);
+            self.diagnostics.extend(others);
+            return;
         }
         self.valid_hash = Some(hash);
         self.ignored = std::mem::take(&mut after.ignored);
@@ -112,16 +118,18 @@ impl FileRecord {
             Some(spot) => FilePosition::without_excerpt(Arc::clone(file), spot.line, spot.column),
             None => FilePosition::whole_file(Arc::clone(file)),
         };
-        self.reject_file(ManifestDiagnostic::for_file(place, unread.diagnostic));
+        self.reject_file(vec![ManifestDiagnostic::for_file(place, unread.diagnostic)]);
     }
 
-    fn reject_file(&mut self, mut refusal: ManifestDiagnostic) {
-        refusal.meanwhile = match self.entries.len() {
+    fn reject_file(&mut self, diagnostics: Vec<ManifestDiagnostic>) {
+        let meanwhile = match self.entries.len() {
             0 => None,
             1 => Some("The last valid object of this file stays in use.".to_owned()),
             many => Some(format!("The last {many} valid objects of this file stay in use.")),
         };
-        self.diagnostics = vec![refusal];
+        let rejected = diagnostics.into_iter();
+        self.diagnostics =
+            rejected.map(|diagnostic| ManifestDiagnostic { meanwhile: meanwhile.clone(), ..diagnostic }).collect();
     }
 }
 

@@ -10,9 +10,10 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
+use serde_path_to_error::{Path, Segment};
 
 use super::{Plugin, PluginServices, PluginState};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Reason};
 use crate::upstream::BlockedAddress;
 
 /// Implemented once by each plugin in `plugins/`.
@@ -176,9 +177,19 @@ impl<K: PluginKind> AnyPluginKind for RegisteredKind<K> {
                 return Err(vec![Diagnostic::in_config("", message, "write the fields of the plugin as an object")]);
             }
         };
-        let config: K::Config =
-            serde_path_to_error::deserialize(config).map_err(|error| vec![diagnostic_from_serde(&error)])?;
-        Ok(Arc::new(K::build(config, cx)?))
+        let (config, mut problems) = read_fields::<K::Config>(config);
+        let Some(config) = config else { return Err(problems) };
+        match K::build(config, cx) {
+            Ok(plugin) if problems.is_empty() => Ok(Arc::new(plugin)),
+            Ok(_) => Err(problems),
+            Err(more) => {
+                // What is missing as a whole may be an unknown field with another name.
+                let is_certain = |problem: &Diagnostic| problems.is_empty() || problem.field != "config";
+                let more: Vec<_> = more.into_iter().filter(is_certain).collect();
+                problems.extend(more);
+                Err(problems)
+            }
+        }
     }
 }
 
@@ -238,6 +249,47 @@ fn without_nulls(value: Value) -> Value {
         other => other,
     }
 }
+
+/// Reads a configuration without the fields that have errors, to find all errors. There is no configuration if fields
+/// other than unknown ones have errors, because the plugin would be built from their defaults.
+fn read_fields<T: DeserializeOwned>(mut config: Value) -> (Option<T>, Vec<Diagnostic>) {
+    let mut problems = Vec::new();
+    let mut is_whole = true;
+    while problems.len() < MAX_FIELD_ERRORS {
+        let error = match serde_path_to_error::deserialize(config.clone()) {
+            Ok(read) => return (is_whole.then_some(read), problems),
+            Err(error) => error,
+        };
+        let text = error.inner().to_string();
+        // It may be a field that was removed.
+        if !is_whole && text.starts_with("missing field") {
+            break;
+        }
+        let is_unknown = text.starts_with("unknown field");
+        let reason = if is_unknown { Reason::UnknownField } else { Reason::default() };
+        problems.push(diagnostic_from_serde(&error).with_reason(reason));
+        is_whole &= is_unknown;
+        if !remove(&mut config, error.path()) {
+            break;
+        }
+    }
+    (None, problems)
+}
+
+/// Removes the field at a path, if there is one.
+fn remove(config: &mut Value, path: &Path) -> bool {
+    let mut segments: Vec<_> = path.iter().collect();
+    let Some(Segment::Map { key }) = segments.pop() else { return false };
+    let holder = segments.into_iter().try_fold(config, |value, segment| match segment {
+        Segment::Map { key } => value.get_mut(key),
+        Segment::Seq { index } => value.get_mut(index),
+        Segment::Enum { .. } | Segment::Unknown => None,
+    });
+    holder.and_then(Value::as_object_mut).is_some_and(|fields| fields.remove(key).is_some())
+}
+
+/// Each error costs another reading.
+const MAX_FIELD_ERRORS: usize = 16;
 
 /// Splits serde's message into message and remedy, with the type names of YAML instead of Rust's.
 fn diagnostic_from_serde(error: &serde_path_to_error::Error<serde_json::Error>) -> Diagnostic {

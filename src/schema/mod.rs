@@ -55,10 +55,10 @@ pub fn check(kind: Kind, object: &mut Value, channel: Channel) -> Vec<Diagnostic
     };
     walk::validate(tree, object, &walk::ValidationCx { kind, channel, version: &version }, &mut report);
     metadata::check(kind, channel, object, &mut report);
-    if !report.blocked() {
-        rules::run(tree, object, &mut report);
-        core::check(kind, object, &mut report);
-    }
+    rules::run(tree, object, &mut report);
+    let mut further = report.for_alternative();
+    core::check(kind, object, &mut further);
+    report.add_consequent(further);
     report.finish()
 }
 

@@ -15,8 +15,8 @@ const MAX_QUOTED_CHARS: usize = 80;
 pub(super) struct ViolationReport {
     violations: Vec<Diagnostic>,
     omitted: usize,
-    /// A violation makes CEL rules pointless, since they would report a missing field or a wrong type again.
-    blocked: bool,
+    /// Paths of values that are missing or unusable. Rules that may read them would report them again.
+    blocked: Vec<String>,
     /// A value was rejected by the `not` of an alternative.
     excluded: bool,
     /// False for Secrets, whose values must never be quoted.
@@ -25,7 +25,7 @@ pub(super) struct ViolationReport {
 
 impl ViolationReport {
     pub(super) fn new(quoting: bool) -> Self {
-        ViolationReport { violations: Vec::new(), omitted: 0, blocked: false, excluded: false, quoting }
+        ViolationReport { violations: Vec::new(), omitted: 0, blocked: Vec::new(), excluded: false, quoting }
     }
 
     /// An empty report with the same quoting, for validating an alternative.
@@ -45,19 +45,51 @@ impl ViolationReport {
         }
     }
 
-    /// Like `add`, and skips the CEL rules of this object.
+    /// Like `add`, and skips the rules that may read this value.
     pub(super) fn add_blocking(
         &mut self,
         path: &ObjectPath<'_>,
         message: impl Into<String>,
         remedy: impl Into<String>,
     ) {
-        self.blocked = true;
+        self.block(path.to_string());
         self.add(path, message, remedy);
     }
 
-    pub(super) fn block_if(&mut self, blocked: bool) {
-        self.blocked |= blocked;
+    /// Skips the rules that may read the value at this path.
+    pub(super) fn block(&mut self, path: String) {
+        // More than the violations that are shown: nothing else would be shown.
+        if self.blocked.len() <= MAX_VIOLATIONS {
+            self.blocked.push(path);
+        }
+    }
+
+    /// Skips the rules that another report skips.
+    pub(super) fn block_like(&mut self, other: &ViolationReport) {
+        other.blocked.iter().for_each(|path| self.block(path.clone()));
+    }
+
+    /// Whether the value at this path has parts that are missing or unusable, or is a part of such a value.
+    pub(super) fn is_blocked(&self, path: &ObjectPath<'_>) -> bool {
+        !self.blocked.is_empty() && self.is_related(&path.to_string())
+    }
+
+    fn is_related(&self, path: &str) -> bool {
+        let is_within = |inner: &str, outer: &str| {
+            outer.is_empty()
+                || inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        self.blocked.len() > MAX_VIOLATIONS
+            || self.blocked.iter().any(|blocked| is_within(blocked, path) || is_within(path, blocked))
+    }
+
+    /// Adds the violations of further checks, except those that follow from a missing or unusable value.
+    pub(super) fn add_consequent(&mut self, further: ViolationReport) {
+        for violation in further.finish() {
+            if self.blocked.is_empty() || !self.is_related(&violation.field) {
+                self.push(violation);
+            }
+        }
     }
 
     /// Like `add`, for a value that a `not` excludes.
@@ -77,10 +109,6 @@ impl ViolationReport {
 
     pub(super) fn is_empty(&self) -> bool {
         self.violations.is_empty()
-    }
-
-    pub(super) fn blocked(&self) -> bool {
-        self.blocked
     }
 
     /// Whether values may be quoted.

@@ -1,4 +1,4 @@
-//! CEL rules from `x-kubernetes-validations`: compiled with the schema, evaluated for objects with correct types.
+//! CEL rules from `x-kubernetes-validations`: compiled with the schema, evaluated for values with correct types.
 //!
 //! A rule's message contains the remedy after its first "; " (`tls is for HTTPS and TLS listeners; remove it or change
 //! the protocol`). Without a remedy in the message, the remedy shows the rule itself.
@@ -144,7 +144,7 @@ fn visit(
         None if !node.rules.is_empty() => Some(&*own.insert(convert(Some(node), value))),
         known => known,
     };
-    if let Some(converted) = converted.filter(|_| !node.rules.is_empty()) {
+    if let Some(converted) = converted.filter(|_| !node.rules.is_empty() && !report.is_blocked(path)) {
         let mut scope = cx.new_inner_scope();
         scope.add_variable_from_value("self", converted.clone());
         for rule in &node.rules {

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
+use super::nearest::nearest;
 use super::path::ObjectPath;
 use super::report::ViolationReport;
 use super::tree::{
@@ -157,6 +158,7 @@ fn visit_fields(
     drop_nulls(fields, map);
     apply_defaults(fields, map);
     check_count(map.len(), fields.min, fields.max, "entry", "entries", path, report);
+    let mut intended = Vec::new();
     for (name, value) in map.iter_mut() {
         match (fields.known(name), &fields.others) {
             (Some(node), _) => visit(node, value, &path.field(name), cx, report),
@@ -170,10 +172,14 @@ fn visit_fields(
                 let (message, remedy) = remedy::unknown_field(fields, name, in_experimental);
                 // A field of the other channel is known, and only not available.
                 let reason = if in_experimental { Reason::default() } else { Reason::UnknownField };
-                report.block_if(true);
+                intended.extend(nearest(name, fields.names()));
                 report.push(Diagnostic::error(path.field(name).to_string(), message, remedy).with_reason(reason));
             }
         }
+    }
+    // A misspelled field is missing under its correct name. Other unknown fields change nothing.
+    for name in intended.into_iter().filter(|name| !map.contains_key(*name)) {
+        report.block(path.field(name).to_string());
     }
     for name in &fields.required {
         if !map.contains_key(name.as_ref()) {
@@ -353,7 +359,7 @@ fn check_combinators(
     };
     for branch in &junctions.all {
         let tried = try_branch(branch, report);
-        report.block_if(tried.blocked());
+        report.block_like(&tried);
         tried.finish().into_iter().for_each(|violation| report.push(violation));
     }
     if !junctions.any.is_empty() {
@@ -389,7 +395,7 @@ fn report_alternatives(mut tried: Vec<ViolationReport>, path: &ObjectPath<'_>, r
     if !tried.iter().all(ViolationReport::excluded) {
         tried.retain(|branch| !branch.excluded());
     }
-    report.block_if(tried.iter().any(ViolationReport::blocked));
+    tried.iter().for_each(|branch| report.block_like(branch));
     let firsts: Vec<_> = tried.into_iter().filter_map(|branch| branch.finish().into_iter().next()).collect();
     let Some(first) = firsts.first() else { return };
     let together = firsts.iter().all(|violation| violation.field == first.field);

@@ -186,6 +186,27 @@ fn unknown_fields_are_rejected_with_their_path() {
 }
 
 #[test]
+fn errors_of_a_configuration_are_reported_together() {
+    let kind = REGISTRY.find("rate-limiting").unwrap();
+    for (config, expected) in [
+        (
+            json!({"lifetime": 1, "second": -1, "color": 2, "minute": "5"}),
+            &["config.lifetime", "config.second", "config.color", "config.minute"][..],
+        ),
+        (json!({"lifetime": 1, "minute": 5, "limit_by": "header"}), &["config.lifetime", "config.limit_by"]),
+        // The limit is missing because it is misspelled.
+        (json!({"minutes": 5}), &["config.minutes"]),
+    ] {
+        let Err(invalid) = build(kind, &config) else { panic!("{config} was accepted") };
+        let mut fields: Vec<_> = invalid.iter().map(|invalid| invalid.field.as_str()).collect();
+        let mut expected = expected.to_vec();
+        fields.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(fields, expected, "{config}: {invalid:?}");
+    }
+}
+
+#[test]
 fn wrong_types_are_rejected_with_their_path() {
     for kind in REGISTRY.iter() {
         for field in fields::list(kind).iter().filter(|field| !field.path.contains("[]")) {

@@ -73,11 +73,13 @@ pub(super) fn plan(
         errors: settings.errors.clone(),
         notes: settings.notes.clone(),
     };
-    // A condition that cannot be evaluated never holds, so no route is served.
-    let (mut routes, mut fallback) = (Vec::new(), None);
-    if settings.errors.is_empty() {
-        routes = planner.routes();
-        fallback = planner.default_route();
+    let (mut routes, mut fallback) = (planner.routes(), planner.default_route());
+    if !settings.errors.is_empty() {
+        // A condition that cannot be evaluated never holds, so no route is served. The errors of routes are reported,
+        // but not what served ones would do.
+        (routes, fallback) = (Vec::new(), None);
+        planner.upstreams.clear();
+        planner.notes.clone_from(&settings.notes);
     }
     let certificates = planner.certificates(secrets);
     let IngressPlanner { upstreams, errors: refused, notes, .. } = planner;

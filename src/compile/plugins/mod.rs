@@ -268,6 +268,10 @@ fn compile_plugin(
     let foreign = foreign_protocols(kind, settings);
     if !foreign.is_empty() {
         made.problems.extend(foreign);
+        // The plugin is not used, but the errors of its configuration are reported, too.
+        let config = configuration::build(store, &meta.key, settings).map_err(|problem| vec![problem]);
+        let built = config.and_then(|config| inputs.plugin_factory.build(kind, &made.object, &config));
+        made.problems.extend(built.err().unwrap_or_default());
         return made;
     }
     made.problems.extend(only_streams(settings));
