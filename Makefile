@@ -62,6 +62,14 @@ conformance: ## Run the Gateway API conformance suite for both channels; reports
 
 ##@ Measure
 
+.PHONY: baseline
+baseline: ## Count instructions and allocations per request and compare with benches/baseline.toml (UPDATE=1 accepts)
+	@bash scripts/setup.sh test
+	@bash scripts/image-root.sh --for-tests
+	@cargo build --locked --workspace --bin portico-load
+	@cargo test --locked --workspace --test allocations
+	@target/debug/portico-load baseline --portico target/image-root-test/usr/bin/portico
+
 .PHONY: bench
 bench: setup ## Compare with nginx, measure floods, instructions, plugins, edits, routes, consumers (20 minutes, idle machine)
 	@bash scripts/bench.sh

@@ -20,7 +20,7 @@ main() {
     rm -rf target/conformance
     cargo build --locked --workspace --bins
     target/debug/portico-e2e build
-    cargo test --locked --workspace --test conformance -- --nocapture || code=$?
+    cargo test --locked --workspace --test e2e conformance:: -- --nocapture || code=$?
     for name in experimental standard; do
         printf '\n'
         if [ -e "target/conformance/$name-report.yaml" ]; then

@@ -34,6 +34,8 @@ missing_packages() {
     installed redis-server || echo redis-server
     # Alerts and dashboards are tested with it and its promtool.
     installed prometheus && installed promtool || echo prometheus
+    # Counts the instructions of the baseline.
+    installed valgrind || echo valgrind
     [ "$1" = e2e ] || return 0
     # Network namespaces, the load balancer for LoadBalancer Services, and the Python environment for the Go package.
     installed ip || echo iproute2

@@ -7,4 +7,4 @@ export SOAK_SECONDS=${SOAK_SECONDS:-60} SOAK_RATE=${SOAK_RATE:-2000} SOAK_EDITS=
 ulimit -n "$(ulimit -H -n)"
 # The same build as that of the benchmarks, so that both share it.
 cargo build --locked --release -p portico -p portico-load --bins --features alloc-jemalloc
-SOAK_PORTICO=$PWD/target/release/portico cargo test --locked --test soak -- --nocapture
+SOAK_PORTICO=$PWD/target/release/portico cargo test --locked --workspace --test soak -- --nocapture

@@ -17,6 +17,8 @@ logs=target/test-logs
 rows=()
 passed=0
 failed=0
+# Tests that ran, failed or were ignored, without suites that are no tests.
+ran=0
 
 main() {
     rm -rf "$logs"
@@ -58,24 +60,11 @@ test_suites() {
     # whole workspace: for a single package, crates would have other features and be built again.
     suite build cargo test --locked --workspace --all-targets --no-run
     suite unit cargo test --locked --workspace --lib --bins --no-fail-fast
-    local file name
-    for file in tests/*.rs tests/*/main.rs; do
-        name=${file#tests/}
-        name=${name%/main.rs}
-        name=${name%.rs}
+    local name
+    for name in $(programs Cargo.toml); do
         case "$name" in
             tidy) ;; # Part of the static checks.
-            gateway_crds)
-                if [ "${GATEWAY_CRDS:-on}" = off ]; then
-                    rows+=("$name|0|0|0|not run: GATEWAY_CRDS=off")
-                else
-                    suite "$name" gateway_crds
-                fi
-                ;;
-            bad_input | make_run | pages | takeover)
-                suite "$name" cargo test --locked --workspace --test "$name"
-                [ "${E2E:-on}" != off ] || rows[-1]+=" not run: what needs a network namespace (E2E=off)"
-                ;;
+            library | process) module_suites "$name" module_suite ;;
             *) suite "$name" cargo test --locked --workspace --test "$name" ;;
         esac
     done
@@ -84,10 +73,63 @@ test_suites() {
     cluster_suites
 }
 
+# Names of the test programs of a package.
+programs() {
+    awk '/^\[/ { inside = $0 == "[[test]]" } inside && $1 == "name" { print $3 }' "$1" | tr -d '"'
+}
+
+# A suite for each top-level module of a test program: calls the function with the program and the module. Fails unless
+# the suites together ran as many tests as the program lists.
+module_suites() {
+    local program=$1 run=$2 list="$logs/$1.list" module listed before=$ran
+    if ! cargo test --locked --quiet --workspace --test "$program" -- --list --format terse </dev/null |
+        sed -n 's/: test$//p' >"$list" || ! [ -s "$list" ]; then
+        # Once more, to show and count what is wrong.
+        suite "$program" cargo test --locked --workspace --test "$program" -- --list
+        return
+    fi
+    for module in $(sed 's/::.*//' "$list" | sort -u); do
+        "$run" "$program" "$module"
+    done
+    listed=$(wc -l <"$list")
+    if [ $((ran - before)) != "$listed" ]; then
+        rows+=("$program|0|1|0|$((ran - before)) of $listed tests ran")
+        failed=$((failed + 1))
+    fi
+}
+
+module_suite() {
+    local program=$1 name=$2
+    case "$name" in
+        gateway_crds)
+            if [ "${GATEWAY_CRDS:-on}" = off ]; then
+                rows+=("$name|0|0|0|not run: GATEWAY_CRDS=off")
+                ran=$((ran + $(grep -c "^$name::" "$logs/$program.list")))
+            else
+                suite "$name" gateway_crds
+            fi
+            ;;
+        bad_input | make_run | pages | takeover)
+            suite "$name" module_tests "$program" "$name"
+            [ "${E2E:-on}" != off ] || rows[-1]+=" not run: what needs a network namespace (E2E=off)"
+            ;;
+        *) suite "$name" module_tests "$program" "$name" ;;
+    esac
+}
+
+# Runs the tests of a module by their full names, because libtest's filter `crds::` would also select those of
+# `gateway_crds::`. Further arguments are for libtest.
+module_tests() {
+    local program=$1 names
+    mapfile -t names < <(grep "^$2::" "$logs/$program.list")
+    shift 2
+    cargo test --locked --workspace --test "$program" -- "$@" --exact "${names[@]}"
+}
+
 # Tests with a control plane run last, because they take minutes. Its programs are built separately, so that the build
 # does not look like a hanging test, and each test prints its progress.
 cluster_suites() {
-    local file name
+    local name
     if [ "${E2E:-on}" = off ]; then
         rows+=("e2e|0|0|0|not run: E2E=off")
         return
@@ -95,10 +137,20 @@ cluster_suites() {
     suite e2e-programs target/debug/portico-e2e build
     # The image of Portico's Pods. Only changes are built again.
     suite image-root bash scripts/image-root.sh --for-tests
-    for file in e2e/tests/*.rs; do
-        name=$(basename "$file" .rs)
-        suite "e2e-$name" cargo test --locked --workspace --test "$name" -- --nocapture
+    suite baseline baseline
+    for name in $(programs e2e/Cargo.toml); do
+        module_suites "$name" cluster_suite
     done
+}
+
+# Instructions per request of the program in that image. The allocations are a suite of their own.
+baseline() {
+    cargo build --locked --quiet --workspace --bin portico-load &&
+        target/debug/portico-load baseline --portico target/image-root-test/usr/bin/portico
+}
+
+cluster_suite() {
+    suite "e2e-$2" module_tests "$1" "$2" --nocapture
 }
 
 # Compares Portico's validation with the CRDs of the Gateway API release, which are fetched and not part of the
@@ -110,7 +162,7 @@ gateway_crds() {
         echo "On machines without access, skip this suite with GATEWAY_CRDS=off; the summary shows it." >&2
         return 1
     fi
-    PORTICO_GATEWAY_CRDS=$folder cargo test --locked --workspace --test gateway_crds
+    PORTICO_GATEWAY_CRDS=$folder module_tests library gateway_crds
 }
 
 # The examples must have no diagnostics, because new users run them first.
@@ -146,6 +198,7 @@ suite() {
     # shellcheck disable=SC2086 # Four numbers.
     set -- $counts
     local good=$2 bad=$3
+    ran=$((ran + $2 + $3 + $4))
     if [ "$1" = 0 ] && [ "$code" = 0 ]; then
         good=1
     elif [ "$code" != 0 ] && [ "$bad" = 0 ]; then

@@ -154,8 +154,7 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
 
 /// Larger than the limits of a proxy in front, so that an error comes from the proxy's limit and not from this server.
 /// The idle timeout exceeds a proxy's keep-alive, so that this side does not close under a request in flight. Writes
-/// may
-/// stall because a proxy reads only as fast as its client.
+/// may stall because a proxy reads only as fast as its client.
 const LIMITS: ServerLimits = ServerLimits {
     connections: 4096,
     when_full: WhenFull::Wait,

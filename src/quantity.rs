@@ -1,12 +1,85 @@
-//! Parses durations and sizes such as `1m30s`, `500ms` and `64KiB`.
+//! Parses and displays durations and sizes such as `1m30s`, `500ms` and `64KiB`.
 
+use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
+/// A duration, at most a day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WaitTime(pub(crate) Duration);
+
 /// A duration above zero, at most a day.
-pub(crate) fn timeout(text: &str) -> Result<Duration, String> {
-    match duration(text)? {
-        Duration::ZERO => Err("a timeout must be longer than zero; write for example 10s".to_owned()),
-        duration => Ok(duration),
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NonZeroTimeout(pub(crate) Duration);
+
+/// The maximum size of a header, in bytes. hyper needs at least 8 KiB; more than 1 MiB per connection would enable
+/// memory exhaustion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HeaderSize(pub(crate) usize);
+
+impl FromStr for WaitTime {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<WaitTime, String> {
+        duration(text).map(WaitTime)
+    }
+}
+
+impl FromStr for NonZeroTimeout {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<NonZeroTimeout, String> {
+        match duration(text)? {
+            Duration::ZERO => Err("a timeout must be longer than zero; write for example 10s".to_owned()),
+            duration => Ok(NonZeroTimeout(duration)),
+        }
+    }
+}
+
+impl FromStr for HeaderSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<HeaderSize, String> {
+        let bytes = size(text)?;
+        if (8 << 10..=1 << 20).contains(&bytes) {
+            Ok(HeaderSize(bytes))
+        } else {
+            Err("out of range; write a size from 8KiB to 1MiB".to_owned())
+        }
+    }
+}
+
+impl fmt::Display for WaitTime {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_duration(self.0, formatter)
+    }
+}
+
+impl fmt::Display for NonZeroTimeout {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_duration(self.0, formatter)
+    }
+}
+
+impl fmt::Display for HeaderSize {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            whole if whole > 0 && whole.is_multiple_of(1 << 20) => write!(formatter, "{}MiB", whole >> 20),
+            whole if whole > 0 && whole.is_multiple_of(1 << 10) => write!(formatter, "{}KiB", whole >> 10),
+            bytes => write!(formatter, "{bytes}"),
+        }
+    }
+}
+
+/// In one unit, which [`duration`] reads: minutes and hours from two of them on, as in `60s` and `5m`.
+fn write_duration(duration: Duration, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let milliseconds = duration.as_millis();
+    let is_whole = |unit: u128| milliseconds.is_multiple_of(unit);
+    match milliseconds {
+        whole if whole >= 2 * 3_600_000 && is_whole(3_600_000) => write!(formatter, "{}h", whole / 3_600_000),
+        whole if whole >= 2 * 60_000 && is_whole(60_000) => write!(formatter, "{}m", whole / 60_000),
+        whole if is_whole(1_000) => write!(formatter, "{}s", whole / 1_000),
+        milliseconds => write!(formatter, "{milliseconds}ms"),
     }
 }
 
@@ -49,16 +122,6 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         rest = tail;
     }
     if text.is_empty() { Err(malformed()) } else { Ok(Duration::from_millis(milliseconds)) }
-}
-
-/// A header size. hyper needs at least 8 KiB; more than 1 MiB per connection would enable memory exhaustion.
-pub(crate) fn header_size(text: &str) -> Result<usize, String> {
-    let bytes = size(text)?;
-    if (8 << 10..=1 << 20).contains(&bytes) {
-        Ok(bytes)
-    } else {
-        Err("out of range; write a size from 8KiB to 1MiB".to_owned())
-    }
 }
 
 /// A size in bytes: a number, alone or with `KiB`, `MiB` or `GiB` (`Ki`, `Mi` and `Gi` too, as Kubernetes writes them).
@@ -116,8 +179,8 @@ mod tests {
             let expected = expected.map(Duration::from_millis).map_err(str::to_owned);
             assert_eq!(duration(text), expected, "{text:?}");
         }
-        assert!(timeout("0s").is_err());
-        assert_eq!(timeout("1ms"), Ok(Duration::from_millis(1)));
+        assert!("0s".parse::<NonZeroTimeout>().is_err());
+        assert_eq!("1ms".parse(), Ok(NonZeroTimeout(Duration::from_millis(1))));
     }
 
     #[test]
@@ -138,8 +201,19 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(size(text), expected.map_err(str::to_owned), "{text:?}");
         }
-        assert!(header_size("8191").is_err());
-        assert_eq!(header_size("8KiB"), Ok(8_192));
-        assert!(header_size("2MiB").is_err());
+        assert!("8191".parse::<HeaderSize>().is_err());
+        assert_eq!("8KiB".parse(), Ok(HeaderSize(8_192)));
+        assert!("2MiB".parse::<HeaderSize>().is_err());
+    }
+
+    #[test]
+    fn displayed_values_are_parsed_as_the_same() {
+        for text in ["0s", "1ms", "1s", "10s", "60s", "75s", "5m", "90m", "24h", "3723004ms"] {
+            assert_eq!(text.parse::<WaitTime>().unwrap().to_string(), text);
+        }
+        for text in ["8KiB", "9000", "64KiB", "1MiB"] {
+            assert_eq!(text.parse::<HeaderSize>().unwrap().to_string(), text);
+        }
+        assert_eq!(NonZeroTimeout(Duration::from_secs(300)).to_string(), "5m");
     }
 }

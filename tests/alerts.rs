@@ -1,13 +1,12 @@
 //! Alert rules: valid for Prometheus, each fires and clears, has annotations and a runbook page.
 
-#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
+
+use crate::root;
 
 const RULES: &str = "charts/portico/files/alerts.yaml";
 /// Input of `promtool test rules`: series and the alerts that they trigger.
@@ -168,8 +167,4 @@ fn minutes(time: &str) -> u32 {
     time.strip_suffix('m')
         .and_then(|minutes| minutes.parse().ok())
         .unwrap_or_else(|| panic!("{time} is not a number of minutes"))
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }

@@ -1,6 +1,7 @@
 //! Allocations per request. A plain request must not allocate more than hyper itself. A request with Kong
-//! compatibility,
-//! without plugins and with a typical plugin chain, must stay within the constants below.
+//! compatibility, without plugins and with a typical plugin chain, must stay within the constants below. The exact
+//! numbers are in `benches/baseline.toml`, so that fewer allocations are kept, too; `UPDATE=1 make baseline` rewrites
+//! them.
 //!
 //! The same requests go through Portico and through a minimal hyper proxy. Client and endpoint do not allocate here, so
 //! all counted allocations belong to the proxy.
@@ -27,6 +28,7 @@ use portico::plugins::REGISTRY;
 use portico::proxy::access_log::AccessLogDestination;
 use portico::snapshot::Snapshot;
 use portico::snapshot::timeouts_and_retries::TimeoutsAndRetries;
+use portico_load::baseline;
 use serde_json::json;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tokio::runtime::{Builder, Runtime};
@@ -83,6 +85,10 @@ fn plain_request_allocates_no_more_than_hyper() {
         logged.0,
         portico.0
     );
+    expect_baseline(
+        "allocations",
+        &[("hyper alone", bare.0), ("HTTP/1.1", portico.0), ("HTTP/1.1 with the access log", logged.0)],
+    );
 }
 
 #[test]
@@ -128,6 +134,20 @@ fn kong_compatible_request_allocates_little_more() {
         chained.0,
         plain.0
     );
+    expect_baseline(
+        "allocations-kong",
+        &[
+            ("hyper alone", bare.0),
+            ("HTTP/1.1", plain.0),
+            ("HTTP/1.1 with key-auth, rate-limiting, correlation-id", chained.0),
+        ],
+    );
+}
+
+/// The same allocations as in the baseline, no more and no fewer.
+fn expect_baseline(section: &str, found: &[(&str, usize)]) {
+    let found: Vec<_> = found.iter().map(|(name, times)| (*name, u64::try_from(*times).unwrap())).collect();
+    baseline::compare(section, "allocations per request", &found, 0.0).unwrap_or_else(|message| panic!("{message}"));
 }
 
 /// One consumer with a key.

@@ -3,17 +3,11 @@
 //!
 //! A case is a folder of `tests/bad_input/`: the bad files, optionally the files `before`, and the expected output.
 //! `check.txt` is the output of `check`. `run.txt` is the output of `run` when the bad files are added at runtime, when
-//! they are removed, and when it starts with them. `UPDATE=1 cargo test --test bad_input` rewrites both.
+//! they are removed, and when it starts with them.
+//! `UPDATE=1 cargo test --workspace --test process bad_input::` rewrites both.
 
-#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
-
-mod harness;
-
-#[path = "bad_input/environment.rs"]
 mod environment;
-#[path = "bad_input/generated.rs"]
 mod generated;
-#[path = "bad_input/mutated.rs"]
 mod mutated;
 
 use std::collections::BTreeMap;
@@ -23,11 +17,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use harness::client;
-use harness::golden::{self, Golden};
-use harness::network::Network;
-use harness::program::{self, Program, portico};
-use harness::site::{Site, files_below};
+use crate::harness::client;
+use crate::harness::golden::{self, Golden};
+use crate::harness::network::Network;
+use crate::harness::program::{self, Program, portico};
+use crate::harness::site::{Site, files_below};
 
 type Files = BTreeMap<String, Vec<u8>>;
 

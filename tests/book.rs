@@ -1,11 +1,11 @@
 //! The documentation book built by `make docs`: it builds, and all its links resolve.
 
-#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use crate::root;
 
 #[test]
 fn book_builds_without_broken_links() {
@@ -133,8 +133,4 @@ fn broken_links_are_found() {
     for (found, expected) in broken.iter().zip(&expected) {
         assert!(found.starts_with(expected.as_str()), "{found} is not about {expected}");
     }
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }

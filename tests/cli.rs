@@ -1,5 +1,5 @@
 //! The command line interface. Help texts are an interface: their exact text is in `tests/cli/`, and
-//! `UPDATE=1 cargo test --test cli` rewrites it.
+//! `UPDATE=1 cargo test --workspace --test process cli::` rewrites it.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -33,7 +33,11 @@ fn help_texts_match() {
             differing.push(format!("portico {line} prints:\n{help}"));
         }
     }
-    assert!(differing.is_empty(), "{}\nIf that is right: UPDATE=1 cargo test --test cli", differing.join("\n"));
+    assert!(
+        differing.is_empty(),
+        "{}\nIf that is right: UPDATE=1 cargo test --workspace --test process cli::",
+        differing.join("\n")
+    );
 }
 
 #[test]

@@ -1,21 +1,14 @@
 //! The program against an API server: log messages while it waits, the routes it serves, and the precedence over files.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-#[path = "watch/api.rs"]
-#[allow(dead_code, reason = "other tests use the rest of it")]
-mod api;
-mod harness;
-
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use api::FakeApiServer;
-use harness::client::get;
-use harness::eventually;
-use harness::objects::{GATEWAY, route};
-use harness::program::{Program, portico, root};
-use harness::site::{Site, free_port};
+use crate::fake_api_server::FakeApiServer;
+use crate::harness::client::get;
+use crate::harness::eventually;
+use crate::harness::objects::{GATEWAY, route};
+use crate::harness::program::{Program, portico, root};
+use crate::harness::site::{Site, free_port};
 use serde_json::{Value, json};
 
 const GROUP: &str = "gateway.networking.k8s.io/v1";

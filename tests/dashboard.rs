@@ -1,7 +1,6 @@
 //! The Grafana dashboard: `charts/portico/dashboards/portico.json` is generated from `dashboard/panels.rs`; `UPDATE=1`
 //! writes it. tests/prometheus.rs runs each of its queries.
 
-#[path = "dashboard/panels.rs"]
 mod panels;
 
 use std::collections::BTreeSet;

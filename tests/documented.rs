@@ -9,6 +9,8 @@ use std::time::Duration;
 use portico::compile::verdict::{Code, ConditionTarget};
 use portico::proxy::ProxyLimits;
 
+use crate::root;
+
 #[test]
 fn conditions_page_lists_all_verdicts() {
     let said: BTreeSet<(String, String, String)> = Code::ALL
@@ -76,7 +78,7 @@ fn limits_page_matches_the_defaults() {
         max_mirror_copies: mirror_copies,
         max_mirror_body: mirror_body,
         mirror_timeout,
-    } = ProxyLimits::default();
+    } = ProxyLimits::DEFAULT;
     assert_eq!(max_connections, max_upstream_connections, "the page documents one value for both");
     let seconds = |time: Duration| format!("{} s", time.as_secs());
     let size = |bytes: usize| match bytes >> 20 {
@@ -128,6 +130,30 @@ fn limits_page_matches_the_defaults() {
     }
 }
 
+/// Each flag with a number, a duration or a size has a row with its default.
+#[test]
+fn limits_page_matches_the_flags() {
+    let page = fs::read_to_string(root().join("docs/limits.md")).unwrap();
+    let program = portico::args::command();
+    let run = program.find_subcommand("run").unwrap();
+    let is_limit = |flag: &&clap::Arg| {
+        let value = flag.get_value_names().and_then(<[_]>::first).map(|name| name.as_str());
+        matches!(value, Some("NUMBER" | "DURATION" | "SIZE")) && !flag.get_default_values().is_empty()
+    };
+    let mut compared = 0;
+    for flag in run.get_arguments().filter(is_limit) {
+        let name = format!("`--{}`", flag.get_long().unwrap());
+        let row = page.lines().find(|line| line.starts_with("| ") && line.contains(&name));
+        let cell = row.and_then(|row| row.split(" | ").nth(1)).unwrap_or_else(|| panic!("no row has {name}"));
+        let default = flag.get_default_values()[0].to_str().unwrap();
+        let written = cell.replace(" min", "m").replace(' ', "");
+        let rest = written.strip_prefix(default).unwrap_or_else(|| panic!("{name}: {cell:?} is not {default:?}"));
+        assert!(!rest.starts_with(|next: char| next.is_ascii_alphanumeric()), "{name}: {cell:?} is not {default:?}");
+        compared += 1;
+    }
+    assert!(compared >= 12, "only {compared} flags were compared");
+}
+
 /// Flags of other programs.
 const FLAGS_OF_OTHER_PROGRAMS: &[&str] = &[
     "--each",
@@ -173,6 +199,7 @@ const FLAGS_OF_OTHER_PROGRAMS: &[&str] = &[
     // cargo.
     "--release",
     "--features",
+    "--workspace",
     "--test",
     "--nocapture",
     // The load generator.
@@ -255,8 +282,4 @@ fn below(folder: &Path, documents: &mut Vec<PathBuf>) {
         let path = entry.expect("the folder was opened").path();
         if path.is_dir() { below(&path, documents) } else { documents.push(path) }
     }
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }

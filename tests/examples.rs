@@ -1,6 +1,5 @@
 //! The examples: no problem is reported for any object, and every request in the quickstart is routed as its text says.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,18 +7,16 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use portico::api::Kind;
-use portico::api::names::GATEWAY_CONTROLLER;
-use portico::compile::addresses::{AddressProvider, AddressState, GatewayAddressPool, GatewayAddresses};
+use portico::compile::addresses::{AddressProvider, AddressState, GatewayAddressPool};
+use portico::compile::testing::TestInputs;
 use portico::compile::verdict::{Condition, Verdict};
-use portico::compile::{Classes, CompileInputs, Compiler, IngressListener, IngressSettings, addressable_gateways};
+use portico::compile::{Compiler, IngressListener, IngressSettings, addressable_gateways};
 use portico::manifests::Manifests;
-use portico::plugin_api::PluginFactory;
 use portico::schema::Channel;
-use portico::snapshot::Snapshot;
 use portico::snapshot::kong::{UpstreamHost, upstream_path};
 use portico::snapshot::router::RoutingRequest;
+use portico::snapshot::{BindAddress, Snapshot};
 use portico::store::{AnyObject, Batch, Store};
-use portico::upstream::UpstreamRegistry;
 use serde_json::json;
 
 #[test]
@@ -51,7 +48,7 @@ fn kong_example_is_routed_as_documented() {
         (8000, "www.company.com", "/", "site.www.company.com.80", "/"),
     ];
     for (port, host, path, expected, sent) in cases {
-        let bind = &snapshot.binds[&SocketAddr::from(([127, 0, 0, 1], port))];
+        let bind = &snapshot.binds[&BindAddress::tcp(SocketAddr::from(([127, 0, 0, 1], port)))];
         let (method, headers) = (Method::GET, HeaderMap::new());
         let question = RoutingRequest::plaintext(path, None, &method, &headers);
         let matched = bind.listener(host).and_then(|listener| listener.find(host, &question));
@@ -70,7 +67,7 @@ fn kong_example_is_routed_as_documented() {
             assert_eq!((manner.https_redirect.status.as_u16(), manner.https_redirect.port), (308, 8443));
         }
     }
-    let secure = &snapshot.binds[&SocketAddr::from(([127, 0, 0, 1], 8443))];
+    let secure = &snapshot.binds[&BindAddress::tcp(SocketAddr::from(([127, 0, 0, 1], 8443)))];
     for (host, expected) in [("api.company.com", 1), ("www.company.com", 1), ("else.company.com", 0)] {
         assert_eq!(secure.certificates(Some(host)).unwrap().all().len(), expected, "{host}");
     }
@@ -79,7 +76,7 @@ fn kong_example_is_routed_as_documented() {
 #[test]
 fn quickstart_requests_are_routed_as_documented() {
     let snapshot = compile_example(&examples().join("quickstart")).snapshot;
-    let bind = &snapshot.binds[&"127.0.0.1:8080".parse().unwrap()];
+    let bind = &snapshot.binds[&BindAddress::tcp("127.0.0.1:8080".parse().unwrap())];
     let cases: &[(&str, &str, &[Header], &str)] = &[
         ("localhost", "/", &[], "HTTPRoute/default/shop everything-else"),
         ("localhost", "/cart/items", &[], "HTTPRoute/default/shop cart"),
@@ -128,35 +125,24 @@ fn compile_example(folder: &Path) -> CompiledExample {
     if is_kong {
         store.apply(Batch { upserts: vec![certificate()], removes: vec![] });
     }
-    let classes = if is_kong { Classes { name: "kong".to_owned() } } else { Classes::default() };
     let entrance = |port| IngressListener {
         address: SocketAddr::from(([127, 0, 0, 1], port)),
         public_port: port,
         always_listen: false,
     };
-    let ingress =
+    let mut inputs = TestInputs::new(portico::plugins::REGISTRY);
+    inputs.ingress =
         IngressSettings { http: Some(entrance(8000)), https: Some(entrance(8443)), ..IngressSettings::default() };
-    let controllers = [GATEWAY_CONTROLLER.to_owned()];
-    let mut addresses = GatewayAddresses::default();
-    addresses.assign(
+    if is_kong {
+        inputs.classes.name = "kong".to_owned();
+    }
+    inputs.addresses.assign(
         &AddressProvider::Pool(GatewayAddressPool::loopback(Vec::new())),
         &AddressState::default(),
-        addressable_gateways(&store, &controllers),
+        addressable_gateways(&store, &inputs.controllers),
     );
-    let upstreams = UpstreamRegistry::default();
-    let unknown = BTreeSet::new();
-    let workshop = PluginFactory::offline(portico::plugins::REGISTRY);
-    let inputs = CompileInputs {
-        controllers: &controllers,
-        addresses: &addresses,
-        upstreams: &upstreams,
-        classes: &classes,
-        plugin_factory: &workshop,
-        unreadable_kinds: &unknown,
-        ingress: &ingress,
-    };
     let mut compiler = Compiler::default();
-    let snapshot = compiler.compile(&store, &store.everything(), &inputs).snapshot;
+    let snapshot = inputs.compile(&mut compiler, &store, &store.everything()).snapshot;
     for (id, verdict) in compiler.verdicts() {
         remarks.extend(problems(verdict).into_iter().map(|problem| format!("{id}: {problem}")));
     }

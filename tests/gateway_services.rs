@@ -1,8 +1,5 @@
 //! Replicas reconcile the Services of Gateways against a fake API server.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-#[path = "gateway_services/fake_api.rs"]
 mod fake_api;
 
 use std::collections::{BTreeMap, BTreeSet};

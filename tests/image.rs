@@ -1,17 +1,14 @@
 //! The container image: the Dockerfile matches the files with the same settings, and the root folder is reproducible.
-//! No
-//! image is built here because that needs a container engine; tests with a cluster build and run the root folder.
+//! No image is built here because that needs a container engine; tests with a cluster build and run the root folder.
 
-#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
-
-#[path = "image/small_checkout.rs"]
 mod small_checkout;
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use small_checkout::SmallCheckout;
+
+use crate::root;
 
 #[test]
 fn image_uses_the_tested_toolchain() {
@@ -132,8 +129,4 @@ fn dockerfile() -> String {
 
 fn read(file: &str) -> String {
     fs::read_to_string(root().join(file)).unwrap()
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
 }

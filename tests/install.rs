@@ -1,13 +1,12 @@
 //! The objects in manifests/install.yaml are complete and grant exactly the permissions that the program uses.
 
-#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use portico::api::names::{GATEWAY_CONTROLLER, INGRESS_CONTROLLER};
 use portico::k8s::permissions::{self, Permission};
+use portico::proxy::ProxyLimits;
 use serde_json::{Value, json};
 
 #[test]
@@ -142,8 +141,8 @@ fn pods_are_unprivileged_and_have_time_to_drain() {
         (&labels["app.kubernetes.io/version"], &deployment["metadata"]["labels"]["app.kubernetes.io/version"]),
         (&json!(version), &json!(version))
     );
-    // 5 s drain delay and 60 s drain timeout are the defaults in a cluster.
-    assert!(pod["terminationGracePeriodSeconds"].as_i64().unwrap() >= 5 + 60 + 5);
+    let draining = portico::args::DRAIN_DELAY_IN_CLUSTER + ProxyLimits::DEFAULT.listener_grace_period;
+    assert!(pod["terminationGracePeriodSeconds"].as_u64().unwrap() >= draining.as_secs() + 5);
     let from_fields: Vec<_> = container["env"]
         .as_array()
         .unwrap()

@@ -1,9 +1,6 @@
 //! Ingress, IngressClass and Kong's kinds: valid objects are accepted, and errors in invalid ones are reported at the
-//! right
-//! field. The objects are in `tests/kinds/`; a scenario of `e2e/` applies the same ones to a real API server.
-//! `UPDATE=1 cargo test --test kinds` rewrites `bad.txt`.
-
-#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
+//! right field. The objects are in `tests/kinds/`; a scenario of `e2e/` applies the same ones to a real API server.
+//! `UPDATE=1 cargo test --workspace --test library kinds::` rewrites `bad.txt`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -83,7 +80,10 @@ fn errors_of_invalid_objects_are_reported() {
     }
     let expected = fs::read_to_string(&file).unwrap_or_default();
     let differing = report.lines().zip(expected.lines()).find(|(report, expected)| report != expected);
-    assert!(report == expected, "{differing:?}\nIf that is correct: UPDATE=1 cargo test --test kinds");
+    assert!(
+        report == expected,
+        "{differing:?}\nIf that is correct: UPDATE=1 cargo test --workspace --test library kinds::"
+    );
 }
 
 /// Immutable fields have transition rules, which the API server evaluates with the previous object (`oldSelf`).
@@ -103,6 +103,31 @@ fn immutable_fields_have_transition_rules() {
         let of_changes = rules.iter().filter(|rule| rule["rule"].as_str().unwrap().contains("oldSelf"));
         assert_eq!(of_changes.count(), expected, "{kind} {pointer}");
     }
+}
+
+/// The table of definitions in docs/kinds.md follows the table of kinds.
+#[test]
+fn documented_kinds_match_the_table() {
+    let page = fs::read_to_string(folder().join("../../docs/kinds.md")).unwrap();
+    let (_, table) = page.split_once("| kind | version | short | scope | purpose |").unwrap();
+    let mut documented = BTreeSet::new();
+    for row in table.lines().skip(2).take_while(|line| line.starts_with('|')) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        for name in cells[1].split(", ") {
+            documented.insert((name.to_owned(), cells[2].to_owned(), cells[3].to_owned(), cells[4].to_owned()));
+        }
+    }
+    let expected: BTreeSet<_> = crd::kinds()
+        .map(|kind| {
+            let definition = crd::definition(kind).unwrap();
+            let short = definition["spec"]["names"]["shortNames"][0].as_str().unwrap_or_default().to_owned();
+            let scope = if kind.namespaced() { "namespace" } else { "cluster" };
+            (kind.name().to_owned(), kind.versions().join(", "), short, scope.to_owned())
+        })
+        .collect();
+    let missing: Vec<_> = expected.difference(&documented).collect();
+    let stale: Vec<_> = documented.difference(&expected).collect();
+    assert!(missing.is_empty() && stale.is_empty(), "docs/kinds.md lacks {missing:?} and has unknown {stale:?}");
 }
 
 fn violations(kind: Kind, object: &mut Value) -> Vec<String> {

@@ -1,23 +1,18 @@
 //! End-to-end tests of Kong compatibility: WebSockets behind plugins, rate-limit counters, and metrics with Kong's
 //! names.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
-
-#[path = "kong/counting.rs"]
 mod counting;
-mod harness;
-#[path = "kong/websocket.rs"]
 mod websocket;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use harness::client::get;
-use harness::eventually;
-use harness::objects::{place_good, route};
-use harness::program::run;
-use harness::site::Site;
+use crate::harness::client::get;
+use crate::harness::eventually;
+use crate::harness::objects::{place_good, route};
+use crate::harness::program::run;
+use crate::harness::site::Site;
 use websocket::{Message, WebSocket};
 
 const CHAT: &str = "apiVersion: networking.k8s.io/v1

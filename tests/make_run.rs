@@ -1,23 +1,17 @@
 //! The quickstart, literally: `make run`, the printed lines pasted into a shell, the README's examples, edits and
-//! mistakes,
-//! Ctrl-C. Runs in a network namespace, so that the real ports and `localhost` can be used.
+//! mistakes, Ctrl-C. Runs in a network namespace, so that the real ports and `localhost` can be used.
 //!
-//! Expected output is in `tests/make_run/`; `UPDATE=1 cargo test --test make_run` rewrites it.
-
-#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
-
-mod harness;
+//! Expected output is in `tests/make_run/`; `UPDATE=1 cargo test --workspace --test process make_run::` rewrites it.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use harness::golden::{self, Golden};
-use harness::network::Network;
-use harness::program::{Program, clean, output, portico, root, signal};
-use harness::site::{Site, files_below, without_times};
+use crate::harness::golden::{self, Golden};
+use crate::harness::network::Network;
+use crate::harness::program::{Program, clean, output, portico, root, signal};
+use crate::harness::site::{Site, files_below, without_times};
 
 #[test]
 fn make_run_output_and_readme_examples_work() {
@@ -25,11 +19,12 @@ fn make_run_output_and_readme_examples_work() {
     let site = Site::new();
     let mut command = network.command("make", &["run".to_owned()]);
     clean(&mut command);
-    command.current_dir(root()).env("PATH", without_build(&site));
+    command.current_dir(root());
     let program = Program::start_group(command);
     let messages = program.wait_started();
+    let messages = after_build(&messages);
     let mut differing: Vec<String> =
-        Golden::new("make_run/start.txt").compare(&without_times(&messages)).err().into_iter().collect();
+        Golden::new("make_run/start.txt").compare(&without_times(messages)).err().into_iter().collect();
     let shell = Shell { network, program: &program, site: &site };
 
     // Every line gets a response, each from another route.
@@ -230,16 +225,17 @@ fn commands_of(document: &str) -> Vec<String> {
     commands
 }
 
-/// A PATH on which `cargo build` does nothing. The program was already built for this test with other features, and a
-/// rebuild would replace it while other tests run. All other commands go to the real cargo.
-fn without_build(site: &Site) -> String {
-    let cargo = env!("CARGO");
-    let text = format!("#!/bin/sh\n[ \"$1\" = build ] && exit 0\nexec '{cargo}' \"$@\"\n");
-    site.save("bin/cargo", &text);
-    fs::set_permissions(site.path("bin/cargo"), fs::Permissions::from_mode(0o755)).unwrap();
+/// The messages of the program that `make run` starts, after those of cargo, which must not have compiled anything:
+/// `make run` and `cargo test --workspace` share one build. Another build would also replace the program while other
+/// tests run it.
+fn after_build(messages: &str) -> &str {
     let built = Path::new(env!("CARGO_BIN_EXE_portico"));
     assert_eq!(built, root().join("target/debug/portico"), "the Makefile runs another program than the tested one");
-    format!("{}:{}", site.path("bin").display(), std::env::var("PATH").unwrap_or_default())
+    let (build, rest) = messages.split_once("    Finished `dev` profile").expect("cargo reports the end of the build");
+    // Cargo also reports that it waits for a lock.
+    let again = build.contains("Compiling ");
+    assert!(!again, "this test runs with `cargo test --workspace`, whose build `make run` uses:\n{build}");
+    rest.split_once('\n').expect("the line is complete").1
 }
 
 /// The only child of a process.

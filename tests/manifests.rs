@@ -1,7 +1,5 @@
 //! Manifests on disk under edits by users, editors and kubelets: the resulting objects and diagnostics.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot create its files fails")]
-
 use std::fmt::Write as _;
 use std::fs;
 use std::io;

@@ -1,16 +1,9 @@
 //! Examples in the documentation: objects are validated, and commands are run and compared with the shown output.
 //! pages/page.rs describes the marks of code blocks.
 
-#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
-
-#[path = "pages/checked.rs"]
 mod checked;
-mod harness;
-#[path = "pages/objects.rs"]
 mod objects;
-#[path = "pages/page.rs"]
 mod page;
-#[path = "pages/session.rs"]
 mod session;
 
 use std::collections::BTreeMap;
@@ -18,9 +11,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::thread;
 
-use harness::golden::{Golden, expect_none};
-use harness::network::Network;
-use harness::program::root;
+use crate::harness::golden::{Golden, expect_none};
+use crate::harness::network::Network;
+use crate::harness::program::root;
 use page::{Page, RunsOn, is_shown};
 use session::Session;
 

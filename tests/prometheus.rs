@@ -2,23 +2,16 @@
 //! rules can be evaluated, and failures trigger alerts. Portico runs with a fake API server, so that watches, statuses
 //! and the Lease are covered, too.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-#[path = "watch/api.rs"]
-#[allow(dead_code, reason = "other tests use the rest of it")]
-mod api;
-mod harness;
-
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
-use api::FakeApiServer;
-use harness::client::{get, try_get};
-use harness::eventually;
-use harness::objects::{place_good, route};
-use harness::program::{Program, portico, root, run};
-use harness::site::{Site, free_port};
+use crate::fake_api_server::FakeApiServer;
+use crate::harness::client::{get, try_get};
+use crate::harness::eventually;
+use crate::harness::objects::{place_good, route};
+use crate::harness::program::{Program, portico, root, run};
+use crate::harness::site::{Site, free_port};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use tokio::time::Instant;

@@ -1,10 +1,6 @@
 //! Tests of rate-limiting with a real Redis server: several replicas, password, TLS, and restarts of the server.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
-
-#[path = "redis/server.rs"]
-mod server;
-#[path = "redis/services.rs"]
+pub(crate) mod server;
 mod services;
 
 use std::future::Future;

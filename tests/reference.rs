@@ -1,19 +1,12 @@
-//! Reference pages generated from the code: flags, custom resources, permissions, versions. `UPDATE=1 cargo test --test
-//! reference` writes them.
+//! Reference pages generated from the code: flags, custom resources, permissions, versions. `UPDATE=1 cargo test
+//! --workspace --test library reference::` writes them.
 
-#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
-
-#[path = "reference/compatibility.rs"]
 mod compatibility;
-#[path = "reference/crds.rs"]
 mod crds;
-#[path = "reference/flags.rs"]
 mod flags;
-mod harness;
-#[path = "reference/permissions.rs"]
 mod permissions;
 
-use harness::golden::{Golden, expect_none};
+use crate::golden::{Golden, expect_none};
 
 #[test]
 fn reference_pages_match_the_code() {

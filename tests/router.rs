@@ -1,13 +1,9 @@
 //! Compares the router with a slow reference matcher on many generated tables and requests.
 //!
-//! A failure prints the seed and the smallest table and request that still fail; `ROUTER_SEED=n cargo test --test
-//! router` starts from another seed.
+//! A failure prints the seed and the smallest table and request that still fail; `ROUTER_SEED=n cargo test --workspace
+//! --test library router::` starts from another seed.
 
-#![expect(clippy::unwrap_used, reason = "clippy exempts only functions with a test attribute, not their helpers")]
-
-#[path = "router/generate.rs"]
 mod generate;
-#[path = "router/oracle.rs"]
 mod oracle;
 
 use std::collections::BTreeMap;

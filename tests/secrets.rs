@@ -1,32 +1,21 @@
 //! No output contains a secret. Every place that can hold a secret gets a unique word; after all interfaces were used,
-//! none
-//! of these words may occur in logs, responses, metrics or writes.
+//! none of these words may occur in logs, responses, metrics or writes.
 
-#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
-
-mod harness;
-#[path = "secrets/objects.rs"]
 mod objects;
-#[path = "watch/api.rs"]
-#[allow(dead_code, reason = "other tests use the rest of the module")]
-mod played;
-#[path = "redis/server.rs"]
-#[allow(dead_code, reason = "other tests use the rest of the module")]
-mod server;
 
 use std::process::Command;
 
+use crate::fake_api_server::FakeApiServer;
+use crate::harness::client::get;
+use crate::harness::eventually;
+use crate::harness::program::{Program, output, portico, run_arguments};
+use crate::harness::site::Site;
+use crate::redis::server::RedisProcess;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use harness::client::get;
-use harness::eventually;
-use harness::program::{Program, output, portico, run_arguments};
-use harness::site::Site;
 use http::Method;
 use objects::{TestSecrets, manifests};
-use played::FakeApiServer;
 use serde_json::{Value, json};
-use server::RedisProcess;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn secrets_from_files_are_never_shown() {
@@ -109,7 +98,7 @@ async fn secrets_from_a_cluster_are_never_shown() {
 #[test]
 fn routes_cannot_reach_the_admin_listener() {
     let site = Site::new();
-    harness::objects::place_good(&site);
+    crate::harness::objects::place_good(&site);
     site.save("manifests/inside.yaml", INSIDE);
     let mut command = portico(&site);
     command.args(run_arguments(&site));

@@ -1,9 +1,5 @@
 //! `portico run` end to end: edits under load, probes, metrics, logs, secrets, shutdown.
 
-#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
-
-mod harness;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
@@ -11,11 +7,11 @@ use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::process::Stdio;
 
-use harness::client::{self, Connection, ContinuousClient, get};
-use harness::eventually;
-use harness::objects::{GATEWAY, gateway, place_good, route};
-use harness::program::{Program, output, portico, run, run_arguments};
-use harness::site::Site;
+use crate::harness::client::{self, Connection, ContinuousClient, get};
+use crate::harness::eventually;
+use crate::harness::objects::{GATEWAY, gateway, place_good, route};
+use crate::harness::program::{Program, output, portico, run, run_arguments};
+use crate::harness::site::Site;
 use serde_json::Value;
 
 #[test]

@@ -1,10 +1,5 @@
 //! `examples/kong` as documented: manifests of Kong's ingress controller with its class, a real Redis server, two
-//! replicas,
-//! and curl. Runs in a network namespace, so that all ports are the documented ones.
-
-#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
-
-mod harness;
+//! replicas, and curl. Runs in a network namespace, so that all ports are the documented ones.
 
 use std::fs;
 use std::process::Command;
@@ -13,10 +8,10 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 
-use harness::eventually;
-use harness::network::Network;
-use harness::program::{Program, clean, output, root};
-use harness::site::{Site, files_below};
+use crate::harness::eventually;
+use crate::harness::network::Network;
+use crate::harness::program::{Program, clean, output, root};
+use crate::harness::site::{Site, files_below};
 
 // Kong's documentation of the key-auth, jwt, rate-limiting and cors plugins, and of redirects and upstream paths.
 #[test]

@@ -1,18 +1,14 @@
 //! A TLS backend whose certificate and authorities are renewed while requests flow.
 
-#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
-
-mod harness;
-
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use harness::client::{ContinuousClient, get};
-use harness::objects::GATEWAY;
-use harness::program::run;
-use harness::site::Site;
+use crate::harness::client::{ContinuousClient, get};
+use crate::harness::objects::GATEWAY;
+use crate::harness::program::run;
+use crate::harness::site::Site;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::crypto::aws_lc_rs::{default_provider, sign::any_supported_type};
 use rustls::pki_types::PrivateKeyDer;

@@ -1,11 +1,7 @@
 //! The API server as a source, against a fake one that injects failures: which objects reach the store, and which never
 //! leave it.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-#[path = "watch/api.rs"]
 mod api;
-#[path = "watch/site.rs"]
 mod site;
 
 use std::collections::BTreeSet;

@@ -1,18 +1,14 @@
 //! Consumers with one key each and the compiler around them, for the benchmark and for the test that counts their
 //! bytes.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use portico::api::Kind;
-use portico::api::names::GATEWAY_CONTROLLER;
-use portico::compile::addresses::GatewayAddresses;
-use portico::compile::{Classes, CompileInputs, Compiler, IngressListener, IngressSettings};
-use portico::plugin_api::PluginFactory;
+use portico::compile::testing::TestInputs;
+use portico::compile::{Compiler, IngressListener, IngressSettings};
 use portico::plugin_api::consumers::sha256;
 use portico::snapshot::Snapshot;
 use portico::store::{AnyObject, Batch, Changes, Store};
-use portico::upstream::UpstreamRegistry;
 use serde_json::{Value, json};
 
 /// The control loop's state without sockets.
@@ -20,10 +16,7 @@ pub(crate) struct CompiledWorld {
     pub(crate) store: Store,
     compiler: Compiler,
     pub(crate) snapshot: Arc<Snapshot>,
-    upstreams: UpstreamRegistry,
-    workshop: PluginFactory,
-    controllers: Vec<String>,
-    ingress: IngressSettings,
+    inputs: TestInputs,
 }
 
 impl Default for CompiledWorld {
@@ -34,10 +27,10 @@ impl Default for CompiledWorld {
             store: Store::default(),
             compiler: Compiler::default(),
             snapshot: Arc::default(),
-            upstreams: UpstreamRegistry::default(),
-            workshop: PluginFactory::offline(portico::plugins::REGISTRY),
-            controllers: vec![GATEWAY_CONTROLLER.to_owned()],
-            ingress: IngressSettings { http: Some(entrance), ..IngressSettings::default() },
+            inputs: TestInputs {
+                ingress: IngressSettings { http: Some(entrance), ..IngressSettings::default() },
+                ..TestInputs::new(portico::plugins::REGISTRY)
+            },
         }
     }
 }
@@ -49,17 +42,7 @@ impl CompiledWorld {
     }
 
     pub(crate) fn compile(&mut self, changes: &Changes) {
-        let inputs = CompileInputs {
-            controllers: &self.controllers,
-            addresses: &GatewayAddresses::default(),
-            upstreams: &self.upstreams,
-            classes: &Classes::default(),
-            plugin_factory: &self.workshop,
-            unreadable_kinds: &BTreeSet::new(),
-            ingress: &self.ingress,
-        };
-        let compiled = self.compiler.compile(&self.store, changes, &inputs);
-        self.snapshot = compiled.snapshot;
+        self.snapshot = self.inputs.compile(&mut self.compiler, &self.store, changes).snapshot;
     }
 
     /// Verifies that no consumer is missing, since the measurement would be meaningless.

@@ -1,15 +1,10 @@
 //! Tests the documentation for clusters: the API server accepts every object, Helm accepts every values file, and
 //! commands have the documented results, in the order of the pages. `tests/pages.rs` tests what needs only one machine.
 
-#![expect(clippy::unwrap_used, reason = "a failed precondition fails the test")]
-
 #[path = "../../tests/pages/page.rs"]
 mod page;
-#[path = "guide/shell.rs"]
 mod shell;
-#[path = "guide/validation.rs"]
 mod validation;
-#[path = "guide/walk.rs"]
 mod walk;
 
 use std::path::Path;
@@ -27,7 +22,7 @@ fn documented_objects_and_values_are_accepted() {
     });
 }
 
-/// The root folder of the Pods is the output of `make image-root`.
+/// The root folder of the Pods is the output of `make image-root-test`.
 #[test]
 fn documented_cluster_commands_work() {
     if !scenario::needs_new_cluster("the documented commands") {

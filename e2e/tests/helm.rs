@@ -1,29 +1,13 @@
 //! Tests of the Helm chart: it renders the manifests, flags that the program accepts, and objects that the API server
 //! accepts; it rejects invalid values; and a release is installed, upgraded and removed under load.
 
-#[path = "helm/api_server_validation.rs"]
 mod api_server_validation;
-#[path = "scenarios/backend.rs"]
-mod backend;
-#[path = "scenarios/client.rs"]
-mod client;
-#[path = "helm/dependent_objects.rs"]
 mod dependent_objects;
-#[path = "helm/invalid_values.rs"]
 mod invalid_values;
-#[path = "scenarios/load.rs"]
-mod load;
-#[path = "helm/names.rs"]
 mod names;
-#[path = "helm/null_values.rs"]
 mod null_values;
-#[path = "scenarios/objects.rs"]
-mod objects;
-#[path = "helm/release.rs"]
 mod release;
-#[path = "helm/rendered.rs"]
 mod rendered;
-#[path = "helm/scaling.rs"]
 mod scaling;
 
 use anyhow::{Context, Result};
@@ -92,7 +76,7 @@ fn api_server_accepts_all_rendered_objects() {
     });
 }
 
-/// The root folder of the Pods is the output of `make image-root`.
+/// The root folder of the Pods is the output of `make image-root-test`.
 #[test]
 fn release_lifecycle_loses_no_request() {
     if !scenario::needs_new_cluster("a release of the chart") {

@@ -1,14 +1,9 @@
 //! Tests of the node and the load balancer on a real control plane.
 
-#[path = "node/conformance_pods.rs"]
 mod conformance_pods;
-#[path = "node/crash.rs"]
 mod crash;
-#[path = "node/echo.rs"]
 mod echo;
-#[path = "node/load_balancer.rs"]
 mod load_balancer;
-#[path = "node/portico_pods.rs"]
 mod portico_pods;
 
 use anyhow::Context;

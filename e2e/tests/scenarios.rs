@@ -1,50 +1,27 @@
 //! Scenarios with Portico in a cluster, from an operator's view, with and without failures.
 
-#[path = "scenarios/api_server_errors.rs"]
 mod api_server_errors;
-#[path = "scenarios/backend.rs"]
-mod backend;
-#[path = "scenarios/bench.rs"]
+pub(crate) mod backend;
 mod bench;
-#[path = "scenarios/client.rs"]
-mod client;
-#[path = "scenarios/core_objects.rs"]
+pub(crate) mod client;
 mod core_objects;
-#[path = "scenarios/deployed.rs"]
 mod deployed;
-#[path = "scenarios/editing.rs"]
 mod editing;
-#[path = "scenarios/invalid_plugins.rs"]
 mod invalid_plugins;
-#[path = "scenarios/kong_crds.rs"]
 mod kong_crds;
-#[path = "scenarios/load.rs"]
-mod load;
-#[path = "scenarios/objects.rs"]
-mod objects;
-#[path = "scenarios/other_controllers.rs"]
+pub(crate) mod load;
+pub(crate) mod objects;
 mod other_controllers;
-#[path = "scenarios/outage.rs"]
 mod outage;
-#[path = "scenarios/plugins.rs"]
 mod plugins;
-#[path = "scenarios/replicas.rs"]
 mod replicas;
-#[path = "scenarios/rolling.rs"]
 mod rolling;
-#[path = "scenarios/rotation.rs"]
 mod rotation;
-#[path = "scenarios/route_counts.rs"]
 mod route_counts;
-#[path = "scenarios/services.rs"]
 mod services;
-#[path = "scenarios/thousand_routes.rs"]
 mod thousand_routes;
-#[path = "scenarios/unexpected_objects.rs"]
 mod unexpected_objects;
-#[path = "scenarios/unprepared.rs"]
 mod unprepared;
-#[path = "scenarios/validation.rs"]
 mod validation;
 
 use anyhow::Context;
@@ -99,7 +76,7 @@ fn replicas_and_unprepared_clusters_work() {
     });
 }
 
-/// The root folder of the Pods is the output of `make image-root`.
+/// The root folder of the Pods is the output of `make image-root-test`.
 #[test]
 fn deployment_serves_through_gateway_services() {
     if !scenario::needs_new_cluster("Portico as a Deployment") {

@@ -107,8 +107,8 @@ async fn respond<B>(request: &Request<B>, views: &dyn Views, writer: &ResponseWr
         let message = "refused: the Host is not an address or localhost; use for example http://127.0.0.1:8101/";
         return text(StatusCode::FORBIDDEN, message);
     }
-    if let Some(refusal) = reject_method(request) {
-        return refusal;
+    if let Some(rejection) = reject_method(request) {
+        return rejection;
     }
     let path = request.uri().path();
     if ["/", "/debug", "/debug/"].contains(&path) {

@@ -70,8 +70,8 @@ async fn respond(
     vitals: Arc<dyn StatusSource>,
     writers: &ResponseWriters,
 ) -> AdminResponse {
-    if let Some(refusal) = reject_method(request) {
-        return refusal;
+    if let Some(rejection) = reject_method(request) {
+        return rejection;
     }
     match request.uri().path() {
         "/healthz" => text(StatusCode::OK, "ok"),
@@ -189,15 +189,15 @@ mod tests {
     // kong-compat §3.14
     #[tokio::test]
     async fn readiness_lists_missing_prerequisites() {
-        let waiting: &[&str] = &["first snapshot", "listeners"];
+        let missing: &[&str] = &["first snapshot", "listeners"];
         let cases: [(&'static [&str], &str, u16, &str); 6] = [
             (&[], "/healthz", 200, "ok\n"),
-            (waiting, "/healthz", 200, "ok\n"),
+            (missing, "/healthz", 200, "ok\n"),
             (&[], "/readyz", 200, "ok\n"),
-            (waiting, "/readyz", 503, "not ready, waiting for:\n[-] first snapshot\n[-] listeners\n"),
+            (missing, "/readyz", 503, "not ready, waiting for:\n[-] first snapshot\n[-] listeners\n"),
             (&[], "/status/ready", 200, "{\n  \"message\": \"ready\"\n}\n"),
             (
-                waiting,
+                missing,
                 "/status/ready",
                 503,
                 "{\n  \"message\": \"not ready, waiting for: first snapshot, listeners\"\n}\n",

@@ -1,4 +1,7 @@
-//! The closed list of supported kinds with their group, versions and REST names.
+//! The table of kinds: everything that other modules derive about a kind, in one row.
+//!
+//! Enum, REST paths, permissions, watches, the store and its object type follow from the table. Schemas and the merging
+//! of statuses have code for each kind; tests compare them with the table.
 
 use std::fmt;
 
@@ -15,43 +18,141 @@ pub const KONG_INCUBATOR_GROUP: &str = "incubator.ingress-controller.konghq.com"
 /// The core group, with Service, Secret and others; written as an empty string.
 pub const CORE_GROUP: &str = "";
 
-/// A kind of object that Portico reads, in the order of tables and reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    GatewayClass,
-    Gateway,
-    ListenerSet,
-    HttpRoute,
-    GrpcRoute,
-    TlsRoute,
-    TcpRoute,
-    UdpRoute,
-    BackendTlsPolicy,
-    ReferenceGrant,
-    XBackend,
-    XBackendTrafficPolicy,
-    XMesh,
-    XTelemetryPolicy,
-    Ingress,
-    IngressClass,
-    IngressClassParameters,
-    KongPlugin,
-    KongClusterPlugin,
-    KongConsumer,
-    KongConsumerGroup,
-    KongUpstreamPolicy,
-    KongIngress,
-    KongVault,
-    KongLicense,
-    KongCustomEntity,
-    KongServiceFacade,
-    TcpIngress,
-    UdpIngress,
-    Service,
-    EndpointSlice,
-    Secret,
-    ConfigMap,
-    Namespace,
+/// Passes the table to a macro, in the order of tables and reports.
+///
+/// A block has the family, the module of the types, and the group. A row has, in this order:
+/// - the type, which is also the variant of [`Kind`], with the name in manifests if that differs,
+/// - the plural in REST paths,
+/// - the served versions, preferred first; all are parsed as the same type,
+/// - the [`KindScope`], the [`StatusUse`] and the [`WatchMode`],
+/// - for a kind that is served, its table in the store.
+macro_rules! for_each_kind {
+    ($with:path $(, $then:path)?) => {
+        $with! {
+            $($then,)?
+            GatewayApi gateway GATEWAY_GROUP {
+                GatewayClass, "gatewayclasses", ["v1", "v1beta1"], Cluster, Written, Whole, in gateway_classes;
+                Gateway, "gateways", ["v1", "v1beta1"], Namespaced, Written, Whole, in gateways;
+                ListenerSet, "listenersets", ["v1"], Namespaced, Observed, Whole;
+                HttpRoute = "HTTPRoute", "httproutes", ["v1", "v1beta1"], Namespaced, Written, Whole, in http_routes;
+                GrpcRoute = "GRPCRoute", "grpcroutes", ["v1"], Namespaced, Written, Whole;
+                TlsRoute = "TLSRoute", "tlsroutes", ["v1", "v1alpha3", "v1alpha2"], Namespaced, Written, Whole;
+                TcpRoute = "TCPRoute", "tcproutes", ["v1", "v1alpha2"], Namespaced, Written, Whole;
+                UdpRoute = "UDPRoute", "udproutes", ["v1", "v1alpha2"], Namespaced, Written, Whole;
+                BackendTlsPolicy = "BackendTLSPolicy", "backendtlspolicies", ["v1", "v1alpha3"],
+                    Namespaced, Observed, Whole, in backend_tls_policies;
+                ReferenceGrant, "referencegrants", ["v1", "v1beta1"], Namespaced, Ignored, Whole, in reference_grants;
+            }
+            GatewayApi gateway GATEWAY_X_GROUP {
+                XBackend, "xbackends", ["v1alpha1"], Namespaced, Observed, Whole;
+                XBackendTrafficPolicy, "xbackendtrafficpolicies", ["v1alpha1"], Namespaced, Observed, Whole;
+                XMesh, "xmeshes", ["v1alpha1"], Cluster, Observed, Whole;
+                XTelemetryPolicy, "xtelemetrypolicies", ["v1alpha1"], Namespaced, Observed, Whole;
+            }
+            Kubernetes networking NETWORKING_GROUP {
+                Ingress, "ingresses", ["v1"], Namespaced, Written, Whole, in ingresses;
+                IngressClass, "ingressclasses", ["v1"], Cluster, Ignored, Whole, in ingress_classes;
+            }
+            Kong kong KONG_GROUP {
+                IngressClassParameters, "ingressclassparameterses", ["v1alpha1"],
+                    Namespaced, Ignored, Whole, in ingress_class_parameters;
+                KongPlugin, "kongplugins", ["v1"], Namespaced, Written, Whole, in kong_plugins;
+                KongClusterPlugin, "kongclusterplugins", ["v1"], Cluster, Written, Whole, in kong_cluster_plugins;
+                KongConsumer, "kongconsumers", ["v1"], Namespaced, Written, Whole, in kong_consumers;
+                KongConsumerGroup, "kongconsumergroups", ["v1beta1"],
+                    Namespaced, Written, Whole, in kong_consumer_groups;
+                KongUpstreamPolicy, "kongupstreampolicies", ["v1beta1"],
+                    Namespaced, Written, Whole, in kong_upstream_policies;
+                KongIngress, "kongingresses", ["v1"], Namespaced, Written, Whole, in kong_ingresses;
+                KongVault, "kongvaults", ["v1alpha1"], Cluster, Written, Whole, in kong_vaults;
+                KongLicense, "konglicenses", ["v1alpha1"], Cluster, Written, Whole, in kong_licenses;
+                KongCustomEntity, "kongcustomentities", ["v1alpha1"],
+                    Namespaced, Written, Whole, in kong_custom_entities;
+            }
+            Kong kong KONG_INCUBATOR_GROUP {
+                KongServiceFacade, "kongservicefacades", ["v1alpha1"],
+                    Namespaced, Written, Whole, in kong_service_facades;
+            }
+            Kong kong KONG_GROUP {
+                TcpIngress = "TCPIngress", "tcpingresses", ["v1beta1"], Namespaced, Written, Whole, in tcp_ingresses;
+                UdpIngress = "UDPIngress", "udpingresses", ["v1beta1"], Namespaced, Written, Whole, in udp_ingresses;
+            }
+            Kubernetes core CORE_GROUP {
+                Service, "services", ["v1"], Namespaced, Ignored, Whole, in services;
+            }
+            Kubernetes core DISCOVERY_GROUP {
+                EndpointSlice, "endpointslices", ["v1"], Namespaced, Ignored, Whole, in endpoint_slices;
+            }
+            Kubernetes core CORE_GROUP {
+                Secret, "secrets", ["v1"], Namespaced, Ignored, Referenced, in secrets;
+                ConfigMap, "configmaps", ["v1"], Namespaced, Ignored, Referenced, in config_maps;
+                Namespace, "namespaces", ["v1"], Cluster, Ignored, Whole, in namespaces;
+            }
+        }
+    };
+}
+pub(crate) use for_each_kind;
+
+/// Passes `module::Kind in table` for each served kind to a macro.
+macro_rules! for_each_served_kind {
+    ($with:path) => {
+        $crate::api::kind::for_each_kind! { $crate::api::kind::served_kinds, $with }
+    };
+}
+pub(crate) use for_each_served_kind;
+
+/// Reduces the rows for [`for_each_served_kind`].
+macro_rules! served_kinds {
+    ($then:path, $($family:ident $module:ident $group:ident {
+        $($kind:ident $(= $name:literal)?, $plural:literal, $versions:tt, $scope:ident, $status:ident, $watch:ident
+            $(, in $table:ident)?;)*
+    })*) => {
+        $then! { $($($($module::$kind in $table,)?)*)* }
+    };
+}
+pub(crate) use served_kinds;
+
+macro_rules! kinds {
+    ($($family:ident $module:ident $group:ident {
+        $($kind:ident $(= $name:literal)?, $plural:literal, $versions:tt, $scope:ident, $status:ident, $watch:ident
+            $(, in $table:ident)?;)*
+    })*) => {
+        /// A kind of object that Portico reads, in the order of tables and reports.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Kind {
+            $($($kind,)*)*
+        }
+
+        impl Kind {
+            pub const ALL: &'static [Kind] = &[$($(Kind::$kind,)*)*];
+
+            const fn info(self) -> KindInfo {
+                match self {
+                    $($(Kind::$kind => KindInfo {
+                        name: first(&[$($name,)? stringify!($kind)]),
+                        family: KindFamily::$family,
+                        group: $group,
+                        versions: &$versions,
+                        plural: $plural,
+                        scope: KindScope::$scope,
+                        status: StatusUse::$status,
+                        watch: WatchMode::$watch,
+                        served: !first(&[$(stringify!($table),)? ""]).is_empty(),
+                    },)*)*
+                }
+            }
+        }
+
+        $($(impl Resource for super::$module::$kind {
+            const KIND: Kind = Kind::$kind;
+        })*)*
+    };
+}
+for_each_kind!(kinds);
+
+/// The first of several alternatives.
+const fn first(alternatives: &[&'static str]) -> &'static str {
+    alternatives[0]
 }
 
 /// Everything in an object of one kind except `apiVersion`, `kind` and `metadata`.
@@ -59,114 +160,55 @@ pub trait Resource: DeserializeOwned + Send + Sync + 'static {
     const KIND: Kind;
 }
 
-struct KindInfo {
-    name: &'static str,
-    group: &'static str,
-    /// Served versions, preferred first. All are parsed as the same type.
-    versions: &'static [&'static str],
-    plural: &'static str,
-    namespaced: bool,
+/// Origin of a kind and of its schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KindFamily {
+    /// Defined by CustomResourceDefinitions of the Gateway API, in two channels.
+    GatewayApi,
+    /// Built into every API server.
+    Kubernetes,
+    /// Defined by CustomResourceDefinitions of Kong, which `portico crds` prints too.
+    Kong,
 }
 
-const fn info(
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum KindScope {
+    Cluster,
+    Namespaced,
+}
+
+/// What Portico does with the status of objects of a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatusUse {
+    /// The status subresource is patched with verdicts.
+    Written,
+    /// Kept as the cluster reports it.
+    Observed,
+    /// Dropped, or the kind has none.
+    Ignored,
+}
+
+/// How the objects of a kind are read from an API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WatchMode {
+    Whole,
+    /// Only metadata is watched; the content is fetched when another object refers to it.
+    Referenced,
+}
+
+struct KindInfo {
     name: &'static str,
+    family: KindFamily,
     group: &'static str,
     versions: &'static [&'static str],
     plural: &'static str,
-    namespaced: bool,
-) -> KindInfo {
-    KindInfo { name, group, versions, plural, namespaced }
+    scope: KindScope,
+    status: StatusUse,
+    watch: WatchMode,
+    served: bool,
 }
 
 impl Kind {
-    pub const ALL: &'static [Kind] = &[
-        Kind::GatewayClass,
-        Kind::Gateway,
-        Kind::ListenerSet,
-        Kind::HttpRoute,
-        Kind::GrpcRoute,
-        Kind::TlsRoute,
-        Kind::TcpRoute,
-        Kind::UdpRoute,
-        Kind::BackendTlsPolicy,
-        Kind::ReferenceGrant,
-        Kind::XBackend,
-        Kind::XBackendTrafficPolicy,
-        Kind::XMesh,
-        Kind::XTelemetryPolicy,
-        Kind::Ingress,
-        Kind::IngressClass,
-        Kind::IngressClassParameters,
-        Kind::KongPlugin,
-        Kind::KongClusterPlugin,
-        Kind::KongConsumer,
-        Kind::KongConsumerGroup,
-        Kind::KongUpstreamPolicy,
-        Kind::KongIngress,
-        Kind::KongVault,
-        Kind::KongLicense,
-        Kind::KongCustomEntity,
-        Kind::KongServiceFacade,
-        Kind::TcpIngress,
-        Kind::UdpIngress,
-        Kind::Service,
-        Kind::EndpointSlice,
-        Kind::Secret,
-        Kind::ConfigMap,
-        Kind::Namespace,
-    ];
-
-    const fn info(self) -> KindInfo {
-        match self {
-            Kind::GatewayClass => info("GatewayClass", GATEWAY_GROUP, &["v1", "v1beta1"], "gatewayclasses", false),
-            Kind::Gateway => info("Gateway", GATEWAY_GROUP, &["v1", "v1beta1"], "gateways", true),
-            Kind::ListenerSet => info("ListenerSet", GATEWAY_GROUP, &["v1"], "listenersets", true),
-            Kind::HttpRoute => info("HTTPRoute", GATEWAY_GROUP, &["v1", "v1beta1"], "httproutes", true),
-            Kind::GrpcRoute => info("GRPCRoute", GATEWAY_GROUP, &["v1"], "grpcroutes", true),
-            Kind::TlsRoute => info("TLSRoute", GATEWAY_GROUP, &["v1", "v1alpha3", "v1alpha2"], "tlsroutes", true),
-            Kind::TcpRoute => info("TCPRoute", GATEWAY_GROUP, &["v1", "v1alpha2"], "tcproutes", true),
-            Kind::UdpRoute => info("UDPRoute", GATEWAY_GROUP, &["v1", "v1alpha2"], "udproutes", true),
-            Kind::BackendTlsPolicy => {
-                info("BackendTLSPolicy", GATEWAY_GROUP, &["v1", "v1alpha3"], "backendtlspolicies", true)
-            }
-            Kind::ReferenceGrant => info("ReferenceGrant", GATEWAY_GROUP, &["v1", "v1beta1"], "referencegrants", true),
-            Kind::XBackend => info("XBackend", GATEWAY_X_GROUP, &["v1alpha1"], "xbackends", true),
-            Kind::XBackendTrafficPolicy => {
-                info("XBackendTrafficPolicy", GATEWAY_X_GROUP, &["v1alpha1"], "xbackendtrafficpolicies", true)
-            }
-            Kind::XMesh => info("XMesh", GATEWAY_X_GROUP, &["v1alpha1"], "xmeshes", false),
-            Kind::XTelemetryPolicy => {
-                info("XTelemetryPolicy", GATEWAY_X_GROUP, &["v1alpha1"], "xtelemetrypolicies", true)
-            }
-            Kind::Ingress => info("Ingress", NETWORKING_GROUP, &["v1"], "ingresses", true),
-            Kind::IngressClass => info("IngressClass", NETWORKING_GROUP, &["v1"], "ingressclasses", false),
-            Kind::IngressClassParameters => {
-                info("IngressClassParameters", KONG_GROUP, &["v1alpha1"], "ingressclassparameterses", true)
-            }
-            Kind::KongPlugin => info("KongPlugin", KONG_GROUP, &["v1"], "kongplugins", true),
-            Kind::KongClusterPlugin => info("KongClusterPlugin", KONG_GROUP, &["v1"], "kongclusterplugins", false),
-            Kind::KongConsumer => info("KongConsumer", KONG_GROUP, &["v1"], "kongconsumers", true),
-            Kind::KongConsumerGroup => info("KongConsumerGroup", KONG_GROUP, &["v1beta1"], "kongconsumergroups", true),
-            Kind::KongUpstreamPolicy => {
-                info("KongUpstreamPolicy", KONG_GROUP, &["v1beta1"], "kongupstreampolicies", true)
-            }
-            Kind::KongIngress => info("KongIngress", KONG_GROUP, &["v1"], "kongingresses", true),
-            Kind::KongVault => info("KongVault", KONG_GROUP, &["v1alpha1"], "kongvaults", false),
-            Kind::KongLicense => info("KongLicense", KONG_GROUP, &["v1alpha1"], "konglicenses", false),
-            Kind::KongCustomEntity => info("KongCustomEntity", KONG_GROUP, &["v1alpha1"], "kongcustomentities", true),
-            Kind::KongServiceFacade => {
-                info("KongServiceFacade", KONG_INCUBATOR_GROUP, &["v1alpha1"], "kongservicefacades", true)
-            }
-            Kind::TcpIngress => info("TCPIngress", KONG_GROUP, &["v1beta1"], "tcpingresses", true),
-            Kind::UdpIngress => info("UDPIngress", KONG_GROUP, &["v1beta1"], "udpingresses", true),
-            Kind::Service => info("Service", CORE_GROUP, &["v1"], "services", true),
-            Kind::EndpointSlice => info("EndpointSlice", DISCOVERY_GROUP, &["v1"], "endpointslices", true),
-            Kind::Secret => info("Secret", CORE_GROUP, &["v1"], "secrets", true),
-            Kind::ConfigMap => info("ConfigMap", CORE_GROUP, &["v1"], "configmaps", true),
-            Kind::Namespace => info("Namespace", CORE_GROUP, &["v1"], "namespaces", false),
-        }
-    }
-
     /// The kind in manifests, for example `HTTPRoute`.
     pub const fn name(self) -> &'static str {
         self.info().name
@@ -186,7 +228,30 @@ impl Kind {
     }
 
     pub const fn namespaced(self) -> bool {
-        self.info().namespaced
+        matches!(self.info().scope, KindScope::Namespaced)
+    }
+
+    pub const fn family(self) -> KindFamily {
+        self.info().family
+    }
+
+    pub const fn status(self) -> StatusUse {
+        self.info().status
+    }
+
+    /// Whether Portico writes the status of these objects.
+    pub const fn has_written_status(self) -> bool {
+        matches!(self.info().status, StatusUse::Written)
+    }
+
+    /// Whether only objects that others refer to are fetched, and only metadata of the others is read.
+    pub const fn is_fetched_on_reference(self) -> bool {
+        matches!(self.info().watch, WatchMode::Referenced)
+    }
+
+    /// Whether objects are stored and compiled. Objects of other kinds are validated, and their verdict says so.
+    pub const fn is_served(self) -> bool {
+        self.info().served
     }
 
     /// Finds a kind by group and name, regardless of the version.
@@ -211,7 +276,6 @@ mod tests {
         for kind in Kind::ALL {
             assert_eq!(Kind::find(kind.group(), kind.name()), Some(*kind));
         }
-        assert_eq!(Kind::ALL.last(), Some(&Kind::Namespace), "ALL contains every kind");
         assert_eq!(Kind::find(CORE_GROUP, "HTTPRoute"), None);
     }
 }

@@ -67,8 +67,7 @@ pub struct Meta {
     /// Increases with every change of the spec; a status written for an older generation is stale.
     pub generation: i64,
     /// For Secrets, a hash of the resource version, which identifies this version of the object equally in every
-    /// process
-    /// without reading its data. 0 for other kinds and for objects that do not come from an API server.
+    /// process without reading its data. 0 for other kinds and for objects that do not come from an API server.
     pub revision: u64,
     /// Seconds since 1970. Without a timestamp all objects are equally old and the name decides.
     pub created: Option<i64>,

@@ -8,15 +8,14 @@ pub const GATEWAY_CONTROLLER: &str = "portico.dev/gateway-controller";
 /// `spec.controller` of the served IngressClasses.
 pub const INGRESS_CONTROLLER: &str = "portico.dev/ingress-controller";
 
-/// The default class of Ingresses.
+/// The default class of Ingresses, and the class of Portico's own manifests.
 pub const INGRESS_CLASS_NAME: &str = "portico";
 
 /// `spec.controller` of Kong's IngressClasses, which are served if one of them is taken over.
 pub const KONG_INGRESS_CONTROLLER: &str = "ingress-controllers.konghq.com/kong";
 
 /// Annotation on a Service outside of a cluster: the addresses of its endpoints. A list of addresses or names, whose
-/// ports
-/// are the Service's numeric target ports, or `host:port` for a Service with one port.
+/// ports are the Service's numeric target ports, or `host:port` for a Service with one port.
 pub const ADDRESS_ANNOTATION: &str = "portico.dev/address";
 
 /// Annotation on a Service: its load balancing.

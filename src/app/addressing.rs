@@ -114,11 +114,11 @@ impl GatewayAddressing {
         if self.addresses.assign(&self.provider, &self.memory, addressable_gateways(store, controllers)) {
             changes.extend(store.gateways.keys().map(|key| ObjectId::new(Kind::Gateway, key.clone())));
         }
-        let wants = self.compute_desired_services(store, controllers);
+        let desired = self.compute_desired_services(store, controllers);
         self.desired_services.send_if_modified(|known| {
-            let differs = **known != wants;
+            let differs = **known != desired;
             if differs {
-                *known = Arc::new(wants);
+                *known = Arc::new(desired);
             }
             differs
         });
@@ -127,27 +127,27 @@ impl GatewayAddressing {
     fn compute_desired_services(&self, store: &Store, controllers: &[String]) -> DesiredServices {
         // Gateways from files have no UID, so no object in the cluster can own a Service for them.
         let mut gateways = BTreeMap::new();
-        for fronted in exposed_gateways(store, controllers) {
-            let key = &fronted.gateway.meta.key;
+        for exposed in exposed_gateways(store, controllers) {
+            let key = &exposed.gateway.meta.key;
             let Some(uid) = self.uids.get(key).cloned() else { continue };
-            let spec = &fronted.gateway.spec;
+            let spec = &exposed.gateway.spec;
             let unsupported = self.addresses.get(key).is_some_and(|assigned| !assigned.unsupported.is_empty());
             let address = match &self.provider {
                 AddressProvider::Services(kind) => addresses::requested_service_address(*kind, spec),
                 AddressProvider::Pool(_) => None,
             };
             let infrastructure = spec.infrastructure.as_ref();
-            let want = DesiredService {
+            let service = DesiredService {
                 uid,
                 class: spec.gateway_class_name.clone(),
-                controller: fronted.controller.to_owned(),
+                controller: exposed.controller.to_owned(),
                 labels: infrastructure.map(|parts| parts.labels.clone()).unwrap_or_default(),
                 annotations: infrastructure.map(|parts| parts.annotations.clone()).unwrap_or_default(),
-                ports: fronted.ports,
+                ports: exposed.ports,
                 address,
-                hold: fronted.is_rejected || unsupported,
+                hold: exposed.is_rejected || unsupported,
             };
-            gateways.insert(key.clone(), want);
+            gateways.insert(key.clone(), service);
         }
         let foreign =
             foreign_gateways(store, controllers).filter_map(|key| Some((key.clone(), self.uids.get(key)?.clone())));
@@ -170,12 +170,12 @@ fn wildcard_addresses(pod_ips: &[IpAddr]) -> Vec<IpAddr> {
     pod_ips.iter().map(all).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-fn describe(front: &GatewayServiceState) -> addresses::GatewayService {
+fn describe(state: &GatewayServiceState) -> addresses::GatewayService {
     addresses::GatewayService {
-        name: front.name.clone(),
-        ports: front.ports.clone(),
-        addresses: front.addresses.clone(),
-        problem: front.error.clone(),
+        name: state.name.clone(),
+        ports: state.ports.clone(),
+        addresses: state.addresses.clone(),
+        problem: state.error.clone(),
     }
 }
 
@@ -234,7 +234,7 @@ mod tests {
         };
         let controllers = [OURS.to_owned()];
         let mut addressing = GatewayAddressing::new(&options);
-        let wants = addressing.desired_services();
+        let desired = addressing.desired_services();
         let mut store = Store::default();
         let infrastructure = json!({"infrastructure": {"labels": {"l": "1"}, "annotations": {"a": "2"}}});
         let upserts = vec![
@@ -254,17 +254,17 @@ mod tests {
         addressing.observe_statuses(&seen);
         addressing.assign(&store, &controllers, &mut changes);
 
-        let wants = wants.borrow().clone();
-        let names: Vec<_> = wants.gateways.keys().map(|key| &*key.name).collect();
+        let desired = desired.borrow().clone();
+        let names: Vec<_> = desired.gateways.keys().map(|key| &*key.name).collect();
         assert_eq!(names, ["asks", "odd", "plain"], "a Gateway from a file cannot own a Service");
-        let of = |name: &str| wants.gateways[&ObjectKey::new("ns", name)].clone();
+        let of = |name: &str| desired.gateways[&ObjectKey::new("ns", name)].clone();
         let plain = of("plain");
         assert_eq!((&*plain.uid, &*plain.class, &*plain.controller), ("uid of plain", "portico", OURS));
         assert_eq!((&*plain.labels["l"], &*plain.annotations["a"]), ("1", "2"));
         assert_eq!((plain.ports, plain.address, plain.hold), ([80].into(), None, false), "UDP is not served");
         assert_eq!(of("asks").address, Some("192.0.2.1".parse().unwrap()));
         assert!(of("odd").hold, "the Gateway is not accepted");
-        let foreign: Vec<_> = wants.foreign.keys().map(|key| &*key.name).collect();
+        let foreign: Vec<_> = desired.foreign.keys().map(|key| &*key.name).collect();
         assert_eq!(foreign, ["other"]);
     }
 
@@ -276,14 +276,14 @@ mod tests {
         };
         let controllers = [OURS.to_owned()];
         let mut addressing = GatewayAddressing::new(&options);
-        let wants = addressing.desired_services();
+        let desired = addressing.desired_services();
         let mut store = Store::default();
         addressing.observe_statuses(&BTreeMap::from([(id("web"), observed("u", &[]))]));
         let mut after = |upserts: Vec<AnyObject>, removes: Vec<ObjectId>| {
             let mut changes = store.apply(Batch { upserts, removes });
             addressing.assign(&store, &controllers, &mut changes);
-            let wants = wants.borrow();
-            (wants.gateways.len(), wants.foreign.len())
+            let desired = desired.borrow();
+            (desired.gateways.len(), desired.foreign.len())
         };
         let this_class = ObjectId::new(Kind::GatewayClass, ObjectKey::cluster("portico"));
         assert_eq!(after(vec![class("portico", OURS), gateway("web", "portico", json!({}))], vec![]), (1, 0));
@@ -330,8 +330,8 @@ mod tests {
         again("the status written by Portico", &|addressing| addressing.observe_statuses(&seen), false);
         again("leading without a change of addresses", &|addressing| addressing.set_leading(true), false);
         again("the Service is gone", &|addressing| addressing.observe_services(&GatewayServicesView::default()), true);
-        let gone = BTreeMap::from([(id("web"), None)]);
-        again("the Gateway comes from a file now", &|addressing| addressing.observe_statuses(&gone), true);
+        let deleted = BTreeMap::from([(id("web"), None)]);
+        again("the Gateway comes from a file now", &|addressing| addressing.observe_statuses(&deleted), true);
     }
 
     #[test]

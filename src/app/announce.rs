@@ -50,8 +50,7 @@ pub(super) struct AppliedEdit {
 
 impl AppliedEdit {
     /// Logs one line per change: its objects, the revision, the duration and the changed verdicts. Changes of endpoints
-    /// only
-    /// are logged at debug level.
+    /// only are logged at debug level.
     fn log(&self, changes: &str) {
         let AppliedEdit {
             applied: ApplySummary { named_objects: named, relevant_objects: concerned, swapped, .. },
@@ -158,8 +157,8 @@ impl Announcer {
         let (before, after) =
             (&self.relevant_verdicts(&news.before, control), &self.relevant_verdicts(&news.after, control));
         let changes = report::changes(before, after);
-        let new: Vec<_> = update.diagnostics.iter().filter(|refusal| !self.reported.contains(refusal)).collect();
-        let resolved = self.reported.iter().filter(|refusal| !update.diagnostics.contains(refusal)).count()
+        let new: Vec<_> = update.diagnostics.iter().filter(|diagnostic| !self.reported.contains(diagnostic)).collect();
+        let resolved = self.reported.iter().filter(|diagnostic| !update.diagnostics.contains(diagnostic)).count()
             + resolved_count(before, after);
         let diagnostics = diagnostics(new.into_iter(), after.iter(), manifests);
         let more_ignored = update.ignored.iter().any(|(kind, number)| self.ignored.get(kind) < Some(number));
@@ -194,9 +193,9 @@ impl Announcer {
     }
 
     /// Reports verdicts that changed without an edit, for example because a port became free.
-    pub(super) fn report_verdicts(&mut self, news: &VerdictChanges, control: &Control, manifests: &Manifests) {
+    pub(super) fn report_verdicts(&mut self, changed: &VerdictChanges, control: &Control, manifests: &Manifests) {
         let (before, after) =
-            (&self.relevant_verdicts(&news.before, control), &self.relevant_verdicts(&news.after, control));
+            (&self.relevant_verdicts(&changed.before, control), &self.relevant_verdicts(&changed.after, control));
         let changes = report::changes(before, after);
         if changes.is_empty() {
             return;
@@ -223,9 +222,9 @@ impl Announcer {
     /// The log omits objects that do not concern this controller; a terminal shows all, since the files belong to the
     /// user.
     fn relevant_verdicts(&self, verdicts: &Verdicts, control: &Control) -> Verdicts {
-        let told =
+        let relevant =
             verdicts.iter().filter(|(id, _)| self.format != AnnouncementFormat::Events || control.is_relevant(id));
-        told.map(|(id, verdict)| (id.clone(), verdict.clone())).collect()
+        relevant.map(|(id, verdict)| (id.clone(), verdict.clone())).collect()
     }
 
     /// Number of current problems in files and verdicts.
@@ -259,11 +258,11 @@ fn first_rows(changes: &str) -> String {
 
 /// Number of problems that no longer exist.
 fn resolved_count(before: &Verdicts, after: &Verdicts) -> usize {
-    let gone = before.iter().map(|(id, verdict)| {
+    let resolved = before.iter().map(|(id, verdict)| {
         let now = after.get(id).map(|verdict| report::from_verdict(id, verdict)).unwrap_or_default();
         report::from_verdict(id, verdict).into_iter().filter(|problem| !now.contains(problem)).count()
     });
-    gone.sum()
+    resolved.sum()
 }
 
 fn resolved_line(resolved: usize, left: usize) -> String {
@@ -318,7 +317,7 @@ fn curl_lines(snapshot: &Snapshot) -> String {
         for listener in &bind.listeners {
             for host in &listener.hosts {
                 for entry in &host.matches {
-                    let Some(line) = curl_line(bind.address, listener, &host.host, entry) else { continue };
+                    let Some(line) = curl_line(bind.address.socket, listener, &host.host, entry) else { continue };
                     if shown.len() < MAX_CURL_LINES && shown.insert(entry.route.clone()) {
                         lines += &format!("  {line}\n");
                     }
@@ -340,8 +339,8 @@ fn curl_line(address: SocketAddr, listener: &ListenerDump, host: &str, entry: &M
         ActionDump::Forward(backends) => backends.iter().all(|backend| backend.fail.is_none()),
         ActionDump::Fail(_) => false,
     };
-    let refused = listener.certificates.as_ref().is_some_and(Vec::is_empty);
-    if !works || refused {
+    let rejects_clients = listener.certificates.as_ref().is_some_and(Vec::is_empty);
+    if !works || rejects_clients {
         return None;
     }
     let mut line = "curl".to_owned();

@@ -79,15 +79,15 @@ mod tests {
     use rustls::sign::CertifiedKey;
 
     use super::*;
-    use crate::snapshot::Bind;
     use crate::snapshot::certs::{Certificates, PortTls};
     use crate::snapshot::host::{HostMap, HostPattern};
+    use crate::snapshot::{Bind, BindAddress};
 
     #[test]
     fn each_secret_is_reported_once() {
-        let made = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();
-        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-        let key = Arc::new(CertifiedKey::new(vec![made.cert.der().clone()], any_supported_type(&key).unwrap()));
+        let generated = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(generated.signing_key.serialize_der()).unwrap();
+        let key = Arc::new(CertifiedKey::new(vec![generated.cert.der().clone()], any_supported_type(&key).unwrap()));
         let now = Timestamp::try_from(SystemTime::now()).unwrap().as_second();
         let certificate = |secret: &str, expires| {
             let (secret, names) = (secret.into(), Box::default());
@@ -99,8 +99,10 @@ mod tests {
             (HostPattern::parse(Some(&format!("{index}.example"))), Arc::new(Certificates::new(list)))
         });
         let bind = Bind { listeners: HostMap::default(), tls: Some(PortTls { listeners: listeners.collect() }) };
-        let snapshot =
-            Snapshot { binds: [("127.0.0.1:443".parse().unwrap(), Arc::new(bind))].into(), ..Snapshot::default() };
+        let snapshot = Snapshot {
+            binds: [(BindAddress::tcp("127.0.0.1:443".parse().unwrap()), Arc::new(bind))].into(),
+            ..Snapshot::default()
+        };
 
         let mut registry = Registry::default();
         registry.register_collector(Box::new(CertificateExpiry(Arc::new(ArcSwap::from_pointee(snapshot)))));
@@ -123,9 +125,9 @@ mod tests {
         let times = (0..MAX_SERIES as i64 + 5)
             .map(|end| (format!("ns/{end}").into(), ValidityPeriod { expires: end, lifetime: 86400 }))
             .collect();
-        let told: Vec<_> = soonest_to_expire(times).collect();
+        let reported: Vec<_> = soonest_to_expire(times).collect();
         assert_eq!(
-            (told.len(), told[0].1.expires, told[MAX_SERIES - 1].1.expires),
+            (reported.len(), reported[0].1.expires, reported[MAX_SERIES - 1].1.expires),
             (MAX_SERIES, 0, MAX_SERIES as i64 - 1)
         );
     }

@@ -21,14 +21,14 @@ use crate::upstream::UpstreamRegistry;
 pub fn check(options: CheckOptions) -> anyhow::Result<ExitStatus> {
     let mut manifests = Manifests::new(options.paths.clone(), options.channel);
     let update = manifests.read();
-    let is_given = |refusal: &ManifestDiagnostic| options.paths.iter().any(|path| **path == *refusal.position.file);
-    let missing = update.diagnostics.iter().any(|refusal| refusal.reason() == "NotFound" && is_given(refusal));
+    let is_given = |problem: &ManifestDiagnostic| options.paths.iter().any(|path| **path == *problem.position.file);
+    let missing = update.diagnostics.iter().any(|problem| problem.reason() == "NotFound" && is_given(problem));
     let snapshots: Arc<ArcSwap<Snapshot>> = Arc::default();
     let fail_open = options.ingress_class.fail_open;
-    let workshop = PluginFactory { fail_open, ..PluginFactory::offline(plugins::REGISTRY) };
+    let factory = PluginFactory { fail_open, ..PluginFactory::offline(plugins::REGISTRY) };
     let ingresses = IngressConfig::without_listeners(&options.ingress_class);
     let upstreams = Arc::new(UpstreamRegistry::default());
-    let mut control = Control::new(options.gateways, upstreams, workshop, ingresses, snapshots);
+    let mut control = Control::new(options.gateways, upstreams, factory, ingresses, snapshots);
     control.apply(update.batch);
 
     let mut diagnostics: Vec<ReportedDiagnostic> = update.diagnostics.iter().map(report::from_manifest).collect();
@@ -45,12 +45,12 @@ pub fn check(options: CheckOptions) -> anyhow::Result<ExitStatus> {
             print(&report::summary(counts, &diagnostics))?;
         }
     }
-    let refused = diagnostics
+    let has_errors = diagnostics
         .iter()
         .any(|diagnostic| diagnostic.diagnostic.severity == Severity::Error || options.warnings_as_errors);
     Ok(if missing {
         ExitStatus::Usage
-    } else if refused {
+    } else if has_errors {
         ExitStatus::Rejected
     } else {
         ExitStatus::Success

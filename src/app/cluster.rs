@@ -87,35 +87,35 @@ impl ClusterSource {
 
     /// Applies a delivery; its objects go to the store.
     pub(super) fn apply(&mut self, delivery: Delivery, control: &mut Control, overlap: Option<&mut SourceOverlap>) {
-        let Delivery { batch, observed, rejected: refused, installed, complete, since } = delivery;
-        for (id, refused) in refused {
-            match &refused {
-                Some(refused) => {
-                    let (field, why) = (&refused.error.field, &refused.error.message);
+        let Delivery { batch, observed, rejected: rejections, installed, complete, since } = delivery;
+        for (id, rejection) in rejections {
+            match &rejection {
+                Some(rejected) => {
+                    let (field, why) = (&rejected.error.field, &rejected.error.message);
                     warn!(object = %id, field, "Invalid object: {why}; its last valid version, if any, stays in use");
                 }
                 None => info!(object = %id, "The object is valid again or deleted"),
             }
-            match &refused {
+            match &rejection {
                 Some(_) => self.malformed.insert(id.clone()),
                 None => self.malformed.remove(&id),
             };
-            if let Some(desk) = &self.status_queue {
-                desk.set_rejected(id, refused);
+            if let Some(queue) = &self.status_queue {
+                queue.set_rejected(id, rejection);
             }
         }
         if let Some(installed) = installed {
             log_installed(&self.installed, &installed);
             control.set_installed(installed.clone());
-            if let Some(desk) = &self.status_queue {
-                desk.set_installed(installed.clone());
+            if let Some(queue) = &self.status_queue {
+                queue.set_installed(installed.clone());
             }
             self.installed = installed;
         }
         control.addressing.observe_statuses(&observed);
-        if let Some(desk) = &self.status_queue {
+        if let Some(queue) = &self.status_queue {
             // Before the verdicts: the queue drops verdicts for an older generation than the observed one.
-            let others = observed.into_iter().filter(|(id, observed)| desk.observe(id.clone(), observed.clone()));
+            let others = observed.into_iter().filter(|(id, observed)| queue.observe(id.clone(), observed.clone()));
             self.recreated.extend(others.map(|(id, _)| id));
         }
         if complete {
@@ -132,9 +132,8 @@ impl ClusterSource {
     }
 
     /// Whether the store may be compiled now. Waits for referenced objects that exist but are not fetched yet, so that
-    /// a
-    /// Gateway whose Secret arrives late does not appear broken. The wait is bounded so that a missing object does not
-    /// block others.
+    /// a Gateway whose Secret arrives late does not appear broken. The wait is bounded so that a missing object does
+    /// not block others.
     pub(super) fn may_compile(&mut self, control: &Control, is_first: bool) -> bool {
         let settled = self.source.set_referenced(control.wanted_objects());
         if !self.complete {

@@ -11,11 +11,11 @@ use super::ingress::IngressConfig;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::args::GatewayOptions;
 use crate::compile::verdict::{Verdict, Verdicts};
-use crate::compile::{self, CompileInputs, Compiler};
+use crate::compile::{self, CompileContext, CompileInputs, Compiler};
 use crate::diagnostic::Diagnostic;
 use crate::k8s::InstalledApis;
 use crate::plugin_api::PluginFactory;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{BindAddress, Snapshot};
 use crate::status::{self, BindOutcome};
 use crate::store::{Batch, Changes, Store};
 use crate::upstream::{EndpointAddress, UpstreamRegistry};
@@ -35,7 +35,7 @@ pub(super) struct Control {
     ingresses: IngressConfig,
     snapshots: Arc<ArcSwap<Snapshot>>,
     /// Bind result of each address in the snapshot.
-    binds: BTreeMap<SocketAddr, BindOutcome>,
+    binds: BTreeMap<BindAddress, BindOutcome>,
     /// Verdicts of the compiler, merged with `binds` and `installed`.
     verdicts: Verdicts,
     /// CRD versions in the cluster; `None` without a cluster.
@@ -123,18 +123,18 @@ impl Control {
         // With files as the only source, every kind is known.
         static NONE: BTreeSet<Kind> = BTreeSet::new();
         let unknown = self.installed.as_ref().map_or(&NONE, |installed| &installed.never_listed);
-        let (controllers, upstreams, workshop) = (&self.controllers, &self.upstreams, &self.plugin_factory);
+        let (controllers, upstreams, plugin_factory) = (&self.controllers, &self.upstreams, &self.plugin_factory);
         let IngressConfig { classes, settings: ingress } = &self.ingresses;
         let inputs = CompileInputs {
             controllers,
             addresses,
             upstreams,
             classes,
-            plugin_factory: workshop,
+            plugin_factory,
             ingress,
             unreadable_kinds: unknown,
         };
-        let compiled = self.compiler.compile(&self.store, &changes, &inputs);
+        let compiled = self.compiler.compile(CompileContext { store: &self.store, inputs: &inputs }, &changes);
 
         // Endpoints before the swap, so that new routes never lack them.
         for (key, endpoints) in compiled.endpoints {
@@ -166,7 +166,7 @@ impl Control {
     }
 
     /// Stores the results of binding addresses.
-    pub(super) fn set_binds(&mut self, binds: BTreeMap<SocketAddr, BindOutcome>) {
+    pub(super) fn set_binds(&mut self, binds: BTreeMap<BindAddress, BindOutcome>) {
         if self.binds == binds {
             return;
         }
@@ -184,16 +184,17 @@ impl Control {
     }
 
     /// Bind result of each listening address.
-    pub(super) fn binds(&self) -> &BTreeMap<SocketAddr, BindOutcome> {
+    pub(super) fn binds(&self) -> &BTreeMap<BindAddress, BindOutcome> {
         &self.binds
     }
 
     /// References to objects whose content is fetched only on demand.
     pub(super) fn wanted_objects(&self) -> BTreeSet<ObjectId> {
         let IngressConfig { classes, settings } = &self.ingresses;
-        let mut wanted = self.store.referenced_bodies(|meta, field| classes.serves_object(&self.store, meta, field));
-        wanted.extend(settings.default_secret.clone().map(|key| ObjectId::new(Kind::Secret, key)));
-        wanted
+        let mut references =
+            self.store.referenced_bodies(|meta, field| classes.serves_object(&self.store, meta, field));
+        references.extend(settings.default_secret.clone().map(|key| ObjectId::new(Kind::Secret, key)));
+        references
     }
 
     /// Whether changes of an object are worth a log entry. A cluster has thousands of Services without a route, whose
@@ -234,8 +235,8 @@ impl Control {
     }
 
     /// Stores the errors reported by running plugins.
-    pub(super) fn set_plugin_diagnostics(&mut self, troubles: BTreeMap<String, Diagnostic>) {
-        let before = std::mem::replace(&mut self.plugin_diagnostics, troubles);
+    pub(super) fn set_plugin_diagnostics(&mut self, reported: BTreeMap<String, Diagnostic>) {
+        let before = std::mem::replace(&mut self.plugin_diagnostics, reported);
         let concerned = |id: &&ObjectId| {
             let object = object_name(id);
             before.get(&object) != self.plugin_diagnostics.get(&object)
@@ -256,25 +257,25 @@ impl Control {
 
     /// Returns the changes since the last call.
     pub(super) fn take_verdict_changes(&mut self) -> VerdictChanges {
-        let mut news = VerdictChanges::default();
+        let mut changes = VerdictChanges::default();
         for (id, before) in std::mem::take(&mut self.previous_verdicts) {
             let after = self.verdicts.get(&id).cloned();
             if before == after {
                 continue;
             }
             if let Some(after) = after {
-                news.after.insert(id.clone(), after);
+                changes.after.insert(id.clone(), after);
             }
             if let Some(before) = before {
-                news.before.insert(id, before);
+                changes.before.insert(id, before);
             }
         }
-        news
+        changes
     }
 
     fn update_verdict(&mut self, id: ObjectId) {
         let verdict = self.compiler.verdicts().get(&id).map(|verdict| {
-            let bind = |address: SocketAddr| self.binds.get(&address).cloned();
+            let bind = |address: BindAddress| self.binds.get(&address).cloned();
             let joined = match (id.kind, &self.installed) {
                 (Kind::GatewayClass, Some(installed)) => status::apply_installed(verdict, installed),
                 _ => status::apply_bind_outcomes(verdict, &bind),
@@ -317,8 +318,8 @@ mod tests {
             controller_names: BTreeSet::new(),
             addresses: AddressSource::Services(crate::api::core::ServiceType::ClusterIp),
         };
-        let workshop = PluginFactory::offline(crate::plugins::REGISTRY);
-        let mut control = Control::new(gateways, Arc::default(), workshop, IngressConfig::default(), Arc::default());
+        let factory = PluginFactory::offline(crate::plugins::REGISTRY);
+        let mut control = Control::new(gateways, Arc::default(), factory, IngressConfig::default(), Arc::default());
         let object = |kind, name: &str, spec| {
             let metadata = json!({"namespace": "ns", "name": name, "labels": {"kubernetes.io/service-name": name}});
             AnyObject::parse(kind, json!({"metadata": metadata, "spec": spec, "addressType": "IPv4", "endpoints": []}))

@@ -76,7 +76,7 @@ impl ControlLoop {
     pub(super) async fn run(
         mut self,
         mut ticks: mpsc::Receiver<()>,
-        mut questions: mpsc::Receiver<ViewQuery>,
+        mut queries: mpsc::Receiver<ViewQuery>,
         mut lookups: mpsc::Receiver<ServiceLookup>,
     ) {
         self.read_files(&ChangedPaths::Anything);
@@ -100,7 +100,7 @@ impl ControlLoop {
                     self.reconcile().await;
                     self.publish_verdict_changes();
                 }
-                Some(question) = questions.recv() => question.run(&self.control),
+                Some(query) = queries.recv() => query.run(&self.control),
                 () = self.plugin_diagnostics.changed() => {
                     self.control.set_plugin_diagnostics(self.plugin_diagnostics.snapshot());
                     self.publish_verdict_changes();
@@ -112,9 +112,9 @@ impl ControlLoop {
 
     /// Reports verdicts that changed without an object change.
     fn publish_verdict_changes(&mut self) {
-        let news = self.control.take_verdict_changes();
-        self.queue_statuses(&news);
-        self.announcer.report_verdicts(&news, &self.control, &self.files.manifests);
+        let changes = self.control.take_verdict_changes();
+        self.queue_statuses(&changes);
+        self.announcer.report_verdicts(&changes, &self.control, &self.files.manifests);
     }
 
     /// Reads changed files and applies them to the store.
@@ -145,8 +145,8 @@ impl ControlLoop {
     /// Updates the warnings about objects that exist in both sources.
     fn update_overlap_warnings(&mut self) {
         if let Some(overlap) = &self.overlap {
-            let remarks = overlap.warnings(&self.files.manifests);
-            self.files.update.diagnostics = self.files.refusals.iter().cloned().chain(remarks).collect();
+            let warnings = overlap.warnings(&self.files.manifests);
+            self.files.update.diagnostics = self.files.refusals.iter().cloned().chain(warnings).collect();
         }
     }
 
@@ -185,9 +185,9 @@ impl ControlLoop {
         }
         let malformed = self.cluster.iter().flat_map(|cluster| &cluster.malformed);
         self.diagnostic_meters.set_rejected(&self.files.update.diagnostics, malformed);
-        let news = self.control.take_verdict_changes();
+        let changes = self.control.take_verdict_changes();
         // Statuses are written after the configuration is served.
-        self.queue_statuses(&news);
+        self.queue_statuses(&changes);
         if let Some(first) = self.first_snapshot.take() {
             // Before the report, so that a blocked terminal does not delay readiness.
             drop(first);
@@ -195,7 +195,7 @@ impl ControlLoop {
             self.announcer.report_start(&self.control, &self.files.manifests, &self.files.update, &snapshot);
         } else {
             let edit = AppliedEdit { applied, revision: self.meters.revision(), took };
-            self.announcer.report_edit(&edit, &news, &self.control, &self.files.manifests, &self.files.update);
+            self.announcer.report_edit(&edit, &changes, &self.control, &self.files.manifests, &self.files.update);
         }
     }
 
@@ -209,14 +209,14 @@ impl ControlLoop {
         applied
     }
 
-    fn queue_statuses(&mut self, news: &VerdictChanges) {
-        self.diagnostic_meters.update_verdicts(news);
+    fn queue_statuses(&mut self, changes: &VerdictChanges) {
+        self.diagnostic_meters.update_verdicts(changes);
         let Some(cluster) = &mut self.cluster else { return };
         let successors = cluster.take_recreated();
-        if let Some(desk) = &cluster.status_queue {
-            status_publisher::queue_statuses(desk, news, self.control.owns_all_gateway_classes());
-            for id in successors.into_iter().filter(|id| !news.after.contains_key(id)) {
-                desk.set_verdict(id.clone(), self.control.verdicts().get(&id).cloned());
+        if let Some(queue) = &cluster.status_queue {
+            status_publisher::queue_statuses(queue, changes, self.control.owns_all_gateway_classes());
+            for id in successors.into_iter().filter(|id| !changes.after.contains_key(id)) {
+                queue.set_verdict(id.clone(), self.control.verdicts().get(&id).cloned());
             }
         }
     }

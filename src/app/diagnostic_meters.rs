@@ -45,8 +45,8 @@ impl DiagnosticMeters {
     }
 
     /// Applies the changed verdicts.
-    pub(super) fn update_verdicts(&mut self, news: &VerdictChanges) {
-        for (sign, verdicts) in [(-1, &news.before), (1, &news.after)] {
+    pub(super) fn update_verdicts(&mut self, changes: &VerdictChanges) {
+        for (sign, verdicts) in [(-1, &changes.before), (1, &changes.after)] {
             for (id, verdict) in verdicts {
                 for labels in self.labels(id, verdict) {
                     *self.from_verdicts.entry(labels).or_default() += sign;
@@ -59,14 +59,14 @@ impl DiagnosticMeters {
     /// Replaces the rejected input: parts of files, and objects of the cluster that cannot be parsed as their kind.
     pub(super) fn set_rejected<'a>(
         &mut self,
-        refusals: &[ManifestDiagnostic],
+        diagnostics: &[ManifestDiagnostic],
         malformed: impl Iterator<Item = &'a ObjectId>,
     ) {
         // Labels without a current entry stay at 0.
         self.from_input.values_mut().for_each(|count| *count = 0);
-        let of_files = refusals.iter().map(|refusal| DiagnosticLabels {
-            kind: refusal.object.as_deref().and_then(kind_of).unwrap_or_default(),
-            severity: refusal.diagnostic.severity.label(),
+        let of_files = diagnostics.iter().map(|diagnostic| DiagnosticLabels {
+            kind: diagnostic.object.as_deref().and_then(kind_of).unwrap_or_default(),
+            severity: diagnostic.diagnostic.severity.label(),
         });
         let of_cluster =
             malformed.map(|id| DiagnosticLabels { kind: id.kind.name(), severity: Severity::Error.label() });

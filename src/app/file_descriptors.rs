@@ -4,8 +4,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{debug, info};
 
 /// Raises the soft limit of open files to the hard limit and returns the number of client connections that fit:
-/// `wanted`
-/// or fewer. Connections beyond it wait; without it, accepting and connecting would fail with EMFILE.
+/// `wanted` or fewer. Connections beyond it wait; without it, accepting and connecting would fail with EMFILE.
 pub(super) fn raise_descriptor_limit(wanted: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
     let limit = match setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {

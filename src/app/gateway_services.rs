@@ -66,28 +66,28 @@ impl GatewayServicesHandle {
             controllers: gateways.controller_names.clone(),
             pod,
         };
-        let (stay, stays) = watch::channel(ReplicaLifecycle::Serving);
+        let (lifecycle, lifecycle_changes) = watch::channel(ReplicaLifecycle::Serving);
         let bound = watch::Sender::new(None);
-        let wants = control.addressing.desired_services();
+        let desired = control.addressing.desired_services();
         let inputs = ReconcilerInputs {
-            desired: wants.clone(),
+            desired: desired.clone(),
             leading: leading.clone(),
             listening_ports: bound.subscribe(),
-            lifecycle: stays,
+            lifecycle: lifecycle_changes,
         };
         let (views, view) = watch::channel(Arc::default());
-        let keeping = tokio::spawn(services::reconcile(settings, cluster.source.client(), inputs, views));
-        let leaving = tokio::spawn({
-            let (drain, stay) = (drain.clone(), stay.clone());
+        let reconciler = tokio::spawn(services::reconcile(settings, cluster.source.client(), inputs, views));
+        let drain_watch = tokio::spawn({
+            let (drain, lifecycle) = (drain.clone(), lifecycle.clone());
             async move {
                 drain.leaving().await;
-                stay.send_replace(ReplicaLifecycle::Draining);
+                lifecycle.send_replace(ReplicaLifecycle::Draining);
             }
         });
         let needed = matches!(shape, GatewayExposure::Exposed(_));
         Ok((
-            GatewayServicesHandle { view, desired: wants, leading, bound, needed },
-            GatewayServicesShutdown { stay, reconciler: keeping, drain_watch: leaving },
+            GatewayServicesHandle { view, desired, leading, bound, needed },
+            GatewayServicesShutdown { stay: lifecycle, reconciler, drain_watch },
         ))
     }
 
@@ -117,9 +117,9 @@ impl GatewayServicesHandle {
     pub(super) fn publish_bound_ports(&self, control: &Control) {
         let mut ports: BTreeSet<u16> = BTreeSet::new();
         let mut closed: BTreeSet<u16> = BTreeSet::new();
-        for (address, bind) in control.binds().iter().filter(|(address, _)| address.ip().is_unspecified()) {
+        for (address, bind) in control.binds().iter().filter(|(address, _)| address.socket.ip().is_unspecified()) {
             let list = if *bind == BindOutcome::Bound { &mut ports } else { &mut closed };
-            list.insert(address.port());
+            list.insert(address.socket.port());
         }
         // A port that is open for one address family only cannot serve all clients.
         ports.retain(|port| !closed.contains(port));
@@ -141,9 +141,9 @@ impl GatewayServicesShutdown {
     pub(super) async fn run(self) {
         self.drain_watch.abort();
         self.stay.send_replace(ReplicaLifecycle::Stopped);
-        let mut keeping = self.reconciler;
-        if timeout(SHUTDOWN_TIMEOUT, &mut keeping).await.is_err() {
-            keeping.abort();
+        let mut reconciler = self.reconciler;
+        if timeout(SHUTDOWN_TIMEOUT, &mut reconciler).await.is_err() {
+            reconciler.abort();
         }
     }
 }

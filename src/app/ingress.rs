@@ -35,7 +35,7 @@ impl IngressConfig {
 
     pub(super) fn with_listeners(class: &IngressClassOptions, options: &IngressOptions) -> anyhow::Result<Self> {
         let IngressConfig { classes, settings } = IngressConfig::without_listeners(class);
-        let entrance = |listen: Option<IngressListenAddress>| {
+        let listener = |listen: Option<IngressListenAddress>| {
             listen.map(|IngressListenAddress { address, public_port: public, explicit: always }| IngressListener {
                 address,
                 public_port: public,
@@ -44,8 +44,8 @@ impl IngressConfig {
         };
         let key = |(namespace, name): &(String, String)| ObjectKey::new(namespace, name);
         let settings = IngressSettings {
-            http: entrance(options.http),
-            https: entrance(options.https),
+            http: listener(options.http),
+            https: listener(options.https),
             default_secret: options.default_certificate.as_ref().map(key),
             default_certificate: Some(Arc::new(self_signed()?)),
             publish: match &options.publish {
@@ -71,10 +71,11 @@ fn parse_published(text: &str) -> Published {
 /// Not trusted by any client. It lets clients without verification connect and gives others a meaningful error.
 fn self_signed() -> anyhow::Result<Certificate> {
     let what = "cannot create the self-signed default certificate for Ingresses";
-    let made = rcgen::generate_simple_self_signed(vec![DEFAULT_CERTIFICATE_HOST.to_owned()]).context(what)?;
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).map_err(anyhow::Error::msg).context(what)?;
+    let certificate = rcgen::generate_simple_self_signed(vec![DEFAULT_CERTIFICATE_HOST.to_owned()]).context(what)?;
+    let key =
+        PrivateKeyDer::try_from(certificate.signing_key.serialize_der()).map_err(anyhow::Error::msg).context(what)?;
     let key = any_supported_type(&key).context(what)?;
-    let chain = vec![made.cert.der().clone()];
+    let chain = vec![certificate.cert.der().clone()];
     let parsed = x509_parser::parse_x509_certificate(&chain[0]).context(what)?.1;
     let (begins, expires) = (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
     Ok(Certificate {
@@ -94,9 +95,9 @@ mod tests {
 
     #[test]
     fn self_signed_certificate_matches_its_key() {
-        let made = self_signed().unwrap();
-        assert!(made.key.keys_match().is_ok());
+        let certificate = self_signed().unwrap();
+        assert!(certificate.key.keys_match().is_ok());
         let now = jiff::Timestamp::now().as_second();
-        assert!(made.expires > now && made.expires - made.lifetime <= now, "{made:?}");
+        assert!(certificate.expires > now && certificate.expires - certificate.lifetime <= now, "{certificate:?}");
     }
 }

@@ -54,10 +54,10 @@ impl KongMetrics {
 }
 
 /// The plugin instance created by `--kong-metrics`.
-pub(super) fn builtin_plugin(workshop: &PluginFactory) -> BuiltinPlugin {
-    let kind = workshop.registry.find(prometheus::KIND).expect("the registry has all plugins");
+pub(super) fn builtin_plugin(factory: &PluginFactory) -> BuiltinPlugin {
+    let kind = factory.registry.find(prometheus::KIND).expect("the registry has all plugins");
     let object = "--kong-metrics";
-    let built = workshop.build(kind, object, &prometheus::all_metrics_config());
+    let built = factory.build(kind, object, &prometheus::all_metrics_config());
     let (plugin, _) = built.expect("the built-in configuration is valid");
     BuiltinPlugin { kind, plugin, enabled_by: object.into() }
 }
@@ -67,13 +67,13 @@ fn targets(upstreams: &UpstreamRegistry) -> Vec<HealthTarget> {
     let mut states = BTreeMap::new();
     for upstream in upstreams.all() {
         let name = kong_upstream_name(&upstream.key);
-        for standing in upstream.endpoint_reports() {
-            let state = match standing.address {
+        for report in upstream.endpoint_reports() {
+            let state = match report.address {
                 None => TargetState::DnsError,
-                Some(_) if standing.is_healthy => TargetState::Healthy,
+                Some(_) if report.is_healthy => TargetState::Healthy,
                 Some(_) => TargetState::Unhealthy,
             };
-            let target = (name.clone(), standing.target, standing.address);
+            let target = (name.clone(), report.target, report.address);
             // An endpoint is healthy only if it is in every protocol.
             let known = states.entry(target).or_insert(state);
             if *known == TargetState::Healthy {
@@ -109,9 +109,9 @@ mod tests {
     use crate::upstream::{EndpointAddress, Endpoints};
 
     fn plugin(state: &PluginState, config: &Value) -> Arc<dyn crate::plugin_api::Plugin> {
-        let workshop = PluginFactory { state: state.clone(), ..PluginFactory::offline(crate::plugins::REGISTRY) };
-        let kind = workshop.registry.find(prometheus::KIND).unwrap();
-        workshop.build(kind, "KongPlugin/default/test", config).unwrap().0
+        let factory = PluginFactory { state: state.clone(), ..PluginFactory::offline(crate::plugins::REGISTRY) };
+        let kind = factory.registry.find(prometheus::KIND).unwrap();
+        factory.build(kind, "KongPlugin/default/test", config).unwrap().0
     }
 
     // Target states: `healthy`, `unhealthy` and `dns_error`, as in Kong's documentation of the prometheus plugin.
@@ -124,22 +124,22 @@ mod tests {
             port: 80,
             ..UpstreamKey::default()
         };
-        let (well, lost): (SocketAddr, SocketAddr) =
+        let (healthy, ejected): (SocketAddr, SocketAddr) =
             ("10.0.0.1:8080".parse().unwrap(), "10.0.0.2:8080".parse().unwrap());
         let cart = upstreams.upstream(&key("cart"));
         let nowhere = EndpointAddress::Name { host: "cart.example".into(), port: 443 };
-        let addresses = vec![EndpointAddress::Ip(well), EndpointAddress::Ip(lost), nowhere];
+        let addresses = vec![EndpointAddress::Ip(healthy), EndpointAddress::Ip(ejected), nowhere];
         cart.set_endpoints(Endpoints { addresses, ..Endpoints::default() });
-        cart.record_failure(lost);
+        cart.record_failure(ejected);
         // The same Service in another protocol, where the failure has not been noticed yet.
         let same =
             upstreams.upstream(&UpstreamKey { protocol: crate::upstream::UpstreamProtocol::Http2, ..key("cart") });
         same.set_endpoints(Endpoints {
-            addresses: vec![EndpointAddress::Ip(well), EndpointAddress::Ip(lost)],
+            addresses: vec![EndpointAddress::Ip(healthy), EndpointAddress::Ip(ejected)],
             ..Endpoints::default()
         });
         let stands_in = upstreams.upstream(&UpstreamKey { facade: Some("front".into()), ..key("cart") });
-        stands_in.set_endpoints(Endpoints { addresses: vec![EndpointAddress::Ip(well)], ..Endpoints::default() });
+        stands_in.set_endpoints(Endpoints { addresses: vec![EndpointAddress::Ip(healthy)], ..Endpoints::default() });
 
         let state = PluginState::default();
         let metrics = KongMetrics { state: state.clone(), node: "one".into(), upstreams };

@@ -14,6 +14,7 @@ mod cluster;
 mod control;
 mod control_loop;
 mod crds;
+mod data_plane;
 mod diagnostic_meters;
 mod file_descriptors;
 mod fingerprint_cache;

@@ -5,24 +5,22 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::Context;
-use arc_swap::ArcSwap;
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::announce::{AnnouncementFormat, Announcer};
-use super::certificate_metrics::CertificateExpiry;
 use super::change_meters::ChangeMeters;
 use super::cluster::ClusterSource;
 use super::control::Control;
 use super::control_loop::{BindRetry, ControlLoop, ManifestFiles};
+use super::data_plane::DataPlane;
 use super::diagnostic_meters::DiagnosticMeters;
-use super::file_descriptors::raise_descriptor_limit;
 use super::fingerprint_cache::FingerprintCache;
-use super::gateway_services::GatewayServicesHandle;
+use super::gateway_services::{GatewayServicesHandle, GatewayServicesShutdown};
 use super::ingress::IngressConfig;
 use super::kong_metrics::{self, KongMetrics};
 use super::plugin_servers::PluginServers;
@@ -32,22 +30,18 @@ use super::status_publisher::StatusPublisher;
 use super::views::{AdminViews, StatusViews};
 use super::watch_meters::WatchMeters;
 use crate::admin;
-use crate::args::{self, ExitStatus, RunOptions};
+use crate::args::{ExitStatus, RunOptions};
 use crate::drain::{self, Drain, DrainPhase, HangupSignals, StopSignals};
 use crate::echo;
 use crate::manifests::ManifestWatcher;
 use crate::metrics::Metrics;
 use crate::plugin_api::{PluginFactory, PluginState};
 use crate::plugins;
-use crate::proxy::access_log::{self, AccessLogger};
-use crate::proxy::{self, Proxy, ProxyStats};
+use crate::proxy::Proxy;
+use crate::proxy::access_log::AccessLogger;
 use crate::ready::Readiness;
-use crate::snapshot::Snapshot;
 use crate::status::StatusWriteMetrics;
 use crate::telemetry::{self, LogFormat};
-use crate::upstream::dns::DnsFollower;
-use crate::upstream::tls::TrustAnchors;
-use crate::upstream::{LoopbackPolicy, TrustModel, UpstreamRegistry};
 
 /// Serves until a stop is requested.
 pub fn run(options: RunOptions) -> anyhow::Result<ExitStatus> {
@@ -72,144 +66,195 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     let (conductor, drain) = drain::drain_controller(signals, options.drain.delay, options.drain.timeout);
     let ready = Readiness::new();
     let first_snapshot = ready.guard("first snapshot");
-
-    let snapshots: Arc<ArcSwap<Snapshot>> = Arc::default();
-    let authors = match &options.cluster {
-        Some(cluster) if cluster.loopback_backends => TrustModel::MultiTenant { loopback: LoopbackPolicy::Allowed },
-        Some(_) => TrustModel::MultiTenant { loopback: LoopbackPolicy::Blocked },
-        None => TrustModel::SingleTenant,
-    };
-    let upstreams = Arc::new(UpstreamRegistry::new(TrustAnchors::from_system(), authors));
-    let access_log = open_access_log(&options.access_log, &options.access_log_fields)?;
-    let proxy = Proxy::start(proxy_config(&options, access_log.clone()), snapshots.clone())
-        .context("cannot start the workers")?;
-    let proxy = Arc::new(proxy);
-
+    let data_plane = DataPlane::start(&options)?;
     // Before the cluster is contacted, so that /readyz shows what is pending while the API server does not respond.
-    let status_listener = listen("--status-listen", options.status_listen).await?;
-    let admin_listener = listen("--admin-listen", options.admin_listen).await?;
-    let admin = admin_listener
-        .as_ref()
-        .map(TcpListener::local_addr)
-        .transpose()
-        .context("cannot read the local address of --admin-listen")?;
-    let echo_listener = listen("--echo", options.echo).await?;
+    let listeners = OwnListeners::open(&options).await?;
+    let admin_address = listeners.admin_address()?;
     let mut cluster = match &options.cluster {
         Some(cluster) => Some(ClusterSource::start(cluster, &ready).await?),
         None => None,
     };
-    let mut metrics = Metrics::new(started);
-    let telling = cluster.as_mut().zip(options.cluster.as_ref()).map(|(cluster, flags)| {
-        let writes = StatusWriteMetrics::register(metrics.registry());
-        let telling = StatusPublisher::start(cluster, flags, &options.gateways, writes, drain.clone());
-        cluster.status_queue = Some(telling.queue());
-        telling
-    });
-    if let Some(cluster) = &cluster {
-        metrics.registry().register_collector(Box::new(WatchMeters(cluster.counters())));
-    }
-    metrics.registry().register_collector(Box::new(StatsCollector(proxy.stats())));
-    metrics.registry().register_collector(Box::new(CertificateExpiry(snapshots.clone())));
-    let fingerprints = FingerprintCache::new(snapshots.clone());
-    metrics.registry().register_collector(Box::new(StateMeters {
-        ready: ready.clone(),
-        leading: telling.as_ref().map(|telling| telling.leading.clone()),
-        fingerprints: fingerprints.clone(),
-        upstreams: upstreams.clone(),
-        stats: proxy.stats(),
-    }));
-    let meters = ChangeMeters::register(metrics.registry());
-    let problems = DiagnosticMeters::register(metrics.registry(), cluster.is_some());
 
-    let mut tasks = JoinSet::new();
+    let mut metrics = Metrics::new(started);
+    let statuses = start_status_publisher(&options, cluster.as_mut(), metrics.registry(), &drain);
+    let fingerprints = FingerprintCache::new(data_plane.snapshots.clone());
+    let leading = statuses.as_ref().map(|statuses| statuses.leading.clone());
+    register_meters(metrics.registry(), &data_plane, cluster.as_ref(), leading, &ready, &fingerprints);
+    let meters = ChangeMeters::register(metrics.registry());
+    let diagnostic_meters = DiagnosticMeters::register(metrics.registry(), cluster.is_some());
+
     let (state, node) = (PluginState::default(), Arc::<str>::from(node_name()));
-    let (inside, questions) = AdminViews::new(snapshots.clone(), fingerprints.clone());
-    if let Some(listener) = status_listener {
-        let kong = KongMetrics { state: state.clone(), node: Arc::clone(&node), upstreams: upstreams.clone() };
-        let outside = StatusViews::new(metrics, kong, ready.clone(), proxy.stats(), fingerprints);
-        let over = drain.clone();
-        tasks
-            .spawn(async move { admin::serve_status(listener, Arc::new(outside), async { over.ended().await }).await });
-    }
-    if let Some(listener) = admin_listener {
-        let over = drain.clone();
-        tasks.spawn(async move { admin::serve_admin(listener, Arc::new(inside), async { over.ended().await }).await });
-    }
-    if let Some(listener) = echo_listener {
-        let over = drain.clone();
-        tasks.spawn(async move { echo::serve(listener, async { over.ended().await }).await });
-    }
-    tasks.spawn(reopen_on_hangup(hangups, access_log.clone()));
-    tasks.spawn(withdraw_readiness(ready.clone(), drain.clone()));
+    let (admin_views, view_queries) = AdminViews::new(data_plane.snapshots.clone(), fingerprints.clone());
+    let kong = KongMetrics { state: state.clone(), node: node.clone(), upstreams: data_plane.upstreams.clone() };
+    let status_views = StatusViews::new(metrics, kong, ready.clone(), data_plane.proxy.stats(), fingerprints);
+    // Aborts its tasks when it is dropped.
+    let mut tasks = JoinSet::new();
+    listeners.serve(&mut tasks, status_views, admin_views, &drain);
+    tasks.spawn(reopen_on_hangup(hangups, data_plane.access_log.clone()));
+    tasks.spawn(withdraw_readiness(ready, drain.clone()));
     let conducting = tokio::spawn(conductor.run());
 
     let (watcher, ticks) = ManifestWatcher::start();
-    let dns = {
-        let upstreams = upstreams.clone();
-        DnsFollower::from_system(authors, move |name, addresses| {
-            for upstream in upstreams.all() {
-                upstream.set_resolved(name, addresses.to_vec());
-            }
-        })
-    };
+    let dns = data_plane.follow_dns();
     let (servers, lookups) =
-        PluginServers::start(authors.loopback()).context("cannot set up connections for plugins")?;
-    let troubles = servers.diagnostics();
-    let fail_open = options.ingress_class.fail_open;
-    let services = Arc::new(servers);
-    let mut workshop = PluginFactory { registry: plugins::REGISTRY, state, services, node, fail_open, builtin: None };
-    if options.kong.metrics {
-        workshop.builtin = Some(kong_metrics::builtin_plugin(&workshop));
-    }
-    let ingresses = IngressConfig::with_listeners(&options.ingress_class, &options.ingress)?;
-    let mut control = Control::new(options.gateways.clone(), upstreams.clone(), workshop, ingresses, snapshots.clone());
-    if let Some(admin) = admin {
-        control.forbid_admin_backend(admin);
-    }
-    let (fronts, goodbye) = match (&cluster, &options.cluster, &telling) {
-        (Some(cluster), Some(flags), Some(telling)) => {
-            let leading = telling.leading.clone();
-            let (fronts, goodbye) =
-                GatewayServicesHandle::start(cluster, flags, &options.gateways, &control, leading, &drain)?;
-            (Some(fronts), Some(goodbye))
-        }
-        _ => (None, None),
-    };
+        PluginServers::start(data_plane.trust.loopback()).context("cannot set up connections for plugins")?;
+    let plugin_diagnostics = servers.diagnostics();
+    let plugins = plugin_factory(&options, Arc::new(servers), state, node);
+    let control = new_control(&options, &data_plane, plugins, admin_address)?;
+    let (gateway_services, services_shutdown) =
+        start_gateway_services(&options, cluster.as_ref(), statuses.as_ref(), &control, &drain)?.unzip();
     let control_loop = ControlLoop {
         files: ManifestFiles::new(options.manifests.clone(), options.channel, watcher),
         overlap: (cluster.is_some() && !options.manifests.is_empty()).then(SourceOverlap::default),
         control,
         announcer: Announcer::new(announcement_format(&options), options.log.color),
-        proxy: Arc::clone(&proxy),
+        proxy: Arc::clone(&data_plane.proxy),
         bind_retry: BindRetry::default(),
         first_snapshot: Some(first_snapshot),
         cluster,
-        gateway_services: fronts,
+        gateway_services,
         dns,
-        plugin_diagnostics: troubles,
-        upstreams,
-        snapshots,
+        plugin_diagnostics,
+        upstreams: data_plane.upstreams.clone(),
+        snapshots: data_plane.snapshots.clone(),
         meters,
-        diagnostic_meters: problems,
+        diagnostic_meters,
     };
     // A separate task, so that slow file reads do not delay signals.
-    let mut controlling = tokio::spawn(control_loop.run(ticks, questions, lookups));
+    let mut controlling = tokio::spawn(control_loop.run(ticks, view_queries, lookups));
     let until = tokio::select! {
         ended = &mut controlling => return ended.context("the control loop has failed").map(|()| ExitStatus::Success),
         until = drain.draining() => until,
     };
     controlling.abort();
-    if let Some(goodbye) = goodbye {
-        goodbye.run().await;
+    if let Some(services) = services_shutdown {
+        services.run().await;
     }
-    drain_until(&proxy, until, &drain).await;
-    if let Some(telling) = telling {
-        telling.shutdown().await;
+    drain_until(&data_plane.proxy, until, &drain).await;
+    if let Some(statuses) = statuses {
+        statuses.shutdown().await;
     }
     conducting.abort();
     // The last log entries matter most for diagnosis.
-    tokio::task::block_in_place(|| access_log.finish());
+    tokio::task::block_in_place(|| data_plane.access_log.finish());
     Ok(ExitStatus::Success)
+}
+
+/// The listeners of this process besides those of Gateways. None where a flag turns one off.
+struct OwnListeners {
+    status: Option<TcpListener>,
+    admin: Option<TcpListener>,
+    echo: Option<TcpListener>,
+}
+
+impl OwnListeners {
+    async fn open(options: &RunOptions) -> anyhow::Result<Self> {
+        Ok(OwnListeners {
+            status: listen("--status-listen", options.status_listen).await?,
+            admin: listen("--admin-listen", options.admin_listen).await?,
+            echo: listen("--echo", options.echo).await?,
+        })
+    }
+
+    fn admin_address(&self) -> anyhow::Result<Option<SocketAddr>> {
+        let address = self.admin.as_ref().map(TcpListener::local_addr).transpose();
+        address.context("cannot read the local address of --admin-listen")
+    }
+
+    /// Serves until the end of the drain.
+    fn serve(self, tasks: &mut JoinSet<()>, status: StatusViews, admin: AdminViews, drain: &Drain) {
+        let ended = || {
+            let drain = drain.clone();
+            async move { drain.ended().await }
+        };
+        if let Some(listener) = self.status {
+            tasks.spawn(admin::serve_status(listener, Arc::new(status), ended()));
+        }
+        if let Some(listener) = self.admin {
+            tasks.spawn(admin::serve_admin(listener, Arc::new(admin), ended()));
+        }
+        if let Some(listener) = self.echo {
+            tasks.spawn(echo::serve(listener, ended()));
+        }
+    }
+}
+
+/// Only with a cluster: elects a leader and publishes statuses.
+fn start_status_publisher(
+    options: &RunOptions,
+    cluster: Option<&mut ClusterSource>,
+    registry: &mut Registry,
+    drain: &Drain,
+) -> Option<StatusPublisher> {
+    let (cluster, flags) = cluster.zip(options.cluster.as_ref())?;
+    let writes = StatusWriteMetrics::register(registry);
+    let publisher = StatusPublisher::start(cluster, flags, &options.gateways, writes, drain.clone());
+    cluster.status_queue = Some(publisher.queue());
+    Some(publisher)
+}
+
+/// Registers what is measured when it is scraped.
+fn register_meters(
+    registry: &mut Registry,
+    data_plane: &DataPlane,
+    cluster: Option<&ClusterSource>,
+    leading: Option<watch::Receiver<bool>>,
+    ready: &Readiness,
+    fingerprints: &Arc<FingerprintCache>,
+) {
+    if let Some(cluster) = cluster {
+        registry.register_collector(Box::new(WatchMeters(cluster.counters())));
+    }
+    data_plane.register_metrics(registry);
+    registry.register_collector(Box::new(StateMeters {
+        ready: ready.clone(),
+        leading,
+        fingerprints: fingerprints.clone(),
+        upstreams: data_plane.upstreams.clone(),
+        stats: data_plane.proxy.stats(),
+    }));
+}
+
+fn plugin_factory(
+    options: &RunOptions,
+    services: Arc<PluginServers>,
+    state: PluginState,
+    node: Arc<str>,
+) -> PluginFactory {
+    let fail_open = options.ingress_class.fail_open;
+    let mut factory = PluginFactory { registry: plugins::REGISTRY, state, services, node, fail_open, builtin: None };
+    if options.kong.metrics {
+        factory.builtin = Some(kong_metrics::builtin_plugin(&factory));
+    }
+    factory
+}
+
+fn new_control(
+    options: &RunOptions,
+    data_plane: &DataPlane,
+    plugins: PluginFactory,
+    admin_address: Option<SocketAddr>,
+) -> anyhow::Result<Control> {
+    let ingresses = IngressConfig::with_listeners(&options.ingress_class, &options.ingress)?;
+    let (upstreams, snapshots) = (data_plane.upstreams.clone(), data_plane.snapshots.clone());
+    let mut control = Control::new(options.gateways.clone(), upstreams, plugins, ingresses, snapshots);
+    if let Some(address) = admin_address {
+        control.forbid_admin_backend(address);
+    }
+    Ok(control)
+}
+
+/// Only with a cluster: reconciles the Services in front of Gateways.
+fn start_gateway_services(
+    options: &RunOptions,
+    cluster: Option<&ClusterSource>,
+    statuses: Option<&StatusPublisher>,
+    control: &Control,
+    drain: &Drain,
+) -> anyhow::Result<Option<(GatewayServicesHandle, GatewayServicesShutdown)>> {
+    let (Some(cluster), Some(flags), Some(statuses)) = (cluster, &options.cluster, statuses) else { return Ok(None) };
+    let leading = statuses.leading.clone();
+    GatewayServicesHandle::start(cluster, flags, &options.gateways, control, leading, drain).map(Some)
 }
 
 /// Waits for requests in flight until the deadline or a second signal.
@@ -276,83 +321,4 @@ async fn withdraw_readiness(ready: Readiness, drain: Drain) {
     drain.leaving().await;
     let _leaving = ready.guard("stopping");
     drain.ended().await;
-}
-
-fn proxy_config(options: &RunOptions, access_log: Arc<AccessLogger>) -> proxy::ProxyConfig {
-    let flags = &options.limits;
-    let connections = raise_descriptor_limit(flags.max_connections.get());
-    let limits = proxy::ProxyLimits {
-        header_timeout: flags.client_header_timeout,
-        max_request_head: flags.client_header_bytes,
-        max_request_fields: flags.client_header_count.get(),
-        handshake_timeout: options.tls.handshake_timeout,
-        keep_alive_timeout: flags.client_idle_timeout,
-        max_streams: u32::try_from(flags.client_http2_streams.get()).unwrap_or(u32::MAX),
-        tunnel_idle_timeout: flags.upgrade_idle_timeout,
-        listener_grace_period: options.drain.timeout,
-        max_connections: connections,
-        max_upstream_connections: connections,
-        connect_timeout: flags.upstream_connect_timeout,
-        upstream_idle_timeout: flags.upstream_idle_timeout,
-        ..proxy::ProxyLimits::default()
-    };
-    proxy::ProxyConfig {
-        workers: options.workers,
-        limits,
-        trusted_ips: options.trusted_ips.clone(),
-        tls: tls_policy(&options.tls),
-        proxy_protocol_peers: options.proxy_protocol_from.clone(),
-        allow_port_sharing: options.allow_port_sharing,
-        access_log,
-        kong_headers: match options.kong.headers {
-            None => proxy::KongHeaderMode::Auto,
-            Some(args::KongHeadersArg::On) => proxy::KongHeaderMode::On,
-            Some(args::KongHeadersArg::Off) => proxy::KongHeaderMode::Off,
-        },
-        product_token: proxy::ProductToken::new(&options.kong.product).expect("the flag was validated"),
-        max_series: options.metrics_max_series.get(),
-    }
-}
-
-fn tls_policy(options: &args::TlsOptions) -> proxy::TlsPolicy {
-    let min_version = match options.min_version {
-        args::TlsVersionArg::V1_2 => proxy::MinTlsVersion::V1_2,
-        args::TlsVersionArg::V1_3 => proxy::MinTlsVersion::V1_3,
-    };
-    proxy::TlsPolicy { min_version, ciphers: options.ciphers.clone() }
-}
-
-fn open_access_log(
-    log: &args::AccessLogOptions,
-    fields: &[access_log::AccessLogField],
-) -> anyhow::Result<Arc<AccessLogger>> {
-    let (destination, format) = match log {
-        args::AccessLogOptions::Off => (access_log::AccessLogDestination::Off, LogFormat::Json),
-        args::AccessLogOptions::Stdout(format) => (access_log::AccessLogDestination::Stdout, *format),
-        args::AccessLogOptions::File(path, format) => (access_log::AccessLogDestination::File(path.clone()), *format),
-    };
-    let format = match format {
-        LogFormat::Text => access_log::AccessLogFormat::Text,
-        LogFormat::Json => access_log::AccessLogFormat::Json,
-    };
-    let log = AccessLogger::start(destination.clone(), format, fields);
-    log.map(Arc::new).with_context(|| match destination {
-        access_log::AccessLogDestination::File(path) => format!(
-            "--access-log {}: cannot be opened; give a file in an existing, writable directory, `-` or `off`",
-            path.display()
-        ),
-        access_log::AccessLogDestination::Off | access_log::AccessLogDestination::Stdout => {
-            "--access-log: cannot be started".to_owned()
-        }
-    })
-}
-
-/// Collector for the counters, which the proxy and the registry share.
-#[derive(Debug)]
-struct StatsCollector(Arc<ProxyStats>);
-
-impl Collector for StatsCollector {
-    fn encode(&self, encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
-        self.0.encode(encoder)
-    }
 }

@@ -53,13 +53,12 @@ impl SourceOverlap {
     }
 
     /// A warning for each object in a file that is not used. Objects without a place in a file, such as implied
-    /// namespaces,
-    /// are skipped.
+    /// namespaces, are skipped.
     pub(super) fn warnings(&self, manifests: &Manifests) -> Vec<ManifestDiagnostic> {
         let both: Vec<_> = self.files.keys().filter(|id| self.cluster.contains(*id)).collect();
         let fields: Vec<_> = both.iter().map(|id| (*id, "metadata.name")).collect();
         let places = manifests.positions(&fields);
-        let remarks = both.iter().zip(places).filter_map(|(id, place)| {
+        let located = both.iter().zip(places).filter_map(|(id, place)| {
             Some(ManifestDiagnostic {
                 position: place?,
                 object: Some(id.to_string()),
@@ -72,7 +71,7 @@ impl SourceOverlap {
                 meanwhile: Some("The object of the cluster is used.".to_owned()),
             })
         });
-        remarks.collect()
+        located.collect()
     }
 }
 
@@ -90,8 +89,8 @@ mod tests {
     }
 
     fn from(store: &Store) -> Vec<String> {
-        let tell = |object: &crate::api::Object<_>| format!("{} {}", object.meta.key, object.meta.labels["from"]);
-        store.namespaces.values().map(|object| tell(object)).collect()
+        let describe = |object: &crate::api::Object<_>| format!("{} {}", object.meta.key, object.meta.labels["from"]);
+        store.namespaces.values().map(|object| describe(object)).collect()
     }
 
     #[test]
@@ -129,8 +128,9 @@ mod tests {
         let cluster = json!({"metadata": {"name": "web", "namespace": "shop"}, "spec": {}});
         let upserts = vec![AnyObject::parse(Kind::Service, cluster).unwrap(), namespace("shop", "cluster")];
         overlap.filter_cluster(Batch { upserts, removes: Vec::new() });
-        let refusals = overlap.warnings(&manifests);
-        let told: Vec<_> = refusals.iter().map(|told| (told.object.as_deref().unwrap(), told.position.line)).collect();
-        assert_eq!(told, [("Service shop/web", 3)]);
+        let warnings = overlap.warnings(&manifests);
+        let texts: Vec<_> =
+            warnings.iter().map(|warning| (warning.object.as_deref().unwrap(), warning.position.line)).collect();
+        assert_eq!(texts, [("Service shop/web", 3)]);
     }
 }

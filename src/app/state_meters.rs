@@ -41,8 +41,8 @@ impl Collector for StateMeters {
             None,
             MetricType::Gauge,
         )?;
-        for (upstream, EndpointCounts { healthy: well, ejected: passed_over }) in self.tallies() {
-            for (state, count) in [("healthy", well), ("ejected", passed_over)] {
+        for (upstream, EndpointCounts { healthy, ejected }) in self.tallies() {
+            for (state, count) in [("healthy", healthy), ("ejected", ejected)] {
                 let pairs = [("upstream", &*upstream), ("state", state)];
                 family.encode_family(&pairs)?.encode_gauge(&i64::try_from(count).unwrap_or(i64::MAX))?;
             }
@@ -54,11 +54,11 @@ impl Collector for StateMeters {
 impl StateMeters {
     /// By name, as in request metrics. An upstream used in two protocols counts with the worse of the two.
     fn tallies(&self) -> BTreeMap<String, EndpointCounts> {
-        let asked = self.stats.backends();
+        let used = self.stats.backends();
         let mut tallies: BTreeMap<String, EndpointCounts> = BTreeMap::new();
         for upstream in self.upstreams.all() {
             let name = upstream.key.to_string();
-            if !asked.contains(name.as_str()) {
+            if !used.contains(name.as_str()) {
                 continue;
             }
             let tally = upstream.endpoint_counts();

@@ -37,20 +37,15 @@ impl StatusPublisher {
         info!(namespace = seat.namespace, identity = seat.identity, "Joining the leader election");
         let recorder = EventRecorder::new(cluster.source.client(), GATEWAY_CONTROLLER, &seat.identity);
         let (leads, leading) = watch::channel(false);
-        let pen = LeaderWriteGuard::default();
-        let election =
-            run_leader_election(
-                cluster.source.client(),
-                seat,
-                leads,
-                pen.clone(),
-                async move { drain.leaving().await },
-            );
+        let write_guard = LeaderWriteGuard::default();
+        let election = run_leader_election(cluster.source.client(), seat, leads, write_guard.clone(), async move {
+            drain.leaving().await
+        });
         let queue = StatusQueue::new();
         let teller = EventWriter::new(queue.clone(), recorder);
         let controllers = gateways.controller_names.iter().cloned().collect();
         let writer = StatusWriter::new(queue.clone(), StatusClient::new(cluster.source.client()), controllers, writes);
-        let writer = tokio::spawn(writer.run(leading.clone(), pen));
+        let writer = tokio::spawn(writer.run(leading.clone(), write_guard));
         StatusPublisher {
             queue,
             election: tokio::spawn(election),
@@ -74,13 +69,13 @@ impl StatusPublisher {
 }
 
 /// Queues the changed verdicts. `alone`: no GatewayClass belongs to another controller.
-pub(super) fn queue_statuses(desk: &StatusQueue, news: &VerdictChanges, alone: bool) {
-    desk.set_sole_controller(alone);
-    for id in news.before.keys().filter(|id| !news.after.contains_key(*id)) {
-        desk.set_verdict(id.clone(), None);
+pub(super) fn queue_statuses(queue: &StatusQueue, changes: &VerdictChanges, alone: bool) {
+    queue.set_sole_controller(alone);
+    for id in changes.before.keys().filter(|id| !changes.after.contains_key(*id)) {
+        queue.set_verdict(id.clone(), None);
     }
-    for (id, verdict) in &news.after {
-        desk.set_verdict(id.clone(), Some(verdict.clone()));
+    for (id, verdict) in &changes.after {
+        queue.set_verdict(id.clone(), Some(verdict.clone()));
     }
 }
 

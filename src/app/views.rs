@@ -42,8 +42,8 @@ impl AdminViews {
         snapshots: Arc<ArcSwap<Snapshot>>,
         fingerprints: Arc<FingerprintCache>,
     ) -> (Self, mpsc::Receiver<ViewQuery>) {
-        let (questions, receiver) = mpsc::channel(16);
-        (AdminViews { snapshots, fingerprints, queries: questions }, receiver)
+        let (queries, receiver) = mpsc::channel(16);
+        (AdminViews { snapshots, fingerprints, queries }, receiver)
     }
 }
 
@@ -53,8 +53,8 @@ impl Views for AdminViews {
             match view {
                 AdminView::Snapshot => {
                     let snapshot = self.snapshots.load_full();
-                    let made = move || serde_json::to_value(snapshot.dump()).expect("a dump serializes to JSON");
-                    return Some(Box::new(made) as ViewContent);
+                    let content = move || serde_json::to_value(snapshot.dump()).expect("a dump serializes to JSON");
+                    return Some(Box::new(content) as ViewContent);
                 }
                 AdminView::Hash => {
                     let fingerprints = Arc::clone(&self.fingerprints);
@@ -62,9 +62,9 @@ impl Views for AdminViews {
                 }
                 AdminView::Store | AdminView::Verdicts => {}
             }
-            let (answer, answered) = oneshot::channel();
-            self.queries.send(ViewQuery { view, reply: answer }).await.ok()?;
-            answered.await.ok()
+            let (reply, received) = oneshot::channel();
+            self.queries.send(ViewQuery { view, reply }).await.ok()?;
+            received.await.ok()
         }
         .boxed()
     }

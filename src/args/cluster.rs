@@ -15,8 +15,7 @@ pub(super) struct ClusterArgs {
     kubernetes: bool,
 
     /// Kubeconfig of the API server; default: with --context, KUBECONFIG or the kubeconfig in the home directory, else
-    /// the
-    /// service account of the Pod
+    /// the service account of the Pod
     #[arg(long, value_name = "FILE", env = "PORTICO_KUBECONFIG")]
     kubeconfig: Option<PathBuf>,
 
@@ -35,8 +34,7 @@ pub(super) struct ClusterArgs {
     leader_election_namespace: Option<String>,
 
     /// Let Services and plugins connect to loopback addresses of the machine or Pod that Portico runs in, for example
-    /// to a
-    /// sidecar; default: allowed if all objects come from files, denied if any come from a cluster
+    /// to a sidecar; default: allowed if all objects come from files, denied if any come from a cluster
     #[arg(long, env = "PORTICO_ALLOW_LOOPBACK_BACKENDS", value_parser = BoolishValueParser::new())]
     allow_loopback_backends: bool,
 }

@@ -19,8 +19,7 @@ pub(super) struct GatewayArgs {
     gateway_controller_name: Vec<String>,
 
     /// Addresses or CIDRs that Gateways may use (repeatable); 0.0.0.0 or :: binds all interfaces. Default: in a Pod
-    /// each
-    /// Gateway gets a Service, elsewhere 127.0.0.1, 127.0.0.2, …
+    /// each Gateway gets a Service, elsewhere 127.0.0.1, 127.0.0.2, …
     #[arg(long, value_name = "CIDR", value_delimiter = ',', env = "PORTICO_GATEWAY_ADDRESS_POOL")]
     #[arg(value_parser = parse_pool_network)]
     gateway_address_pool: Vec<IpNet>,

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use clap::{Args, ValueEnum};
 
 use super::network::ListenArg;
+use crate::api::names::INGRESS_CLASS_NAME;
 
 /// How Ingresses are interpreted, for `run` and `check` alike.
 #[derive(Debug, Args)]
@@ -12,7 +13,8 @@ use super::network::ListenArg;
 pub(super) struct IngressClassArgs {
     /// IngressClass of the Ingresses, consumers and other Kong resources to serve; kong takes over the objects of
     /// Kong's ingress controller
-    #[arg(long, value_name = "NAME", default_value = "portico", env = "PORTICO_INGRESS_CLASS", value_parser = parse_class)]
+    #[arg(long, value_name = "NAME", env = "PORTICO_INGRESS_CLASS", value_parser = parse_class)]
+    #[arg(default_value = INGRESS_CLASS_NAME)]
     ingress_class: String,
 
     /// Kong router flavor whose precedence orders the paths of Ingresses
@@ -21,8 +23,7 @@ pub(super) struct IngressClassArgs {
     kong_router: KongRouter,
 
     /// Serve routes without a plugin that cannot be used even if it guards them, as Kong does, instead of responding
-    /// 503;
-    /// and let objects of any namespace set the scope of a KongClusterPlugin that also runs in other namespaces
+    /// 503; and let objects of any namespace set the scope of a KongClusterPlugin that also runs in other namespaces
     #[arg(long, env = "PORTICO_KONG_COMPAT_FAIL_OPEN", value_parser = clap::builder::BoolishValueParser::new())]
     kong_compat_fail_open: bool,
 }
@@ -41,8 +42,7 @@ pub(super) struct IngressArgs {
     ingress_https_listen: Option<ListenArg>,
 
     /// HTTP and HTTPS ports that clients connect to, for redirects and X-Forwarded-Port; default: the listening ports,
-    /// or
-    /// 80,443 in a cluster
+    /// or 80,443 in a cluster
     #[arg(long, value_name = "HTTP,HTTPS", env = "PORTICO_INGRESS_PUBLIC_PORTS", value_parser = parse_ports)]
     ingress_public_ports: Option<PublicPorts>,
 

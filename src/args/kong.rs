@@ -8,8 +8,7 @@ use crate::version::VERSION;
 #[command(next_help_heading = "Kong")]
 pub(super) struct KongArgs {
     /// Write Via, Server and X-Kong-... on responses of every route, or of none; default: routes of Ingresses and
-    /// routes
-    /// with Kong plugins or annotations
+    /// routes with Kong plugins or annotations
     #[arg(long, value_enum, value_name = "WHEN", env = "PORTICO_KONG_HEADERS")]
     kong_headers: Option<KongHeadersArg>,
 
@@ -19,8 +18,7 @@ pub(super) struct KongArgs {
     product_token: String,
 
     /// Export the metrics of Kong's dashboards for all routes, as if a global prometheus plugin with all metric
-    /// families
-    /// were configured
+    /// families were configured
     #[arg(long, env = "PORTICO_KONG_METRICS")]
     kong_metrics: bool,
 }

@@ -16,8 +16,9 @@ use super::kong::{KongArgs, KongOptions};
 use super::network::{self, ListenArg};
 use super::tls::{TlsArgs, TlsOptions};
 use super::{ChannelArg, ColorArgs, Environment, GatewayOptions, LogArgs, UsageError};
+use crate::proxy::ProxyLimits;
 use crate::proxy::access_log::AccessLogField;
-use crate::quantity;
+use crate::quantity::{HeaderSize, NonZeroTimeout, WaitTime};
 use crate::schema;
 use crate::telemetry::{LogFormat, LogOptions};
 
@@ -105,49 +106,49 @@ struct ListeningArgs {
 #[command(next_help_heading = "Limits")]
 struct LimitArgs {
     /// Maximum number of client connections, and of connections to backends; more wait until one closes
-    #[arg(long, value_name = "NUMBER", default_value = "65536", env = "PORTICO_MAX_CONNECTIONS")]
-    #[arg(value_parser = parse_count::<10_000_000>)]
-    max_connections: NonZeroUsize,
+    #[arg(long, value_name = "NUMBER", env = "PORTICO_MAX_CONNECTIONS")]
+    #[arg(value_parser = parse_limit::<usize, 10_000_000>, default_value_t = ProxyLimits::DEFAULT.max_connections)]
+    max_connections: usize,
 
     /// Time for a client to send the header of a request
-    #[arg(long, value_name = "DURATION", default_value = "10s", env = "PORTICO_CLIENT_HEADER_TIMEOUT")]
-    #[arg(value_parser = quantity::timeout)]
-    client_header_timeout: Duration,
+    #[arg(long, value_name = "DURATION", env = "PORTICO_CLIENT_HEADER_TIMEOUT")]
+    #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.header_timeout))]
+    client_header_timeout: NonZeroTimeout,
 
     /// Maximum size of a request header, request line included (8KiB to 1MiB)
-    #[arg(long, value_name = "SIZE", default_value = "64KiB", env = "PORTICO_CLIENT_HEADER_BYTES")]
-    #[arg(value_parser = quantity::header_size)]
-    client_header_bytes: usize,
+    #[arg(long, value_name = "SIZE", env = "PORTICO_CLIENT_HEADER_BYTES")]
+    #[arg(default_value_t = HeaderSize(ProxyLimits::DEFAULT.max_request_head))]
+    client_header_bytes: HeaderSize,
 
     /// Maximum number of fields in a request header
-    #[arg(long, value_name = "NUMBER", default_value = "100", env = "PORTICO_CLIENT_HEADER_COUNT")]
-    #[arg(value_parser = parse_count::<10_000>)]
-    client_header_count: NonZeroUsize,
+    #[arg(long, value_name = "NUMBER", env = "PORTICO_CLIENT_HEADER_COUNT")]
+    #[arg(value_parser = parse_limit::<usize, 10_000>, default_value_t = ProxyLimits::DEFAULT.max_request_fields)]
+    client_header_count: usize,
 
     /// Idle timeout of client connections
-    #[arg(long, value_name = "DURATION", default_value = "75s", env = "PORTICO_CLIENT_IDLE_TIMEOUT")]
-    #[arg(value_parser = quantity::timeout)]
-    client_idle_timeout: Duration,
+    #[arg(long, value_name = "DURATION", env = "PORTICO_CLIENT_IDLE_TIMEOUT")]
+    #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.keep_alive_timeout))]
+    client_idle_timeout: NonZeroTimeout,
 
     /// Maximum number of concurrent requests on one HTTP/2 client connection
-    #[arg(long, value_name = "NUMBER", default_value = "128", env = "PORTICO_CLIENT_HTTP2_STREAMS")]
-    #[arg(value_parser = parse_count::<10_000>)]
-    client_http2_streams: NonZeroUsize,
+    #[arg(long, value_name = "NUMBER", env = "PORTICO_CLIENT_HTTP2_STREAMS")]
+    #[arg(value_parser = parse_limit::<u32, 10_000>, default_value_t = ProxyLimits::DEFAULT.max_streams)]
+    client_http2_streams: u32,
 
     /// Idle timeout of upgraded connections, such as WebSockets
-    #[arg(long, value_name = "DURATION", default_value = "5m", env = "PORTICO_UPGRADE_IDLE_TIMEOUT")]
-    #[arg(value_parser = quantity::timeout)]
-    upgrade_idle_timeout: Duration,
+    #[arg(long, value_name = "DURATION", env = "PORTICO_UPGRADE_IDLE_TIMEOUT")]
+    #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.tunnel_idle_timeout))]
+    upgrade_idle_timeout: NonZeroTimeout,
 
     /// Timeout of connecting to a backend
-    #[arg(long, value_name = "DURATION", default_value = "5s", env = "PORTICO_UPSTREAM_CONNECT_TIMEOUT")]
-    #[arg(value_parser = quantity::timeout)]
-    upstream_connect_timeout: Duration,
+    #[arg(long, value_name = "DURATION", env = "PORTICO_UPSTREAM_CONNECT_TIMEOUT")]
+    #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.connect_timeout))]
+    upstream_connect_timeout: NonZeroTimeout,
 
     /// Idle timeout of pooled connections to backends
-    #[arg(long, value_name = "DURATION", default_value = "60s", env = "PORTICO_UPSTREAM_IDLE_TIMEOUT")]
-    #[arg(value_parser = quantity::timeout)]
-    upstream_idle_timeout: Duration,
+    #[arg(long, value_name = "DURATION", env = "PORTICO_UPSTREAM_IDLE_TIMEOUT")]
+    #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.upstream_idle_timeout))]
+    upstream_idle_timeout: NonZeroTimeout,
 }
 
 #[derive(Debug, Args)]
@@ -155,13 +156,12 @@ struct LimitArgs {
 struct DrainArgs {
     /// Time to keep serving after SIGTERM while /readyz already fails; default: 0s, or 5s in a cluster
     #[arg(long, value_name = "DURATION", env = "PORTICO_DRAIN_DELAY")]
-    #[arg(value_parser = quantity::duration)]
-    drain_delay: Option<Duration>,
+    drain_delay: Option<WaitTime>,
 
     /// Time for requests to finish after that, and when their listener is removed; a second signal ends at once
-    #[arg(long, value_name = "DURATION", default_value = "60s", env = "PORTICO_DRAIN_TIMEOUT")]
-    #[arg(value_parser = quantity::duration)]
-    drain_timeout: Duration,
+    #[arg(long, value_name = "DURATION", env = "PORTICO_DRAIN_TIMEOUT")]
+    #[arg(default_value_t = WaitTime(ProxyLimits::DEFAULT.listener_grace_period))]
+    drain_timeout: WaitTime,
 }
 
 #[derive(Debug, Args)]
@@ -201,7 +201,8 @@ pub struct RunOptions {
     pub proxy_protocol_from: Vec<IpNet>,
     pub workers: NonZeroUsize,
     pub tls: TlsOptions,
-    pub limits: LimitOptions,
+    /// Limits without a flag have their defaults.
+    pub limits: ProxyLimits,
     pub kong: KongOptions,
     pub ingress_class: IngressClassOptions,
     pub ingress: IngressOptions,
@@ -213,21 +214,6 @@ pub struct RunOptions {
     pub log: LogOptions,
     /// Whether output on stdout, such as verdicts, is colored.
     pub color_stdout: bool,
-}
-
-/// Resource limits for clients and backends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LimitOptions {
-    /// Across all workers.
-    pub max_connections: NonZeroUsize,
-    pub client_header_timeout: Duration,
-    pub client_header_bytes: usize,
-    pub client_header_count: NonZeroUsize,
-    pub client_idle_timeout: Duration,
-    pub client_http2_streams: NonZeroUsize,
-    pub upgrade_idle_timeout: Duration,
-    pub upstream_connect_timeout: Duration,
-    pub upstream_idle_timeout: Duration,
 }
 
 /// Graceful shutdown.
@@ -281,15 +267,15 @@ impl RunArgs {
             allow_port_sharing: listening.allow_port_sharing,
             trusted_ips: listening.trusted_ips,
             proxy_protocol_from: listening.proxy_protocol_from,
-            tls: self.tls.resolve()?,
             workers: listening.workers.unwrap_or(surroundings.cores),
-            limits: self.limits.resolve(),
+            limits: self.limits.resolve(self.tls.tls_handshake_timeout, self.stopping.drain_timeout),
+            tls: self.tls.resolve()?,
             kong: self.kong.resolve(),
             ingress_class: self.ingress_class.resolve(),
             ingress,
             drain: DrainOptions {
-                delay: self.stopping.drain_delay.unwrap_or(usual_delay),
-                timeout: self.stopping.drain_timeout,
+                delay: self.stopping.drain_delay.map_or(usual_delay, |delay| delay.0),
+                timeout: self.stopping.drain_timeout.0,
             },
             access_log: resolve_access_log(self.record.access_log, self.log.log_format, surroundings),
             access_log_fields: resolve_access_log_fields(self.record.access_log_fields)?,
@@ -301,17 +287,21 @@ impl RunArgs {
 }
 
 impl LimitArgs {
-    fn resolve(self) -> LimitOptions {
-        LimitOptions {
+    fn resolve(self, handshake_timeout: NonZeroTimeout, drain_timeout: WaitTime) -> ProxyLimits {
+        ProxyLimits {
+            header_timeout: self.client_header_timeout.0,
+            max_request_head: self.client_header_bytes.0,
+            max_request_fields: self.client_header_count,
+            handshake_timeout: handshake_timeout.0,
+            keep_alive_timeout: self.client_idle_timeout.0,
+            max_streams: self.client_http2_streams,
+            tunnel_idle_timeout: self.upgrade_idle_timeout.0,
+            listener_grace_period: drain_timeout.0,
             max_connections: self.max_connections,
-            client_header_timeout: self.client_header_timeout,
-            client_header_bytes: self.client_header_bytes,
-            client_header_count: self.client_header_count,
-            client_idle_timeout: self.client_idle_timeout,
-            client_http2_streams: self.client_http2_streams,
-            upgrade_idle_timeout: self.upgrade_idle_timeout,
-            upstream_connect_timeout: self.upstream_connect_timeout,
-            upstream_idle_timeout: self.upstream_idle_timeout,
+            max_upstream_connections: self.max_connections,
+            connect_timeout: self.upstream_connect_timeout.0,
+            upstream_idle_timeout: self.upstream_idle_timeout.0,
+            ..ProxyLimits::DEFAULT
         }
     }
 }
@@ -351,6 +341,12 @@ fn require_distinct_addresses(listens: &[(&'static str, Option<SocketAddr>)]) ->
     Ok(())
 }
 
+/// Parses a limit from 1 to `MOST`.
+fn parse_limit<T: TryFrom<usize>, const MOST: usize>(text: &str) -> Result<T, String> {
+    let count = parse_count::<MOST>(text)?;
+    T::try_from(count.get()).map_err(|_| format!("not in range; write a smaller number than {count}"))
+}
+
 /// Parses a number from 1 to `MOST`.
 fn parse_count<const MOST: usize>(text: &str) -> Result<NonZeroUsize, String> {
     text.parse::<NonZeroUsize>()
@@ -362,8 +358,8 @@ fn parse_count<const MOST: usize>(text: &str) -> Result<NonZeroUsize, String> {
 const DEFAULT_STATUS_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8100);
 /// Reachable from outside of the Pod, for the kubelet and Prometheus.
 const DEFAULT_STATUS_ADDRESS_IN_CLUSTER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8100);
-/// Time for a cluster to remove a terminating Pod from all load balancers.
-const DRAIN_DELAY_IN_CLUSTER: Duration = Duration::from_secs(5);
+/// Time for a cluster to remove a terminating Pod from all load balancers. The chart and the manifests allow for it.
+pub const DRAIN_DELAY_IN_CLUSTER: Duration = Duration::from_secs(5);
 
 const EXAMPLES: &str = "\
 Every flag can also be set by an environment variable: --drain-timeout is PORTICO_DRAIN_TIMEOUT.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::*;
+use crate::proxy::ProxyLimits;
 
 const NO_TERMINAL: Environment = Environment {
     stdout_is_terminal: false,
@@ -47,7 +48,6 @@ fn run_defaults() {
     assert!(options.trusted_ips.is_empty() && options.proxy_protocol_from.is_empty());
     assert_eq!(options.tls.min_version, TlsVersionArg::V1_2);
     assert!(options.tls.ciphers.is_empty());
-    assert_eq!(options.tls.handshake_timeout, Duration::from_secs(10));
     assert_eq!(options.workers, NO_TERMINAL.cores);
     assert_eq!(options.drain, DrainOptions { delay: Duration::ZERO, timeout: Duration::from_secs(60) });
     assert_eq!(options.access_log, AccessLogOptions::Stdout(LogFormat::Json));
@@ -56,19 +56,7 @@ fn run_defaults() {
     assert_eq!(options.metrics_max_series.get(), 10_000);
     let product = concat!("portico/", env!("CARGO_PKG_VERSION")).into();
     assert_eq!(options.kong, KongOptions { headers: None, product, metrics: false });
-    let second = Duration::from_secs(1);
-    let limits = LimitOptions {
-        max_connections: NonZeroUsize::new(65_536).unwrap(),
-        client_header_timeout: 10 * second,
-        client_header_bytes: 65_536,
-        client_header_count: NonZeroUsize::new(100).unwrap(),
-        client_idle_timeout: 75 * second,
-        client_http2_streams: NonZeroUsize::new(128).unwrap(),
-        upgrade_idle_timeout: 300 * second,
-        upstream_connect_timeout: 5 * second,
-        upstream_idle_timeout: 60 * second,
-    };
-    assert_eq!(options.limits, limits);
+    assert_eq!(options.limits, ProxyLimits::DEFAULT);
 }
 
 #[test]

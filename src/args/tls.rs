@@ -1,13 +1,12 @@
 //! Flags for TLS with clients: `--tls-min-version` and `--tls-ciphers`.
 
-use std::time::Duration;
-
 use clap::{Args, ValueEnum};
 use rustls::SupportedCipherSuite;
 use rustls::crypto::aws_lc_rs::ALL_CIPHER_SUITES;
 
 use super::UsageError;
-use crate::quantity;
+use crate::proxy::ProxyLimits;
+use crate::quantity::NonZeroTimeout;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "TLS")]
@@ -22,9 +21,9 @@ pub(super) struct TlsArgs {
     tls_ciphers: Vec<SupportedCipherSuite>,
 
     /// Timeout of a TLS handshake
-    #[arg(long, value_name = "DURATION", default_value = "10s", env = "PORTICO_TLS_HANDSHAKE_TIMEOUT")]
-    #[arg(value_parser = quantity::timeout)]
-    tls_handshake_timeout: Duration,
+    #[arg(long, value_name = "DURATION", env = "PORTICO_TLS_HANDSHAKE_TIMEOUT")]
+    #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.handshake_timeout))]
+    pub(super) tls_handshake_timeout: NonZeroTimeout,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -41,17 +40,16 @@ pub struct TlsOptions {
     pub min_version: TlsVersionArg,
     /// Empty for all. Otherwise at least one suite fits the allowed versions.
     pub ciphers: Vec<SupportedCipherSuite>,
-    pub handshake_timeout: Duration,
 }
 
 impl TlsArgs {
     pub(super) fn resolve(self) -> Result<TlsOptions, UsageError> {
-        let TlsArgs { tls_min_version, tls_ciphers, tls_handshake_timeout } = self;
+        let TlsArgs { tls_min_version, tls_ciphers, .. } = self;
         let usable = |suite: &SupportedCipherSuite| tls_min_version == TlsVersionArg::V1_2 || suite.tls13().is_some();
         if !tls_ciphers.is_empty() && !tls_ciphers.iter().any(usable) {
             return Err(UsageError::NoCipherForVersion);
         }
-        Ok(TlsOptions { min_version: tls_min_version, ciphers: tls_ciphers, handshake_timeout: tls_handshake_timeout })
+        Ok(TlsOptions { min_version: tls_min_version, ciphers: tls_ciphers })
     }
 }
 

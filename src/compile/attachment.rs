@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::gateway::GatewayPlan;
 use super::hostname::intersects;
-use super::listener::{ListenerPlan, Namespaces};
+use super::listener::{ListenerId, ListenerPlan, Namespaces};
 use super::verdict::{Code, Condition};
 use super::{PlanMap, label_selector};
 use crate::api::gateway::ParentReference;
@@ -29,7 +29,7 @@ pub(super) struct RouteOrigin<'a> {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Attachment {
     pub gateway: ObjectKey,
-    pub listeners: Vec<Arc<str>>,
+    pub listeners: Vec<ListenerId>,
     /// Whether the route counts as attached; false if all of its rules were dropped.
     pub accepted: bool,
 }
@@ -80,7 +80,7 @@ fn matching_listeners(
     route: &RouteOrigin<'_>,
     reference: &ParentReference,
     field: &str,
-) -> Result<Vec<Arc<str>>, Condition> {
+) -> Result<Vec<ListenerId>, Condition> {
     let refused = |code: Code, part: &str, message: String, remedy: String| {
         Err(Condition::new(code, vec![Diagnostic::error(format!("{field}{part}"), message, remedy)]))
     };
@@ -92,7 +92,7 @@ fn matching_listeners(
             (None, Some(port)) => (".port", format!("no listener on port {port}")),
             (None, None) => (".name", "no listener".to_owned()),
         };
-        let known = gateway.listeners.iter().map(|listener| format!("{} (port {})", listener.name, listener.port));
+        let known = gateway.listeners.iter().map(|listener| format!("{} (port {})", listener.id.name, listener.port));
         let known: Vec<_> = known.collect();
         let message = format!("Gateway {} has {asked}", gateway.key);
         return refused(Code::RouteNoMatchingParent, part, message, format!("use one of {}", known.join(", ")));
@@ -113,10 +113,10 @@ fn matching_listeners(
         };
         return refused(Code::RouteNotAllowedByListeners, "", message, remedy);
     }
-    let matching: Vec<Arc<str>> = allowing
+    let matching: Vec<_> = allowing
         .iter()
         .filter(|listener| route.hosts.iter().any(|host| intersects(host, &listener.hostname)))
-        .map(|listener| listener.name.clone())
+        .map(|listener| listener.id.clone())
         .collect();
     if matching.is_empty() {
         let hostnames: Vec<_> = allowing.iter().map(|listener| listener.hostname.to_string()).collect();
@@ -133,7 +133,7 @@ fn matching_listeners(
 }
 
 fn is_referenced(listener: &ListenerPlan, reference: &ParentReference) -> bool {
-    reference.section_name.as_deref().is_none_or(|section| section == &*listener.name)
+    reference.section_name.as_deref().is_none_or(|section| section == &*listener.id.name)
         && reference.port.is_none_or(|port| port == i32::from(listener.port))
 }
 

@@ -10,7 +10,7 @@ use rustls::sign::CertifiedKey;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::X509Certificate;
 
-use super::reference_grants::CrossNamespaceReference;
+use super::reference_grants::{CrossNamespaceReference, Referrer};
 use super::verdict::Code;
 use crate::api::core::Secret;
 use crate::api::gateway::SecretObjectReference;
@@ -77,8 +77,7 @@ pub(super) fn resolve(
     // Permission is checked before existence, so that a Gateway without permission does not reveal whether the Secret
     // exists.
     let crossing = CrossNamespaceReference {
-        from: Kind::Gateway,
-        namespace: &gateway.namespace,
+        from: Referrer { kind: Kind::Gateway, namespace: &gateway.namespace },
         to: Kind::Secret,
         target: &target,
     };

@@ -1,7 +1,7 @@
 //! Selects the Ingresses, consumers and other objects that this process serves, by their class.
 
 use crate::api::kong::annotations::{INGRESS_CLASS, IS_DEFAULT_CLASS};
-use crate::api::names::{INGRESS_CONTROLLER, KONG_INGRESS_CONTROLLER};
+use crate::api::names::{INGRESS_CLASS_NAME, INGRESS_CONTROLLER, KONG_INGRESS_CONTROLLER};
 use crate::api::networking::IngressClass;
 use crate::api::{Meta, Object, ObjectKey};
 use crate::store::Store;
@@ -15,17 +15,14 @@ pub struct Classes {
 
 impl Default for Classes {
     fn default() -> Self {
-        Classes { name: DEFAULT_CLASS_NAME.to_owned() }
+        Classes { name: INGRESS_CLASS_NAME.to_owned() }
     }
 }
-
-/// The class of Portico's own manifests.
-const DEFAULT_CLASS_NAME: &str = "portico";
 
 impl Classes {
     /// Whether the manifests were written for another controller, whose conventions then apply.
     pub(super) fn replaces_other_controller(&self) -> bool {
-        self.name != DEFAULT_CLASS_NAME
+        self.name != INGRESS_CLASS_NAME
     }
 
     /// Whether to serve a class, given its name and the controller of its IngressClass, if that exists. All classes of

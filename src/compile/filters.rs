@@ -88,33 +88,7 @@ pub(super) fn translate(
                 let filter = cors::translate(raw, &one.field, &mut one.result.unsupported);
                 one.result.filters.cors = Some(Box::new(filter));
             }
-            "ExtensionRef" => {
-                let is_kong = |reference: &&LocalObjectReference| {
-                    reference.group == KONG_GROUP && reference.kind == Kind::KongPlugin.name()
-                };
-                let plugin = filter.extension_ref.as_ref().filter(is_kong);
-                if let Some(plugin) = plugin.filter(|plugin| level == FilterLevel::Rule && is_plugin(&plugin.name)) {
-                    let field = format!("{}.extensionRef", one.field);
-                    one.result.extensions.push((plugin.name.clone(), field));
-                    continue;
-                }
-                let (message, remedy) = match &filter.extension_ref {
-                    Some(_) if plugin.is_some() && level == FilterLevel::Backend => (
-                        "plugins run for a rule, not for a single backend".to_owned(),
-                        "name it in the filters of the rule",
-                    ),
-                    Some(reference) if plugin.is_some() => (
-                        format!("KongPlugin {} does not exist in this namespace", reference.name),
-                        "create it or correct the name",
-                    ),
-                    Some(reference) => (
-                        format!("extensions of kind {} of group {} are not supported", reference.kind, reference.group),
-                        "remove the filter, if requests may be served without it",
-                    ),
-                    None => ("extensionRef is missing".to_owned(), "name it under extensionRef"),
-                };
-                one.result.unresolved.push(Diagnostic::error(format!("{}.extensionRef", one.field), message, remedy));
-            }
+            "ExtensionRef" => one.extension(filter.extension_ref.as_ref(), level, is_plugin),
             kind => {
                 let message = format!("filter {kind} is not served by this version");
                 one.unsupported("type", message, "remove the filter, if requests may be served without it");
@@ -146,6 +120,38 @@ impl FilterTranslator<'_> {
     fn unsupported(&mut self, part: &str, message: String, remedy: &str) {
         let field = format!("{}.{part}", self.field);
         self.result.unsupported.push(Diagnostic::error(field, message, remedy));
+    }
+
+    /// The KongPlugin that a filter refers to.
+    fn extension(
+        &mut self,
+        reference: Option<&LocalObjectReference>,
+        level: FilterLevel,
+        is_plugin: &dyn Fn(&str) -> bool,
+    ) {
+        let field = format!("{}.extensionRef", self.field);
+        let is_kong = |reference: &&LocalObjectReference| {
+            reference.group == KONG_GROUP && reference.kind == Kind::KongPlugin.name()
+        };
+        let (message, remedy) = match (reference, reference.filter(is_kong)) {
+            (_, Some(plugin)) if level == FilterLevel::Rule && is_plugin(&plugin.name) => {
+                self.result.extensions.push((plugin.name.clone(), field));
+                return;
+            }
+            (_, Some(_)) if level == FilterLevel::Backend => {
+                ("plugins run for a rule, not for a single backend".to_owned(), "name it in the filters of the rule")
+            }
+            (_, Some(plugin)) => (
+                format!("KongPlugin {} does not exist in this namespace", plugin.name),
+                "create it or correct the name",
+            ),
+            (Some(reference), None) => (
+                format!("extensions of kind {} of group {} are not supported", reference.kind, reference.group),
+                "remove the filter, if requests may be served without it",
+            ),
+            (None, None) => ("extensionRef is missing".to_owned(), "name it under extensionRef"),
+        };
+        self.result.unresolved.push(Diagnostic::error(field, message, remedy));
     }
 
     fn header_edits(&mut self, modifier: &HeaderModifier, part: &str) -> HeaderEdits {

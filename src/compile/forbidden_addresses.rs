@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::addresses::GatewayAddresses;
 use super::gateway::GatewayPlan;
 use crate::diagnostic::Diagnostic;
+use crate::snapshot::BindAddress;
 use crate::upstream::{BlockedAddress, EndpointAddress, TrustModel};
 
 /// The set of forbidden addresses.
@@ -20,10 +21,10 @@ pub(super) struct ForbiddenAddresses {
 }
 
 impl ForbiddenAddresses {
-    /// `entrances` are the sockets of Ingresses, `admin` is the address of the admin listener.
+    /// `ingresses` are the sockets of Ingresses, `admin` is the address of the admin listener.
     pub(super) fn new<'a>(
         gateways: impl Iterator<Item = &'a GatewayPlan>,
-        entrances: impl Iterator<Item = SocketAddr>,
+        ingresses: impl Iterator<Item = BindAddress>,
         admin: Option<SocketAddr>,
         addresses: &GatewayAddresses,
         trust_model: TrustModel,
@@ -33,7 +34,9 @@ impl ForbiddenAddresses {
         // If other Pods can reach it, the admin listeners of the other replicas use the same port.
         let reached = admin.filter(|admin| !admin.ip().is_loopback());
         let admins = reached.iter().flat_map(|admin| replicas.iter().map(|ip| SocketAddr::new(*ip, admin.port())));
-        let sockets = gateways.flat_map(GatewayPlan::sockets).chain(entrances).chain(admin).chain(admins).collect();
+        // The transport does not matter: a port that leads back here is not a backend either way.
+        let served = gateways.flat_map(GatewayPlan::sockets).chain(ingresses).map(|address| address.socket);
+        let sockets = served.chain(admin).chain(admins).collect();
         ForbiddenAddresses { sockets, replicas, trust_model }
     }
 

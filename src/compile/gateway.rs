@@ -1,16 +1,18 @@
 //! Plans a Gateway: whether this controller serves it, its addresses, and which of its listeners can be served.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::certificates::SecretCache;
-use super::listener::{self, ListenerPlan};
+use super::listener::{self, ListenerId, ListenerPlan};
+use super::served_gateways::gateways_by_age;
 use super::verdict::{Code, Condition, ListenerVerdict, Verdict};
-use super::{CompileInputs, ExposedGateway};
+use super::{CompileContext, CompileInputs};
 use crate::api::gateway::{Gateway, GatewayClass};
 use crate::api::{Kind, Object, ObjectKey};
 use crate::diagnostic::{Diagnostic, Reason};
+use crate::snapshot::BindAddress;
 use crate::snapshot::certs::Certificates;
 use crate::store::Store;
 
@@ -32,7 +34,7 @@ pub(super) struct GatewayPlan {
 }
 
 /// The owner of each port: of several Gateways with the same address the oldest wins, then the first by name.
-pub(super) type PortOwners = BTreeMap<(IpAddr, u16), ObjectKey>;
+pub(super) type PortOwners = BTreeMap<BindAddress, ObjectKey>;
 
 /// The state of a Gateway's class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,14 +47,14 @@ pub(super) enum ClassState {
     Rejected,
 }
 
-pub(super) fn class_state(store: &Store, inputs: &CompileInputs<'_>, name: &str) -> ClassState {
-    match store.gateway_classes.get(&ObjectKey::cluster(name)) {
+pub(super) fn class_state(cx: CompileContext<'_>, name: &str) -> ClassState {
+    match cx.store.gateway_classes.get(&ObjectKey::cluster(name)) {
         None => ClassState::Missing,
-        Some(class) => state_of_class(class, inputs),
+        Some(class) => state_of_class(cx.inputs, class),
     }
 }
 
-fn state_of_class(class: &GatewayClass, inputs: &CompileInputs<'_>) -> ClassState {
+fn state_of_class(inputs: &CompileInputs<'_>, class: &GatewayClass) -> ClassState {
     if !inputs.controllers.contains(&class.spec.controller_name) {
         ClassState::Foreign
     } else if class.spec.parameters_ref.is_some() {
@@ -68,9 +70,9 @@ fn controller(store: &Store, class: &str) -> Arc<str> {
 }
 
 /// The verdict on a GatewayClass; without conditions if it belongs to another controller.
-pub(super) fn class_verdict(class: &Object<GatewayClass>, inputs: &CompileInputs<'_>) -> Verdict {
+pub(super) fn class_verdict(inputs: &CompileInputs<'_>, class: &Object<GatewayClass>) -> Verdict {
     let mut verdict = Verdict { generation: class.meta.generation, ..Verdict::default() };
-    match state_of_class(class, inputs) {
+    match state_of_class(inputs, class) {
         ClassState::Foreign | ClassState::Missing => {
             let ours = inputs.controllers.join(" or ");
             verdict.diagnostics.push(Diagnostic::warning(
@@ -92,50 +94,23 @@ pub(super) fn class_verdict(class: &Object<GatewayClass>, inputs: &CompileInputs
     verdict
 }
 
-/// The Gateways whose class belongs to this controller, oldest first.
-pub(super) fn served_gateways<'a>(store: &'a Store, inputs: &CompileInputs<'_>) -> Vec<&'a Arc<Object<Gateway>>> {
-    gateways_by_age(store, inputs.controllers)
-}
-
-/// The Gateways of these controllers' classes, oldest first, then by name. The earlier Gateway wins a conflict.
-pub(super) fn gateways_by_age<'a>(store: &'a Store, controllers: &[String]) -> Vec<&'a Arc<Object<Gateway>>> {
-    let mut gateways: Vec<_> = store
-        .gateways
-        .values()
-        .filter(|gateway| {
-            let class = store.gateway_classes.get(&ObjectKey::cluster(&gateway.spec.gateway_class_name));
-            class.is_some_and(|class| controllers.contains(&class.spec.controller_name))
-        })
-        .collect();
-    gateways.sort_by(|a, b| (a.meta.created, &a.meta.key).cmp(&(b.meta.created, &b.meta.key)));
-    gateways
-}
-
-/// What a served Gateway needs of the Service in front of it.
-pub(super) fn expose<'a>(store: &'a Store, gateway: &'a Object<Gateway>) -> Option<ExposedGateway<'a>> {
-    let class = store.gateway_classes.get(&ObjectKey::cluster(&gateway.spec.gateway_class_name))?;
-    let accepted = if class.spec.parameters_ref.is_some() { ClassState::Rejected } else { ClassState::Accepted };
-    let listeners = gateway.spec.listeners.iter().filter(|listener| listener::needs_port(listener));
-    let ports: BTreeSet<u16> = listeners.filter_map(|listener| u16::try_from(listener.port).ok()).collect();
-    let refused = rejection(gateway, accepted, &[]).is_some();
-    Some(ExposedGateway { gateway, controller: &class.spec.controller_name, ports, is_rejected: refused })
-}
-
 /// Assigns every (address, port) to the first Gateway that listens on it and can be served.
-pub(super) fn port_owners(store: &Store, inputs: &CompileInputs<'_>) -> PortOwners {
+pub(super) fn port_owners(cx: CompileContext<'_>) -> PortOwners {
     let mut owners = PortOwners::new();
-    for gateway in served_gateways(store, inputs) {
-        let Some(assigned) = inputs.addresses.get(&gateway.meta.key) else { continue };
-        let class = class_state(store, inputs, &gateway.spec.gateway_class_name);
+    for gateway in gateways_by_age(cx.store, cx.inputs.controllers) {
+        let Some(assigned) = cx.inputs.addresses.get(&gateway.meta.key) else { continue };
+        let class = class_state(cx, &gateway.spec.gateway_class_name);
         if rejection(gateway, class, &assigned.unsupported).is_some() {
             continue;
         }
         for listener in gateway.spec.listeners.iter().filter(|listener| listener::needs_port(listener)) {
             let port = u16::try_from(listener.port).ok().and_then(|port| assigned.ports.bound_port(port));
             let Some(port) = port else { continue };
+            let Some(transport) = listener::transport(listener) else { continue };
             for address in &assigned.bind_addresses {
-                if owner(&owners, *address, port, &gateway.meta.key).is_none() {
-                    owners.entry((*address, port)).or_insert_with(|| gateway.meta.key.clone());
+                let address = BindAddress::new(transport, *address, port);
+                if owner(&owners, address, &gateway.meta.key).is_none() {
+                    owners.entry(address).or_insert_with(|| gateway.meta.key.clone());
                 }
             }
         }
@@ -144,11 +119,15 @@ pub(super) fn port_owners(store: &Store, inputs: &CompileInputs<'_>) -> PortOwne
 }
 
 /// The other Gateway that owns the port at this address. The unspecified address includes all addresses of its family.
-fn owner<'a>(owners: &'a PortOwners, address: IpAddr, port: u16, gateway: &ObjectKey) -> Option<&'a ObjectKey> {
-    let all = if address.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+fn owner<'a>(owners: &'a PortOwners, address: BindAddress, gateway: &ObjectKey) -> Option<&'a ObjectKey> {
+    let BindAddress { socket, transport } = address;
+    let all = if socket.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    let all = BindAddress::new(transport, all, socket.port());
     let other = |owner: &&ObjectKey| **owner != *gateway;
-    owners.get(&(address, port)).filter(other).or_else(|| owners.get(&(all, port)).filter(other)).or_else(|| {
-        let same = |at: &(IpAddr, u16)| at.0.is_ipv4() == address.is_ipv4() && at.1 == port;
+    owners.get(&address).filter(other).or_else(|| owners.get(&all).filter(other)).or_else(|| {
+        let same = |at: &BindAddress| {
+            (at.socket.is_ipv4(), at.socket.port(), at.transport) == (socket.is_ipv4(), socket.port(), transport)
+        };
         let mut narrower = owners.iter().filter(|(at, _)| address == all && same(at)).map(|(_, owner)| owner);
         narrower.find(other)
     })
@@ -157,24 +136,23 @@ fn owner<'a>(owners: &'a PortOwners, address: IpAddr, port: u16, gateway: &Objec
 /// Plans everything about a Gateway that does not depend on routes. `None` if this controller does not serve its class;
 /// `foreign_verdict` then has the verdict.
 pub(super) fn plan(
-    store: &Store,
-    inputs: &CompileInputs<'_>,
+    cx: CompileContext<'_>,
     owners: &PortOwners,
     secrets: &mut SecretCache,
     gateway: &Object<Gateway>,
 ) -> Option<GatewayPlan> {
-    let class = class_state(store, inputs, &gateway.spec.gateway_class_name);
+    let class = class_state(cx, &gateway.spec.gateway_class_name);
     if matches!(class, ClassState::Missing | ClassState::Foreign) {
         return None;
     }
     let nothing = Default::default();
-    let assigned = inputs.addresses.get(&gateway.meta.key).unwrap_or(&nothing);
+    let assigned = cx.inputs.addresses.get(&gateway.meta.key).unwrap_or(&nothing);
     let refusal = rejection(gateway, class, &assigned.unsupported);
     let refused = refusal.is_some();
     let usable = !refused && !assigned.bind_addresses.is_empty();
-    let (mut listeners, certificates) = listener::plan_all(store, secrets, gateway, &|port| {
+    let (mut listeners, certificates) = listener::plan_all(cx.store, secrets, gateway, &|transport, port| {
         let port = assigned.ports.bound_port(port)?;
-        let taken = |address: &IpAddr| owner(owners, *address, port, &gateway.meta.key);
+        let taken = |address: &IpAddr| owner(owners, BindAddress::new(transport, *address, port), &gateway.meta.key);
         assigned
             .bind_addresses
             .iter()
@@ -229,7 +207,7 @@ pub(super) fn plan(
     Some(GatewayPlan {
         key: gateway.meta.key.clone(),
         generation: gateway.meta.generation,
-        controller: controller(store, &gateway.spec.gateway_class_name),
+        controller: controller(cx.store, &gateway.spec.gateway_class_name),
         bind_addresses: if usable { assigned.bind_addresses.clone() } else { Vec::new() },
         reported_addresses: if usable { assigned.reported_addresses.clone() } else { Vec::new() },
         conditions: vec![accepted, programmed],
@@ -257,22 +235,23 @@ impl GatewayPlan {
     }
 
     /// Every address at which a listener is reachable.
-    pub(super) fn sockets(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+    pub(super) fn sockets(&self) -> impl Iterator<Item = BindAddress> + '_ {
         let reported: Vec<IpAddr> = self.reported_addresses.iter().filter_map(|address| address.parse().ok()).collect();
         self.listeners.iter().filter(|listener| listener.opens_port()).flat_map(move |listener| {
             let bound = self.bound_sockets(listener);
-            bound.into_iter().chain(reported.clone().into_iter().map(|address| SocketAddr::new(address, listener.port)))
+            let reported = reported.clone().into_iter();
+            bound.into_iter().chain(reported.map(|ip| BindAddress::new(listener.transport, ip, listener.port)))
         })
     }
 
     /// The sockets that a listener binds.
-    fn bound_sockets(&self, listener: &ListenerPlan) -> Vec<SocketAddr> {
-        let port = listener.bound_port.into_iter();
-        port.flat_map(|port| self.bind_addresses.iter().map(move |address| SocketAddr::new(*address, port))).collect()
+    fn bound_sockets(&self, listener: &ListenerPlan) -> Vec<BindAddress> {
+        let Some(port) = listener.bound_port else { return Vec::new() };
+        self.bind_addresses.iter().map(|ip| BindAddress::new(listener.transport, *ip, port)).collect()
     }
 
     /// The verdict, given the number of routes attached to each listener.
-    pub(super) fn verdict(&self, attached: impl Fn(&str) -> u32) -> Verdict {
+    pub(super) fn verdict(&self, attached: impl Fn(&ListenerId) -> u32) -> Verdict {
         Verdict {
             generation: self.generation,
             conditions: self.conditions.clone(),
@@ -281,9 +260,9 @@ impl GatewayPlan {
                 .listeners
                 .iter()
                 .map(|listener| ListenerVerdict {
-                    name: listener.name.to_string(),
+                    name: listener.id.name.to_string(),
                     port: listener.port,
-                    attached_routes: attached(&listener.name),
+                    attached_routes: attached(&listener.id),
                     supported_kinds: listener.supported_kinds.clone(),
                     sockets: if listener.opens_port() { self.bound_sockets(listener) } else { Vec::new() },
                     conditions: listener.conditions.clone(),
@@ -295,12 +274,12 @@ impl GatewayPlan {
 }
 
 /// The verdict on a Gateway that this controller does not serve: a note, but no conditions.
-pub(super) fn foreign_verdict(store: &Store, inputs: &CompileInputs<'_>, gateway: &Object<Gateway>) -> Verdict {
+pub(super) fn foreign_verdict(cx: CompileContext<'_>, gateway: &Object<Gateway>) -> Verdict {
     let name = &gateway.spec.gateway_class_name;
     let (field, class) = ("spec.gatewayClassName", format!("GatewayClass {name}"));
-    let note = match class_state(store, inputs, name) {
+    let note = match class_state(cx, name) {
         ClassState::Missing => {
-            let ours = inputs.controllers.join(" or ");
+            let ours = cx.inputs.controllers.join(" or ");
             Diagnostic::not_found(field, class, format!("create it with controllerName {ours}, or correct the name"))
         }
         _ => {
@@ -312,7 +291,7 @@ pub(super) fn foreign_verdict(store: &Store, inputs: &CompileInputs<'_>, gateway
 }
 
 /// The condition if the whole Gateway must be rejected.
-fn rejection(gateway: &Object<Gateway>, class: ClassState, unsupported: &[Diagnostic]) -> Option<Condition> {
+pub(super) fn rejection(gateway: &Object<Gateway>, class: ClassState, unsupported: &[Diagnostic]) -> Option<Condition> {
     if class == ClassState::Rejected {
         let name = &gateway.spec.gateway_class_name;
         let message = format!("GatewayClass {name} is not accepted");

@@ -1,27 +1,37 @@
 //! Plans a listener of a Gateway: whether it can be served, its hostname, and which routes may attach.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::certificates::{self, SecretCache};
 use super::label_selector;
+use super::listener_conflicts::{self, ListenerConflict};
 use super::listener_overlaps;
 use super::verdict::{Code, Condition};
 use crate::api::gateway::{Gateway, LabelSelector, Listener, RouteGroupKind};
 use crate::api::kind::GATEWAY_GROUP;
-use crate::api::{Kind, Object, ObjectKey};
+use crate::api::{Kind, Object, ObjectId, ObjectKey};
 use crate::diagnostic::{Diagnostic, Reason};
+use crate::snapshot::TransportProtocol;
 use crate::snapshot::certs::Certificates;
 use crate::snapshot::host::HostPattern;
 use crate::store::Store;
 
+/// Identifies a listener: its name is unique within the object that declares it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ListenerId {
+    /// A Gateway.
+    pub declared_by: ObjectId,
+    pub name: Arc<str>,
+}
+
 /// The compiled state of a listener.
 #[derive(Debug, PartialEq)]
 pub(super) struct ListenerPlan {
-    pub name: Arc<str>,
+    pub id: ListenerId,
     index: usize,
     pub hostname: HostPattern,
+    pub transport: TransportProtocol,
     /// The port that clients connect to.
     pub port: u16,
     /// The port that this process binds; `None` if none is assigned yet.
@@ -46,7 +56,7 @@ pub(super) enum Namespaces {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ListenerProtocol {
+pub(super) enum ListenerProtocol {
     Http,
     Https,
     Tls,
@@ -56,7 +66,7 @@ enum ListenerProtocol {
 }
 
 impl ListenerProtocol {
-    fn from_listener(listener: &Listener) -> Self {
+    pub(super) fn from_listener(listener: &Listener) -> Self {
         match &*listener.protocol {
             "HTTP" => ListenerProtocol::Http,
             "HTTPS" => ListenerProtocol::Https,
@@ -67,8 +77,18 @@ impl ListenerProtocol {
         }
     }
 
+    pub(super) fn transport(self) -> Option<TransportProtocol> {
+        match self {
+            ListenerProtocol::Http | ListenerProtocol::Https | ListenerProtocol::Tls | ListenerProtocol::Tcp => {
+                Some(TransportProtocol::Tcp)
+            }
+            ListenerProtocol::Udp => Some(TransportProtocol::Udp),
+            ListenerProtocol::Other => None,
+        }
+    }
+
     /// The group of protocols that can share a port with this one.
-    fn port_group(self) -> Option<PortGroup> {
+    pub(super) fn port_group(self) -> Option<PortGroup> {
         match self {
             ListenerProtocol::Http => Some(PortGroup::Cleartext),
             ListenerProtocol::Https | ListenerProtocol::Tls => Some(PortGroup::Tls),
@@ -87,7 +107,7 @@ impl ListenerProtocol {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum PortGroup {
+pub(super) enum PortGroup {
     Cleartext,
     Tls,
     Stream,
@@ -107,7 +127,7 @@ impl ListenerPlan {
     pub(super) fn summary(&self, what: &str) -> Diagnostic {
         let refused = self.conditions.iter().find(|condition| !condition.code.status());
         let reason = refused.map_or("Invalid", |condition| condition.code.reason());
-        let message = format!("listener {} is not {what} ({reason})", self.name);
+        let message = format!("listener {} is not {what} ({reason})", self.id.name);
         Diagnostic::error(format!("spec.listeners[{}]", self.index), message, "see the conditions of the listener")
             .with_reason(Reason::OtherCondition)
     }
@@ -129,16 +149,21 @@ pub(super) fn needs_port(listener: &Listener) -> bool {
     !ListenerProtocol::from_listener(listener).route_kinds().is_empty()
 }
 
+/// The transport protocol of a listener; `None` if its protocol is unknown.
+pub(super) fn transport(listener: &Listener) -> Option<TransportProtocol> {
+    ListenerProtocol::from_listener(listener).transport()
+}
+
 /// Plans all listeners of a Gateway together, since they may conflict. `taken` returns the address and the Gateway that
 /// already owns a port. The certificates are returned separately because routes do not depend on them.
 pub(super) fn plan_all(
     store: &Store,
     secrets: &mut SecretCache,
     gateway: &Object<Gateway>,
-    taken: &dyn Fn(u16) -> Option<(IpAddr, ObjectKey)>,
+    taken: &dyn Fn(TransportProtocol, u16) -> Option<(IpAddr, ObjectKey)>,
 ) -> (Vec<ListenerPlan>, Vec<Arc<Certificates>>) {
     let listeners = &gateway.spec.listeners;
-    let conflicts = find_conflicts(listeners);
+    let conflicts = listener_conflicts::find(listeners);
     let (mut plans, mut certificates) = (Vec::new(), Vec::new());
     for (index, listener) in listeners.iter().enumerate() {
         let (plan, own) = plan(store, secrets, gateway, index, listener, conflicts.get(&index), taken);
@@ -158,7 +183,7 @@ fn plan(
     index: usize,
     listener: &Listener,
     conflict: Option<&ListenerConflict>,
-    taken: &dyn Fn(u16) -> Option<(IpAddr, ObjectKey)>,
+    taken: &dyn Fn(TransportProtocol, u16) -> Option<(IpAddr, ObjectKey)>,
 ) -> (ListenerPlan, Certificates) {
     let field = format!("spec.listeners[{index}]");
     let protocol = ListenerProtocol::from_listener(listener);
@@ -167,58 +192,38 @@ fn plan(
         ListenerProtocol::Https => resolve_certificates(store, secrets, gateway, listener, &field),
         _ => (Certificates::default(), Condition::without_diagnostics(Code::ListenerResolvedRefs)),
     };
-    let resolved = match kind_problems {
-        problems if problems.is_empty() => certificates_resolved.clone(),
-        problems => Condition::new(Code::ListenerInvalidRouteKinds, problems),
-    };
-    let port = u16::try_from(listener.port).unwrap_or_default();
-
     let (mut served, mut secure) = (false, false);
-    let mut conditions = Vec::new();
-    let mut refuse = |code: Code, problems: Vec<Diagnostic>| {
-        conditions.push(Condition::new(code, problems.clone()));
-        let unserved = match code {
-            Code::ListenerHostnameConflictRefused => Code::ListenerHostnameConflictUnserved,
-            Code::ListenerProtocolConflictRefused => Code::ListenerProtocolConflictUnserved,
-            _ => Code::ListenerNotProgrammed,
-        };
-        conditions.push(Condition::new(unserved, problems));
-    };
-    let unsupported = unsupported(gateway, listener, protocol, &field);
-    if protocol.route_kinds().is_empty() {
-        let message = format!("protocol {} is not served", listener.protocol);
-        refuse(
-            Code::ListenerUnsupportedProtocol,
-            vec![Diagnostic::error(format!("{field}.protocol"), message, "use HTTP or HTTPS")],
-        );
-    } else if !unsupported.is_empty() {
-        refuse(Code::ListenerUnsupportedValue, unsupported);
-    } else if let Some(conflict) = conflict {
-        refuse(conflict.accepted_code(), vec![conflict.problem.clone()]);
-    } else if let Some((address, owner)) = taken(port) {
-        let message = format!("port {port} of {address} is used by Gateway {owner}");
-        let remedy = "choose another port, or give this Gateway a separate address";
-        refuse(Code::ListenerPortUnavailable, vec![Diagnostic::error(format!("{field}.port"), message, remedy)]);
-    } else {
-        conditions.push(Condition::without_diagnostics(Code::ListenerAccepted));
-        secure = protocol == ListenerProtocol::Https;
-        if secure && certificates.all().is_empty() {
-            // Repeat the same diagnostics, so that one mistake is not reported in two ways.
-            conditions.push(Condition::new(Code::ListenerNotProgrammed, certificates_resolved.diagnostics.clone()));
-        } else {
-            served = true;
-            conditions.push(Condition::without_diagnostics(Code::ListenerProgrammed));
+    let mut conditions = match rejection(gateway, listener, conflict, taken, &field) {
+        Some((code, problems)) => {
+            vec![Condition::new(code, problems.clone()), Condition::new(not_programmed(code), problems)]
         }
-    }
-    conditions.push(resolved);
+        None => {
+            secure = protocol == ListenerProtocol::Https;
+            served = !(secure && certificates.all().is_empty());
+            let programmed = match served {
+                true => Condition::without_diagnostics(Code::ListenerProgrammed),
+                // Repeat the same diagnostics, so that one mistake is not reported in two ways.
+                false => Condition::new(Code::ListenerNotProgrammed, certificates_resolved.diagnostics.clone()),
+            };
+            vec![Condition::without_diagnostics(Code::ListenerAccepted), programmed]
+        }
+    };
+    conditions.push(match kind_problems {
+        problems if problems.is_empty() => certificates_resolved,
+        problems => Condition::new(Code::ListenerInvalidRouteKinds, problems),
+    });
     if let Some(conflict) = conflict {
         conditions.push(Condition::new(conflict.conflicted_code(), vec![conflict.problem.clone()]));
     }
     let plan = ListenerPlan {
-        name: Arc::from(&*listener.name),
+        id: ListenerId {
+            declared_by: ObjectId::new(Kind::Gateway, gateway.meta.key.clone()),
+            name: Arc::from(&*listener.name),
+        },
         index,
         hostname: HostPattern::parse(listener.hostname.as_deref()),
-        port,
+        transport: protocol.transport().unwrap_or(TransportProtocol::Tcp),
+        port: port(listener),
         bound_port: None,
         supported_kinds,
         namespaces: allowed_namespaces(listener),
@@ -227,6 +232,47 @@ fn plan(
         conditions,
     };
     (plan, certificates)
+}
+
+fn port(listener: &Listener) -> u16 {
+    u16::try_from(listener.port).unwrap_or_default()
+}
+
+/// Why the listener is not accepted, if so. The first reason is the most fundamental one.
+fn rejection(
+    gateway: &Object<Gateway>,
+    listener: &Listener,
+    conflict: Option<&ListenerConflict>,
+    taken: &dyn Fn(TransportProtocol, u16) -> Option<(IpAddr, ObjectKey)>,
+    field: &str,
+) -> Option<(Code, Vec<Diagnostic>)> {
+    let protocol = ListenerProtocol::from_listener(listener);
+    if protocol.route_kinds().is_empty() {
+        let message = format!("protocol {} is not served", listener.protocol);
+        let problem = Diagnostic::error(format!("{field}.protocol"), message, "use HTTP or HTTPS");
+        return Some((Code::ListenerUnsupportedProtocol, vec![problem]));
+    }
+    let unsupported = unsupported(gateway, listener, protocol, field);
+    if !unsupported.is_empty() {
+        return Some((Code::ListenerUnsupportedValue, unsupported));
+    }
+    if let Some(conflict) = conflict {
+        return Some((conflict.accepted_code(), vec![conflict.problem.clone()]));
+    }
+    let port = port(listener);
+    let (address, owner) = taken(protocol.transport()?, port)?;
+    let message = format!("port {port} of {address} is used by Gateway {owner}");
+    let remedy = "choose another port, or give this Gateway a separate address";
+    Some((Code::ListenerPortUnavailable, vec![Diagnostic::error(format!("{field}.port"), message, remedy)]))
+}
+
+/// The reason for which a listener that is not accepted is not programmed.
+fn not_programmed(rejection: Code) -> Code {
+    match rejection {
+        Code::ListenerHostnameConflictRefused => Code::ListenerHostnameConflictUnserved,
+        Code::ListenerProtocolConflictRefused => Code::ListenerProtocolConflictUnserved,
+        _ => Code::ListenerNotProgrammed,
+    }
 }
 
 fn allowed_namespaces(listener: &Listener) -> Namespaces {
@@ -358,60 +404,4 @@ fn unsupported(
         }
     }
     problems
-}
-
-/// A conflict between two listeners.
-struct ListenerConflict {
-    hostname: bool,
-    problem: Diagnostic,
-}
-
-impl ListenerConflict {
-    fn accepted_code(&self) -> Code {
-        if self.hostname { Code::ListenerHostnameConflictRefused } else { Code::ListenerProtocolConflictRefused }
-    }
-
-    fn conflicted_code(&self) -> Code {
-        if self.hostname { Code::ListenerHostnameConflict } else { Code::ListenerProtocolConflict }
-    }
-}
-
-/// All conflicting listeners of a Gateway are rejected, as Gateway API allows, so that their order does not matter.
-fn find_conflicts(listeners: &[Listener]) -> BTreeMap<usize, ListenerConflict> {
-    let mut found = BTreeMap::new();
-    for (index, listener) in listeners.iter().enumerate() {
-        let Some(sharing) = ListenerProtocol::from_listener(listener).port_group() else { continue };
-        let others = listeners.iter().enumerate().filter(|(other, candidate)| {
-            *other != index
-                && candidate.port == listener.port
-                && ListenerProtocol::from_listener(candidate).port_group().is_some()
-        });
-        for (_, other) in others {
-            let other_sharing = ListenerProtocol::from_listener(other).port_group();
-            let field = format!("spec.listeners[{index}]");
-            let same_host = sharing == PortGroup::Stream
-                || HostPattern::parse(other.hostname.as_deref()) == HostPattern::parse(listener.hostname.as_deref());
-            let conflict = if other_sharing != Some(sharing) {
-                let message = format!(
-                    "listener {} uses port {} for {}, which cannot share it with {}",
-                    other.name, other.port, other.protocol, listener.protocol
-                );
-                ListenerConflict {
-                    hostname: false,
-                    problem: Diagnostic::error(format!("{field}.protocol"), message, "use another port"),
-                }
-            } else if same_host {
-                let message = format!("listener {} has the same port and hostname", other.name);
-                let remedy = "change the hostname or port of one, or remove one";
-                ListenerConflict {
-                    hostname: true,
-                    problem: Diagnostic::error(format!("{field}.hostname"), message, remedy),
-                }
-            } else {
-                continue;
-            };
-            found.entry(index).or_insert(conflict);
-        }
-    }
-    found
 }

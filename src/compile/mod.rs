@@ -1,11 +1,11 @@
 //! Compiles the store into a snapshot and verdicts: a total function without clock, I/O or randomness.
 //!
 //! ```text
-//!   changed objects ─▶ Gateways they touch ─▶ routes they touch ─▶ routers they touch ─▶ binds ─▶ Snapshot
-//!                         gateway.rs             http_route.rs        routers.rs
-//!                           listener.rs            attach.rs
-//!                           certificates.rs        matches.rs  filters.rs  cors.rs  backends.rs  retry.rs
-//!                      Ingresses, which share two ports of their own: ingress/ ────▶ binds
+//!   changes ─▶ affected.rs ─▶ plugins/ ─▶ planning.rs ─▶ routers.rs ─▶ Snapshot        verdict_updates.rs ─▶ Verdicts
+//!                                          ├ gateway.rs       listener.rs  certificates.rs
+//!                                          ├ http_route/      attachment.rs  matches.rs  filters.rs  cors.rs  retry.rs
+//!                                          │                  backend_reference.rs ─┐
+//!                                          └ ingress/         backend.rs ───────────┴ backend/: Service ─▶ upstream
 //! ```
 //!
 //! Invalid input becomes a verdict on the invalid object; everything else is compiled as if that input did not exist.
@@ -13,15 +13,18 @@
 //! optimization: a new compiler produces the same bytes.
 
 pub mod addresses;
+pub mod testing;
 pub mod verdict;
 
+mod affected;
 mod attachment;
-mod backends;
+mod backend;
+mod backend_reference;
 mod certificates;
 mod classes;
 mod consumers;
+mod context;
 mod cors;
-mod endpoints;
 mod filters;
 mod forbidden_addresses;
 mod gateway;
@@ -30,29 +33,34 @@ mod http_route;
 mod ingress;
 mod label_selector;
 mod listener;
+mod listener_conflicts;
 mod listener_overlaps;
 mod matches;
 mod notes;
+mod planning;
 mod plugins;
 mod reference_grants;
 mod retry;
 mod routers;
+mod served_gateways;
+mod service_notes;
 mod unserved_kinds;
+mod upstream_usage;
+mod verdict_updates;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::api::gateway::{Gateway, GatewaySpec};
-use crate::api::{Kind, Object, ObjectId, ObjectKey};
-use crate::plugin_api::PluginFactory;
-use crate::snapshot::Snapshot;
+use crate::api::{Kind, ObjectId, ObjectKey};
+use crate::snapshot::{BindAddress, Snapshot};
 use crate::store::{Changes, Store};
-use crate::upstream::{EndpointAddress, Endpoints, UpstreamKey, UpstreamRegistry};
-use addresses::GatewayAddresses;
+use crate::upstream::{EndpointAddress, Endpoints, UpstreamKey};
+use affected::{AffectedObjects, keys_of_kind};
 use certificates::SecretCache;
 pub use classes::Classes;
 use consumers::Consumers;
+pub use context::{CompileContext, CompileInputs};
 use forbidden_addresses::ForbiddenAddresses;
 use gateway::{GatewayPlan, PortOwners};
 use http_route::RoutePlan;
@@ -62,25 +70,9 @@ pub use ingress::{IngressListener, IngressSettings, PublishSource};
 use plugins::Plugins;
 pub use plugins::with_degraded_plugins;
 use routers::Routers;
+pub use served_gateways::{ExposedGateway, addressable_gateways, exposed_gateways, foreign_gateways};
+use upstream_usage::UpstreamUsage;
 use verdict::{Verdict, Verdicts};
-
-/// What compiling needs in addition to the store.
-#[derive(Clone, Copy, Debug)]
-pub struct CompileInputs<'a> {
-    /// Names of the controllers whose GatewayClasses this process serves.
-    pub controllers: &'a [String],
-    pub addresses: &'a GatewayAddresses,
-    /// Upstreams by identity, so that an upstream outlives every snapshot that uses it.
-    pub upstreams: &'a UpstreamRegistry,
-    /// Selects the Ingresses, consumers and other objects that this process serves by their class.
-    pub classes: &'a Classes,
-    /// Builds plugins.
-    pub plugin_factory: &'a PluginFactory,
-    /// Kinds whose objects cannot be read although some may exist. What such an object could protect is not served. If
-    /// this changes, `changes` contains the Services.
-    pub unreadable_kinds: &'a BTreeSet<Kind>,
-    pub ingress: &'a IngressSettings,
-}
 
 /// The result of one compilation.
 #[derive(Debug)]
@@ -98,6 +90,8 @@ pub struct Compiled {
 }
 
 type PlanMap<T> = BTreeMap<ObjectKey, Arc<T>>;
+/// By kind too, since routes of different kinds may have the same name.
+type RoutePlans = BTreeMap<ObjectId, Arc<RoutePlan>>;
 
 /// Incremental compiler: caches plans and recompiles only what a change can affect.
 #[derive(Debug, Default)]
@@ -105,23 +99,20 @@ pub struct Compiler {
     port_owners: PortOwners,
     secrets: SecretCache,
     gateways: PlanMap<GatewayPlan>,
-    routes: PlanMap<RoutePlan>,
+    routes: RoutePlans,
     plugins: Plugins,
     consumers: Consumers,
     ingresses: IngressCompiler,
     routers: Routers,
     /// Sockets of Ingresses, and those of them that belong to a Gateway.
-    ingress_sockets: BTreeSet<SocketAddr>,
-    sockets_taken_by_gateways: BTreeSet<SocketAddr>,
+    ingress_sockets: BTreeSet<BindAddress>,
+    sockets_taken_by_gateways: BTreeSet<BindAddress>,
     forbidden: ForbiddenAddresses,
     /// The admin listener, which no route may use as a backend.
     admin_address: Option<SocketAddr>,
-    /// Number of routes that use each upstream.
-    use_counts: BTreeMap<UpstreamKey, usize>,
-    /// The Services that each EndpointSlice and policy referred to, because a deleted object no longer has its
-    /// references.
-    services_by_referrer: BTreeMap<ObjectId, BTreeSet<ObjectKey>>,
-    /// The policies that each Service and facade referred to, for the same reason.
+    upstream_usage: UpstreamUsage,
+    affected: AffectedObjects,
+    /// The policies that each Service and facade referred to, because a deleted object no longer has its references.
     policies_by_referrer: BTreeMap<ObjectId, BTreeSet<ObjectId>>,
     policy_conflicts: PolicyConflicts,
     verdicts: Verdicts,
@@ -144,340 +135,83 @@ impl Compiler {
     pub fn addresses(&self, store: &Store, service: &ObjectKey, port: u16) -> Option<Vec<EndpointAddress>> {
         let ObjectKey { namespace, name } = store.services.get(service)?.meta.key.clone();
         let key = UpstreamKey { namespace, service: name, port, ..UpstreamKey::default() };
-        Some(endpoints::build(store, &key, &self.forbidden, &self.policy_conflicts).addresses)
+        Some(backend::endpoints::build(store, &key, &self.forbidden, &self.policy_conflicts).addresses)
     }
 
     /// Compiles what `changes` can affect; a new compiler needs [`Store::everything`]. If the addresses in `inputs`
     /// changed, `changes` contains the Gateways.
-    pub fn compile(&mut self, store: &Store, changes: &Changes, inputs: &CompileInputs<'_>) -> Compiled {
-        let services = self.affected_services(store, changes);
-        let mut touched = affected_objects(store, changes, &services);
-        for key in keys_of_kind(changes, Kind::Secret) {
-            self.secrets.remove_if_deleted(store, key);
-        }
+    ///
+    /// Each step uses the results of the earlier ones, and adds to `touched` what it affects in later ones.
+    pub fn compile(&mut self, cx: CompileContext<'_>, changes: &Changes) -> Compiled {
         let mut run = CompileRun::default();
+        let mut touched = self.affected.find(cx.store, changes);
+        for key in keys_of_kind(changes, Kind::Secret) {
+            self.secrets.remove_if_deleted(cx.store, key);
+        }
 
-        let plugins = self.plugins.update(store, inputs, &touched);
+        // Plugins before routes and Ingresses, whose chains contain the built plugins.
+        let plugins = self.plugins.update(cx, &touched);
         touched.extend(plugins.routes_to_update);
-        let routes = self.plan_gateways(store, inputs, &touched, &mut run);
-        let mut upstreams = self.plan_routes(store, inputs, &touched, routes, &mut run);
-        let updated = self.ingresses.update(store, inputs, &self.plugins, &mut self.secrets, &touched);
-        for (before, after) in &updated.upstreams {
-            self.update_use_counts(before, after, &mut upstreams);
+        // Gateways before routes, which attach to planned listeners.
+        let routes = self.plan_gateways(cx, &touched, &mut run);
+        self.plan_routes(cx, &touched, routes, &mut run);
+        let ingresses = self.ingresses.update(cx, &self.plugins, &mut self.secrets, &touched);
+        for (before, after) in &ingresses.upstreams {
+            self.upstream_usage.replace(before, after, &mut run.upstreams_changed);
         }
+
+        // Routers after all plans, so that each is built at most once.
         self.routers.set_ingress_binds(self.ingresses.binds());
-        let routers_built = self.routers.build(&self.gateways, &self.routes) + usize::from(updated.router_built);
-        let entrances = self.ingresses.binds().keys().copied();
-        let gateways = self.gateways.values().map(|plan| &**plan);
-        let forbidden = ForbiddenAddresses::new(
-            gateways,
-            entrances,
-            self.admin_address,
-            inputs.addresses,
-            inputs.upstreams.trust_model(),
-        );
-        if forbidden != self.forbidden {
-            self.forbidden = forbidden;
-            // Any endpoint may have become, or ceased to be, one of this process's sockets.
-            touched.extend(store.services.keys().map(|key| ObjectId::new(Kind::Service, key.clone())));
-        }
-        // The verdict on a Service or facade depends on whether routes use it.
-        let id = |kind, key: &UpstreamKey, name: &Arc<str>| {
-            ObjectId::new(kind, ObjectKey { namespace: key.namespace.clone(), name: name.clone() })
-        };
-        touched.extend(upstreams.iter().map(|key| id(Kind::Service, key, &key.service)));
-        let facade = |key: &UpstreamKey| Some(id(Kind::KongServiceFacade, key, key.facade.as_ref()?));
-        touched.extend(upstreams.iter().filter_map(facade));
-        let services = std::mem::take(&mut run.services_to_update);
-        touched.extend(services.into_iter().map(|key| ObjectId::new(Kind::Service, key)));
+        let routers_built = self.routers.build(&self.gateways, &self.routes) + usize::from(ingresses.router_built);
+        // Forbidden addresses after all listeners are known, and before the endpoints that they exclude.
+        self.update_forbidden_addresses(cx, &mut touched);
+
+        // Verdicts after the plans of all objects: they depend on the routes attached to a listener, on the sockets
+        // that Gateways take from Ingresses, and on which Services are used.
+        run.touch_services(&mut touched);
         self.update_gateway_verdicts(&mut run);
-        self.update_ingress_verdicts(store, inputs, updated.verdicts_to_update, &mut run);
-        self.update_policy_verdicts(store, &touched, &mut run);
-        for id in self.consumers.update(store, inputs, &touched) {
-            let verdict = self.consumers.verdict(store, inputs, &id);
-            self.set_verdict(id, verdict, &mut run);
-        }
-        self.routers.set_consumers(self.consumers.directory());
+        self.update_ingress_verdicts(cx, ingresses.verdicts_to_update, &mut run);
+        self.update_policy_verdicts(cx.store, &touched, &mut run);
+        self.update_consumers(cx, &touched, &mut run);
         for id in plugins.verdicts_to_update {
-            let verdict = self.plugins.verdict(store, &id);
+            let verdict = self.plugins.verdict(cx.store, &id);
             self.set_verdict(id, verdict, &mut run);
         }
-        self.update_other_verdicts(store, inputs, &touched, &mut run);
-        let endpoints = self.endpoints(store, &touched, &upstreams);
-        if run.verdicts_changed.len() > self.verdicts.len() / 2 {
-            // A map collected at once has full nodes; a map that grew in key order has half-empty ones.
-            self.verdicts = std::mem::take(&mut self.verdicts).into_iter().collect();
-        }
+        self.update_other_verdicts(cx, &touched, &mut run);
+        self.compact_verdicts(&run);
 
         Compiled {
             snapshot: self.routers.snapshot(),
-            endpoints,
-            used_upstreams: (!upstreams.is_empty()).then(|| self.use_counts.keys().cloned().collect()),
+            endpoints: self.endpoints(cx.store, &touched, &run.upstreams_changed),
+            used_upstreams: (!run.upstreams_changed.is_empty()).then(|| self.upstream_usage.all()),
             verdicts_changed: run.verdicts_changed,
             routers_built,
         }
     }
 
-    /// The Services that changed EndpointSlices and policies refer to now or referred to before.
-    fn affected_services(&mut self, store: &Store, changes: &Changes) -> BTreeMap<ObjectKey, ServiceChange> {
-        let mut services: BTreeMap<ObjectKey, ServiceChange> = BTreeMap::new();
-        for id in changes {
-            let behind = match id.kind {
-                Kind::EndpointSlice => ServiceChange::Endpoints,
-                Kind::BackendTlsPolicy => ServiceChange::Policy,
-                _ => continue,
-            };
-            let mut now: BTreeSet<ObjectKey> = store.services_referenced_by(id).collect();
-            if id.kind == Kind::BackendTlsPolicy
-                && store.guards.get(&id.key).is_some_and(|guard| guard.targets.is_none())
-            {
-                now.extend(store.services.keys().filter(|key| key.namespace == id.key.namespace).cloned());
-            }
-            let before = self.services_by_referrer.remove(id).unwrap_or_default();
-            for service in now.iter().chain(&before) {
-                let strongest = services.entry(service.clone()).or_insert(behind);
-                *strongest = (*strongest).max(behind);
-            }
-            if !now.is_empty() {
-                self.services_by_referrer.insert(id.clone(), now);
-            }
-        }
-        services
-    }
-
-    /// Plans the affected Gateways; returns the routes that must be planned again.
-    fn plan_gateways(
-        &mut self,
-        store: &Store,
-        inputs: &CompileInputs<'_>,
-        touched: &Changes,
-        run: &mut CompileRun,
-    ) -> BTreeSet<ObjectKey> {
-        let mut gateways: BTreeSet<ObjectKey> = keys_of_kind(touched, Kind::Gateway).cloned().collect();
-        if !gateways.is_empty() {
-            let owners = gateway::port_owners(store, inputs);
-            if owners != self.port_owners {
-                // A Gateway that did not change itself may have lost or gained a port.
-                gateways.extend(self.port_owners.values().chain(owners.values()).cloned());
-                gateways.extend(self.gateways.keys().cloned());
-                self.port_owners = owners;
-            }
-        }
-        let mut routes = BTreeSet::new();
-        for key in gateways {
-            let object = store.gateways.get(&key);
-            let plan =
-                object.and_then(|object| gateway::plan(store, inputs, &self.port_owners, &mut self.secrets, object));
-            if plan.is_none() {
-                let verdict = object.map(|object| gateway::foreign_verdict(store, inputs, object));
-                self.set_verdict(ObjectId::new(Kind::Gateway, key.clone()), verdict, run);
-            }
-            if self.gateways.get(&key).map(|plan| &**plan) == plan.as_ref() {
-                // Routes may still refer to a Gateway of another controller that was just created or deleted.
-                if plan.is_some() || !touched.contains(&ObjectId::new(Kind::Gateway, key.clone())) {
-                    continue;
-                }
-            }
-            let before = self.gateways.get(&key);
-            if !plan.as_ref().zip(before).is_some_and(|(plan, before)| plan.is_equivalent_for_routes(before)) {
-                let id = ObjectId::new(Kind::Gateway, key.clone());
-                let dependents = store.dependency_index().dependents(&id).filter(|id| id.kind == Kind::HttpRoute);
-                routes.extend(dependents.map(|id| id.key.clone()));
-            }
-            run.gateways_to_update.insert(key.clone());
-            match plan {
-                Some(plan) => self.gateways.insert(key.clone(), Arc::new(plan)),
-                None => self.gateways.remove(&key),
-            };
-            self.routers.gateway_changed(&key, self.gateways.get(&key).map(|plan| &**plan));
-        }
-        routes
-    }
-
-    /// Plans the affected routes; returns the upstreams that became used or unused.
-    fn plan_routes(
-        &mut self,
-        store: &Store,
-        inputs: &CompileInputs<'_>,
-        touched: &Changes,
-        mut routes: BTreeSet<ObjectKey>,
-        run: &mut CompileRun,
-    ) -> BTreeSet<UpstreamKey> {
-        let mut upstreams = BTreeSet::new();
-        routes.extend(keys_of_kind(touched, Kind::HttpRoute).cloned());
-        for key in routes {
-            let object = store.http_routes.get(&key);
-            let plan =
-                object.map(|object| Arc::new(http_route::plan(store, inputs, &self.gateways, &self.plugins, object)));
-            let verdict = plan.as_ref().map(|plan| plan.verdict.clone());
-            self.set_verdict(ObjectId::new(Kind::HttpRoute, key.clone()), verdict, run);
-            let attached = plan.as_ref().filter(|plan| !plan.attachments.is_empty()).and(object);
-            run.services_to_update.extend(self.policy_conflicts.update_route(
-                store,
-                &key,
-                attached.map(|route| &**route),
-            ));
-            let before = match &plan {
-                Some(plan) => self.routes.insert(key.clone(), plan.clone()),
-                None => self.routes.remove(&key),
-            };
-            let unspoken =
-                [&before, &plan].into_iter().flatten().flat_map(|plan| plan.unreachable_services.iter().cloned());
-            run.services_to_update.extend(unspoken);
-            let nothing = BTreeSet::new();
-            let of = |plan: &Option<Arc<RoutePlan>>| plan.as_ref().map_or(&nothing, |plan| &plan.upstreams).clone();
-            self.update_use_counts(&of(&before), &of(&plan), &mut upstreams);
-            run.gateways_to_update.extend(self.routers.route_changed(&key, before.as_deref(), plan.as_deref()));
-        }
-        upstreams
-    }
-
-    /// Updates the use count of each upstream; those that become used or unused are added to `upstreams`.
-    fn update_use_counts(
-        &mut self,
-        before: &BTreeSet<UpstreamKey>,
-        after: &BTreeSet<UpstreamKey>,
-        upstreams: &mut BTreeSet<UpstreamKey>,
-    ) {
-        for upstream in after {
-            let users = self.use_counts.entry(upstream.clone()).or_insert_with(|| {
-                upstreams.insert(upstream.clone());
-                0
-            });
-            *users += 1;
-        }
-        for upstream in before {
-            if let Some(users) = self.use_counts.get_mut(upstream) {
-                *users -= 1;
-                if *users == 0 {
-                    self.use_counts.remove(upstream);
-                    upstreams.insert(upstream.clone());
-                }
-            }
+    /// If the forbidden addresses changed, all Services are touched: any endpoint may have become, or ceased to be, one
+    /// of this process's sockets.
+    fn update_forbidden_addresses(&mut self, cx: CompileContext<'_>, touched: &mut Changes) {
+        let forbidden = ForbiddenAddresses::new(
+            self.gateways.values().map(|plan| &**plan),
+            self.ingresses.binds().keys().copied(),
+            self.admin_address,
+            cx.inputs.addresses,
+            cx.inputs.upstreams.trust_model(),
+        );
+        if forbidden != self.forbidden {
+            self.forbidden = forbidden;
+            touched.extend(cx.store.services.keys().map(|key| ObjectId::new(Kind::Service, key.clone())));
         }
     }
 
-    fn update_ingress_verdicts(
-        &mut self,
-        store: &Store,
-        inputs: &CompileInputs<'_>,
-        mut again: BTreeSet<ObjectKey>,
-        run: &mut CompileRun,
-    ) {
-        let lost = self.routers.sockets_taken_by_gateways();
-        let sockets = self.ingresses.binds().keys().copied().collect();
-        if (lost != self.sockets_taken_by_gateways) || (sockets != self.ingress_sockets) {
-            (self.sockets_taken_by_gateways, self.ingress_sockets) = (lost, sockets);
-            again.extend(self.ingresses.keys().cloned());
-        }
-        for key in again {
-            let verdict = self.ingresses.verdict(store, inputs, &key, &self.sockets_taken_by_gateways);
-            self.set_verdict(ObjectId::new(Kind::Ingress, key), verdict, run);
-        }
-    }
-
-    /// Updates the verdicts on policies that changed or whose referring Services changed.
-    fn update_policy_verdicts(&mut self, store: &Store, touched: &Changes, run: &mut CompileRun) {
-        let mut again = BTreeSet::new();
-        for id in touched {
-            match id.kind {
-                Kind::KongUpstreamPolicy | Kind::KongIngress => drop(again.insert(id.clone())),
-                Kind::Service | Kind::KongServiceFacade => {
-                    let now: BTreeSet<_> =
-                        store.meta(id).into_iter().flat_map(ingress::policy::referenced_policies).collect();
-                    again.extend(now.iter().cloned());
-                    again.extend(self.policies_by_referrer.remove(id).unwrap_or_default());
-                    if !now.is_empty() {
-                        self.policies_by_referrer.insert(id.clone(), now);
-                    }
-                }
-                _ => {}
-            }
-        }
-        for id in again {
-            let verdict = ingress::policy::verdict(store, &id, &self.policy_conflicts);
+    /// Updates the consumers, their verdicts, and the directory in the snapshot.
+    fn update_consumers(&mut self, cx: CompileContext<'_>, touched: &Changes, run: &mut CompileRun) {
+        for id in self.consumers.update(cx, touched) {
+            let verdict = self.consumers.verdict(cx, &id);
             self.set_verdict(id, verdict, run);
         }
-    }
-
-    /// Updates the verdicts on Gateways whose plan or attached routes changed.
-    fn update_gateway_verdicts(&mut self, run: &mut CompileRun) {
-        for key in std::mem::take(&mut run.gateways_to_update) {
-            let Some(plan) = self.gateways.get(&key) else { continue };
-            let verdict = plan.verdict(|listener| self.routers.attached_count(&key, listener));
-            self.set_verdict(ObjectId::new(Kind::Gateway, key), Some(verdict), run);
-        }
-    }
-
-    /// Updates the verdicts on all other kinds.
-    fn update_other_verdicts(
-        &mut self,
-        store: &Store,
-        inputs: &CompileInputs<'_>,
-        touched: &Changes,
-        run: &mut CompileRun,
-    ) {
-        for id in touched {
-            let verdict = match id.kind {
-                Kind::Gateway | Kind::HttpRoute | Kind::KongPlugin | Kind::KongClusterPlugin => continue,
-                Kind::KongConsumer | Kind::KongConsumerGroup => continue,
-                Kind::Ingress | Kind::KongUpstreamPolicy | Kind::KongIngress => continue,
-                Kind::IngressClass => {
-                    store.ingress_classes.get(&id.key).map(|class| ingress::class_verdict(store, inputs, class))
-                }
-                Kind::GatewayClass => {
-                    store.gateway_classes.get(&id.key).map(|class| gateway::class_verdict(class, inputs))
-                }
-                Kind::KongVault | Kind::KongCustomEntity | Kind::TcpIngress | Kind::UdpIngress | Kind::KongLicense => {
-                    unserved_kinds::verdict(store, inputs, id)
-                }
-                _ => notes::verdict(store, id, &self.forbidden, &self.policy_conflicts, self.is_used(store, id)),
-            };
-            self.set_verdict(id.clone(), verdict, run);
-        }
-    }
-
-    /// Whether routes use a Service with its own settings, or would if TLS to it were possible; for a facade, whether
-    /// routes use its Service through it.
-    fn is_used(&self, store: &Store, id: &ObjectId) -> bool {
-        let leads = |route: &ObjectId| {
-            let plan = self.routes.get(&route.key).filter(|_| route.kind == Kind::HttpRoute);
-            plan.is_some_and(|plan| !plan.attachments.is_empty() && plan.unreachable_services.contains(&id.key))
-        };
-        match id.kind {
-            Kind::Service => {
-                self.upstreams_of(&id.key).any(|upstream| upstream.facade.is_none())
-                    || store.dependency_index().dependents(id).any(leads)
-            }
-            Kind::KongServiceFacade => store.kong_service_facades.get(&id.key).is_some_and(|facade| {
-                let behind = ObjectKey::new(&id.key.namespace, &facade.spec.backend_ref.name);
-                self.upstreams_of(&behind).any(|upstream| upstream.facade.as_ref() == Some(&id.key.name))
-            }),
-            _ => false,
-        }
-    }
-
-    fn upstreams_of(&self, service: &ObjectKey) -> impl Iterator<Item = &UpstreamKey> {
-        let ObjectKey { namespace, name } = service.clone();
-        let first = UpstreamKey { namespace: namespace.clone(), service: name.clone(), ..UpstreamKey::default() };
-        let all = self.use_counts.range(first..).map(|(upstream, _)| upstream);
-        all.take_while(move |upstream| upstream.namespace == namespace && upstream.service == name)
-    }
-
-    fn set_verdict(&mut self, id: ObjectId, verdict: Option<Verdict>, run: &mut CompileRun) {
-        if self.verdicts.get(&id).map(|known| &**known) == verdict.as_ref() {
-            return;
-        }
-        match verdict {
-            Some(verdict) => {
-                if *self.last_verdict != verdict {
-                    self.last_verdict = Arc::new(verdict);
-                }
-                self.verdicts.insert(id.clone(), Arc::clone(&self.last_verdict))
-            }
-            None => self.verdicts.remove(&id),
-        };
-        run.verdicts_changed.insert(id);
+        self.routers.set_consumers(self.consumers.directory());
     }
 
     /// Endpoints of the used upstreams that are new or whose Service or slices changed.
@@ -485,90 +219,46 @@ impl Compiler {
         &self,
         store: &Store,
         touched: &Changes,
-        upstreams: &BTreeSet<UpstreamKey>,
+        changed: &BTreeSet<UpstreamKey>,
     ) -> BTreeMap<UpstreamKey, Endpoints> {
         let mut wanted: BTreeSet<&UpstreamKey> =
-            upstreams.iter().filter(|key| self.use_counts.contains_key(key)).collect();
+            changed.iter().filter(|key| self.upstream_usage.is_used(key)).collect();
         // The annotations of a facade may select another load-balancing algorithm for its Service.
         let facades =
             keys_of_kind(touched, Kind::KongServiceFacade).filter_map(|key| store.kong_service_facades.get(key));
         let behind: BTreeSet<ObjectKey> =
             facades.map(|facade| ObjectKey::new(&facade.meta.key.namespace, &facade.spec.backend_ref.name)).collect();
         for service in keys_of_kind(touched, Kind::Service).chain(&behind) {
-            wanted.extend(self.upstreams_of(service));
+            wanted.extend(self.upstream_usage.of_service(service));
         }
-        let of = |key| endpoints::build(store, key, &self.forbidden, &self.policy_conflicts);
+        let of = |key| backend::endpoints::build(store, key, &self.forbidden, &self.policy_conflicts);
         wanted.into_iter().map(|key| (key.clone(), of(key))).collect()
     }
-}
-
-/// Why a Service is compiled again; `Policy`, the stronger reason, also affects the routes to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum ServiceChange {
-    Endpoints,
-    Policy,
 }
 
 /// What one compilation collects.
 #[derive(Default)]
 struct CompileRun {
     verdicts_changed: BTreeSet<ObjectId>,
+    /// Upstreams that became used or unused.
+    upstreams_changed: BTreeSet<UpstreamKey>,
     /// Gateways whose verdict must be updated.
     gateways_to_update: BTreeSet<ObjectKey>,
     /// Services whose verdict may change: their policies start or stop to apply, or a route cannot connect to them.
     services_to_update: BTreeSet<ObjectKey>,
 }
 
-/// The changed objects and all objects that refer to them. Dependents of a Gateway are added later if its plan changed;
-/// a changed EndpointSlice affects its Service but not the routes to it.
-fn affected_objects(store: &Store, changes: &Changes, services: &BTreeMap<ObjectKey, ServiceChange>) -> Changes {
-    let mut touched = changes.clone();
-    touched.extend(store.dependency_index().affected_by(changes));
-    for (service, behind) in services {
-        let id = ObjectId::new(Kind::Service, service.clone());
-        if *behind == ServiceChange::Policy {
-            touched.extend(store.dependency_index().dependents(&id).cloned());
+impl CompileRun {
+    /// Adds the Services and facades whose verdict depends on what routes use.
+    fn touch_services(&mut self, touched: &mut Changes) {
+        for upstream in &self.upstreams_changed {
+            let id = |kind, name: &Arc<str>| {
+                ObjectId::new(kind, ObjectKey { namespace: upstream.namespace.clone(), name: name.clone() })
+            };
+            touched.insert(id(Kind::Service, &upstream.service));
+            touched.extend(upstream.facade.iter().map(|facade| id(Kind::KongServiceFacade, facade)));
         }
-        touched.insert(id);
+        let services = std::mem::take(&mut self.services_to_update);
+        touched.extend(services.into_iter().map(|key| ObjectId::new(Kind::Service, key)));
     }
-    touched
-}
-
-fn keys_of_kind(ids: &Changes, kind: Kind) -> impl Iterator<Item = &ObjectKey> {
-    ids.iter().filter(move |id| id.kind == kind).map(|id| &id.key)
-}
-
-/// A Gateway of this controller that may need a Service in front of it.
-#[derive(Clone, Debug)]
-pub struct ExposedGateway<'a> {
-    pub gateway: &'a Object<Gateway>,
-    /// The controller name of its class.
-    pub controller: &'a str,
-    /// The ports of the listeners that can be served.
-    pub ports: BTreeSet<u16>,
-    /// Whether the Gateway is rejected regardless of its addresses.
-    pub is_rejected: bool,
-}
-
-/// The Gateways of these controllers, with what their Services need.
-pub fn exposed_gateways<'a>(store: &'a Store, controllers: &'a [String]) -> impl Iterator<Item = ExposedGateway<'a>> {
-    gateway::gateways_by_age(store, controllers).into_iter().filter_map(|gateway| gateway::expose(store, gateway))
-}
-
-/// The Gateways that belong to another controller. A Gateway whose class does not exist, possibly only for a moment, is
-/// not one of them.
-pub fn foreign_gateways<'a>(store: &'a Store, controllers: &'a [String]) -> impl Iterator<Item = &'a ObjectKey> {
-    let is_foreign = |gateway: &&Arc<Object<Gateway>>| {
-        let class = store.gateway_classes.get(&ObjectKey::cluster(&gateway.spec.gateway_class_name));
-        class.is_some_and(|class| !controllers.contains(&class.spec.controller_name))
-    };
-    store.gateways.values().filter(is_foreign).map(|gateway| &gateway.meta.key)
-}
-
-/// The Gateways of these controllers, which need addresses, oldest first.
-pub fn addressable_gateways<'a>(
-    store: &'a Store,
-    controllers: &'a [String],
-) -> impl Iterator<Item = (&'a ObjectKey, &'a GatewaySpec)> + Clone {
-    gateway::gateways_by_age(store, controllers).into_iter().map(|gateway| (&gateway.meta.key, &gateway.spec))
 }

@@ -4,11 +4,17 @@ use crate::api::{Kind, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::store::Store;
 
+/// The kind and namespace of an object that refers to others.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Referrer<'a> {
+    pub kind: Kind,
+    pub namespace: &'a str,
+}
+
 /// A reference that may cross namespaces.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CrossNamespaceReference<'a> {
-    pub from: Kind,
-    pub namespace: &'a str,
+    pub from: Referrer<'a>,
     pub to: Kind,
     pub target: &'a ObjectKey,
 }
@@ -16,14 +22,15 @@ pub(super) struct CrossNamespaceReference<'a> {
 impl CrossNamespaceReference<'_> {
     /// Grants are additive: any one of them suffices.
     pub(super) fn is_allowed(&self, store: &Store) -> bool {
-        if self.namespace == &*self.target.namespace {
+        if self.from.namespace == &*self.target.namespace {
             return true;
         }
         let start = ObjectKey { namespace: self.target.namespace.clone(), name: "".into() };
         let grants = store.reference_grants.starting_at(&start);
         grants.take_while(|grant| grant.meta.key.namespace == self.target.namespace).any(|grant| {
             let from = grant.spec.from.iter().any(|from| {
-                from.group == self.from.group() && from.kind == self.from.name() && from.namespace == self.namespace
+                let Referrer { kind, namespace } = self.from;
+                from.group == kind.group() && from.kind == kind.name() && from.namespace == namespace
             });
             let to = grant.spec.to.iter().any(|to| {
                 to.group == self.to.group()
@@ -40,11 +47,11 @@ impl CrossNamespaceReference<'_> {
             field,
             format!(
                 "no ReferenceGrant lets {}s of namespace {} use {} {}",
-                self.from, self.namespace, self.to, self.target
+                self.from.kind, self.from.namespace, self.to, self.target
             ),
             format!(
                 "create a ReferenceGrant in namespace {} from {} of namespace {} to {}",
-                self.target.namespace, self.from, self.namespace, self.to
+                self.target.namespace, self.from.kind, self.from.namespace, self.to
             ),
         )
     }

@@ -1,35 +1,32 @@
 //! Maintains the routers of listeners; rebuilds only those whose routes changed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::PlanMap;
 use super::gateway::GatewayPlan;
 use super::hostname::intersects;
 use super::http_route::RoutePlan;
-use crate::api::ObjectKey;
+use super::listener::ListenerId;
+use super::{PlanMap, RoutePlans};
+use crate::api::{ObjectId, ObjectKey};
 use crate::plugin_api::ConsumerDirectory;
 use crate::snapshot::certs::{Certificates, PortTls};
 use crate::snapshot::host::{HostMap, HostPattern};
 use crate::snapshot::router::HostRouter;
-use crate::snapshot::{Bind, HttpListener, Routes, Snapshot};
-
-/// A listener of a Gateway.
-type ListenerKey = (ObjectKey, Arc<str>);
+use crate::snapshot::{Bind, BindAddress, HttpListener, Routes, Snapshot, TransportProtocol};
 
 /// All listeners with their attached routes, and the snapshot built from them.
 #[derive(Debug, Default)]
 pub(super) struct Routers {
-    listeners: BTreeMap<ListenerKey, AttachedRoutes>,
+    listeners: BTreeMap<ListenerId, AttachedRoutes>,
     /// The sockets of each Gateway in the snapshot.
-    sockets: BTreeMap<ObjectKey, BTreeSet<SocketAddr>>,
+    sockets: BTreeMap<ObjectKey, BTreeSet<BindAddress>>,
     /// Gateways whose binds must be rebuilt.
     dirty: BTreeSet<ObjectKey>,
     /// Binds of Gateways.
-    gateway_binds: BTreeMap<SocketAddr, Arc<Bind>>,
+    gateway_binds: BTreeMap<BindAddress, Arc<Bind>>,
     /// Binds of Ingresses. A socket that is also a Gateway's serves the Gateway.
-    ingress_binds: BTreeMap<SocketAddr, Arc<Bind>>,
+    ingress_binds: BTreeMap<BindAddress, Arc<Bind>>,
     snapshot: Arc<Snapshot>,
 }
 
@@ -42,10 +39,12 @@ struct PortListeners {
 }
 
 /// The routes of one listener.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct AttachedRoutes {
+    /// The Gateway whose binds have the listener.
+    gateway: ObjectKey,
     /// The routes that count as attached.
-    accepted: BTreeSet<ObjectKey>,
+    accepted: BTreeSet<ObjectId>,
     hosts: BTreeMap<HostPattern, HostRoutes>,
     dirty: BTreeSet<HostPattern>,
 }
@@ -53,15 +52,14 @@ struct AttachedRoutes {
 /// The routes with one host pattern.
 #[derive(Debug, Default)]
 struct HostRoutes {
-    routes: BTreeSet<ObjectKey>,
+    routes: BTreeSet<ObjectId>,
     router: Option<Arc<HostRouter>>,
 }
 
 impl Routers {
     /// The number of routes that are attached to a listener.
-    pub(super) fn attached_count(&self, gateway: &ObjectKey, listener: &str) -> u32 {
-        let key = (gateway.clone(), Arc::from(listener));
-        let count = self.listeners.get(&key).map_or(0, |attached| attached.accepted.len());
+    pub(super) fn attached_count(&self, listener: &ListenerId) -> u32 {
+        let count = self.listeners.get(listener).map_or(0, |attached| attached.accepted.len());
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
@@ -79,17 +77,17 @@ impl Routers {
     /// A Gateway was planned again or deleted. Its routes are updated separately by `route_changed`.
     pub(super) fn gateway_changed(&mut self, key: &ObjectKey, plan: Option<&GatewayPlan>) {
         self.dirty.insert(key.clone());
-        let keep = |name: &str| plan.is_some_and(|plan| plan.listeners.iter().any(|listener| &*listener.name == name));
-        self.listeners.retain(|(gateway, name), _| gateway != key || keep(name));
+        let keep = |id: &ListenerId| plan.is_some_and(|plan| plan.listeners.iter().any(|listener| listener.id == *id));
+        self.listeners.retain(|id, attached| attached.gateway != *key || keep(id));
         for listener in plan.iter().flat_map(|plan| &plan.listeners) {
-            self.listeners.entry((key.clone(), listener.name.clone())).or_default();
+            self.listeners.entry(listener.id.clone()).or_insert_with(|| AttachedRoutes::new(key.clone()));
         }
     }
 
     /// A route was planned again or deleted. Returns the Gateways that gained or lost it.
     pub(super) fn route_changed(
         &mut self,
-        key: &ObjectKey,
+        id: &ObjectId,
         before: Option<&RoutePlan>,
         after: Option<&RoutePlan>,
     ) -> BTreeSet<ObjectKey> {
@@ -99,14 +97,13 @@ impl Routers {
             for attachment in &plan.attachments {
                 gateways.insert(attachment.gateway.clone());
                 self.dirty.insert(attachment.gateway.clone());
-                for name in &attachment.listeners {
-                    let listener = (attachment.gateway.clone(), name.clone());
+                for listener in &attachment.listeners {
                     // A removed listener was removed with its routes.
-                    let Some(attached) = self.listeners.get_mut(&listener) else { continue };
+                    let Some(attached) = self.listeners.get_mut(listener) else { continue };
                     if is_after {
-                        attached.add(key, plan, attachment.accepted);
+                        attached.add(id, plan, attachment.accepted);
                     } else {
-                        attached.remove(key, plan);
+                        attached.remove(id, plan);
                     }
                 }
             }
@@ -115,7 +112,7 @@ impl Routers {
     }
 
     /// Rebuilds outdated routers, binds and the snapshot; returns the number of routers built.
-    pub(super) fn build(&mut self, gateways: &PlanMap<GatewayPlan>, routes: &PlanMap<RoutePlan>) -> usize {
+    pub(super) fn build(&mut self, gateways: &PlanMap<GatewayPlan>, routes: &RoutePlans) -> usize {
         if self.dirty.is_empty() {
             return 0;
         }
@@ -127,37 +124,8 @@ impl Routers {
             binds.remove(&address);
         }
         for key in dirty {
-            let Some(plan) = gateways.get(&key) else { continue };
-            // By the port that this process binds.
-            let mut ports: BTreeMap<u16, PortListeners> = BTreeMap::new();
-            let gateway: Arc<str> = Arc::from(key.to_string());
-            let listeners = plan.listeners.iter().zip(&plan.certificates);
-            for (listener, certificates) in listeners.filter(|(listener, _)| listener.opens_port()) {
-                let Some(bound) = listener.bound_port else { continue };
-                let Some(attached) = self.listeners.get_mut(&(key.clone(), listener.name.clone())) else { continue };
-                let (hosts, new) = attached.build(&listener.hostname, routes);
-                built += new;
-                let made = HttpListener {
-                    gateway: gateway.clone(),
-                    name: listener.name.clone(),
-                    port: listener.port,
-                    routes: Routes::Gateway(HostMap::new(hosts)),
-                };
-                let port = ports.entry(bound).or_default();
-                port.listeners.push((listener.hostname.clone(), Arc::new(made)));
-                if listener.secure {
-                    port.certificates.push((listener.hostname.clone(), certificates.clone()));
-                }
-            }
-            for (port, PortListeners { listeners, certificates }) in ports {
-                // HTTP and HTTPS on one port conflict, so these listeners either all terminate TLS or none does.
-                let tls = (!certificates.is_empty()).then(|| PortTls { listeners: HostMap::new(certificates) });
-                let bind = Arc::new(Bind { listeners: HostMap::new(listeners), tls });
-                for address in &plan.bind_addresses {
-                    let address = SocketAddr::new(*address, port);
-                    binds.insert(address, bind.clone());
-                    self.sockets.entry(key.clone()).or_default().insert(address);
-                }
+            if let Some(plan) = gateways.get(&key) {
+                built += self.build_binds(&key, plan, routes, &mut binds);
             }
         }
         self.gateway_binds = binds;
@@ -165,19 +133,60 @@ impl Routers {
         built
     }
 
+    /// Builds the binds of a Gateway; returns the number of routers built.
+    fn build_binds(
+        &mut self,
+        key: &ObjectKey,
+        plan: &GatewayPlan,
+        routes: &RoutePlans,
+        binds: &mut BTreeMap<BindAddress, Arc<Bind>>,
+    ) -> usize {
+        let mut built = 0;
+        // By the port that this process binds.
+        let mut ports: BTreeMap<(TransportProtocol, u16), PortListeners> = BTreeMap::new();
+        let gateway: Arc<str> = Arc::from(key.to_string());
+        let listeners = plan.listeners.iter().zip(&plan.certificates);
+        for (listener, certificates) in listeners.filter(|(listener, _)| listener.opens_port()) {
+            let Some(bound) = listener.bound_port else { continue };
+            let Some(attached) = self.listeners.get_mut(&listener.id) else { continue };
+            let (hosts, new) = attached.build(&listener.hostname, routes);
+            built += new;
+            let made = HttpListener {
+                gateway: gateway.clone(),
+                name: listener.id.name.clone(),
+                port: listener.port,
+                routes: Routes::Gateway(HostMap::new(hosts)),
+            };
+            let port = ports.entry((listener.transport, bound)).or_default();
+            port.listeners.push((listener.hostname.clone(), Arc::new(made)));
+            if listener.secure {
+                port.certificates.push((listener.hostname.clone(), certificates.clone()));
+            }
+        }
+        for ((transport, port), PortListeners { listeners, certificates }) in ports {
+            // HTTP and HTTPS on one port conflict, so these listeners either all terminate TLS or none does.
+            let tls = (!certificates.is_empty()).then(|| PortTls { listeners: HostMap::new(certificates) });
+            let bind = Arc::new(Bind { listeners: HostMap::new(listeners), tls });
+            for address in &plan.bind_addresses {
+                let address = BindAddress::new(transport, *address, port);
+                binds.insert(address, bind.clone());
+                self.sockets.entry(key.clone()).or_default().insert(address);
+            }
+        }
+        built
+    }
+
     /// Replaces the binds of Ingresses.
-    pub(super) fn set_ingress_binds(&mut self, entrances: &BTreeMap<SocketAddr, Arc<Bind>>) {
+    pub(super) fn set_ingress_binds(&mut self, binds: &BTreeMap<BindAddress, Arc<Bind>>) {
         let same = |(one, other): (&Arc<Bind>, &Arc<Bind>)| Arc::ptr_eq(one, other);
-        if !(self.ingress_binds.keys().eq(entrances.keys())
-            && self.ingress_binds.values().zip(entrances.values()).all(same))
-        {
-            self.ingress_binds.clone_from(entrances);
+        if !(self.ingress_binds.keys().eq(binds.keys()) && self.ingress_binds.values().zip(binds.values()).all(same)) {
+            self.ingress_binds.clone_from(binds);
             self.publish();
         }
     }
 
     /// The Ingress sockets that serve Gateways instead.
-    pub(super) fn sockets_taken_by_gateways(&self) -> BTreeSet<SocketAddr> {
+    pub(super) fn sockets_taken_by_gateways(&self) -> BTreeSet<BindAddress> {
         self.ingress_binds.keys().filter(|address| self.gateway_binds.contains_key(address)).copied().collect()
     }
 
@@ -189,32 +198,32 @@ impl Routers {
 }
 
 impl AttachedRoutes {
-    fn add(&mut self, key: &ObjectKey, plan: &RoutePlan, counted: bool) {
+    fn new(gateway: ObjectKey) -> Self {
+        AttachedRoutes { gateway, accepted: BTreeSet::new(), hosts: BTreeMap::new(), dirty: BTreeSet::new() }
+    }
+
+    fn add(&mut self, id: &ObjectId, plan: &RoutePlan, counted: bool) {
         if counted {
-            self.accepted.insert(key.clone());
+            self.accepted.insert(id.clone());
         }
         for host in &plan.hosts {
-            self.hosts.entry(host.clone()).or_default().routes.insert(key.clone());
+            self.hosts.entry(host.clone()).or_default().routes.insert(id.clone());
             self.dirty.insert(host.clone());
         }
     }
 
-    fn remove(&mut self, key: &ObjectKey, plan: &RoutePlan) {
-        self.accepted.remove(key);
+    fn remove(&mut self, id: &ObjectId, plan: &RoutePlan) {
+        self.accepted.remove(id);
         for host in &plan.hosts {
             if let Some(entry) = self.hosts.get_mut(host) {
-                entry.routes.remove(key);
+                entry.routes.remove(id);
             }
             self.dirty.insert(host.clone());
         }
     }
 
     /// The routers of the hosts within a listener's hostname, and the number of routers built.
-    fn build(
-        &mut self,
-        hostname: &HostPattern,
-        routes: &PlanMap<RoutePlan>,
-    ) -> (Vec<(HostPattern, Arc<HostRouter>)>, usize) {
+    fn build(&mut self, hostname: &HostPattern, routes: &RoutePlans) -> (Vec<(HostPattern, Arc<HostRouter>)>, usize) {
         for host in std::mem::take(&mut self.dirty) {
             match self.hosts.get_mut(&host) {
                 Some(entry) if entry.routes.is_empty() => drop(self.hosts.remove(&host)),
@@ -225,7 +234,7 @@ impl AttachedRoutes {
         let mut built = 0;
         let mut build = |entry: &mut HostRoutes| {
             built += 1;
-            let plans = entry.routes.iter().filter_map(|key| routes.get(key));
+            let plans = entry.routes.iter().filter_map(|id| routes.get(id));
             let candidates = plans.flat_map(|plan| plan.candidates.iter().cloned()).collect();
             Arc::new(HostRouter::build(candidates))
         };

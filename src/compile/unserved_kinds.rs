@@ -1,20 +1,19 @@
 //! Kong's kinds that are validated but not served: a condition reports the fields without effect. A license is the
 //! exception, since nothing requires one.
 
-use super::CompileInputs;
+use super::CompileContext;
 use super::verdict::{Code, Condition, Verdict};
 use crate::api::kong::ControlPlaneRef;
 use crate::api::{Kind, ObjectId};
 use crate::diagnostic::Diagnostic;
-use crate::store::Store;
 
 /// `None` if the object does not exist. Objects of other classes get no condition.
-pub(super) fn verdict(store: &Store, inputs: &CompileInputs<'_>, id: &ObjectId) -> Option<Verdict> {
-    let meta = store.meta(id)?;
-    let own = || inputs.classes.serves_object(store, meta, None);
+pub(super) fn verdict(cx: CompileContext<'_>, id: &ObjectId) -> Option<Verdict> {
+    let meta = cx.store.meta(id)?;
+    let own = || cx.inputs.classes.serves_object(cx.store, meta, None);
     let problem = match id.kind {
         Kind::KongVault => {
-            let vault = store.kong_vaults.get(&id.key)?;
+            let vault = cx.store.kong_vaults.get(&id.key)?;
             let is_here = vault.spec.control_plane_ref.as_ref().is_none_or(ControlPlaneRef::is_this_controller);
             let message = format!(
                 "vaults are not supported by this version, so plugins that refer to {{vault://{}/…}} cannot be used",
@@ -24,10 +23,10 @@ pub(super) fn verdict(store: &Store, inputs: &CompileInputs<'_>, id: &ObjectId) 
             (own() && is_here).then(|| Diagnostic::error("spec.backend", message, remedy))
         }
         Kind::KongCustomEntity => {
-            let entity = store.kong_custom_entities.get(&id.key)?;
+            let entity = cx.store.kong_custom_entities.get(&id.key)?;
             let message = format!("entities of type {} are not served by this version", entity.spec.kind);
             let remedy = "remove it if it is not needed";
-            let is_ours = inputs.classes.name == entity.spec.controller_name;
+            let is_ours = cx.inputs.classes.name == entity.spec.controller_name;
             is_ours.then(|| Diagnostic::error("spec.type", message, remedy))
         }
         // Portico does not need a license, but deployments with one wait for its condition.

@@ -1,12 +1,12 @@
 //! Verdicts on objects: the conditions that become their status, with diagnostics that users can act on.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::api::gateway::{ParentReference, RouteGroupKind};
 use crate::api::{Kind, ObjectId};
 use crate::diagnostic::{Diagnostic, Severity, Topic};
+pub use crate::snapshot::BindAddress;
 
 /// All verdicts of one compilation, by object.
 pub type Verdicts = BTreeMap<ObjectId, Arc<Verdict>>;
@@ -32,7 +32,7 @@ pub struct Verdict {
     /// Addresses of an Ingress; `None` if its status must not be changed.
     pub load_balancer: Option<Vec<Published>>,
     /// Sockets of an Ingress; whether they could be bound is reported elsewhere.
-    pub sockets: Vec<SocketAddr>,
+    pub sockets: Vec<BindAddress>,
     /// Diagnostics without a condition: warnings about what works in another way than expected, objects that have no
     /// conditions (Service, Secret, kinds that are not served yet), and as errors the plugins that do not work.
     pub diagnostics: Vec<Diagnostic>,
@@ -46,7 +46,7 @@ pub struct ListenerVerdict {
     pub attached_routes: u32,
     pub supported_kinds: Vec<RouteGroupKind>,
     /// Its sockets, if it can be served; whether they could be bound is reported elsewhere.
-    pub sockets: Vec<SocketAddr>,
+    pub sockets: Vec<BindAddress>,
     pub conditions: Vec<Condition>,
 }
 

@@ -12,10 +12,9 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::delivery::{Delivery, InstalledApis, Observed, RejectedObject};
-use super::permissions::KINDS_WITH_STATUS;
 use super::raw::RawObject;
 use super::watch::WatchSink;
-use crate::api::kind::{GATEWAY_GROUP, GATEWAY_X_GROUP};
+use crate::api::kind::StatusUse;
 use crate::api::kong::annotations::{INGRESS_PREFIX, KONG_PREFIX};
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::store::{AnyObject, Batch, MalformedObject, UnparseablePolicy};
@@ -98,7 +97,7 @@ impl ReceivedObject {
         let key = raw.key()?;
         let generation = raw.generation();
         let (uid, resource_version) = (Arc::from(raw.uid()), Arc::from(raw.resource_version()));
-        let has_events = has_status(kind)
+        let has_events = kind.status() != StatusUse::Ignored
             || (kind == Kind::Service && raw.has_annotation_with_prefix(&[KONG_PREFIX, INGRESS_PREFIX]));
         let (mut object, status) = raw.into_parts();
         // The addresses of its load balancer, which become the addresses of Ingresses.
@@ -112,12 +111,6 @@ impl ReceivedObject {
         guard = guard.filter(|_| object.is_err());
         Some(ReceivedObject { key, generation, object, observed, guard })
     }
-}
-
-/// Kinds whose status Portico writes. The status of all others but Services is dropped on arrival.
-fn has_status(kind: Kind) -> bool {
-    let of_gateway_api = kind.group() == GATEWAY_GROUP || kind.group() == GATEWAY_X_GROUP;
-    (of_gateway_api && kind != Kind::ReferenceGrant) || KINDS_WITH_STATUS.contains(&kind)
 }
 
 impl DeliveryCollector {
@@ -243,7 +236,7 @@ impl PendingDelivery {
 
     fn remove(&mut self, id: ObjectId) {
         self.upserts.remove(&id);
-        if has_status(id.kind) || id.kind == Kind::Service {
+        if id.kind.status() != StatusUse::Ignored || id.kind == Kind::Service {
             self.observed.insert(id.clone(), None);
         }
         if self.invalid.remove(&id) {

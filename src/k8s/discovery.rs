@@ -8,7 +8,7 @@ use kube::{Client, Error};
 
 use super::raw::RawObject;
 use super::watch::WatchSink;
-use crate::api::kind::{GATEWAY_GROUP, GATEWAY_X_GROUP, KONG_GROUP, KONG_INCUBATOR_GROUP};
+use crate::api::kind::{GATEWAY_GROUP, GATEWAY_X_GROUP, KindFamily};
 use crate::api::{Kind, ObjectKey};
 
 /// The kinds that are read from an API server.
@@ -53,8 +53,10 @@ async fn resources(client: &Client, group: &str, version: &str) -> Result<Vec<St
     }
 }
 
-/// The groups whose kinds CRDs define.
-const CRD_GROUPS: [&str; 4] = [GATEWAY_GROUP, GATEWAY_X_GROUP, KONG_GROUP, KONG_INCUBATOR_GROUP];
+/// Whether CRDs define the kinds of a group.
+fn is_crd_group(group: &str) -> bool {
+    Kind::ALL.iter().any(|kind| kind.family() != KindFamily::Kubernetes && kind.group() == group)
+}
 
 /// The release marks of the CRDs in these groups, by name.
 #[derive(Debug, Default)]
@@ -75,7 +77,7 @@ impl Crds {
     /// CRD exists, or the kind is built in, most likely one replica of the API server does not know it yet or has just
     /// started.
     pub(super) fn removal_grace(&self, kind: Kind) -> Duration {
-        let defined = CRD_GROUPS.contains(&kind.group());
+        let defined = kind.family() != KindFamily::Kubernetes;
         let name = format!("{}.{}", kind.plural(), kind.group());
         match (defined, self.listed) {
             (true, true) if !self.marks.contains_key(&name) => Duration::ZERO,
@@ -131,7 +133,7 @@ impl WatchSink<true> for CrdSink {
         let (_, group) = name.split_once('.')?;
         let annotation = |name: &str| raw.annotation(&format!("{GATEWAY_GROUP}/{name}")).map(str::to_owned);
         let marks = CrdMarks { bundle_version: annotation("bundle-version"), channel: annotation("channel") };
-        CRD_GROUPS.contains(&group).then_some((name, marks))
+        is_crd_group(group).then_some((name, marks))
     }
 
     fn listed(&self, items: Vec<Self::Item>) {

@@ -233,12 +233,12 @@ impl LeaderElection {
         let namespace = &self.candidate.namespace;
         match failure {
             ApiError::Forbidden(_) => warn!(
-                "Cannot use Lease {LEASE_NAME} in namespace {namespace}: {failure}; allow get, create and patch on leases of \
-                 coordination.k8s.io there. Until then this replica serves traffic but writes no statuses"
+                "Cannot use Lease {LEASE_NAME} in namespace {namespace}: {failure}; allow get, create and patch on \
+                 leases of coordination.k8s.io there. Until then this replica serves traffic but writes no statuses"
             ),
             ApiError::NotFound => warn!(
-                "Cannot create Lease {LEASE_NAME}: namespace {namespace} does not exist; create it, or name another with \
-                 --leader-election-namespace. Until then this replica serves traffic but writes no statuses"
+                "Cannot create Lease {LEASE_NAME}: namespace {namespace} does not exist; create it, or name another \
+                 with --leader-election-namespace. Until then this replica serves traffic but writes no statuses"
             ),
             _ => info!("Cannot use Lease {LEASE_NAME} in namespace {namespace} now: {failure}; Portico retries"),
         }

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 
 use super::discovery::watched_kinds;
 pub use super::lease::LEASE_NAME as LEASE;
-use super::referenced::FETCHED_KINDS;
 use crate::api::Kind;
 
 /// One verb on one kind of resource.
@@ -66,8 +65,8 @@ pub fn own_namespace_permissions() -> BTreeSet<Permission> {
 /// The rules behind [`watched_namespace_permissions`].
 pub fn watched_namespace_rules() -> Vec<PermissionRule> {
     const WATCH: &[&str] = &["list", "watch"];
-    let is_fetched = |kind: &Kind| FETCHED_KINDS.contains(kind);
-    let whole: Vec<Kind> = watched_kinds().filter(|kind| !is_fetched(kind)).collect();
+    let (fetched, whole): (Vec<Kind>, Vec<Kind>) = watched_kinds().partition(|kind| kind.is_fetched_on_reference());
+    let with_status: Vec<Kind> = watched_kinds().filter(|kind| kind.has_written_status()).collect();
     let mut rules = rules_for_kinds(
         &whole,
         WATCH,
@@ -75,14 +74,14 @@ pub fn watched_namespace_rules() -> Vec<PermissionRule> {
         "The configuration and the objects that it refers to: every change makes a new snapshot.",
     );
     rules.extend(rules_for_kinds(
-        FETCHED_KINDS,
+        &fetched,
         WATCH,
         "",
         "Which Secrets and ConfigMaps exist, to notice when one appears, changes or disappears. Only metadata is \
          requested, and only names and versions of it are kept.",
     ));
     rules.extend(rules_for_kinds(
-        FETCHED_KINDS,
+        &fetched,
         &["get"],
         "",
         "The content of those that a served Gateway, Ingress, Service, plugin or consumer refers to, and of no others.",
@@ -95,13 +94,13 @@ pub fn watched_namespace_rules() -> Vec<PermissionRule> {
          accordingly.",
     ));
     rules.extend(rules_for_kinds(
-        KINDS_WITH_STATUS,
+        &with_status,
         &["patch"],
         "/status",
         "The result for each object in its status: conditions and addresses.",
     ));
     rules.extend(rules_for_kinds(
-        KINDS_WITH_STATUS,
+        &with_status,
         &["get"],
         "",
         "The current object after a write conflict, before the patch is retried.",
@@ -173,27 +172,3 @@ fn by_group(kinds: &[Kind]) -> Vec<(&'static str, Vec<Kind>)> {
     }
     groups
 }
-
-/// Kinds whose status Portico writes.
-pub const KINDS_WITH_STATUS: &[Kind] = &[
-    Kind::GatewayClass,
-    Kind::Gateway,
-    Kind::HttpRoute,
-    Kind::GrpcRoute,
-    Kind::TlsRoute,
-    Kind::TcpRoute,
-    Kind::UdpRoute,
-    Kind::Ingress,
-    Kind::KongPlugin,
-    Kind::KongClusterPlugin,
-    Kind::KongConsumer,
-    Kind::KongConsumerGroup,
-    Kind::KongUpstreamPolicy,
-    Kind::KongIngress,
-    Kind::KongVault,
-    Kind::KongLicense,
-    Kind::KongCustomEntity,
-    Kind::KongServiceFacade,
-    Kind::TcpIngress,
-    Kind::UdpIngress,
-];

@@ -20,9 +20,6 @@ use super::watch::WatchSink;
 use crate::api::kong::annotations::CREDENTIAL_LABEL;
 use crate::api::{Kind, ObjectId, ObjectKey};
 
-/// The kinds that are fetched one by one.
-pub(super) const FETCHED_KINDS: &[Kind] = &[Kind::ConfigMap, Kind::Secret];
-
 /// Which of these objects exist, which are wanted, and which were fetched.
 #[derive(Debug)]
 pub(super) struct ReferencedObjects {

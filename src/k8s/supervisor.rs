@@ -19,13 +19,12 @@ use super::delivery::InstalledApis;
 use super::discovery::{CrdSink, Crds, discover};
 use super::discovery_schedule::{DiscoverySchedule, INTERVAL_WITHOUT_CRD_WATCH};
 use super::raw::api_resource;
-use super::referenced::{FETCHED_KINDS, ReferencedObjects, ReferencedSink};
+use super::referenced::{ReferencedObjects, ReferencedSink};
 use super::watch::{WatchContext, WatchSink, WatchTarget, run_watch};
 use super::watch_health::{WatchError, WatchHealth, WatchSubject};
 use crate::api::Kind;
-use crate::store::AnyObject;
 
-/// What the supervisor works with; the control loop has the other ends of the channels.
+/// The supervisor's inputs and outputs; the control loop has the other ends of the channels.
 pub(super) struct SupervisorParts {
     pub(super) access: Access,
     pub(super) server: String,
@@ -193,8 +192,8 @@ impl Supervisor {
         self.spawn_watch(WatchSubject::Crds, target, self.crds.clone());
     }
 
-    /// Adds kinds that were served a moment ago. A starting server, or a replica of it that is behind, may not list
-    /// them yet; dropping them at once would withdraw everything that is served.
+    /// Adds kinds that the API server listed recently. A starting server, or one of its replicas that is not up to
+    /// date, may not list them yet; dropping them at once would withdraw all routes.
     fn with_recently_served(
         &mut self,
         mut served: BTreeMap<Kind, &'static str>,
@@ -256,7 +255,7 @@ impl Supervisor {
             if scope.kind.namespaced() { (scope.namespace.clone(), None) } else { (None, scope.namespace.clone()) };
         let target = WatchTarget { resource, namespace, name };
         let watched = WatchSubject::Objects(scope.clone());
-        if FETCHED_KINDS.contains(&scope.kind) {
+        if scope.kind.is_fetched_on_reference() {
             self.spawn_watch(watched, target, ReferencedSink { objects: self.parts.referenced.clone(), scope });
         } else {
             self.spawn_watch(watched, target, ObjectSink { collector: self.parts.collector.clone(), scope });
@@ -309,16 +308,17 @@ impl Supervisor {
         }
     }
 
-    /// Publishes what is new about the cluster to the control loop, and what is missing to readiness.
+    /// Publishes the installed APIs to the control loop, and what is still missing to the readiness check.
     fn publish(&mut self, release_settled: bool, bundle_version: Option<String>, channel: Option<String>) {
         let mut unreadable = self.parts.health.unreadable();
         if self.outage.is_some() {
-            // The outage explains the failures; only missing permissions are about single kinds.
+            // In an outage all watches fail for the same reason; only missing permissions concern a single kind.
             unreadable.retain(|_, watch_error| watch_error.forbidden);
         }
         let discovered = !self.served.is_empty();
-        // A kind that is not compiled is dispensable; without any other, half of a configuration would be served.
-        let dispensable = |kind: &Kind| unreadable.contains_key(kind) && !AnyObject::is_served(*kind);
+        // An unreadable kind is dispensable if it is not compiled; without a compiled kind, only a part of the
+        // configuration would be served.
+        let dispensable = |kind: &Kind| unreadable.contains_key(kind) && !kind.is_served();
         let missing: Vec<_> = self.parts.health.unlisted().into_iter().filter(|kind| !dispensable(kind)).collect();
         let blind = discovered && self.served.keys().all(|kind| unreadable.get(kind).is_some_and(|why| why.forbidden));
         let complete = discovered && self.outage.is_none() && missing.is_empty() && !blind;
@@ -382,11 +382,11 @@ impl Supervisor {
     }
 }
 
-/// Why a kind cannot be read, and what would help.
+/// Why a kind cannot be read, and the remedy.
 fn unreadable_message(kind: Kind, watch_error: &WatchError) -> String {
     let (group, resources) = (kind.group(), kind.plural());
     if watch_error.forbidden {
-        let verbs = if FETCHED_KINDS.contains(&kind) { "get, list, watch" } else { "list, watch" };
+        let verbs = if kind.is_fetched_on_reference() { "get, list, watch" } else { "list, watch" };
         return format!(
             "{}; add a rule to Portico's ClusterRole: apiGroups [\"{group}\"], resources [\"{resources}\"], \
              verbs [{verbs}]",

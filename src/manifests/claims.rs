@@ -109,13 +109,13 @@ impl Claims {
             self.served.keys().filter(|id| id.kind.namespaced()).map(|id| &id.key.namespace).collect();
         let id_of = |name: &str| ObjectId::new(Kind::Namespace, ObjectKey::cluster(name));
         let missing: Vec<_> = used.iter().map(|name| id_of(name)).filter(|id| !self.claims.contains_key(id)).collect();
-        let gone: Vec<_> = self
+        let removed: Vec<_> = self
             .served
             .keys()
             .filter(|id| id.kind == Kind::Namespace && !self.claims.contains_key(id) && !used.contains(&id.key.name))
             .cloned()
             .collect();
-        for id in gone {
+        for id in removed {
             self.served.remove(&id);
             batch.removes.push(id);
         }

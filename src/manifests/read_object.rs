@@ -81,7 +81,7 @@ pub(super) fn read_object(
         }
     };
     let id = ObjectId::new(kind, key);
-    let refused = |findings| ReadOutcome::Rejected { id: Some(id.clone()), name: Some(id.to_string()), findings };
+    let rejected = |findings| ReadOutcome::Rejected { id: Some(id.clone()), name: Some(id.to_string()), findings };
 
     remove_server_fields(&mut object);
     if kind == Kind::Namespace {
@@ -92,7 +92,7 @@ pub(super) fn read_object(
     if size > MAX_OBJECT_BYTES {
         let message = format!("the object has {size} bytes; the API server stores at most {MAX_OBJECT_BYTES}");
         findings.push(Diagnostic::of_file("TooLarge", message, "split it"));
-        return refused(findings);
+        return rejected(findings);
     }
     if let Some(object) = known(&id, hash).filter(|_| findings.is_empty()) {
         return ReadOutcome::Accepted(AcceptedObject { object, hash, warnings: findings });
@@ -100,13 +100,13 @@ pub(super) fn read_object(
     let violations = schema::check(kind, &mut value, channel);
     if !violations.is_empty() {
         findings.extend(violations);
-        return refused(findings);
+        return rejected(findings);
     }
     match AnyObject::parse(kind, value) {
         Ok(object) => ReadOutcome::Accepted(AcceptedObject { object, hash, warnings: findings }),
         Err(malformed) => {
             findings.push(malformed_diagnostic(kind, malformed));
-            refused(findings)
+            rejected(findings)
         }
     }
 }

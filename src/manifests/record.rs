@@ -40,7 +40,7 @@ pub(super) struct FileRecord {
 pub(super) struct FileObject {
     pub(super) object: AnyObject,
     pub(super) hash: u64,
-    /// There are diagnostics about it, which must be repeated when it is read again.
+    /// Whether it has diagnostics, which must be repeated when the file is read again.
     has_diagnostics: bool,
     /// The hash of its document's text, if all objects of the document are in use without diagnostics: an unchanged
     /// document need not be parsed again.
@@ -112,13 +112,13 @@ impl FileRecord {
     }
 
     /// Keeps the objects of a file that cannot be read.
-    pub(super) fn keep_after_read_error(&mut self, file: &Arc<Path>, unread: FileReadError) {
+    pub(super) fn keep_after_read_error(&mut self, file: &Arc<Path>, error: FileReadError) {
         self.hash = None;
-        let place = match unread.spot {
+        let position = match error.spot {
             Some(spot) => FilePosition::without_excerpt(Arc::clone(file), spot.line, spot.column),
             None => FilePosition::whole_file(Arc::clone(file)),
         };
-        self.reject_file(vec![ManifestDiagnostic::for_file(place, unread.diagnostic)]);
+        self.reject_file(vec![ManifestDiagnostic::for_file(position, error.diagnostic)]);
     }
 
     fn reject_file(&mut self, diagnostics: Vec<ManifestDiagnostic>) {
@@ -133,15 +133,15 @@ impl FileRecord {
     }
 }
 
-fn yaml_diagnostic(file: &Arc<Path>, document: &Document<'_>, mut fault: YamlError) -> ManifestDiagnostic {
-    let mut place = FilePosition::within(file, &LineIndex::build(document.text), document.line, fault.spot);
+fn yaml_diagnostic(file: &Arc<Path>, document: &Document<'_>, mut error: YamlError) -> ManifestDiagnostic {
+    let mut position = FilePosition::within(file, &LineIndex::build(document.text), document.line, error.spot);
     if may_hold_secrets(document.text) {
-        place.excerpt = None;
-        if fault.diagnostic.reason == Reason::Named(yaml::UNREADABLE_VALUE) {
-            fault.diagnostic.message = "this value cannot be read".to_owned();
+        position.excerpt = None;
+        if error.diagnostic.reason == Reason::Named(yaml::UNREADABLE_VALUE) {
+            error.diagnostic.message = "this value cannot be read".to_owned();
         }
     }
-    ManifestDiagnostic::for_file(place, fault.diagnostic)
+    ManifestDiagnostic::for_file(position, error.diagnostic)
 }
 
 /// The previous objects of the file.
@@ -245,14 +245,14 @@ impl FileReading {
         }
         match read_object::read_object(value, channel, known) {
             ReadOutcome::Ignored(kind) => *self.ignored.entry(kind).or_default() += 1,
-            ReadOutcome::Accepted(AcceptedObject { object, hash, warnings: findings }) => {
+            ReadOutcome::Accepted(AcceptedObject { object, hash, warnings }) => {
                 let id = object.id();
-                let remarked = !findings.is_empty();
-                if remarked {
-                    self.add_diagnostics(at.clone(), Some(id.to_string()), findings, None);
+                let has_diagnostics = !warnings.is_empty();
+                if has_diagnostics {
+                    self.add_diagnostics(at.clone(), Some(id.to_string()), warnings, None);
                 }
                 self.present.insert(id);
-                self.entries.push(FileObject { object, hash, has_diagnostics: remarked, document_text: None, at });
+                self.entries.push(FileObject { object, hash, has_diagnostics, document_text: None, at });
             }
             ReadOutcome::Rejected { id, name, findings } => {
                 let mut meanwhile = None;
@@ -276,17 +276,17 @@ impl FileReading {
         &mut self,
         at: ObjectPosition,
         object: Option<String>,
-        findings: Vec<Diagnostic>,
+        diagnostics: Vec<Diagnostic>,
         meanwhile: Option<&'static str>,
     ) {
-        self.shown += findings.len();
-        let findings = if self.shown <= MAX_SHOWN {
-            findings
+        self.shown += diagnostics.len();
+        let diagnostics = if self.shown <= MAX_SHOWN {
+            diagnostics
         } else {
-            self.hidden += findings.len();
+            self.hidden += diagnostics.len();
             Vec::new()
         };
-        self.diagnostics.push(ObjectDiagnostics { at, object, diagnostics: findings, meanwhile });
+        self.diagnostics.push(ObjectDiagnostics { at, object, diagnostics, meanwhile });
     }
 
     fn finish(
@@ -306,14 +306,14 @@ impl FileReading {
             self.entries.extend(missing);
         }
         self.entries.sort_by(|left, right| left.at.cmp(&right.at));
-        let mut refusals = locate_diagnostics(file, documents, &self.diagnostics);
+        let mut diagnostics = locate_diagnostics(file, documents, &self.diagnostics);
         if self.hidden > 0 {
             let message = format!("{} more problems in this file are not shown", self.hidden);
             let place = FilePosition::whole_file(Arc::clone(file));
             let more = Diagnostic::of_file("MoreProblems", message, "correct the others first");
-            refusals.push(ManifestDiagnostic::for_file(place, more));
+            diagnostics.push(ManifestDiagnostic::for_file(place, more));
         }
-        (self.entries, refusals)
+        (self.entries, diagnostics)
     }
 }
 
@@ -321,55 +321,57 @@ impl FileReading {
 fn locate_diagnostics(
     file: &Arc<Path>,
     documents: &[Document<'_>],
-    remarks: &[ObjectDiagnostics],
+    by_object: &[ObjectDiagnostics],
 ) -> Vec<ManifestDiagnostic> {
-    let mut refusals = Vec::new();
-    for remarks in remarks.chunk_by(|left, right| left.at.document == right.at.document) {
-        let document = &documents[remarks[0].at.document as usize];
-        let findings: Vec<_> =
-            remarks.iter().flat_map(|remark| remark.diagnostics.iter().map(move |finding| (remark, finding))).collect();
-        let questions: Vec<_> = findings
+    let mut located = Vec::new();
+    for objects in by_object.chunk_by(|left, right| left.at.document == right.at.document) {
+        let document = &documents[objects[0].at.document as usize];
+        let diagnostics: Vec<_> = objects
             .iter()
-            .map(|(remark, finding)| FieldQuery {
-                trail: &remark.at.trail,
-                field: &finding.field,
-                caret: CaretTarget::for_reason(&finding.reason),
+            .flat_map(|object| object.diagnostics.iter().map(move |diagnostic| (object, diagnostic)))
+            .collect();
+        let queries: Vec<_> = diagnostics
+            .iter()
+            .map(|(object, diagnostic)| FieldQuery {
+                trail: &object.at.trail,
+                field: &diagnostic.field,
+                caret: CaretTarget::for_reason(&diagnostic.reason),
             })
             .collect();
-        let places = locate(file, document, &questions);
-        refusals.extend(findings.iter().zip(places).map(|((remark, finding), place)| ManifestDiagnostic {
-            position: place,
-            object: remark.object.clone(),
-            diagnostic: (*finding).clone(),
-            meanwhile: remark.meanwhile.map(str::to_owned),
+        let positions = locate(file, document, &queries);
+        located.extend(diagnostics.iter().zip(positions).map(|((object, diagnostic), position)| ManifestDiagnostic {
+            position,
+            object: object.object.clone(),
+            diagnostic: (*diagnostic).clone(),
+            meanwhile: object.meanwhile.map(str::to_owned),
         }));
     }
-    refusals
+    located
 }
 
 /// Positions of fields within a document, in one pass over its text.
-pub(super) fn locate(file: &Arc<Path>, document: &Document<'_>, questions: &[FieldQuery<'_>]) -> Vec<FilePosition> {
+pub(super) fn locate(file: &Arc<Path>, document: &Document<'_>, queries: &[FieldQuery<'_>]) -> Vec<FilePosition> {
     let Some(outline) = yaml::outline(document.text) else {
-        return questions.iter().map(|_| FilePosition::without_excerpt(Arc::clone(file), document.line, 1)).collect();
+        return queries.iter().map(|_| FilePosition::without_excerpt(Arc::clone(file), document.line, 1)).collect();
     };
     let lines = LineIndex::build(document.text);
     let secrets = outline.secret_lines();
-    let places = questions.iter().map(|question| {
-        let spot = outline.locate(question.trail, question.field, question.caret);
-        let mut place = FilePosition::within(file, &lines, document.line, spot);
+    let positions = queries.iter().map(|query| {
+        let spot = outline.locate(query.trail, query.field, query.caret);
+        let mut position = FilePosition::within(file, &lines, document.line, spot);
         if secrets.iter().any(|lines| lines.contains(&spot.line)) {
-            place.excerpt = None;
+            position.excerpt = None;
         }
-        place
+        position
     });
-    places.collect()
+    positions.collect()
 }
 
 /// Expands lists: `kind: List` and typed lists such as `kind: HTTPRouteList`, also nested ones.
 fn flatten(document: u32, line: u32, value: Value, into: &mut Vec<(ObjectPosition, Value)>) {
     // A stack instead of recursion, filled in reverse so that the result is in document order.
-    let mut waiting = vec![(Vec::new(), value)];
-    while let Some((trail, mut value)) = waiting.pop() {
+    let mut stack = vec![(Vec::new(), value)];
+    while let Some((trail, mut value)) = stack.pop() {
         let Some(ObjectList { items, item_type }) = list_of(&mut value) else {
             into.push((ObjectPosition { document, line, trail: trail.into_boxed_slice() }, value));
             continue;
@@ -381,7 +383,7 @@ fn flatten(document: u32, line: u32, value: Value, into: &mut Vec<(ObjectPositio
             }
             let mut trail = trail.clone();
             trail.push(index as u32);
-            waiting.push((trail, item));
+            stack.push((trail, item));
         }
     }
 }
@@ -406,12 +408,12 @@ fn list_of(value: &mut Value) -> Option<ObjectList> {
     Some(ObjectList { items, item_type })
 }
 
-/// Whether it is kustomize's own configuration file, which may have no `kind`.
+/// Whether this is a configuration file of kustomize, which may have no `kind`.
 fn is_kustomization(file: &Path, value: &Value) -> bool {
     file.file_stem().is_some_and(|stem| stem == "kustomization") && value.get("kind").is_none()
 }
 
-/// A conservative guess for text that does not parse.
+/// Whether text that does not parse may contain a Secret; true in case of doubt.
 fn may_hold_secrets(text: &str) -> bool {
     let names =
         |line: &str| line.contains("Secret") || SECRET_BEARING_FIELDS.iter().any(|(holder, _)| line.contains(holder));

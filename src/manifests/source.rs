@@ -137,17 +137,17 @@ impl Manifests {
         let (batch, touched) = self.claims.take_changes(&mut self.records);
         self.compare_duplicates(touched);
 
-        let mut refusals = self.listing_diagnostics.clone();
-        refusals.extend(self.records.values().flat_map(|record| record.diagnostics.iter().cloned()));
-        refusals.extend(self.duplicates.values().flatten().cloned());
-        refusals.sort_by(|left, right| left.position.cmp(&right.position));
+        let mut collected = self.listing_diagnostics.clone();
+        collected.extend(self.records.values().flat_map(|record| record.diagnostics.iter().cloned()));
+        collected.extend(self.duplicates.values().flatten().cloned());
+        collected.sort_by(|left, right| left.position.cmp(&right.position));
         let mut ignored = BTreeMap::new();
         for (kind, count) in self.records.values().flat_map(|record| &record.ignored) {
             *ignored.entry(kind.clone()).or_default() += count;
         }
         ManifestUpdate {
             batch,
-            diagnostics: refusals,
+            diagnostics: collected,
             ignored,
             objects: self.claims.object_count(),
             files: self.records.len(),
@@ -217,14 +217,14 @@ impl Manifests {
     /// Removes records of deleted files, except below folders that could not be read.
     fn forget_deleted(&mut self, listing: &FileListing) {
         let present: BTreeSet<&Path> = listing.files.iter().map(|found| found.path.as_ref()).collect();
-        let gone: Vec<_> = self
+        let removed: Vec<_> = self
             .records
             .keys()
             .filter(|file| file.as_os_str() != STANDARD_INPUT_NAME && !present.contains(file.as_ref()))
             .filter(|file| !listing.incomplete.iter().any(|kept| file.starts_with(kept)))
             .cloned()
             .collect();
-        for file in gone {
+        for file in removed {
             if let Some(record) = self.records.remove(&file) {
                 self.claims.remove(&file, &record);
             }
@@ -244,7 +244,7 @@ impl Manifests {
         for id in twice {
             let mut places = places.by_ref().take(self.claims.claims_for(&id).len());
             let Some(first) = places.next() else { continue };
-            let refusals = places.map(|place| ManifestDiagnostic {
+            let diagnostics = places.map(|place| ManifestDiagnostic {
                 position: place,
                 object: Some(id.to_string()),
                 diagnostic: Diagnostic::error(
@@ -255,7 +255,7 @@ impl Manifests {
                 .with_reason(Reason::Named("Duplicate")),
                 meanwhile: Some(format!("The object in {} is used.", first.file.display())),
             });
-            self.duplicates.insert(id.clone(), refusals.collect());
+            self.duplicates.insert(id.clone(), diagnostics.collect());
         }
     }
 
@@ -278,25 +278,23 @@ impl Manifests {
         for (file, by_document) in by_file {
             let text = self.records[file].current_text(file);
             let documents = text.as_deref().map(split).unwrap_or_default();
-            for (index, asked) in by_document {
-                let line = asked[0].entry.at.line;
+            for (index, queried) in by_document {
+                let line = queried[0].entry.at.line;
                 let document = documents.get(index as usize).filter(|document| document.line == line);
-                let questions: Vec<_> = asked
+                let queries: Vec<_> = queried
                     .iter()
-                    .map(|asked| FieldQuery {
-                        trail: &asked.entry.at.trail,
-                        field: asked.field,
+                    .map(|query| FieldQuery {
+                        trail: &query.entry.at.trail,
+                        field: query.field,
                         caret: CaretTarget::Value,
                     })
                     .collect();
                 let found = match document {
-                    Some(document) => locate(file, document, &questions),
-                    None => {
-                        questions.iter().map(|_| FilePosition::without_excerpt(Arc::clone(file), line, 1)).collect()
-                    }
+                    Some(document) => locate(file, document, &queries),
+                    None => queries.iter().map(|_| FilePosition::without_excerpt(Arc::clone(file), line, 1)).collect(),
                 };
-                for (asked, place) in asked.iter().zip(found) {
-                    places[asked.order] = Some(place);
+                for (query, place) in queried.iter().zip(found) {
+                    places[query.order] = Some(place);
                 }
             }
         }

@@ -212,13 +212,13 @@ impl FileListing {
     /// Watches the folders of all links in a path, since each may be redirected; swapping a checkout redirects one of
     /// them.
     fn watch_links(&mut self, path: &Path) {
-        let mut waiting = vec![path.to_owned()];
+        let mut stack = vec![path.to_owned()];
         for _ in 0..MAX_LINKS {
-            let Some(path) = waiting.pop() else { return };
+            let Some(path) = stack.pop() else { return };
             for ancestor in path.ancestors().filter(|ancestor| !ancestor.as_os_str().is_empty()) {
                 let Ok(target) = fs::read_link(ancestor) else { continue };
                 let (folder, rest) = (parent(ancestor), path.strip_prefix(ancestor).unwrap_or(Path::new("")));
-                waiting.push(folder.join(target).join(rest));
+                stack.push(folder.join(target).join(rest));
                 self.folders.insert(folder);
             }
         }
@@ -271,11 +271,9 @@ mod tests {
         let relative = |path: &Path| path.strip_prefix(root).unwrap().display().to_string();
         let mut roots: Vec<_> = paths.iter().map(|path| ManifestRoot::new(root.join(path))).collect();
         let listing = list(&mut roots);
-        let refusals = listing
-            .diagnostics
-            .iter()
-            .map(|refusal| format!("{} {}", refusal.reason(), relative(&refusal.position.file)));
-        (listing.files.iter().map(|found| relative(&found.path)).collect(), refusals.collect())
+        let diagnostics =
+            listing.diagnostics.iter().map(|found| format!("{} {}", found.reason(), relative(&found.position.file)));
+        (listing.files.iter().map(|found| relative(&found.path)).collect(), diagnostics.collect())
     }
 
     #[test]
@@ -313,11 +311,14 @@ mod tests {
             (&["volume"], &["volume/key.yaml"], &[]),
             (&["loop"], &[], &["NotFound loop/dangling.yaml", "Loop loop/inner/back", "NotAFile loop/socket.yaml"]),
         ];
-        for (paths, files, refusals) in cases {
-            let (found, refused) = listed(root, paths);
+        for (paths, files, diagnostics) in cases {
+            let (found, found_diagnostics) = listed(root, paths);
             assert_eq!(
-                (found, refused),
-                (files.iter().map(ToString::to_string).collect(), refusals.iter().map(ToString::to_string).collect()),
+                (found, found_diagnostics),
+                (
+                    files.iter().map(ToString::to_string).collect(),
+                    diagnostics.iter().map(ToString::to_string).collect()
+                ),
                 "{paths:?}"
             );
         }

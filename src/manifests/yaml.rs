@@ -84,14 +84,14 @@ fn mark(marker: Marker) -> TextPosition {
 /// Prefers the error of the event parser, which is more specific about syntax. If that parser accepts the text, the
 /// error is semantic: a duplicate key, a limit.
 fn explain(text: &str, error: &Error) -> YamlError {
-    let mut fault = json_syntax_error(text).or_else(|| syntax_error(text)).unwrap_or_else(|| semantic_error(error));
-    let line = text.lines().nth(fault.spot.line as usize - 1).unwrap_or_default();
-    let diagnostic = &mut fault.diagnostic;
+    let mut found = json_syntax_error(text).or_else(|| syntax_error(text)).unwrap_or_else(|| semantic_error(error));
+    let line = text.lines().nth(found.spot.line as usize - 1).unwrap_or_default();
+    let diagnostic = &mut found.diagnostic;
     if diagnostic.reason != Reason::Named(DUPLICATE_KEY) && line.contains("{{") {
         diagnostic.message = "this is a template that was not rendered".to_owned();
         diagnostic.remedy = "render it first, for example with `helm template`, or put the value in quotes".to_owned();
     }
-    fault
+    found
 }
 
 /// The syntax error in a JSON document. The JSON parser locates, for example, a missing comma more precisely.

@@ -88,9 +88,9 @@ impl AuthPolicy {
         cx.identity.credential = Some(shown.credential.clone());
     }
 
-    /// Continues as the anonymous consumer if one is configured, otherwise replies with `refusal`.
-    pub fn reject(&self, cx: &mut RequestCx<'_>, refusal: impl FnOnce() -> Box<Reply>) -> Option<Box<Reply>> {
-        let Some(anonymous) = &self.anonymous else { return Some(refusal()) };
+    /// Continues as the anonymous consumer if one is configured, otherwise replies with `reply`.
+    pub fn reject(&self, cx: &mut RequestCx<'_>, reply: impl FnOnce() -> Box<Reply>) -> Option<Box<Reply>> {
+        let Some(anonymous) = &self.anonymous else { return Some(reply()) };
         let Some(consumer) = cx.consumers.by_id_or_username(anonymous) else {
             let message = format!("anonymous consumer {anonymous} is configured but doesn't exist");
             return Some(Reply::negotiated(StatusCode::INTERNAL_SERVER_ERROR, message, "no_anonymous_consumer"));

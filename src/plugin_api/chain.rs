@@ -153,8 +153,8 @@ impl Protocols {
     }
 
     /// A gRPC request is also an HTTP request, so a plugin that protects HTTP protects gRPC, too.
-    fn include(self, spoken: RequestProtocol) -> bool {
-        match (spoken.secure, spoken.grpc) {
+    fn include(self, protocol: RequestProtocol) -> bool {
+        match (protocol.secure, protocol.grpc) {
             (false, false) => self.http,
             (true, false) => self.https,
             (false, true) => self.grpc || self.http,
@@ -291,41 +291,41 @@ impl Chain {
     }
 
     /// Runs the access phase in order, until the first reply.
-    pub async fn access(&self, ask: ChainRequest<'_>, passage: &mut ChainState) -> Option<Box<Reply>> {
-        passage.protocol = ask.protocol;
+    pub async fn access(&self, request: ChainRequest<'_>, state: &mut ChainState) -> Option<Box<Reply>> {
+        state.protocol = request.protocol;
         let mut cx = RequestCx {
-            head: ask.head,
-            path: ask.path,
-            query: ask.query,
-            client: ask.client,
-            framing: ask.framing,
-            id: ask.id,
-            body: ask.body,
-            replacement_body: &mut passage.replacement_body,
-            identity: &mut passage.identity,
-            consumers: ask.consumers,
-            response_headers: &mut passage.response_headers,
-            body_limit: &mut passage.body_limit,
-            now: ask.now,
+            head: request.head,
+            path: request.path,
+            query: request.query,
+            client: request.client,
+            framing: request.framing,
+            id: request.id,
+            body: request.body,
+            replacement_body: &mut state.replacement_body,
+            identity: &mut state.identity,
+            consumers: request.consumers,
+            response_headers: &mut state.response_headers,
+            body_limit: &mut state.body_limit,
+            now: request.now,
             scope: "",
             route: &self.names,
-            plugin_data: &mut passage.plugin_data,
+            plugin_data: &mut state.plugin_data,
             slot: 0,
         };
-        passage.timings.start();
+        state.timings.start();
         for (slot, number) in self.slots.iter().zip(0..) {
-            let pick = slot.select(ask.protocol, cx.identity);
-            passage.selected.push(pick);
+            let pick = slot.select(request.protocol, cx.identity);
+            state.selected.push(pick);
             let Some(instance) = slot.instance(pick).filter(|instance| instance.phases.access) else { continue };
             cx.scope = &instance.scope;
             cx.slot = number;
-            passage.timings.begin(slot.kind);
+            state.timings.begin(slot.kind);
             let reply = match instance.plugin.access(&mut cx) {
                 AccessOutcome::Continue => None,
                 AccessOutcome::Reply(reply) => Some(reply),
                 AccessOutcome::Wait(wait) => wait.await,
             };
-            passage.timings.end(PluginPhase::Access);
+            state.timings.end(PluginPhase::Access);
             if reply.is_some() {
                 return reply;
             }
@@ -336,25 +336,25 @@ impl Chain {
     /// Runs the response phase, also of plugins whose access phase was skipped because another one replied.
     pub fn response(
         &self,
-        passage: &mut ChainState,
+        state: &mut ChainState,
         status: StatusCode,
         headers: &mut HeaderMap,
         source: ResponseSource,
         id: &HeaderValue,
     ) {
-        passage.response_headers.apply(headers);
-        passage.timings.start();
+        state.response_headers.apply(headers);
+        state.timings.start();
         for (slot, number) in self.slots.iter().zip(0..) {
             let at = usize::from(number);
-            if at >= passage.selected.len() {
-                passage.selected.push(slot.select(passage.protocol, &passage.identity));
+            if at >= state.selected.len() {
+                state.selected.push(slot.select(state.protocol, &state.identity));
             }
-            let Some(instance) = slot.instance(passage.selected[at]).filter(|instance| instance.phases.response) else {
+            let Some(instance) = slot.instance(state.selected[at]).filter(|instance| instance.phases.response) else {
                 continue;
             };
-            let (identity, kept) = (&passage.identity, &mut passage.plugin_data);
+            let (identity, plugin_data) = (&state.identity, &mut state.plugin_data);
             let scope = &*instance.scope;
-            passage.timings.begin(slot.kind);
+            state.timings.begin(slot.kind);
             instance.plugin.response(&mut ResponseCx {
                 status,
                 headers,
@@ -362,23 +362,23 @@ impl Chain {
                 id,
                 identity,
                 scope,
-                data: kept,
+                data: plugin_data,
                 slot: number,
             });
-            passage.timings.end(PluginPhase::Response);
+            state.timings.end(PluginPhase::Response);
         }
     }
 
     /// Runs the log phase.
-    pub fn log(&self, passage: &ChainState, ended: &RequestSummary) {
+    pub fn log(&self, state: &ChainState, summary: &RequestSummary) {
         for (at, slot) in self.slots.iter().enumerate() {
-            let pick = passage.selected.get(at).copied();
-            let pick = pick.unwrap_or_else(|| slot.select(passage.protocol, &passage.identity));
+            let pick = state.selected.get(at).copied();
+            let pick = pick.unwrap_or_else(|| slot.select(state.protocol, &state.identity));
             let Some(instance) = slot.instance(pick).filter(|instance| instance.phases.log) else { continue };
             instance.plugin.log(&LogCx {
                 names: &self.names,
-                summary: ended,
-                identity: &passage.identity,
+                summary,
+                identity: &state.identity,
                 scope: &instance.scope,
             });
         }
@@ -408,8 +408,8 @@ impl ChainSlot {
     fn rule_instances(&self) -> impl Iterator<Item = &PluginInstance> {
         let consumers = self.consumers.values().filter(|(overlay, _)| *overlay != Overlay::Consumer);
         let groups = self.groups.iter().filter(|(overlay, ..)| *overlay != Overlay::Group);
-        let people = consumers.map(|(_, at)| *at).chain(groups.map(|(_, _, at)| *at));
-        self.base.map(|(_, at)| at).into_iter().chain(people).map(|at| self.instance_at(at))
+        let consumers_and_groups = consumers.map(|(_, at)| *at).chain(groups.map(|(_, _, at)| *at));
+        self.base.map(|(_, at)| at).into_iter().chain(consumers_and_groups).map(|at| self.instance_at(at))
     }
 
     fn instance(&self, pick: Option<InstanceIndex>) -> Option<&PluginInstance> {
@@ -421,10 +421,10 @@ impl ChainSlot {
     }
 
     /// Selects the instance for an identity. `None` if it does not apply to the protocol.
-    fn select(&self, spoken: RequestProtocol, identity: &Identity) -> Option<InstanceIndex> {
+    fn select(&self, protocol: RequestProtocol, identity: &Identity) -> Option<InstanceIndex> {
         let overlay = identity.consumer.as_ref().and_then(|consumer| self.overlay(consumer));
         let at = overlay.or(self.base.map(|(_, at)| at))?;
-        self.instance_at(at).protocols.include(spoken).then_some(at)
+        self.instance_at(at).protocols.include(protocol).then_some(at)
     }
 
     fn overlay(&self, consumer: &Consumer) -> Option<InstanceIndex> {
@@ -529,7 +529,7 @@ mod tests {
 
     #[tokio::test]
     async fn base_instance_applies_beyond_65536_overlays() {
-        for (asking, expected) in [("consumer 65535", 402), ("consumer 0", 402), ("another consumer", 401)] {
+        for (consumer, expected) in [("consumer 65535", 402), ("consumer 0", 402), ("another consumer", 401)] {
             let mut builder = ChainBuilder::default();
             for number in 0..=u16::MAX {
                 let place = AttachmentPoint::Consumer(consumer_id(number), OverlayScope::Nothing);
@@ -538,7 +538,7 @@ mod tests {
             // The index of the base instance exceeds 16 bits.
             builder.add("guard", 1, AttachmentPoint::Base(BaseScope::Route), instance(RejectAll(401)));
             assert_eq!(builder.slots[0].instances.len(), 65_537);
-            assert_eq!(answer(builder, asking).await, expected, "{asking}");
+            assert_eq!(answer(builder, consumer).await, expected, "{consumer}");
         }
     }
 
@@ -666,8 +666,8 @@ mod tests {
             let mut builder = ChainBuilder::default();
             let instance = PluginInstance { protocols, ..instance(RejectAll(401)) };
             builder.add("guard", 1, AttachmentPoint::Base(BaseScope::Route), instance);
-            let spoken = [(false, false), (true, false), (false, true), (true, true)];
-            let picked = spoken.map(|(secure, grpc)| {
+            let cases = [(false, false), (true, false), (false, true), (true, true)];
+            let picked = cases.map(|(secure, grpc)| {
                 builder.slots[0].select(RequestProtocol { secure, grpc }, &Identity::default()).is_some()
             });
             assert_eq!(picked, expected, "{names:?}");

@@ -57,8 +57,8 @@ impl<'a> UrlEncodedForm<'a> {
     /// Removes the `unwanted` fields and keeps the others as the client sent them. `None` if there are no unwanted
     /// fields.
     pub fn without(self, unwanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
-        let wanted: Vec<&[u8]> = self.pairs().filter(|pair| !unwanted(&pair.name())).map(|pair| pair.raw).collect();
-        (wanted.len() < self.pairs().count()).then(|| wanted.join(&b'&'))
+        let kept: Vec<&[u8]> = self.pairs().filter(|pair| !unwanted(&pair.name())).map(|pair| pair.raw).collect();
+        (kept.len() < self.pairs().count()).then(|| kept.join(&b'&'))
     }
 
     /// The fields in order. A field without `=` has no value.
@@ -169,9 +169,9 @@ impl<'a> BodyFields<'a> {
             BodyFields::Form(form) => form.without(unwanted),
             BodyFields::Multipart(multipart) => multipart.without(unwanted),
             BodyFields::Json(fields) => {
-                let wanted: IndexMap<_, _> = fields.iter().filter(|(name, _)| !unwanted(name.as_bytes())).collect();
-                let removed = wanted.len() < fields.len();
-                removed.then(|| serde_json::to_vec(&wanted).ok()).flatten()
+                let kept: IndexMap<_, _> = fields.iter().filter(|(name, _)| !unwanted(name.as_bytes())).collect();
+                let removed = kept.len() < fields.len();
+                removed.then(|| serde_json::to_vec(&kept).ok()).flatten()
             }
         }
     }

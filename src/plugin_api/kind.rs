@@ -293,8 +293,8 @@ const MAX_FIELD_ERRORS: usize = 16;
 
 /// Splits serde's message into message and remedy, with the type names of YAML instead of Rust's.
 fn diagnostic_from_serde(error: &serde_path_to_error::Error<serde_json::Error>) -> Diagnostic {
-    let said = error.inner().to_string();
-    let (message, expected) = said.rsplit_once(", expected ").unwrap_or((&said, ""));
+    let text = error.inner().to_string();
+    let (message, expected) = text.rsplit_once(", expected ").unwrap_or((&text, ""));
     let message = match redact_value(message) {
         "unknown variant" => "is not one of the allowed values".to_owned(),
         message => match message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: ")) {

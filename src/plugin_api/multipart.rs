@@ -51,8 +51,8 @@ impl<'a> Multipart<'a> {
     pub fn without(&self, unwanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
         let mut rest = Vec::with_capacity(self.body.len());
         let mut at = 0;
-        let gone = self.parts.iter().filter(|part| unwanted(&part.name));
-        for part in gone {
+        let removed = self.parts.iter().filter(|part| unwanted(&part.name));
+        for part in removed {
             rest.extend_from_slice(&self.body[at..part.start]);
             at = part.end;
         }

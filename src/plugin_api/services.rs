@@ -34,8 +34,8 @@ pub trait PluginServices: Send + Sync {
     }
 
     /// Reports a runtime problem of an object for its conditions, or `None` when it is resolved. Called on each change.
-    fn report(&self, object: &str, trouble: Option<Diagnostic>) {
-        let _ = (object, trouble);
+    fn report(&self, object: &str, diagnostic: Option<Diagnostic>) {
+        let _ = (object, diagnostic);
     }
 }
 

@@ -23,11 +23,11 @@ impl PluginState {
         if let Some(known) = entries.get(&key).and_then(Weak::upgrade).and_then(|known| known.downcast().ok()) {
             return known;
         }
-        let made = Arc::new(make());
-        let erased: Arc<dyn Any + Send + Sync> = Arc::clone(&made) as _;
+        let created = Arc::new(make());
+        let erased: Arc<dyn Any + Send + Sync> = Arc::clone(&created) as _;
         entries.retain(|_, entry| entry.strong_count() > 0);
         entries.insert(key, Arc::downgrade(&erased));
-        made
+        created
     }
 
     /// Returns the object of this name, if it exists.

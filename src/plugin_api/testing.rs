@@ -165,21 +165,21 @@ impl TestRequest {
         let host = head.headers.get(http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("test.example");
         let host = host.to_owned();
         let content_type = head.headers.get(http::header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-        let spoken = RequestProtocol {
+        let protocol = RequestProtocol {
             secure: self.scheme == Scheme::Https,
             grpc: content_type.starts_with(b"application/grpc"),
         };
         // The proxy removes hop-by-hop headers in the same way.
-        let hop = |name| head.headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
+        let header = |name| head.headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
         let framing = Framing {
-            is_chunked: hop(http::header::TRANSFER_ENCODING) == b"chunked",
-            expects_continue: hop(http::header::EXPECT) == b"100-continue",
+            is_chunked: header(http::header::TRANSFER_ENCODING) == b"chunked",
+            expects_continue: header(http::header::EXPECT) == b"100-continue",
         };
         head.headers.remove(http::header::TRANSFER_ENCODING);
         head.headers.remove(http::header::EXPECT);
         let id = HeaderValue::from_static("0123456789abcdef0123456789abcdef");
-        let mut passage = ChainState::default();
-        let ask = ChainRequest {
+        let mut state = ChainState::default();
+        let request = ChainRequest {
             head: &mut head,
             path: uri.path(),
             query: uri.query(),
@@ -196,22 +196,22 @@ impl TestRequest {
             body: Some(&body).filter(|_| chain.body_buffer_limit().is_some()),
             consumers: &self.consumers,
             now: self.now,
-            protocol: spoken,
+            protocol,
         };
-        let reply = chain.access(ask, &mut passage).await;
-        let (mut answer, ()) = self.upstream_response.into_parts();
+        let reply = chain.access(request, &mut state).await;
+        let (mut response, ()) = self.upstream_response.into_parts();
         let mut source = ResponseSource::Service;
         if let Some(reply) = &reply {
-            answer.status = reply.status;
-            answer.headers = reply.headers.clone();
+            response.status = reply.status;
+            response.headers = reply.headers.clone();
             source = ResponseSource::Proxy;
         }
-        chain.response(&mut passage, answer.status, &mut answer.headers, source, &id);
-        let (status, bytes_in, bytes_out) = (answer.status, body.len() as u64, 0);
+        chain.response(&mut state, response.status, &mut response.headers, source, &id);
+        let (status, bytes_in, bytes_out) = (response.status, body.len() as u64, 0);
         let upstream = (source == ResponseSource::Service).then_some(Duration::from_millis(5));
-        let ended = RequestSummary { status, source, total: Duration::from_millis(7), upstream, bytes_in, bytes_out };
-        chain.log(&passage, &ended);
-        TestOutcome { request: head, reply, response: answer, state: passage }
+        let summary = RequestSummary { status, source, total: Duration::from_millis(7), upstream, bytes_in, bytes_out };
+        chain.log(&state, &summary);
+        TestOutcome { request: head, reply, response, state }
     }
 }
 

@@ -37,29 +37,29 @@ fn consumers() -> ConsumerDirectory {
 
 /// A request with these credentials, valid or invalid.
 fn request_with(shown: &str) -> TestRequest {
-    let mut visit = TestRequest::get("/");
+    let mut request = TestRequest::get("/");
     for shown in shown.split_whitespace() {
-        visit = match shown {
-            "key" | "plain" | "nokey" => visit.header("apikey", shown),
+        request = match shown {
+            "key" | "plain" | "nokey" => request.header("apikey", shown),
             "password" | "nopassword" => {
-                visit.header("proxy-authorization", &format!("Basic {}", STANDARD.encode(format!("bob:{shown}"))))
+                request.header("proxy-authorization", &format!("Basic {}", STANDARD.encode(format!("bob:{shown}"))))
             }
-            "token" => visit.header("authorization", &format!("Bearer {}", token())),
-            "notoken" => visit.header("authorization", "Bearer x"),
+            "token" => request.header("authorization", &format!("Bearer {}", token())),
+            "notoken" => request.header("authorization", "Bearer x"),
             other => panic!("unknown credential {other}"),
         };
     }
-    visit
+    request
 }
 
 fn token() -> String {
     Signer::secret(b"secret").token(Algorithm::Hs256, &json!({}), &json!({"iss": "claim"}))
 }
 
-async fn run(plugins: &[(&str, Value)], visit: TestRequest) -> TestOutcome {
+async fn run(plugins: &[(&str, Value)], request: TestRequest) -> TestOutcome {
     let plugins: Vec<(&dyn AnyPluginKind, Value)> =
         plugins.iter().map(|(name, config)| (REGISTRY.find(name).unwrap(), config.clone())).collect();
-    visit.with_consumers(&consumers()).run(&chain(&plugins)).await
+    request.with_consumers(&consumers()).run(&chain(&plugins)).await
 }
 
 // kong-compat §4.0
@@ -117,7 +117,8 @@ const NAMES: [&str; 5] =
 // kong-compat §4.0
 #[tokio::test]
 async fn spoofed_identity_headers_are_overwritten_or_removed() {
-    let forging = |shown: &str| NAMES.into_iter().fold(request_with(shown), |visit, name| visit.header(name, "root"));
+    let forging =
+        |shown: &str| NAMES.into_iter().fold(request_with(shown), |request, name| request.header(name, "root"));
     let cases = [
         ("key", json!({}), [Some("id-anna"), Some("anna"), Some("custom-anna"), Some("id-key"), None]),
         ("plain", json!({}), [Some("id-plain"), None, None, Some("id-plain"), None]),
@@ -129,8 +130,8 @@ async fn spoofed_identity_headers_are_overwritten_or_removed() {
         ("", json!({"anonymous": "id-plain"}), [Some("id-plain"), None, None, None, Some("true")]),
     ];
     for (shown, config, expected) in cases {
-        let visit = forging(shown).header("x_consumer_id", "root").header("x-consumer_username", "root");
-        let outcome = run(&[("key-auth", config.clone())], visit).await;
+        let request = forging(shown).header("x_consumer_id", "root").header("x-consumer_username", "root");
+        let outcome = run(&[("key-auth", config.clone())], request).await;
         let spoofed = ["x_consumer_id", "x-consumer_username"];
         assert_eq!(spoofed.map(|name| outcome.upstream_header(name)), [None; 2], "{shown} {config}");
         assert_eq!(NAMES.map(|name| outcome.upstream_header(name)), expected, "{shown} {config}");
@@ -179,9 +180,9 @@ async fn preflight_requests_skip_authentication_if_configured() {
         ("jwt", json!({}), false),
         ("basic-auth", json!({}), false),
     ] {
-        let mut visit = NAMES.into_iter().fold(request_with(""), |visit, name| visit.header(name, "root"));
-        *visit.request.method_mut() = Method::OPTIONS;
-        let outcome = run(&[(name, config)], visit).await;
+        let mut request = NAMES.into_iter().fold(request_with(""), |request, name| request.header(name, "root"));
+        *request.request.method_mut() = Method::OPTIONS;
+        let outcome = run(&[(name, config)], request).await;
         assert_eq!(outcome.reply_status().is_none(), passes, "{name}");
         if passes {
             assert_eq!(NAMES.map(|name| outcome.upstream_header(name)), [None; 5], "{name}: there is no identity");
@@ -189,19 +190,19 @@ async fn preflight_requests_skip_authentication_if_configured() {
     }
     // The identity of an earlier plugin is kept.
     let chain = [("jwt", json!({})), ("key-auth", json!({"run_on_preflight": false}))];
-    let mut visit = request_with("token");
-    *visit.request.method_mut() = Method::OPTIONS;
-    assert_eq!(run(&chain, visit).await.upstream_identity().0, Some("cleo"));
+    let mut request = request_with("token");
+    *request.request.method_mut() = Method::OPTIONS;
+    assert_eq!(run(&chain, request).await.upstream_identity().0, Some("cleo"));
 }
 
 // kong-compat §4.0
 #[test]
 fn priorities_and_scopes_match_kong() {
-    let everybody = Scopes { consumer: false, consumer_group: false, ..Scopes::ALL };
+    let rule_only = Scopes { consumer: false, consumer_group: false, ..Scopes::ALL };
     for (name, priority, scopes) in [
-        ("jwt", 1450, everybody),
-        ("key-auth", 1250, everybody),
-        ("basic-auth", 1100, everybody),
+        ("jwt", 1450, rule_only),
+        ("key-auth", 1250, rule_only),
+        ("basic-auth", 1100, rule_only),
         ("acl", 950, Scopes { consumer: false, ..Scopes::ALL }),
     ] {
         let kind = REGISTRY.find(name).unwrap();

@@ -241,9 +241,9 @@ mod tests {
     #[tokio::test]
     async fn existing_ids_are_kept() {
         let chain = chain(&[(&KIND, json!({"header_name": "X-Id", "generator": "uuid", "echo_downstream": true}))]);
-        let mut visit = TestRequest::get("/").header("x-id", "mine");
-        visit.upstream_response = Response::builder().header("x-id", "the endpoint's").body(()).unwrap();
-        let outcome = visit.run(&chain).await;
+        let mut request = TestRequest::get("/").header("x-id", "mine");
+        request.upstream_response = Response::builder().header("x-id", "the endpoint's").body(()).unwrap();
+        let outcome = request.run(&chain).await;
         assert_eq!((outcome.upstream_header("x-id"), outcome.response_header("x-id")), (Some("mine"), Some("mine")));
         let outcome = TestRequest::get("/").header("x-id", "").run(&chain).await;
         assert!(is_uuid(outcome.upstream_header("x-id").unwrap()), "an empty header is replaced");

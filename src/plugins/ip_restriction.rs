@@ -185,9 +185,9 @@ mod tests {
             let chain = chain(&[(&KIND, config.clone())]);
             for (addresses, status) in [(may, None), (may_not, Some(StatusCode::FORBIDDEN))] {
                 for address in addresses {
-                    let mut visit = TestRequest::get("/");
-                    visit.address = address.parse().unwrap();
-                    assert_eq!(visit.run(&chain).await.reply_status(), status, "{config}: {address}");
+                    let mut request = TestRequest::get("/");
+                    request.address = address.parse().unwrap();
+                    assert_eq!(request.run(&chain).await.reply_status(), status, "{config}: {address}");
                 }
             }
         }

@@ -138,8 +138,9 @@ mod tests {
             (required.clone(), vec![(transfer, "chunked")], None),
             (json!({"allowed_payload_size": u64::MAX}), vec![(content, "18446744073709551615")], None),
         ] {
-            let visit = headers.iter().fold(TestRequest::get("/"), |visit, (name, value)| visit.header(name, value));
-            let outcome = visit.run(&chain(&[(&KIND, config.clone())])).await;
+            let request =
+                headers.iter().fold(TestRequest::get("/"), |request, (name, value)| request.header(name, value));
+            let outcome = request.run(&chain(&[(&KIND, config.clone())])).await;
             let expected = expected.map(|(status, message)| (status, ReplyBody::Negotiated(message.into())));
             let found = outcome.reply.map(|reply| (reply.status.as_u16(), reply.body));
             assert_eq!(found, expected, "{config} {headers:?}");

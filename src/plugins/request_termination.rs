@@ -118,7 +118,7 @@ impl PluginKind for RequestTermination {
             return Err(invalid);
         };
         let message = config.message.map(Cow::from).or(default_message(status).map(Cow::from));
-        let says = match (config.echo, config.body, message) {
+        let response_body = match (config.echo, config.body, message) {
             (true, _, message) => {
                 TerminationContent::Echo(message, RespondingProcess { node: cx.node.to_owned(), host: host_name() })
             }
@@ -130,7 +130,7 @@ impl PluginKind for RequestTermination {
             let header = HeaderName::from_bytes(argument.as_bytes()).ok();
             Trigger { argument, header }
         });
-        Ok(RequestTermination { status, content: says, trigger })
+        Ok(RequestTermination { status, content: response_body, trigger })
     }
 }
 
@@ -293,14 +293,14 @@ mod tests {
     #[tokio::test]
     async fn triggers_match_headers_and_query_arguments() {
         let chain = chain(&[(&KIND, json!({"trigger": "X Stop"}))]);
-        for (visit, is_stopped) in [
+        for (request, is_stopped) in [
             (TestRequest::get("/?a=1"), false),
             (TestRequest::get("/?X%20Stop=1"), true),
             (TestRequest::get("/?a&X+Stop"), true),
             (TestRequest::get("/?x-stop"), false),
         ] {
-            let uri = visit.request.uri().clone();
-            assert_eq!(visit.run(&chain).await.reply.is_some(), is_stopped, "{uri}");
+            let uri = request.request.uri().clone();
+            assert_eq!(request.run(&chain).await.reply.is_some(), is_stopped, "{uri}");
         }
         let chain = self::chain(&[(&KIND, json!({"trigger": "X-Stop", "echo": true}))]);
         assert!(TestRequest::get("/").header("x-stop", "").run(&chain).await.reply.is_some());
@@ -317,20 +317,20 @@ mod tests {
         let outcome = TestRequest::new(request).header("x-one", "1").run(&chain).await;
         assert_eq!(outcome.reply_status(), Some(StatusCode::NOT_FOUND));
         assert_eq!(outcome.response_header("content-type"), Some(JSON));
-        let said: Value = serde_json::from_str(outcome.message().unwrap()).unwrap();
-        assert_eq!(said["message"], "Not found");
-        assert_eq!(said["kong"]["node_id"], "test");
-        assert_eq!(said["kong"]["worker_pid"], std::process::id());
-        assert!(said["kong"]["hostname"].is_string());
+        let body: Value = serde_json::from_str(outcome.message().unwrap()).unwrap();
+        assert_eq!(body["message"], "Not found");
+        assert_eq!(body["kong"]["node_id"], "test");
+        assert_eq!(body["kong"]["worker_pid"], std::process::id());
+        assert!(body["kong"]["hostname"].is_string());
         let headers = json!({"host": "shop.example:8080", "content-type": "application/json", "x-one": "1"});
         let request = json!({
             "scheme": "http", "host": "shop.example", "port": 80, "method": "POST", "path": "/a/b", "headers": headers,
             "query": {"x": ["1", "2"], "y": true, "z": "&"}, "body": {"a": [1]}, "raw_body": "{\"a\": [1]}",
             "uri_captures": {},
         });
-        assert_eq!(said["request"], request);
-        assert_eq!(said["matched_route"], json!({"name": "default.test.web..80"}));
-        assert_eq!(said["matched_service"], json!({"name": "default.web.80"}));
+        assert_eq!(body["request"], request);
+        assert_eq!(body["matched_route"], json!({"name": "default.test.web..80"}));
+        assert_eq!(body["matched_service"], json!({"name": "default.web.80"}));
     }
 
     // kong-compat §4.28

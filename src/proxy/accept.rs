@@ -35,7 +35,7 @@ struct AcceptedConnection {
 }
 
 /// Spawns the task that serves a connection until it closes. `held` is dropped at that point.
-pub(crate) fn spawn(
+pub(super) fn spawn(
     stream: TcpStream,
     address: SocketAddr,
     worker: &Rc<Worker>,

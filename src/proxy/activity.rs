@@ -2,9 +2,23 @@
 //!
 //! A connection has a single timer. It is reset only if a phase needs an earlier deadline, so a request on a
 //! kept-alive connection does not touch the timer at all.
+//!
+//! | phase | begins when | ends with | timeout |
+//! | --- | --- | --- | --- |
+//! | `Idle` | opened; a request is recorded | `ReadingHead`; `AwaitingResponse` | idle |
+//! | `ReadingHead` | the first byte arrives | `AwaitingResponse`; `SendingResponse` if malformed | header |
+//! | `AwaitingResponse` | a head is complete | `SendingResponse`; `Idle` if the client left | body, rule, response |
+//! | `SendingResponse` | the response has a head | `Idle`; `Tunnel` if upgraded | stall, or the rule's deadline |
+//! | `Tunnel` | an upgrade was accepted | `Idle`, when the connection closes | tunnel idle |
+//!
+//! `Idle` is followed by `AwaitingResponse` where the head arrived together with the previous request, and on HTTP/2
+//! streams, which begin with a head. An HTTP/2 connection itself stays `Idle`: its streams have the other phases.
+//! Within `AwaitingResponse`, [`UploadState`] and `connecting` select the timeout. What belongs to one request is reset
+//! by [`Activity::begin_request`] only.
 
 use std::cell::{Cell, RefCell};
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -16,7 +30,7 @@ use super::read_timeout::{ReadTimeout, RuleTimeouts};
 use super::request_error::RequestError;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ActivityPhase {
+pub(super) enum ActivityPhase {
     /// Between requests, or before the first.
     Idle,
     /// The first bytes of a request head have arrived.
@@ -31,7 +45,7 @@ pub(crate) enum ActivityPhase {
 
 /// Which side the request body waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum UploadState {
+pub(super) enum UploadState {
     /// The body is complete, or the request has none.
     Complete,
     /// The endpoint is not ready for more data.
@@ -40,46 +54,51 @@ pub(crate) enum UploadState {
     AwaitingClient,
 }
 
+/// Why a request body is not sent to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BodyFailure {
+    /// It is malformed or incomplete.
+    Invalid,
+    /// It exceeded its limit and was cut off.
+    TooLarge,
+}
+
 /// State shared by the parts of one HTTP/1 connection or one HTTP/2 stream: the socket, the task, the request in
 /// progress and the bodies.
 #[derive(Debug)]
-pub(crate) struct Activity {
+pub(super) struct Activity {
     phase: Cell<ActivityPhase>,
     /// When the phase began, or last made progress.
     last_progress: Cell<Instant>,
     /// When the request began.
-    pub(crate) started_at: Cell<Instant>,
-    pub(crate) requests: Cell<u64>,
-    pub(crate) bytes_in: Cell<u64>,
-    pub(crate) upload: Cell<UploadState>,
-    /// The request body is malformed or incomplete.
-    pub(crate) body_invalid: Cell<bool>,
-    /// The request body exceeded its limit and was cut off.
-    pub(crate) body_too_large: Cell<bool>,
+    pub(super) started_at: Cell<Instant>,
+    pub(super) requests: Cell<u64>,
+    pub(super) bytes_in: Cell<u64>,
+    pub(super) upload: Cell<UploadState>,
+    /// Why the request body ended early, if it did.
+    pub(super) body_failure: Cell<Option<BodyFailure>>,
     /// When the request was sent to an endpoint. Set only for rules with Kong behavior or plugins.
-    pub(crate) sent_at: Cell<Option<Instant>>,
+    pub(super) sent_at: Cell<Option<Instant>>,
     /// A request body was not read to its end, so the client may still be sending when the connection closes.
-    pub(crate) body_unread: Cell<bool>,
+    pub(super) body_unread: Cell<bool>,
     /// The timer expired while a response was awaited; the request handler gives up when it is polled next.
-    pub(crate) timed_out: Cell<bool>,
-    /// The rule limits the time for a response, so the default response timeout does not apply.
-    pub(crate) rule_limits_response: Cell<bool>,
-    /// The connect, write and read timeouts of the rule.
-    pub(crate) rule_timeouts: Cell<RuleTimeouts>,
+    pub(super) timed_out: Cell<bool>,
+    /// The timeouts of the rule.
+    pub(super) rule_timeouts: Cell<RuleTimeouts>,
     /// Read timeout within the response body. Set once the body has stalled and the rule has a read timeout.
-    pub(crate) read_timeout: RefCell<Option<ReadTimeout>>,
+    pub(super) read_timeout: RefCell<Option<ReadTimeout>>,
     /// The request waits for a connection, which has its own timeout.
-    pub(crate) connecting: Cell<bool>,
+    pub(super) connecting: Cell<bool>,
     /// When the response must be complete, if the rule has such a timeout.
-    pub(crate) response_deadline: Cell<Option<Instant>>,
+    pub(super) response_deadline: Cell<Option<Instant>>,
     /// The request that the framing guard rejected, and why.
-    pub(crate) guard_rejection: Cell<Option<GuardRejection>>,
+    pub(super) guard_rejection: Cell<Option<GuardRejection>>,
     /// Close with a TCP reset, because the client could mistake an orderly close for the end of a body.
-    pub(crate) reset_on_close: Cell<bool>,
+    pub(super) reset_on_close: Cell<bool>,
     /// All response bytes were handed to the socket. Anything hyper writes now is its own error response.
-    pub(crate) responses_flushed: Cell<bool>,
+    pub(super) responses_flushed: Cell<bool>,
     /// The client sent the HTTP/2 connection preface.
-    pub(crate) http2: Cell<bool>,
+    pub(super) http2: Cell<bool>,
     /// The response is complete, so the rest of the request body is no longer needed.
     body_abandoned: Cell<bool>,
     /// Wakes the reader of the request body.
@@ -87,7 +106,7 @@ pub(crate) struct Activity {
 }
 
 impl Activity {
-    pub(crate) fn new() -> Self {
+    pub(super) fn new() -> Self {
         let now = Instant::now();
         Activity {
             phase: Cell::new(ActivityPhase::Idle),
@@ -96,12 +115,10 @@ impl Activity {
             requests: Cell::new(0),
             bytes_in: Cell::new(0),
             upload: Cell::new(UploadState::Complete),
-            body_invalid: Cell::new(false),
-            body_too_large: Cell::new(false),
+            body_failure: Cell::new(None),
             sent_at: Cell::new(None),
             body_unread: Cell::new(false),
             timed_out: Cell::new(false),
-            rule_limits_response: Cell::new(false),
             rule_timeouts: Cell::default(),
             read_timeout: RefCell::default(),
             connecting: Cell::new(false),
@@ -115,41 +132,41 @@ impl Activity {
         }
     }
 
-    pub(crate) fn phase(&self) -> ActivityPhase {
+    pub(super) fn phase(&self) -> ActivityPhase {
         self.phase.get()
     }
 
-    pub(crate) fn enter_phase(&self, phase: ActivityPhase, now: Instant) {
+    pub(super) fn enter_phase(&self, phase: ActivityPhase, now: Instant) {
         self.phase.set(phase);
         self.last_progress.set(now);
     }
 
     /// Whether the connection still carries HTTP/1, as opposed to HTTP/2 or an upgraded protocol.
-    pub(crate) fn is_http1(&self) -> bool {
+    pub(super) fn is_http1(&self) -> bool {
         !self.http2.get() && self.phase.get() != ActivityPhase::Tunnel
     }
 
     /// Restarts the timeout of the phase.
-    pub(crate) fn record_progress(&self) {
+    pub(super) fn record_progress(&self) {
         self.last_progress.set(Instant::now());
     }
 
     /// Bytes arrived from the client.
-    pub(crate) fn record_read(&self) {
+    pub(super) fn record_read(&self) {
         if self.phase.get() == ActivityPhase::Idle {
             self.enter_phase(ActivityPhase::ReadingHead, Instant::now());
         }
     }
 
     /// Bytes were sent to the client.
-    pub(crate) fn record_write(&self) {
+    pub(super) fn record_write(&self) {
         if matches!(self.phase.get(), ActivityPhase::SendingResponse | ActivityPhase::Idle) {
             self.record_progress();
         }
     }
 
     /// The endpoint is ready for more of the body, but none has arrived.
-    pub(crate) fn mark_awaiting_client(&self) {
+    pub(super) fn mark_awaiting_client(&self) {
         if self.upload.replace(UploadState::AwaitingClient) != UploadState::AwaitingClient {
             self.record_progress();
         }
@@ -157,7 +174,7 @@ impl Activity {
 
     /// hyper has no more bytes to write. It writes the response together with the end of its body, so a response that
     /// is complete here is complete for hyper too.
-    pub(crate) fn record_flush(&self) {
+    pub(super) fn record_flush(&self) {
         if matches!(self.phase.get(), ActivityPhase::Idle | ActivityPhase::ReadingHead) && !self.http2.get() {
             self.responses_flushed.set(true);
         }
@@ -165,7 +182,7 @@ impl Activity {
 
     /// The response is complete but not flushed, and its request body is still arriving. hyper could write an error
     /// response to those bytes into the middle of this response.
-    pub(crate) fn must_close_after_response(&self) -> bool {
+    pub(super) fn must_close_after_response(&self) -> bool {
         !self.responses_flushed.get()
             && matches!(self.phase.get(), ActivityPhase::Idle | ActivityPhase::ReadingHead)
             && (self.upload.get() != UploadState::Complete || self.body_unread.get())
@@ -173,13 +190,13 @@ impl Activity {
     }
 
     /// When the first byte of the current request head arrived. None unless a head is being read.
-    pub(crate) fn head_started_at(&self) -> Option<Instant> {
+    pub(super) fn head_started_at(&self) -> Option<Instant> {
         (self.phase.get() == ActivityPhase::ReadingHead).then(|| self.last_progress.get())
     }
 
     /// Resets the state for a request whose head is complete. Its duration counts from the first byte of the head,
     /// unless that byte was read together with the previous request.
-    pub(crate) fn begin_request(&self) {
+    pub(super) fn begin_request(&self) {
         let now = Instant::now();
         self.started_at.set(if self.phase.get() == ActivityPhase::ReadingHead {
             self.last_progress.get()
@@ -189,12 +206,10 @@ impl Activity {
         self.requests.set(self.requests.get() + 1);
         self.bytes_in.set(0);
         self.upload.set(UploadState::Complete);
-        self.body_invalid.set(false);
-        self.body_too_large.set(false);
+        self.body_failure.set(None);
         self.sent_at.set(None);
         self.body_unread.set(false);
         self.timed_out.set(false);
-        self.rule_limits_response.set(false);
         self.rule_timeouts.set(RuleTimeouts::default());
         self.read_timeout.take();
         self.connecting.set(false);
@@ -204,7 +219,7 @@ impl Activity {
     }
 
     /// Ends the request body with an error for its current reader.
-    pub(crate) fn abandon_body(&self) {
+    pub(super) fn abandon_body(&self) {
         self.body_abandoned.set(true);
         if let Some(waker) = self.body_reader.take() {
             waker.wake();
@@ -212,7 +227,7 @@ impl Activity {
     }
 
     /// Whether the request body was abandoned. If not, registers the reader to be woken when it is.
-    pub(crate) fn is_body_abandoned(&self, cx: &Context<'_>) -> bool {
+    pub(super) fn is_body_abandoned(&self, cx: &Context<'_>) -> bool {
         if !self.body_abandoned.get() {
             let mut reader = self.body_reader.borrow_mut();
             if reader.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
@@ -223,13 +238,13 @@ impl Activity {
     }
 
     /// Why the framing guard rejects the current request, if it does.
-    pub(crate) fn guard_error(&self) -> Option<RequestError> {
-        let refusal = self.guard_rejection.get()?;
-        (refusal.first_request <= self.requests.get()).then_some(refusal.error)
+    pub(super) fn guard_error(&self) -> Option<RequestError> {
+        let rejection = self.guard_rejection.get()?;
+        (rejection.first_request <= self.requests.get()).then_some(rejection.error)
     }
 
     /// When the current phase times out. `idle` is the idle timeout, which is shorter while the listener closes.
-    pub(crate) fn deadline(&self, limits: &ProxyLimits, idle: Duration) -> Instant {
+    pub(super) fn deadline(&self, limits: &ProxyLimits, idle: Duration) -> Instant {
         let timeout = match self.phase.get() {
             ActivityPhase::Idle => idle,
             ActivityPhase::ReadingHead => limits.header_timeout,
@@ -248,7 +263,7 @@ impl Activity {
         let end = self.last_progress.get() + timeout;
         match self.response_deadline.get() {
             // While the client does not read, the response body is not polled and cannot enforce its own deadline.
-            Some(cut_off) if self.phase.get() == ActivityPhase::SendingResponse => cut_off.min(end),
+            Some(deadline) if self.phase.get() == ActivityPhase::SendingResponse => deadline.min(end),
             _ => end,
         }
     }
@@ -259,11 +274,11 @@ impl Activity {
             return NO_TIMEOUT;
         }
         let timeout = if self.upload.get() == UploadState::Complete { timeouts.read() } else { timeouts.write() };
-        timeout.unwrap_or(if self.rule_limits_response.get() { NO_TIMEOUT } else { limits.response_timeout })
+        timeout.unwrap_or(if timeouts.limits_response() { NO_TIMEOUT } else { limits.response_timeout })
     }
 
     /// Ready when the current phase has timed out.
-    pub(crate) fn poll_timeout(
+    pub(super) fn poll_timeout(
         &self,
         limits: &ProxyLimits,
         idle: Duration,
@@ -295,7 +310,7 @@ impl Activity {
 
 /// Ready when the deadline has passed. A timer that fires early costs one extra check; only a late one must be reset
 /// first.
-pub(crate) fn poll_until(deadline: Instant, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
+pub(super) fn poll_until(deadline: Instant, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
     if deadline < timer.deadline() {
         timer.as_mut().reset(deadline);
     }
@@ -305,6 +320,17 @@ pub(crate) fn poll_until(deadline: Instant, mut timer: Pin<&mut Sleep>, cx: &mut
         ready!(timer.as_mut().poll(cx));
     }
     Poll::Ready(())
+}
+
+/// Returns None if the connection's timer expires first: it sets the flag and polls the task, and this future gives up.
+pub(super) async fn until_timed_out<T>(activity: &Activity, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+        Poll::Pending if activity.timed_out.get() => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
 }
 
 /// Stands for "no timeout": long enough to never expire, short enough to be added to an `Instant`.

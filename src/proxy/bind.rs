@@ -11,7 +11,7 @@ use super::BindState;
 ///
 /// With SO_REUSEPORT, the kernel would let another process of the same user share the port and split the clients
 /// between both. The address is therefore bound once without the option first, unless `sharing` is set.
-pub(crate) fn listen(address: SocketAddr, workers: usize, sharing: bool) -> Result<Vec<TcpListener>, BindState> {
+pub(super) fn listen(address: SocketAddr, workers: usize, sharing: bool) -> Result<Vec<TcpListener>, BindState> {
     let sockets = || {
         if !sharing {
             bind(address, false)?;

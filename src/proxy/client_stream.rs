@@ -15,7 +15,7 @@ use super::protocol_detection::{DetectedProtocol, ProtocolDetector};
 use super::transport::Transport;
 
 /// Wraps the client's transport: records activity and passes all HTTP/1 bytes through the framing guard.
-pub(crate) struct ClientStream {
+pub(super) struct ClientStream {
     stream: Transport,
     protocol_detector: ProtocolDetector,
     guard: FramingGuard,
@@ -25,7 +25,7 @@ pub(crate) struct ClientStream {
 }
 
 impl ClientStream {
-    pub(crate) fn new(stream: Transport, peer: Rc<Peer>) -> Self {
+    pub(super) fn new(stream: Transport, peer: Rc<Peer>) -> Self {
         ClientStream {
             stream,
             protocol_detector: ProtocolDetector::default(),
@@ -36,7 +36,7 @@ impl ClientStream {
     }
 
     /// Allows writes again, for Portico's error response.
-    pub(crate) fn begin_error_response(&mut self) {
+    pub(super) fn begin_error_response(&mut self) {
         self.discards_writes = false;
         self.peer.activity.responses_flushed.set(false);
         self.peer.activity.enter_phase(ActivityPhase::SendingResponse, Instant::now());
@@ -78,8 +78,8 @@ impl AsyncRead for ClientStream {
         let read = &buffer.filled()[before..];
         if !read.is_empty() {
             self.peer.activity.record_read();
-            if let Some(refusal) = self.guard.read(read) {
-                self.peer.activity.guard_rejection.set(Some(refusal));
+            if let Some(rejection) = self.guard.read(read) {
+                self.peer.activity.guard_rejection.set(Some(rejection));
             }
         }
         Poll::Ready(Ok(()))

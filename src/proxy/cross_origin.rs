@@ -1,22 +1,21 @@
 //! Applies the CORS configuration of a rule: responds to preflight requests and adds the CORS headers to responses.
 
-use bytes::Bytes;
-use http::{Request, Response};
+use http::Request;
 
-use super::body::BodySource;
+use super::early_exit::EarlyExit;
 use super::request_record::RequestRecord;
 use crate::snapshot::cors::{CorsFilter, is_preflight};
 
 /// Stores the CORS headers for the response, wherever the response comes from. Preflight requests are completed here
 /// and never forwarded, even if the origin is not allowed.
-pub(crate) fn apply_cors<B>(
+pub(super) fn apply_cors<B>(
     cors: &CorsFilter,
     request: &Request<B>,
     record: &mut RequestRecord,
-) -> Option<Response<BodySource>> {
+) -> Result<(), EarlyExit> {
     let headers = request.headers();
     let preflight = is_preflight(request.method(), headers);
     let grant = if preflight { cors.preflight(headers) } else { cors.actual_request(headers) };
     record.cors_grant = Some(Box::new(grant));
-    preflight.then(|| Response::new(BodySource::Local(Bytes::new())))
+    if preflight { Err(EarlyExit::Preflight) } else { Ok(()) }
 }

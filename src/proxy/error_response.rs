@@ -11,18 +11,18 @@ use super::request_error::ErrorDetails;
 /// The properties of a request that decide the format of an error response; copied because the headers are sent
 /// upstream.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct ErrorFormat {
+pub(super) struct ErrorFormat {
     accept: Option<HeaderValue>,
     is_grpc: bool,
     is_head: bool,
 }
 
 impl ErrorFormat {
-    pub(crate) fn from_request<B>(request: &Request<B>) -> Self {
+    pub(super) fn from_request<B>(request: &Request<B>) -> Self {
         ErrorFormat::new(Some(request.method()), request.headers())
     }
 
-    pub(crate) fn new(method: Option<&Method>, headers: &HeaderMap) -> Self {
+    pub(super) fn new(method: Option<&Method>, headers: &HeaderMap) -> Self {
         ErrorFormat {
             accept: headers.get(ACCEPT).cloned(),
             is_grpc: is_grpc(headers),
@@ -31,12 +31,12 @@ impl ErrorFormat {
     }
 
     /// Renders a request error. `id` is the request ID, which users can quote in reports.
-    pub(crate) fn render_error(&self, account: &ErrorDetails, id: &HeaderValue) -> Response<Bytes> {
-        self.render_message(account.status, account.message, id)
+    pub(super) fn render_error(&self, details: &ErrorDetails, id: &HeaderValue) -> Response<Bytes> {
+        self.render_message(details.status, details.message, id)
     }
 
     /// Renders a message in the format the client accepts.
-    pub(crate) fn render_message(&self, status: StatusCode, message: &str, id: &HeaderValue) -> Response<Bytes> {
+    pub(super) fn render_message(&self, status: StatusCode, message: &str, id: &HeaderValue) -> Response<Bytes> {
         if self.is_grpc {
             let mut response = Response::new(Bytes::new());
             let headers = response.headers_mut();
@@ -65,14 +65,14 @@ impl ErrorFormat {
     }
 
     /// Renders a message as JSON, whatever the client accepts.
-    pub(crate) fn render_json(&self, status: StatusCode, message: &str) -> Response<Bytes> {
+    pub(super) fn render_json(&self, status: StatusCode, message: &str) -> Response<Bytes> {
         let mut response = self.render_body(status, serde_json::json!({ "message": message }).to_string().into());
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(ErrorMediaType::Json.content_type()));
         response
     }
 
     /// A response with this body; for HEAD only its length.
-    pub(crate) fn render_body(&self, status: StatusCode, body: Bytes) -> Response<Bytes> {
+    pub(super) fn render_body(&self, status: StatusCode, body: Bytes) -> Response<Bytes> {
         let mut response = Response::new(Bytes::new());
         *response.status_mut() = status;
         if self.is_head {
@@ -85,7 +85,7 @@ impl ErrorFormat {
 }
 
 /// The methods that the proxy forwards; backends may support fewer.
-pub(crate) const FORWARDED_METHODS: HeaderValue =
+pub(super) const FORWARDED_METHODS: HeaderValue =
     HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE");
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -218,8 +218,8 @@ mod tests {
 
     #[test]
     fn client_request_id_is_escaped_in_error_bodies() {
-        let account = RequestError::NoRoute.details();
-        let (status, message) = (account.status, account.message);
+        let details = RequestError::NoRoute.details();
+        let (status, message) = (details.status, details.message);
         let id = "\"<&'>";
         assert_eq!(
             ErrorMediaType::Json.render(status, message, id),

@@ -19,14 +19,14 @@ use super::http2::StreamTracker;
 use super::protocol_detection::PREFACE;
 
 /// The socket of an HTTP/2 client.
-pub(crate) struct FrameStream<S> {
+pub(super) struct FrameStream<S> {
     stream: S,
     frames: FrameLimiter,
     streams: Rc<StreamTracker>,
 }
 
 impl<S> FrameStream<S> {
-    pub(crate) fn new(stream: S, streams: Rc<StreamTracker>) -> Self {
+    pub(super) fn new(stream: S, streams: Rc<StreamTracker>) -> Self {
         FrameStream { stream, frames: FrameLimiter::new(Instant::now()), streams }
     }
 }
@@ -146,7 +146,6 @@ impl FrameLimiter {
 
     fn allows(&mut self, kind: u8, flags: u8) -> bool {
         const END_STREAM: u8 = 0x1;
-        const END_HEADERS: u8 = 0x4;
         self.block_ends = matches!(kind, HEADERS | CONTINUATION).then_some(flags & END_HEADERS != 0);
         match kind {
             DATA if self.skip == 0 && flags & END_STREAM == 0 => self.controls.take(),

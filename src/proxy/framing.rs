@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Request, Version};
 
 use super::request_error::RequestError;
 
-pub(crate) fn check_request<B>(request: &mut Request<B>) -> Result<(), RequestError> {
+pub(super) fn check_request<B>(request: &mut Request<B>) -> Result<(), RequestError> {
     match transfer_coding(request.headers()) {
         TransferCoding::None | TransferCoding::Chunked => {}
         // The proxy would have to decode the other coding too; forwarding it undecoded would change the message.
@@ -36,7 +36,7 @@ pub(crate) fn check_request<B>(request: &mut Request<B>) -> Result<(), RequestEr
 }
 
 /// Normalizes the framing headers of a response so that they are unambiguous.
-pub(crate) fn normalize_response(headers: &mut HeaderMap) -> Result<(), RequestError> {
+pub(super) fn normalize_response(headers: &mut HeaderMap) -> Result<(), RequestError> {
     match transfer_coding(headers) {
         TransferCoding::None => Ok(()),
         TransferCoding::Chunked => {

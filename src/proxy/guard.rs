@@ -15,7 +15,7 @@ use memchr::memchr;
 use super::request_error::RequestError;
 
 #[derive(Debug, Default)]
-pub(crate) struct FramingGuard {
+pub(super) struct FramingGuard {
     expected: ExpectedInput,
     /// The beginning of a line whose end has not arrived yet. It is bounded, because hyper rejects heads that are too
     /// large and the guard rejects chunk-size lines that are too long.
@@ -49,9 +49,9 @@ enum DeclaredCoding {
 
 /// Rejects the connection from this request on (the first is 1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct GuardRejection {
-    pub(crate) first_request: u64,
-    pub(crate) error: RequestError,
+pub(super) struct GuardRejection {
+    pub(super) first_request: u64,
+    pub(super) error: RequestError,
 }
 
 const BARE_LINE_FEED: RequestError =
@@ -65,7 +65,7 @@ const AMBIGUOUS_END: RequestError = RequestError::AmbiguousFraming("the end of t
 
 impl FramingGuard {
     /// Checks the next bytes. Returns a rejection at most once per connection.
-    pub(crate) fn read(&mut self, mut bytes: &[u8]) -> Option<GuardRejection> {
+    pub(super) fn read(&mut self, mut bytes: &[u8]) -> Option<GuardRejection> {
         while !bytes.is_empty() {
             match self.expected {
                 ExpectedInput::Unknown => return None,
@@ -104,9 +104,9 @@ impl FramingGuard {
                     };
                     match outcome {
                         Ok(next) => self.expected = next,
-                        Err(refusal) => {
+                        Err(rejection) => {
                             self.expected = ExpectedInput::Unknown;
-                            return Some(refusal);
+                            return Some(rejection);
                         }
                     }
                 }
@@ -117,7 +117,7 @@ impl FramingGuard {
 
     /// Processes a whole line, without its line feed, and returns what follows it.
     fn process_line(&mut self, line: &[u8]) -> Result<ExpectedInput, GuardRejection> {
-        let refuse = |from, fault| Err(GuardRejection { first_request: from, error: fault });
+        let refuse = |from, error| Err(GuardRejection { first_request: from, error });
         let Some(line) = line.strip_suffix(b"\r") else {
             // A bad line before a request line rejects the request that follows.
             let from = self.requests + u64::from(self.expected == ExpectedInput::RequestLine);

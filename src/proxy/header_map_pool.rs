@@ -9,10 +9,10 @@ use std::cell::RefCell;
 use http::{HeaderMap, HeaderValue};
 
 #[derive(Debug, Default)]
-pub(crate) struct HeaderMapPool(RefCell<Vec<HeaderMap>>);
+pub(super) struct HeaderMapPool(RefCell<Vec<HeaderMap>>);
 
 impl HeaderMapPool {
-    pub(crate) fn copy(&self, headers: &HeaderMap) -> HeaderMap {
+    pub(super) fn copy(&self, headers: &HeaderMap) -> HeaderMap {
         let mut copy = self.0.borrow_mut().pop().unwrap_or_default();
         if has_same_names(&copy, headers) {
             for (place, value) in copy.values_mut().zip(headers.values()) {
@@ -29,9 +29,9 @@ impl HeaderMapPool {
     }
 
     /// Returns a map to the pool, unless it is unusually large or the pool is full.
-    pub(crate) fn put_back(&self, mut headers: HeaderMap) {
-        let mut spares = self.0.borrow_mut();
-        if spares.len() < MAX_MAPS && headers.capacity() <= MAX_CAPACITY {
+    pub(super) fn put_back(&self, mut headers: HeaderMap) {
+        let mut pool = self.0.borrow_mut();
+        if pool.len() < MAX_MAPS && headers.capacity() <= MAX_CAPACITY {
             // Values are removed, since they may be secrets or keep the buffer of the connection alive.
             let mut length = 0;
             for (name, value) in &mut headers {
@@ -41,7 +41,7 @@ impl HeaderMapPool {
             if length > MAX_NAME_BYTES {
                 headers.clear();
             }
-            spares.push(headers);
+            pool.push(headers);
         }
     }
 }
@@ -75,14 +75,14 @@ mod tests {
     #[test]
     fn copies_are_equal_and_memory_is_reused() {
         let mut headers = map(&[("a", "1"), ("b", "2"), ("a", "3"), ("host", "x")]);
-        let spares = HeaderMapPool::default();
-        let copy = spares.copy(&headers);
+        let pool = HeaderMapPool::default();
+        let copy = pool.copy(&headers);
         assert_eq!(copy, headers);
         assert_eq!(copy.get_all("a").iter().collect::<Vec<_>>(), ["1", "3"]);
-        spares.put_back(copy);
+        pool.put_back(copy);
         headers.remove("b");
-        assert_eq!(spares.copy(&headers), headers);
-        assert!(spares.0.borrow().is_empty());
+        assert_eq!(pool.copy(&headers), headers);
+        assert!(pool.0.borrow().is_empty());
     }
 
     #[test]
@@ -98,38 +98,38 @@ mod tests {
             map(&[("a", "1")]),
             map(&[]),
         ];
-        let spares = HeaderMapPool::default();
+        let pool = HeaderMapPool::default();
         for (first, second) in maps.iter().flat_map(|first| maps.iter().map(move |second| (first, second))) {
-            let copy = spares.copy(first);
+            let copy = pool.copy(first);
             assert_eq!(&copy, first);
-            spares.put_back(copy);
-            let copy = spares.copy(second);
+            pool.put_back(copy);
+            let copy = pool.copy(second);
             assert_eq!(&copy, second, "after {first:?}");
             assert!(copy.iter().eq(second), "{first:?}, then {second:?}");
-            spares.put_back(copy);
+            pool.put_back(copy);
         }
     }
 
     #[test]
     fn pool_drops_large_and_surplus_maps() {
-        let spares = HeaderMapPool::default();
-        spares.put_back(HeaderMap::with_capacity(MAX_CAPACITY * 4));
-        assert!(spares.0.borrow().is_empty());
+        let pool = HeaderMapPool::default();
+        pool.put_back(HeaderMap::with_capacity(MAX_CAPACITY * 4));
+        assert!(pool.0.borrow().is_empty());
         for _ in 0..MAX_MAPS * 2 {
-            spares.put_back(HeaderMap::with_capacity(1));
+            pool.put_back(HeaderMap::with_capacity(1));
         }
-        assert_eq!(spares.0.borrow().len(), MAX_MAPS);
+        assert_eq!(pool.0.borrow().len(), MAX_MAPS);
     }
 
     #[test]
     fn pool_keeps_no_values_and_no_long_names() {
-        let spares = HeaderMapPool::default();
-        spares.put_back(map(&[("authorization", "secret"), ("a", "1")]));
-        let kept = spares.0.borrow()[0].clone();
+        let pool = HeaderMapPool::default();
+        pool.put_back(map(&[("authorization", "secret"), ("a", "1")]));
+        let kept = pool.0.borrow()[0].clone();
         assert!(kept.len() == 2 && kept.values().all(|value| value.is_empty()), "{kept:?}");
         let mut long = HeaderMap::new();
         long.insert(HeaderName::try_from("x".repeat(MAX_NAME_BYTES + 1)).unwrap(), HeaderValue::from_static("1"));
-        spares.put_back(long);
-        assert!(spares.0.borrow()[1].is_empty());
+        pool.put_back(long);
+        assert!(pool.0.borrow()[1].is_empty());
     }
 }

@@ -12,13 +12,13 @@ use crate::plugin_api::{Scheme, header_spoofing};
 /// Removes hop-by-hop fields (RFC 9110, section 7.6.1), including those that `Connection` names.
 ///
 /// Most requests have at most one of these fields, so a single pass over the names finds them.
-pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     strip_with(headers, |_| {});
 }
 
 /// Removes hop-by-hop fields of a request, and fields that a backend could mistake for the `managed` ones that Portico
 /// sets.
-pub(crate) fn strip_request(headers: &mut HeaderMap, managed: &[HeaderName]) {
+pub(super) fn strip_request(headers: &mut HeaderMap, managed: &[HeaderName]) {
     let mut seen = false;
     strip_with(headers, |name| seen |= header_spoofing::is_spoofed(name, managed));
     if seen {
@@ -27,7 +27,7 @@ pub(crate) fn strip_request(headers: &mut HeaderMap, managed: &[HeaderName]) {
 }
 
 /// Whether a request or response is gRPC.
-pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
@@ -75,13 +75,13 @@ fn connection_options(value: &HeaderValue) -> impl Iterator<Item = HeaderName> {
 }
 
 /// Whether a comma-separated list contains the token, ignoring case.
-pub(crate) fn contains_token(value: &HeaderValue, token: &str) -> bool {
+pub(super) fn contains_token(value: &HeaderValue, token: &str) -> bool {
     let mut items = value.as_bytes().split(|byte| *byte == b',');
     items.any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }
 
 /// Joins the Cookie fields of an HTTP/2 request into one, as HTTP/1 requires (RFC 9113, section 8.2.3).
-pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+pub(super) fn join_cookies(headers: &mut HeaderMap) {
     let mut cookies = headers.get_all(COOKIE).iter();
     if cookies.next().is_none() || cookies.next().is_none() {
         return;
@@ -93,23 +93,23 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
 
 /// Forwarding information that all requests of a connection share, formatted once.
 #[derive(Debug)]
-pub(crate) struct ForwardedClient {
-    pub(crate) trusted: bool,
-    pub(crate) ip: HeaderValue,
-    pub(crate) scheme: Scheme,
+pub(super) struct ForwardedClient {
+    pub(super) trusted: bool,
+    pub(super) ip: HeaderValue,
+    pub(super) scheme: Scheme,
     /// The public port of the listener that was used last, as a number and formatted.
     port: RefCell<Option<(u16, HeaderValue)>>,
 }
 
 impl ForwardedClient {
-    pub(crate) fn new(ip: IpAddr, trusted: bool, scheme: Scheme) -> Self {
+    pub(super) fn new(ip: IpAddr, trusted: bool, scheme: Scheme) -> Self {
         // An IPv4 client stays an IPv4 client on a dual-stack socket.
         let text = ip.to_canonical().to_string();
         let ip = HeaderValue::try_from(text).expect("an IP address is a header value");
         ForwardedClient { trusted, ip, scheme, port: RefCell::default() }
     }
 
-    pub(crate) fn port_value(&self, port: u16) -> HeaderValue {
+    pub(super) fn port_value(&self, port: u16) -> HeaderValue {
         let mut written = self.port.borrow_mut();
         match &*written {
             Some((known, value)) if *known == port => value.clone(),
@@ -123,7 +123,7 @@ impl ForwardedClient {
 
     /// Sets the `X-Forwarded-*` fields. Existing values are kept and extended if the peer is trusted, and replaced
     /// otherwise.
-    pub(crate) fn set_forwarding_headers(&self, headers: &mut HeaderMap, host: &HeaderValue, port: &HeaderValue) {
+    pub(super) fn set_forwarding_headers(&self, headers: &mut HeaderMap, host: &HeaderValue, port: &HeaderValue) {
         let proto = HeaderValue::from_static(self.scheme.as_str());
         // Reserve once instead of growing twice.
         headers.reserve(5);
@@ -150,14 +150,14 @@ impl ForwardedClient {
 }
 
 /// The fields that Portico sets on every request.
-pub(crate) static MANAGED_HEADERS: [HeaderName; 5] =
+pub(super) static MANAGED_HEADERS: [HeaderName; 5] =
     [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, X_FORWARDED_PORT, X_REQUEST_ID];
 
-pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-pub(crate) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-pub(crate) const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-pub(crate) const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub(super) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub(super) const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+pub(super) const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 #[cfg(test)]
 mod tests {

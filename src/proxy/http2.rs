@@ -28,31 +28,31 @@ use super::listener_connections::ConnectionRegistration;
 use super::malformed_request::PartialHead;
 use super::request;
 use super::request_error::{HTTP2_FLOOD, HTTP2_FLOOD_STATUS, REFUSED_STREAM, RequestError};
-use super::request_record;
+use super::request_record::{MalformedInput, record_malformed};
 use super::stats::OpenGuard;
 
 /// The streams of one connection.
-pub(crate) struct StreamTracker {
+pub(super) struct StreamTracker {
     /// The connection itself, which has no request.
     connection: Rc<Peer>,
     open_count: Cell<usize>,
     /// The stream whose task is about to be started.
     next_stream: RefCell<Option<Rc<Peer>>>,
-    pub(crate) flooded: Cell<bool>,
+    pub(super) flooded: Cell<bool>,
     /// When the preface or the current header block began, if it is incomplete.
-    pub(crate) header_since: Cell<Option<Instant>>,
+    pub(super) header_since: Cell<Option<Instant>>,
     /// Request heads that arrived.
-    pub(crate) heads_received: Cell<u64>,
+    pub(super) heads_received: Cell<u64>,
     /// Requests that hyper passed to the service.
     requests_served: Cell<u64>,
 }
 
 /// Serves all requests of a connection whose client sent the HTTP/2 preface or negotiated HTTP/2.
-pub(crate) async fn serve<S>(stream: S, peer: Rc<Peer>, mut membership: ConnectionRegistration)
+pub(super) async fn serve<S>(stream: S, peer: Rc<Peer>, mut membership: ConnectionRegistration)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let _counted = OpenGuard::new(&peer.worker.counters, |ledger| &ledger.http2);
+    let _counted = OpenGuard::new(&peer.worker.counters, |stats| &stats.http2);
     let streams = Rc::new(StreamTracker {
         connection: Rc::clone(&peer),
         open_count: Cell::new(0),
@@ -86,27 +86,7 @@ where
                 return Poll::Ready(());
             }
             if let Poll::Ready(outcome) = http.as_mut().poll(cx) {
-                let violation = outcome.err().as_ref().and_then(client_protocol_error);
-                if streams.flooded.get() || violation == Some(Reason::ENHANCE_YOUR_CALM) {
-                    request_record::record_malformed(
-                        &peer,
-                        PartialHead::default(),
-                        HTTP2_FLOOD_STATUS,
-                        HTTP2_FLOOD,
-                        None,
-                        0,
-                    );
-                } else if violation.is_some() {
-                    let account = RequestError::MalformedRequest.details();
-                    request_record::record_malformed(
-                        &peer,
-                        PartialHead::default(),
-                        account.status,
-                        account.reason,
-                        None,
-                        0,
-                    );
-                }
+                streams.record_violation(outcome.err().as_ref());
                 return Poll::Ready(());
             }
             if peer.connections.is_closing() && !closing {
@@ -167,6 +147,21 @@ fn client_protocol_error(error: &hyper::Error) -> Option<Reason> {
 }
 
 impl StreamTracker {
+    /// Records the end of the connection if the client has violated the protocol.
+    fn record_violation(&self, error: Option<&hyper::Error>) {
+        let violation = error.and_then(client_protocol_error);
+        let (status, reason) = if self.flooded.get() || violation == Some(Reason::ENHANCE_YOUR_CALM) {
+            (HTTP2_FLOOD_STATUS, HTTP2_FLOOD)
+        } else if violation.is_some() {
+            let details = RequestError::MalformedRequest.details();
+            (details.status, details.reason)
+        } else {
+            return;
+        };
+        let input = MalformedInput { head: PartialHead::default(), status, reason, id: None, bytes_out: 0 };
+        record_malformed(&self.connection, input);
+    }
+
     fn open_stream(self: &Rc<Self>) -> OpenStream {
         self.open_count.set(self.open_count.get() + 1);
         OpenStream(Rc::clone(self))
@@ -174,7 +169,7 @@ impl StreamTracker {
 }
 
 /// Counts a stream as open until this is dropped, which is when its bodies and its tunnel have ended.
-pub(crate) struct OpenStream(Rc<StreamTracker>);
+pub(super) struct OpenStream(Rc<StreamTracker>);
 
 impl Drop for OpenStream {
     fn drop(&mut self) {

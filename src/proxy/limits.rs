@@ -1,9 +1,10 @@
-//! All limits of the data plane with their defaults. `docs/limits.md` and the flags follow this file.
+//! All limits of the data plane with their defaults. Flags take their defaults from here; tests compare
+//! `docs/limits.md`, the chart and the manifests with them.
 
 use std::time::Duration;
 
 /// Limits on clients and endpoints: sizes, counts and timeouts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxyLimits {
     /// From the first byte of a request to the end of its head. The connection is closed when it expires.
     pub header_timeout: Duration,
@@ -75,39 +76,43 @@ pub struct ProxyLimits {
     pub mirror_timeout: Duration,
 }
 
+impl ProxyLimits {
+    pub const DEFAULT: ProxyLimits = ProxyLimits {
+        header_timeout: Duration::from_secs(10),
+        max_request_head: 64 * 1024,
+        max_request_fields: 100,
+        handshake_timeout: Duration::from_secs(10),
+        max_handshakes: 4096,
+        proxy_header_timeout: Duration::from_secs(5),
+        keep_alive_timeout: Duration::from_secs(75),
+        request_body_timeout: Duration::from_secs(60),
+        response_timeout: Duration::from_secs(60),
+        stall_timeout: Duration::from_secs(300),
+        max_streams: 128,
+        stream_window: 128 * 1024,
+        connection_window: 16 * 1024 * 1024,
+        ping_interval: Duration::from_secs(30),
+        ping_timeout: Duration::from_secs(20),
+        tunnel_idle_timeout: Duration::from_secs(300),
+        tunnel_grace_period: Duration::from_secs(60),
+        listener_grace_period: Duration::from_secs(60),
+        max_connections: 65_536,
+        max_upstream_connections: 65_536,
+        connect_timeout: Duration::from_secs(5),
+        max_response_head: 64 * 1024,
+        max_response_fields: 100,
+        max_idle_per_endpoint: 128,
+        max_upstream_streams: 100,
+        upstream_idle_timeout: Duration::from_secs(60),
+        max_replay_body: 64 * 1024,
+        max_mirror_copies: 256,
+        max_mirror_body: 64 * 1024,
+        mirror_timeout: Duration::from_secs(15),
+    };
+}
+
 impl Default for ProxyLimits {
     fn default() -> Self {
-        ProxyLimits {
-            header_timeout: Duration::from_secs(10),
-            max_request_head: 64 * 1024,
-            max_request_fields: 100,
-            handshake_timeout: Duration::from_secs(10),
-            max_handshakes: 4096,
-            proxy_header_timeout: Duration::from_secs(5),
-            keep_alive_timeout: Duration::from_secs(75),
-            request_body_timeout: Duration::from_secs(60),
-            response_timeout: Duration::from_secs(60),
-            stall_timeout: Duration::from_secs(300),
-            max_streams: 128,
-            stream_window: 128 * 1024,
-            connection_window: 16 * 1024 * 1024,
-            ping_interval: Duration::from_secs(30),
-            ping_timeout: Duration::from_secs(20),
-            tunnel_idle_timeout: Duration::from_secs(300),
-            tunnel_grace_period: Duration::from_secs(60),
-            listener_grace_period: Duration::from_secs(60),
-            max_connections: 65_536,
-            max_upstream_connections: 65_536,
-            connect_timeout: Duration::from_secs(5),
-            max_response_head: 64 * 1024,
-            max_response_fields: 100,
-            max_idle_per_endpoint: 128,
-            max_upstream_streams: 100,
-            upstream_idle_timeout: Duration::from_secs(60),
-            max_replay_body: 64 * 1024,
-            max_mirror_copies: 256,
-            max_mirror_body: 64 * 1024,
-            mirror_timeout: Duration::from_secs(15),
-        }
+        ProxyLimits::DEFAULT
     }
 }

@@ -2,18 +2,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Waker;
 
 use tokio::sync::Notify;
 
+use crate::snapshot::BindAddress;
+
 #[derive(Debug)]
-pub(crate) struct ListenerConnections {
+pub(super) struct ListenerConnections {
     /// The listening address, which is the key of the listeners in the snapshot.
-    pub(crate) address: SocketAddr,
+    pub(super) address: BindAddress,
     /// Whether connections start with a TLS handshake.
-    pub(crate) tls: Cell<bool>,
+    pub(super) tls: Cell<bool>,
     closing: Cell<bool>,
     aborted: Cell<bool>,
     next_id: Cell<u64>,
@@ -23,14 +24,14 @@ pub(crate) struct ListenerConnections {
 }
 
 /// Registration of one connection; dropping it removes the connection.
-pub(crate) struct ConnectionRegistration {
+pub(super) struct ConnectionRegistration {
     connections: Rc<ListenerConnections>,
     id: u64,
     has_waker: bool,
 }
 
 impl ListenerConnections {
-    pub(crate) fn new(address: SocketAddr) -> Rc<Self> {
+    pub(super) fn new(address: BindAddress) -> Rc<Self> {
         Rc::new(ListenerConnections {
             address,
             tls: Cell::new(false),
@@ -42,7 +43,7 @@ impl ListenerConnections {
         })
     }
 
-    pub(crate) fn register(self: &Rc<Self>) -> ConnectionRegistration {
+    pub(super) fn register(self: &Rc<Self>) -> ConnectionRegistration {
         let number = self.next_id.get();
         self.next_id.set(number + 1);
         self.wakers.borrow_mut().insert(number, None);
@@ -50,32 +51,32 @@ impl ListenerConnections {
     }
 
     /// Starts a graceful close: idle connections close now, busy ones after the current response.
-    pub(crate) fn close(&self) {
+    pub(super) fn close(&self) {
         self.closing.set(true);
         self.wake_all();
     }
 
-    pub(crate) fn is_closing(&self) -> bool {
+    pub(super) fn is_closing(&self) -> bool {
         self.closing.get()
     }
 
     /// Aborts all connections and returns how many there were.
-    pub(crate) fn abort(&self) -> usize {
+    pub(super) fn abort(&self) -> usize {
         self.aborted.set(true);
         self.wake_all();
         self.wakers.borrow().len()
     }
 
-    pub(crate) fn is_aborted(&self) -> bool {
+    pub(super) fn is_aborted(&self) -> bool {
         self.aborted.get()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.wakers.borrow().is_empty()
     }
 
     /// Waits until all connections have closed.
-    pub(crate) async fn wait_until_empty(&self) {
+    pub(super) async fn wait_until_empty(&self) {
         while !self.wakers.borrow().is_empty() {
             self.all_closed.notified().await;
         }
@@ -90,7 +91,7 @@ impl ListenerConnections {
 
 impl ConnectionRegistration {
     /// Stores the waker of the connection's task; only the first call has an effect.
-    pub(crate) fn set_waker(&mut self, waker: &Waker) {
+    pub(super) fn set_waker(&mut self, waker: &Waker) {
         if !std::mem::replace(&mut self.has_waker, true) {
             self.connections.wakers.borrow_mut().insert(self.id, Some(waker.clone()));
         }

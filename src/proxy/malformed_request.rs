@@ -18,10 +18,10 @@ use super::limits::ProxyLimits;
 use super::listener_connections::ConnectionRegistration;
 use super::request_error::RequestError;
 use super::request_id::X_REQUEST_ID;
-use super::request_record;
+use super::request_record::{MalformedInput, record_malformed};
 
 /// Responds to unparsable input with an error and closes the connection.
-pub(crate) async fn reject(
+pub(super) async fn reject(
     mut stream: ClientStream,
     read: Bytes,
     too_large: bool,
@@ -31,19 +31,19 @@ pub(crate) async fn reject(
     let partial = PartialHead::parse(&read);
     drop(read);
     let error = if too_large { partial.size_error(&peer.worker.limits) } else { RequestError::MalformedRequest };
-    let account = error.details();
+    let details = error.details();
     let id = peer.worker.request_ids.next();
-    let mut response = ErrorFormat::new(partial.method.as_ref(), &partial.headers).render_error(&account, &id);
+    let mut response = ErrorFormat::new(partial.method.as_ref(), &partial.headers).render_error(&details, &id);
     response.headers_mut().insert(X_REQUEST_ID, id.clone());
     let bytes = serialize_http1(&response);
-    request_record::record_malformed(
-        &peer,
-        partial,
-        response.status(),
-        account.reason,
-        Some(id),
-        response.body().len() as u64,
-    );
+    let input = MalformedInput {
+        head: partial,
+        status: response.status(),
+        reason: details.reason,
+        id: Some(id),
+        bytes_out: response.body().len() as u64,
+    };
+    record_malformed(&peer, input);
     stream.begin_error_response();
     let send = async {
         stream.write_all(&bytes).await?;
@@ -59,7 +59,7 @@ pub(crate) async fn reject(
 
 /// Reads and discards what the client still sends, for a limited time. Closing a socket with unread bytes sends a
 /// reset, which may discard a response that the client has not read yet.
-pub(crate) async fn lingering_close(mut stream: ClientStream) {
+pub(super) async fn lingering_close(mut stream: ClientStream) {
     let mut left = LINGER_BYTES;
     let mut buffer = vec![0; 4096];
     let drain = async {
@@ -98,12 +98,12 @@ fn serialize_http1(response: &Response<Bytes>) -> Vec<u8> {
 /// The recognizable parts of an unparsable request head, used only for the access log and the error format. Nothing
 /// else may depend on it, since other parsers may read these bytes differently.
 #[derive(Debug, Default)]
-pub(crate) struct PartialHead {
-    pub(crate) method: Option<Method>,
-    pub(crate) target: Option<Uri>,
-    pub(crate) version: Option<Version>,
+pub(super) struct PartialHead {
+    pub(super) method: Option<Method>,
+    pub(super) target: Option<Uri>,
+    pub(super) version: Option<Version>,
     /// The first value of each header in [`KEPT_HEADERS`].
-    pub(crate) headers: HeaderMap,
+    pub(super) headers: HeaderMap,
     /// Lengths of the request line and of its target, as far as received.
     line_length: usize,
     target_length: usize,

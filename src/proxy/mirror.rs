@@ -19,9 +19,10 @@ use http_body_util::Full;
 use smallvec::SmallVec;
 use tokio::time::timeout;
 
-use super::body::RequestBody;
-use super::forward::{FRESH_CONNECTION_AGE, convert_to_http2, scheme};
+use super::attempt::FRESH_CONNECTION_AGE;
 use super::limits::ProxyLimits;
+use super::outgoing_request::{convert_to_http2, scheme};
+use super::request_body::RequestBody;
 use super::stats::{MirrorCounters, MirrorOutcome};
 use crate::snapshot::rule::Mirror;
 use crate::upstream::tls::UpstreamServerName;
@@ -30,7 +31,7 @@ use crate::upstream::{
 };
 
 /// Mirroring state of one worker.
-pub(crate) struct Mirrors {
+pub(super) struct Mirrors {
     /// Separate connections, so that no request waits for a connection that a copy uses.
     pools: ConnectionPools<Full<Bytes>>,
     /// Copies that wait for their body or their response.
@@ -42,7 +43,7 @@ pub(crate) struct Mirrors {
 }
 
 impl Mirrors {
-    pub(crate) fn new(
+    pub(super) fn new(
         limits: &ProxyLimits,
         connector: EndpointConnector,
         idle_limits: IdleLimits,
@@ -59,13 +60,13 @@ impl Mirrors {
         }
     }
 
-    pub(crate) fn sweep(&self) {
+    pub(super) fn sweep(&self) {
         self.pools.sweep();
     }
 
     /// Copies the request to the mirrors that the sampling selects. `finish` applies the filters to the copy; if it
     /// fails, no copy is sent.
-    pub(crate) fn copy(
+    pub(super) fn copy(
         self: &Rc<Self>,
         mirrors: &[Mirror],
         request: &mut Request<RequestBody>,
@@ -110,7 +111,7 @@ impl Mirrors {
 }
 
 /// One copy, counted by its outcome when it is dropped.
-pub(crate) struct MirrorCopy {
+pub(super) struct MirrorCopy {
     upstream: Arc<Upstream>,
     name: Option<Rc<UpstreamServerName>>,
     head: Option<Request<()>>,
@@ -185,18 +186,18 @@ async fn send_copy(
 
 /// The pending copies of one request with the part of the body that was forwarded so far.
 #[derive(Default)]
-pub(crate) struct PendingCopies {
+pub(super) struct PendingCopies {
     copies: SmallVec<[MirrorCopy; 1]>,
     bytes: BytesMut,
 }
 
 impl PendingCopies {
-    pub(crate) fn add(&mut self, copy: MirrorCopy) {
+    pub(super) fn add(&mut self, copy: MirrorCopy) {
         self.copies.push(copy);
     }
 
     /// Buffers forwarded data. If it exceeds the limit, the copies are dropped.
-    pub(crate) fn buffer(this: &mut Option<PendingCopies>, data: &Bytes) {
+    pub(super) fn buffer(this: &mut Option<PendingCopies>, data: &Bytes) {
         let Some(copies) = this else { return };
         let most = copies.copies.iter().map(|copy| copy.mirrors.max_body).min().unwrap_or(0);
         if copies.bytes.len() + data.len() > most {
@@ -210,7 +211,7 @@ impl PendingCopies {
     }
 
     /// Sends the copies, after the end of the body.
-    pub(crate) fn send(self) {
+    pub(super) fn send(self) {
         let body = self.bytes.freeze();
         for copy in self.copies {
             copy.send(body.clone());

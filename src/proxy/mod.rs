@@ -8,13 +8,15 @@
 mod accept;
 pub mod access_log;
 mod activity;
+mod attempt;
 mod bind;
-mod body;
 mod client_stream;
 mod connection;
 mod cross_origin;
+mod early_exit;
 mod error_response;
 mod forward;
+mod forwarding_headers;
 mod frames;
 mod framing;
 mod guard;
@@ -26,17 +28,23 @@ mod limits;
 mod listener_connections;
 mod malformed_request;
 mod mirror;
+mod outgoing_request;
 mod plugin_run;
 mod protocol_detection;
 mod proxy_header;
 mod read_timeout;
 mod replay_buffer;
 mod request;
+mod request_body;
+mod request_context;
 mod request_error;
 mod request_id;
 mod request_record;
+mod response_body;
 mod retry;
 mod rewound;
+mod routing;
+mod rule_action;
 mod server;
 mod stats;
 mod target;
@@ -47,7 +55,6 @@ mod view;
 mod worker;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 pub use kong::product_headers::{KongHeaderMode, ProductToken};
 pub use limits::ProxyLimits;
@@ -55,8 +62,10 @@ pub use server::{Proxy, ProxyConfig};
 pub use stats::ProxyStats;
 pub use tls::{MinTlsVersion, TlsPolicy};
 
+use crate::snapshot::BindAddress;
+
 /// The result of binding each address of the snapshot.
-pub type BindStates = BTreeMap<SocketAddr, BindState>;
+pub type BindStates = BTreeMap<BindAddress, BindState>;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BindState {

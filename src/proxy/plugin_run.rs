@@ -10,22 +10,23 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use ipnet::IpNet;
 use tokio::time::Instant;
 
-use super::body::{BodySource, RequestBody};
+use super::activity::until_timed_out;
 use super::connection::Peer;
+use super::early_exit::EarlyExit;
 use super::error_response::ErrorFormat;
-use super::forward::until_timed_out;
 use super::headers::{X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REAL_IP, contains_token, is_grpc};
+use super::request_body::RequestBody;
+use super::request_context::{RequestContext, RoutedRequest};
 use super::request_error::RequestError;
-use super::request_record::RequestRecord;
-use super::stats::WorkerStats;
-use super::target::{RequestHost, RequestPath};
+use super::response_body::BodySource;
+use super::target::RequestPath;
 use crate::plugin_api::chain::{ChainRequest, ChainState, RequestProtocol};
 use crate::plugin_api::{
-    Chain, ClientInfo, ConsumerDirectory, Framing, Reply, ReplyBody, RequestSummary, ResponseSource as Origin, Scheme,
+    Chain, ClientInfo, Framing, Reply, ReplyBody, RequestSummary, ResponseSource as Origin, Scheme,
 };
 
 /// One run of a plugin chain, kept with the request until its response is complete.
-pub(crate) struct PluginRun {
+pub(super) struct PluginRun {
     chain: Arc<Chain>,
     state: ChainState,
     /// When the head of the response was received or generated.
@@ -34,58 +35,51 @@ pub(crate) struct PluginRun {
 }
 
 /// Reads the framing of the request body, before the hop-by-hop headers are removed.
-pub(crate) fn body_framing(headers: &HeaderMap) -> Framing {
+pub(super) fn body_framing(headers: &HeaderMap) -> Framing {
     let says = |name, word| headers.get(name).is_some_and(|value| contains_token(value, word));
     Framing { is_chunked: says(TRANSFER_ENCODING, "chunked"), expects_continue: says(EXPECT, "100-continue") }
 }
 
-/// Runs the access phase of the plugins. None if the request may continue, with the changes of the plugins applied.
-pub(crate) async fn run_access(
+/// Runs the access phase of the plugins. Ends the request if one of them replies, otherwise applies their changes.
+pub(super) async fn run_access(
+    cx: &mut RequestContext<'_>,
     chain: &Arc<Chain>,
-    consumers: &ConsumerDirectory,
+    routed: &mut RoutedRequest<'_>,
     request: &mut Request<RequestBody>,
-    (host, path): (&RequestHost, &RequestPath<'_>),
-    (listen_port, framing): (u16, Framing),
-    record: &mut RequestRecord,
-) -> Result<Option<Box<Reply>>, RequestError> {
+) -> Result<(), EarlyExit> {
+    let before = request.uri().clone();
+    let record = &mut *cx.record;
     let body = match chain.body_buffer_limit() {
         Some(most) => Some(read_body(&record.peer, request, most).await?),
         None => None,
     };
     let peer = &record.peer;
-    let address = client_address(peer, request.headers());
-    let scheme = client_scheme(peer, request.headers());
-    let spoken = RequestProtocol { secure: scheme == Scheme::Https, grpc: is_grpc(request.headers()) };
+    let client = client_info(peer, routed, request.headers());
+    let protocol = RequestProtocol { secure: client.scheme == Scheme::Https, grpc: is_grpc(request.headers()) };
     let taken = std::mem::replace(request, Request::new(RequestBody::empty(peer)));
     let (mut head, rest) = taken.into_parts();
     // Registered before the plugins run, so their log phase also sees clients that disconnect during `access`.
-    let chain = Arc::clone(chain);
-    let run = PluginRun { chain, state: ChainState::default(), responded_at: None, source: Origin::Proxy };
+    let run =
+        PluginRun { chain: Arc::clone(chain), state: ChainState::default(), responded_at: None, source: Origin::Proxy };
     let run = record.plugin_run.insert(Box::new(run));
-    let PluginRun { chain, state: passage, .. } = &mut **run;
     let access = chain.access(
         ChainRequest {
             head: &mut head,
-            path: &path.path,
-            query: path.query,
-            client: ClientInfo {
-                address,
-                port: peer.address.port(),
-                peer: peer.address.ip().to_canonical(),
-                scheme,
-                host: host.raw.to_str().unwrap_or_default(),
-                listen_port,
-            },
-            framing,
+            path: routed.path.path(),
+            query: routed.path.query(),
+            client,
+            framing: routed.framing,
             id: &record.request_id,
             body: body.as_ref(),
-            consumers,
+            consumers: &cx.view.snapshot.consumers,
             now: SystemTime::now(),
-            protocol: spoken,
+            protocol,
         },
-        passage,
+        &mut run.state,
     );
-    let Some(reply) = until_timed_out(&peer.activity, access).await else { return Err(RequestError::PluginTimeout) };
+    let Some(reply) = until_timed_out(&peer.activity, access).await else {
+        return Err(RequestError::PluginTimeout.into());
+    };
     *request = Request::from_parts(head, rest);
     // Only a completely buffered body can be replaced. Its `Content-Length` is already set.
     if let Some(body) = run.state.replacement_body.take() {
@@ -94,7 +88,26 @@ pub(crate) async fn run_access(
     if let Some(limit) = run.state.body_limit {
         request.body_mut().limit(limit)?;
     }
-    Ok(reply)
+    if let Some(reply) = reply {
+        return Err(EarlyExit::PluginReply(reply));
+    }
+    if *request.uri() != before {
+        // A plugin has changed the target, for example removed a key from the query.
+        let path = RequestPath::parse(request.method(), request.uri())?;
+        routed.replaced_path = Some(path.ok_or(RequestError::InvalidRewrite)?);
+    }
+    Ok(())
+}
+
+fn client_info<'r>(peer: &Peer, routed: &'r RoutedRequest<'_>, headers: &HeaderMap) -> ClientInfo<'r> {
+    ClientInfo {
+        address: client_address(peer, headers),
+        port: peer.address.port(),
+        peer: peer.address.ip().to_canonical(),
+        scheme: client_scheme(peer, headers),
+        host: routed.host.raw.to_str().unwrap_or_default(),
+        listen_port: routed.listener.port,
+    }
 }
 
 /// Buffers the whole body for the plugins; it is still forwarded.
@@ -111,7 +124,7 @@ async fn read_body(peer: &Peer, request: &mut Request<RequestBody>, most: usize)
 
 /// The client's address: the last address in `X-Forwarded-For` that is not a trusted proxy. For an untrusted peer it is
 /// the peer's own address.
-pub(crate) fn client_address(peer: &Peer, headers: &HeaderMap) -> IpAddr {
+pub(super) fn client_address(peer: &Peer, headers: &HeaderMap) -> IpAddr {
     let near = peer.address.ip().to_canonical();
     if peer.client.trusted { forwarded_address(headers, &peer.worker.trusted_ips, near) } else { near }
 }
@@ -137,7 +150,7 @@ fn forwarded_address(headers: &HeaderMap, trusted: &[IpNet], near: IpAddr) -> Ip
     if any { seen } else { headers.get(X_REAL_IP).and_then(|value| parse(value.as_bytes())).unwrap_or(seen) }
 }
 
-pub(crate) fn client_scheme(peer: &Peer, headers: &HeaderMap) -> Scheme {
+pub(super) fn client_scheme(peer: &Peer, headers: &HeaderMap) -> Scheme {
     let own = peer.client.scheme;
     if !peer.client.trusted {
         return own;
@@ -150,7 +163,7 @@ pub(crate) fn client_scheme(peer: &Peer, headers: &HeaderMap) -> Scheme {
 }
 
 /// Builds the response from a plugin's reply.
-pub(crate) fn reply_response(reply: Reply, error_format: &ErrorFormat, id: &HeaderValue) -> Response<BodySource> {
+pub(super) fn reply_response(reply: Reply, error_format: &ErrorFormat, id: &HeaderValue) -> Response<BodySource> {
     let Reply { status, mut headers, body, reason: _ } = reply;
     let mut response = match body {
         ReplyBody::Negotiated(message) => error_format.render_message(status, &message, id),
@@ -166,7 +179,7 @@ pub(crate) fn reply_response(reply: Reply, error_format: &ErrorFormat, id: &Head
 
 impl PluginRun {
     /// Runs the response phase of the plugins on the head of the response.
-    pub(crate) fn run_response(&mut self, response: &mut Response<BodySource>, id: &HeaderValue, now: Instant) {
+    pub(super) fn run_response(&mut self, response: &mut Response<BodySource>, id: &HeaderValue, now: Instant) {
         self.source = match response.body() {
             BodySource::Local(_) => Origin::Proxy,
             BodySource::Upstream { .. } | BodySource::Upgraded(..) => Origin::Service,
@@ -177,27 +190,25 @@ impl PluginRun {
     }
 
     /// The name of the authenticated consumer: its username, otherwise its custom ID, otherwise its ID.
-    pub(crate) fn consumer_name(&self) -> Option<Arc<str>> {
+    pub(super) fn consumer_name(&self) -> Option<Arc<str>> {
         let consumer = self.state.identity.consumer.as_ref()?;
         let name = consumer.username.as_ref().or(consumer.custom_id());
         Some(name.map_or_else(|| Arc::from(&*consumer.id), |name| Arc::clone(name.text())))
     }
 
-    /// Runs the log phase of the plugins and records how long they took. `sent` is when the request was sent to an
-    /// endpoint.
-    pub(crate) fn run_log(
-        &self,
-        ledger: &WorkerStats,
-        status: StatusCode,
-        total: Duration,
-        sent: Option<Instant>,
-        (bytes_in, bytes_out): (u64, u64),
-    ) {
-        let upstream = sent.filter(|_| self.source == Origin::Service);
-        let upstream = upstream.zip(self.responded_at).map(|(sent, responded)| responded - sent);
-        ledger.record_plugins(self.state.timings.all());
-        self.chain
-            .log(&self.state, &RequestSummary { status, source: self.source, total, upstream, bytes_in, bytes_out });
+    /// Runs the log phase of the plugins and records how long they took.
+    pub(super) fn run_log(&self, peer: &Peer, status: StatusCode, total: Duration, bytes_out: u64) {
+        let sent = peer.activity.sent_at.get().filter(|_| self.source == Origin::Service);
+        peer.worker.counters.record_plugins(self.state.timings.all());
+        let summary = RequestSummary {
+            status,
+            source: self.source,
+            total,
+            upstream: sent.zip(self.responded_at).map(|(sent, responded)| responded - sent),
+            bytes_in: peer.activity.bytes_in.get(),
+            bytes_out,
+        };
+        self.chain.log(&self.state, &summary);
     }
 }
 

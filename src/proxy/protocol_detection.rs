@@ -7,36 +7,36 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, ReadBuf};
 
 /// RFC 9113, section 3.4.
-pub(crate) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Inspects the first bytes of a connection. A preface that arrives in parts is held back until it is complete, since
 /// half of one is an invalid HTTP/1 request; the held bytes are always a prefix of the preface, so only their length is
 /// stored.
 #[derive(Debug, Default)]
-pub(crate) struct ProtocolDetector {
+pub(super) struct ProtocolDetector {
     held_bytes: usize,
     done: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DetectedProtocol {
+pub(super) enum DetectedProtocol {
     /// The bytes just read begin with the complete preface.
     Http2,
     Other,
 }
 
 impl ProtocolDetector {
-    pub(crate) fn is_done(&self) -> bool {
+    pub(super) fn is_done(&self) -> bool {
         self.done
     }
 
     /// Some bytes arrived, but too few to detect the protocol.
-    pub(crate) fn has_begun(&self) -> bool {
+    pub(super) fn has_begun(&self) -> bool {
         self.held_bytes > 0
     }
 
     /// Reads until the protocol is detected.
-    pub(crate) fn read<S: AsyncRead + Unpin>(
+    pub(super) fn read<S: AsyncRead + Unpin>(
         &mut self,
         stream: &mut S,
         cx: &mut Context<'_>,

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 /// The origin of the connection according to the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ProxyHeaderSource {
+pub(super) enum ProxyHeaderSource {
     Client(SocketAddr),
     /// The load balancer itself (a health check) or an unknown client. The connection's own address is used.
     Peer,
@@ -20,7 +20,7 @@ pub(crate) enum ProxyHeaderSource {
 
 /// Why reading the header failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum ProxyHeaderError {
+pub(super) enum ProxyHeaderError {
     #[error("the connection was closed before the end of the PROXY header")]
     ConnectionClosed,
     #[error("the connection does not begin with a PROXY header of version 1 or 2")]
@@ -39,7 +39,7 @@ enum ParsedHeader {
 }
 
 /// Reads exactly the header, and no byte after it.
-pub(crate) async fn read(stream: &mut TcpStream) -> Result<ProxyHeaderSource, ProxyHeaderError> {
+pub(super) async fn read(stream: &mut TcpStream) -> Result<ProxyHeaderSource, ProxyHeaderError> {
     let mut header = vec![0; LONGEST];
     let mut taken = 0;
     loop {
@@ -110,7 +110,7 @@ fn client_source(ip: impl Into<std::net::IpAddr>, port: u16) -> ProxyHeaderSourc
 /// The longest line of version 1.
 const LONGEST_V1: usize = 107;
 /// The longest accepted header of version 2, TLVs included; the protocol allows up to 64 KiB.
-pub(crate) const LONGEST: usize = 4096;
+const LONGEST: usize = 4096;
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! Connect, write and read timeouts of a rule for an endpoint.
+//! Timeouts of a rule for an endpoint.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,55 +10,63 @@ use crate::snapshot::timeouts_and_retries::{EndpointTimeout, TimeoutsAndRetries}
 
 /// None means the default of `ProxyLimits`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct RuleTimeouts {
+pub(super) struct RuleTimeouts {
     connect: EndpointTimeout,
     write: EndpointTimeout,
     read: EndpointTimeout,
+    /// The rule limits the time for a response, so the default response timeout does not apply.
+    limits_response: bool,
 }
 
 impl RuleTimeouts {
-    pub(crate) fn from_rule(policy: &TimeoutsAndRetries) -> Self {
-        RuleTimeouts { connect: policy.connect, write: policy.write, read: policy.read }
+    pub(super) fn from_rule(policy: &TimeoutsAndRetries) -> Self {
+        let limits_response = policy.sets_response_timeout();
+        RuleTimeouts { connect: policy.connect, write: policy.write, read: policy.read, limits_response }
     }
 
-    pub(crate) fn connect(self) -> Option<Duration> {
+    pub(super) fn connect(self) -> Option<Duration> {
         self.connect.duration()
     }
 
-    pub(crate) fn write(self) -> Option<Duration> {
+    pub(super) fn write(self) -> Option<Duration> {
         self.write.duration()
     }
 
-    pub(crate) fn read(self) -> Option<Duration> {
+    pub(super) fn read(self) -> Option<Duration> {
         self.read.duration()
     }
 
-    pub(crate) fn is_unset(self) -> bool {
-        self == RuleTimeouts::default()
+    pub(super) fn limits_response(self) -> bool {
+        self.limits_response
+    }
+
+    /// Whether connecting, writing and reading have the default timeouts.
+    pub(super) fn is_unset(self) -> bool {
+        RuleTimeouts { limits_response: false, ..self } == RuleTimeouts::default()
     }
 }
 
 /// The read timeout within a response. It runs only while the next part is awaited, so a client that reads slowly does
 /// not cause it to expire.
 #[derive(Debug)]
-pub(crate) struct ReadTimeout {
+pub(super) struct ReadTimeout {
     sleep: Pin<Box<Sleep>>,
     is_running: bool,
 }
 
 impl ReadTimeout {
     /// Starts the timeout.
-    pub(crate) fn start(limit: Duration) -> Self {
+    pub(super) fn start(limit: Duration) -> Self {
         ReadTimeout { sleep: Box::pin(sleep_until(Instant::now() + limit)), is_running: true }
     }
 
     /// Stops the timeout, after data was received.
-    pub(crate) fn stop(&mut self) {
+    pub(super) fn stop(&mut self) {
         self.is_running = false;
     }
 
     /// Polled when no data is available. Ready if the timeout has expired.
-    pub(crate) fn poll(&mut self, limit: Duration, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll(&mut self, limit: Duration, cx: &mut Context<'_>) -> Poll<()> {
         if !std::mem::replace(&mut self.is_running, true) {
             self.sleep.as_mut().reset(Instant::now() + limit);
         }

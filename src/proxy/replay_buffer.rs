@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
-use super::body::{RequestBody, RequestBodyError};
+use super::request_body::{RequestBody, RequestBodyError};
 
 /// Shared by the body being sent and the copy of the request that waits for the outcome.
 pub(super) struct ReplayBuffer {

@@ -6,7 +6,7 @@ use crate::snapshot::rule::RouteFailure;
 
 /// Why a request did not get a response from an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RequestError {
+pub(super) enum RequestError {
     /// The request target is invalid; the message says why.
     InvalidTarget(&'static str),
     /// The Host header or `:authority` is missing or invalid; the message says why.
@@ -72,7 +72,7 @@ pub(crate) enum RequestError {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Blame {
+enum Blame {
     Client,
     Backend,
     Configuration,
@@ -80,20 +80,20 @@ pub(crate) enum Blame {
 
 /// How an error is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ErrorDetails {
-    pub(crate) blame: Blame,
-    pub(crate) status: StatusCode,
+pub(super) struct ErrorDetails {
+    blame: Blame,
+    pub(super) status: StatusCode,
     /// The reason in the access log and in metrics.
-    pub(crate) reason: &'static str,
+    pub(super) reason: &'static str,
     /// The message of the response.
-    pub(crate) message: &'static str,
+    pub(super) message: &'static str,
     /// The client may send the request again, because it was not processed.
-    pub(crate) retryable: bool,
+    retryable: bool,
 }
 
 impl RequestError {
     #[rustfmt::skip] // A table.
-    pub(crate) fn details(self) -> ErrorDetails {
+    pub(super) fn details(self) -> ErrorDetails {
         use Blame::{Client, Backend, Configuration};
         let (blame, status, reason, message, retryable) = match self {
             RequestError::InvalidTarget(message) => (Client, StatusCode::BAD_REQUEST, "invalid_target", message, false),
@@ -147,22 +147,22 @@ fn client_closed_request() -> StatusCode {
 // Reasons of errors for which no error response can be sent.
 
 /// The endpoint closed the connection or stream before its response was complete.
-pub(crate) const RESPONSE_TRUNCATED: &str = "response_truncated";
+pub(super) const RESPONSE_TRUNCATED: &str = "response_truncated";
 /// The client disconnected before the response was complete.
-pub(crate) const CLIENT_DISCONNECTED: &str = "client_disconnected";
+pub(super) const CLIENT_DISCONNECTED: &str = "client_disconnected";
 /// Recorded if the client disconnected before a response; nginx uses the same number.
-pub(crate) const CLIENT_DISCONNECTED_STATUS: u16 = 499;
+pub(super) const CLIENT_DISCONNECTED_STATUS: u16 = 499;
 /// An HTTP/2 stream was rejected before it became a request.
-pub(crate) const REFUSED_STREAM: &str = "refused_stream";
+pub(super) const REFUSED_STREAM: &str = "refused_stream";
 /// The client sent too many HTTP/2 frames that carry no request.
-pub(crate) const HTTP2_FLOOD: &str = "http2_flood";
-pub(crate) const HTTP2_FLOOD_STATUS: StatusCode = StatusCode::TOO_MANY_REQUESTS;
+pub(super) const HTTP2_FLOOD: &str = "http2_flood";
+pub(super) const HTTP2_FLOOD_STATUS: StatusCode = StatusCode::TOO_MANY_REQUESTS;
 /// An upgraded connection exceeded its idle timeout.
-pub(crate) const TUNNEL_IDLE: &str = "tunnel_idle";
+pub(super) const TUNNEL_IDLE: &str = "tunnel_idle";
 /// One side of an upgraded connection failed.
-pub(crate) const TUNNEL_BROKEN: &str = "tunnel_broken";
+pub(super) const TUNNEL_BROKEN: &str = "tunnel_broken";
 /// An upgraded connection was still open when its listener was removed or the process stopped.
-pub(crate) const TUNNEL_CLOSED: &str = "tunnel_closed";
+pub(super) const TUNNEL_CLOSED: &str = "tunnel_closed";
 
 // Kong's messages, which dashboards and clients may match.
 const NO_ROUTE: &str = "no Route matched with those values";
@@ -203,20 +203,20 @@ mod tests {
     }
 
     /// The documented cells: reason, status, message, responsible party, whether the client may retry.
-    fn row(fault: RequestError) -> String {
-        let account = fault.details();
+    fn row(error: RequestError) -> String {
+        let details = error.details();
         let varies = matches!(
-            fault,
+            error,
             RequestError::InvalidTarget(_) | RequestError::InvalidHost(_) | RequestError::AmbiguousFraming(_)
         );
-        let message = if varies { "the details" } else { account.message };
-        let blame = match account.blame {
+        let message = if varies { "the details" } else { details.message };
+        let blame = match details.blame {
             Blame::Client => "client",
             Blame::Backend => "backend",
             Blame::Configuration => "configuration",
         };
-        let retryable = if account.retryable { "yes" } else { "no" };
-        format!("| `{}` | {} | {message} | {blame} | {retryable} |", account.reason, account.status.as_u16())
+        let retryable = if details.retryable { "yes" } else { "no" };
+        format!("| `{}` | {} | {message} | {blame} | {retryable} |", details.reason, details.status.as_u16())
     }
 
     fn rows_without_response() -> impl Iterator<Item = String> {
@@ -283,7 +283,7 @@ mod tests {
             RequestError::InvalidResponse,
             RequestError::NoResponse,
         ];
-        all.into_iter().inspect(|fault| match fault {
+        all.into_iter().inspect(|error| match error {
             RequestError::InvalidTarget(_)
             | RequestError::InvalidHost(_)
             | RequestError::AmbiguousFraming(_)
@@ -321,9 +321,9 @@ mod tests {
     #[test]
     fn method_not_allowed_lists_allowed_methods() {
         let id = HeaderValue::from_static("id");
-        for fault in every_error() {
-            let response = ErrorFormat::default().render_error(&fault.details(), &id);
-            assert_eq!(response.headers().contains_key(ALLOW), fault == RequestError::ConnectNotSupported, "{fault:?}");
+        for error in every_error() {
+            let response = ErrorFormat::default().render_error(&error.details(), &id);
+            assert_eq!(response.headers().contains_key(ALLOW), error == RequestError::ConnectNotSupported, "{error:?}");
         }
     }
 }

@@ -5,16 +5,16 @@ use std::cell::RefCell;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
-pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The unused request IDs of one worker. They are random, but not meant to be secret.
 #[derive(Debug, Default)]
-pub(crate) struct RequestIds {
+pub(super) struct RequestIds {
     block: RefCell<Bytes>,
 }
 
 impl RequestIds {
-    pub(crate) fn next(&self) -> HeaderValue {
+    pub(super) fn next(&self) -> HeaderValue {
         let mut block = self.block.borrow_mut();
         if block.is_empty() {
             let mut digits = String::with_capacity(LENGTH * BLOCK);

@@ -23,38 +23,38 @@ use crate::snapshot::cors::CorsHeaders;
 
 /// The record of a request in progress. Dropping it finishes it, because hyper drops the request when the client
 /// disconnects.
-pub(crate) struct RequestRecord {
-    pub(crate) peer: Rc<Peer>,
-    pub(crate) request_id: HeaderValue,
-    pub(crate) series: Option<Arc<RequestSeries>>,
-    pub(crate) address: Option<SocketAddr>,
-    pub(crate) error: Option<&'static str>,
+pub(super) struct RequestRecord {
+    pub(super) peer: Rc<Peer>,
+    pub(super) request_id: HeaderValue,
+    pub(super) series: Option<Arc<RequestSeries>>,
+    pub(super) address: Option<SocketAddr>,
+    pub(super) error: Option<&'static str>,
     /// None until there is a response.
-    pub(crate) status: Option<StatusCode>,
-    pub(crate) bytes_out: u64,
+    pub(super) status: Option<StatusCode>,
+    pub(super) bytes_out: u64,
     /// The CORS headers of the response.
-    pub(crate) cors_grant: Option<Box<CorsHeaders>>,
+    pub(super) cors_grant: Option<Box<CorsHeaders>>,
     /// The plugin execution, if plugins ran.
-    pub(crate) plugin_run: Option<Box<PluginRun>>,
+    pub(super) plugin_run: Option<Box<PluginRun>>,
     /// Set for requests that are handled like Kong would.
-    pub(crate) kong: Option<KongRequest>,
+    pub(super) kong: Option<KongRequest>,
     /// The deadline of the response. Boxed, because few requests have one.
-    pub(crate) deadline: Option<Box<ResponseDeadline>>,
+    pub(super) deadline: Option<Box<ResponseDeadline>>,
     /// Set only if the access log is on.
     logged: Option<LoggedRequest>,
     finished: bool,
 }
 
 /// When the response must be complete.
-pub(crate) struct ResponseDeadline {
-    pub(crate) sleep: Pin<Box<Sleep>>,
+pub(super) struct ResponseDeadline {
+    pub(super) sleep: Pin<Box<Sleep>>,
     /// The error if it is not.
-    pub(crate) error: RequestError,
+    pub(super) error: RequestError,
 }
 
 impl ResponseDeadline {
-    pub(crate) fn new(end: Instant, fault: RequestError) -> Box<Self> {
-        Box::new(ResponseDeadline { sleep: Box::pin(sleep_until(end)), error: fault })
+    pub(super) fn new(end: Instant, error: RequestError) -> Box<Self> {
+        Box::new(ResponseDeadline { sleep: Box::pin(sleep_until(end)), error })
     }
 }
 
@@ -67,7 +67,7 @@ struct LoggedRequest {
 }
 
 impl RequestRecord {
-    pub(crate) fn start<B>(peer: &Rc<Peer>, request: &Request<B>) -> Self {
+    pub(super) fn start<B>(peer: &Rc<Peer>, request: &Request<B>) -> Self {
         peer.activity.begin_request();
         let worker = &peer.worker;
         let existing_id = if peer.client.trusted { request.headers().get(X_REQUEST_ID) } else { None };
@@ -97,7 +97,7 @@ impl RequestRecord {
     }
 
     /// Records the request; only the first call has an effect.
-    pub(crate) fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         if std::mem::replace(&mut self.finished, true) {
             return;
         }
@@ -112,9 +112,8 @@ impl RequestRecord {
         let status = self.status.or(StatusCode::from_u16(CLIENT_DISCONNECTED_STATUS).ok()).unwrap_or_default();
         let series = self.series.get_or_insert_with(|| worker.unrouted_series());
         series.add(status, duration, activity.bytes_in.get(), self.bytes_out);
-        if let Some(through) = &self.plugin_run {
-            let bytes = (activity.bytes_in.get(), self.bytes_out);
-            through.run_log(&worker.counters, status, duration, activity.sent_at.get(), bytes);
+        if let Some(run) = &self.plugin_run {
+            run.run_log(&self.peer, status, duration, self.bytes_out);
         }
         if let Some(line) = self.logged.take() {
             worker.log.write(&AccessLogRecord {
@@ -132,7 +131,7 @@ impl RequestRecord {
                 duration,
                 labels: Some(Arc::clone(&series.labels)),
                 address: self.address,
-                consumer: self.plugin_run.as_ref().and_then(|through| through.consumer_name()),
+                consumer: self.plugin_run.as_ref().and_then(|run| run.consumer_name()),
                 request_id: Some(self.request_id.clone()),
                 error: self.error,
                 user_agent: line.user_agent,
@@ -141,27 +140,32 @@ impl RequestRecord {
     }
 }
 
-/// Records input that could not be parsed as a request. `id` is the request id of the error response, if one is sent.
-pub(crate) fn record_malformed(
-    peer: &Peer,
-    mut glimpse: PartialHead,
-    status: StatusCode,
-    fault: &'static str,
-    id: Option<HeaderValue>,
-    bytes_out: u64,
-) {
+/// Input that could not be parsed as a request.
+pub(super) struct MalformedInput {
+    /// What could be parsed of it.
+    pub(super) head: PartialHead,
+    pub(super) status: StatusCode,
+    pub(super) reason: &'static str,
+    /// The request id and the size of the error response, if one is sent.
+    pub(super) id: Option<HeaderValue>,
+    pub(super) bytes_out: u64,
+}
+
+/// Records input that could not be parsed as a request.
+pub(super) fn record_malformed(peer: &Peer, input: MalformedInput) {
+    let MalformedInput { mut head, status, reason, id, bytes_out } = input;
     let duration = peer.activity.head_started_at().map_or(Duration::ZERO, |since| since.elapsed());
     peer.worker.unrouted_series().add(status, duration, 0, bytes_out);
-    peer.worker.count_error(fault);
+    peer.worker.count_error(reason);
     peer.worker.log.write(&AccessLogRecord {
         time: SystemTime::now() - duration,
         client: peer.address,
         tls: peer.session.as_ref().map(|session| session.version),
         server_name: peer.session.as_ref().and_then(|session| session.server_name.clone()),
-        method: glimpse.method,
-        version: glimpse.version,
-        host: glimpse.headers.remove(HOST),
-        target: glimpse.target,
+        method: head.method,
+        version: head.version,
+        host: head.headers.remove(HOST),
+        target: head.target,
         status,
         bytes_in: 0,
         bytes_out,
@@ -170,8 +174,8 @@ pub(crate) fn record_malformed(
         address: None,
         consumer: None,
         request_id: id,
-        error: Some(fault),
-        user_agent: glimpse.headers.remove(USER_AGENT),
+        error: Some(reason),
+        user_agent: head.headers.remove(USER_AGENT),
     });
 }
 
@@ -183,8 +187,8 @@ fn host<B>(request: &Request<B>) -> Option<HeaderValue> {
 impl Drop for RequestRecord {
     fn drop(&mut self) {
         if !self.finished {
-            let late = self.deadline.as_ref().filter(|cut_off| cut_off.sleep.deadline() <= Instant::now());
-            let reason = late.map_or(CLIENT_DISCONNECTED, |cut_off| cut_off.error.details().reason);
+            let late = self.deadline.as_ref().filter(|deadline| deadline.sleep.deadline() <= Instant::now());
+            let reason = late.map_or(CLIENT_DISCONNECTED, |deadline| deadline.error.details().reason);
             self.error.get_or_insert(reason);
             self.finish();
         }

@@ -12,33 +12,32 @@ use http_body::Body;
 use smallvec::SmallVec;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::body::{BodySource, RequestBody};
+use super::activity::until_timed_out;
+use super::attempt::AttemptError;
 use super::connection::Peer;
-use super::forward::{
-    AttemptError, MAX_ENDPOINTS, ReplayPolicy, attempt, convert_for_endpoint, is_idempotent, until_timed_out,
-};
+use super::forward::MAX_ENDPOINTS;
+use super::outgoing_request::{OutgoingRequest, ReplayPolicy, is_idempotent};
 use super::read_timeout::RuleTimeouts;
+use super::request_body::RequestBody;
 use super::request_error::RequestError;
 use super::request_record::{RequestRecord, ResponseDeadline};
-use super::upgrade::Upgrade;
+use super::response_body::BodySource;
+use super::rule_action::Destination;
 use crate::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutsAndRetries};
 use crate::upstream::Upstream;
 
-pub(crate) async fn forward_with_retries(
-    upstream: &Arc<Upstream>,
-    request: Request<RequestBody>,
-    upgrade: Option<Box<Upgrade>>,
-    record: &mut RequestRecord,
+pub(super) async fn forward_with_retries(
+    destination: Destination<'_>,
     policy: &TimeoutsAndRetries,
+    request: Request<RequestBody>,
+    record: &mut RequestRecord,
 ) -> Result<Response<BodySource>, RequestError> {
-    let activity = &record.peer.activity;
-    activity.rule_limits_response.set(policy.sets_response_timeout());
-    activity.rule_timeouts.set(RuleTimeouts::from_rule(policy));
-    let all = run_attempts(upstream, request, upgrade, record, policy);
+    record.peer.activity.rule_timeouts.set(RuleTimeouts::from_rule(policy));
+    let all = run_attempts(destination, policy, request, record);
     let Some(limit) = policy.request.duration() else { return all.await };
     let end = Instant::now() + limit;
     let Ok(outcome) = timeout_at(end, all).await else { return Err(RequestError::RequestTimeout) };
-    if record.deadline.as_ref().is_none_or(|cut_off| cut_off.sleep.deadline() > end) {
+    if record.deadline.as_ref().is_none_or(|deadline| deadline.sleep.deadline() > end) {
         record.deadline = Some(ResponseDeadline::new(end, RequestError::RequestTimeout));
     }
     outcome
@@ -46,33 +45,28 @@ pub(crate) async fn forward_with_retries(
 
 /// Runs all attempts.
 async fn run_attempts(
-    upstream: &Arc<Upstream>,
-    mut request: Request<RequestBody>,
-    mut upgrade: Option<Box<Upgrade>>,
-    record: &mut RequestRecord,
+    destination: Destination<'_>,
     policy: &TimeoutsAndRetries,
+    mut request: Request<RequestBody>,
+    record: &mut RequestRecord,
 ) -> Result<Response<BodySource>, RequestError> {
     let peer = Rc::clone(&record.peer);
-    let pools = &peer.worker.pools;
-    let retry = policy.retry.as_ref();
+    let (upstream, retry) = (destination.upstream, policy.retry.as_ref());
     let replay = ReplayPolicy {
         complete: buffer_body(&peer, &mut request, policy).await?,
         idempotent: is_idempotent(request.method()),
         retry_stale_connection: retry.is_none_or(|retry| retry.attempts > 0),
     };
-    let target = convert_for_endpoint(upstream, &mut request, &mut upgrade)?;
+    let mut outgoing = OutgoingRequest::new(Rc::clone(&peer), destination, request, replay)?;
     let most = retry.map_or(MAX_ENDPOINTS - 1, |retry| usize::try_from(retry.attempts).unwrap_or(usize::MAX));
-    let mut request = Some(request);
     let mut tried = TriedEndpoints::new();
     let mut retries = 0;
     loop {
-        let Some(address) = next_endpoint(&peer, target.upstream, &mut tried, retry) else {
-            return Err(RequestError::NoEndpoints);
-        };
+        let address = next_endpoint(&peer, upstream, &mut tried, retry).ok_or(RequestError::NoEndpoints)?;
         record.address = Some(address);
         peer.activity.record_progress();
         let end = policy.backend_request.duration().map(|limit| Instant::now() + limit);
-        let running = attempt(&peer, &target, address, &mut request, &mut upgrade, replay, end);
+        let running = outgoing.attempt(address, end);
         let outcome = match end {
             None => running.await,
             Some(end) => {
@@ -81,32 +75,24 @@ async fn run_attempts(
         };
         let is_last = retries >= most;
         let (failure, at_once) = match outcome {
+            Ok(response) if is_last || !is_repeated(retry, replay, &response) => {
+                record.deadline = end.map(|end| ResponseDeadline::new(end, RequestError::BackendRequestTimeout));
+                outgoing.recycle();
+                return Ok(response);
+            }
             Ok(response) => {
-                let sent_again = replay.complete && replay.idempotent && !is_last;
-                if !(sent_again && retry.is_some_and(|retry| is_retriable(retry, &response))) {
-                    record.deadline = end.map(|end| ResponseDeadline::new(end, RequestError::BackendRequestTimeout));
-                    if let Some(copy) = request {
-                        peer.worker.header_maps.put_back(copy.into_parts().0.headers);
-                    }
-                    return Ok(response);
-                }
                 release_connection(response);
                 (RequestError::ResponseTimeout, false)
             }
-            Err(lost) => {
-                let was_not_processed = lost.was_not_processed();
-                let error = lost.into_request_error();
-                // A timed-out attempt may have been processed, so the request must be complete and idempotent.
-                let is_late = error == RequestError::BackendRequestTimeout
-                    && retry.is_some()
-                    && replay.complete
-                    && replay.idempotent;
-                let again = was_not_processed || is_late;
-                if is_last || !again || request.is_none() || peer.activity.timed_out.get() {
+            Err(error) => {
+                let was_not_processed = error.was_not_processed();
+                let error = error.into_request_error();
+                let again = was_not_processed || is_repeated_late(retry, replay, error);
+                if is_last || !again || !outgoing.can_be_sent() || peer.activity.timed_out.get() {
                     return Err(error);
                 }
                 // An unprocessed request goes to the next untried endpoint without delay.
-                (error, was_not_processed && target.upstream.reachable().len() > tried.len())
+                (error, was_not_processed && upstream.reachable().len() > tried.len())
             }
         };
         if !at_once {
@@ -118,7 +104,7 @@ async fn run_attempts(
         }
         retries += 1;
         if retry.is_some() {
-            pools.count_retry();
+            peer.worker.pools.count_retry();
         }
     }
 }
@@ -171,8 +157,15 @@ async fn buffer_body(
     }
 }
 
-fn is_retriable(retry: &RetryPolicy, response: &Response<BodySource>) -> bool {
-    retry.codes.binary_search(&response.status().as_u16()).is_ok()
+/// Whether the rule asks for another response than this one, and the request can be sent again.
+fn is_repeated(retry: Option<&RetryPolicy>, replay: ReplayPolicy, response: &Response<BodySource>) -> bool {
+    let is_listed = |retry: &RetryPolicy| retry.codes.binary_search(&response.status().as_u16()).is_ok();
+    replay.complete && replay.idempotent && retry.is_some_and(is_listed)
+}
+
+/// Whether a timed-out attempt is repeated. It may have been processed, so the request must be complete and idempotent.
+fn is_repeated_late(retry: Option<&RetryPolicy>, replay: ReplayPolicy, error: RequestError) -> bool {
+    error == RequestError::BackendRequestTimeout && retry.is_some() && replay.complete && replay.idempotent
 }
 
 /// Without a body to read, its connection can take the next request.

@@ -7,13 +7,13 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-pub(crate) struct Rewound<S> {
+pub(super) struct Rewound<S> {
     prefix: Bytes,
     stream: S,
 }
 
 impl<S> Rewound<S> {
-    pub(crate) fn new(prefix: Bytes, stream: S) -> Self {
+    pub(super) fn new(prefix: Bytes, stream: S) -> Self {
         Rewound { prefix, stream }
     }
 }

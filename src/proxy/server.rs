@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +19,7 @@ use super::stats::ProxyStats;
 use super::tls::{TlsPolicy, TlsTerminator};
 use super::worker::{self, WorkerCommand, WorkerShared};
 use super::{BindState, BindStates, bind};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{BindAddress, Snapshot, TransportProtocol};
 
 /// Settings of the data plane. Listeners and routes come from the snapshot.
 #[derive(Clone, Debug)]
@@ -56,7 +55,7 @@ pub struct Proxy {
 
 #[derive(Debug, Default)]
 struct ListeningState {
-    addresses: BTreeSet<SocketAddr>,
+    addresses: BTreeSet<BindAddress>,
     /// Set by `drain`; no address is bound afterwards.
     drained: bool,
 }
@@ -121,7 +120,8 @@ impl Proxy {
                 BindState::Bound
             } else {
                 // A port that this process is about to release may be shared; otherwise it would appear to be in use.
-                let sharing = self.allow_port_sharing || gone.iter().any(|gone| gone.port() == address.port());
+                let port = |address: &BindAddress| (address.transport, address.socket.port());
+                let sharing = self.allow_port_sharing || gone.iter().any(|gone| port(gone) == port(&address));
                 self.bind(address, sharing).await
             };
             if state == BindState::Bound && listening.addresses.insert(address) {
@@ -137,8 +137,12 @@ impl Proxy {
         binds
     }
 
-    async fn bind(&self, address: SocketAddr, sharing: bool) -> BindState {
-        let sockets = match bind::listen(address, self.workers.len(), sharing) {
+    async fn bind(&self, address: BindAddress, sharing: bool) -> BindState {
+        let sockets = match address.transport {
+            TransportProtocol::Tcp => bind::listen(address.socket, self.workers.len(), sharing),
+            TransportProtocol::Udp => Err(BindState::Failed("UDP is not supported by this version".to_owned())),
+        };
+        let sockets = match sockets {
             Ok(sockets) => sockets,
             Err(state) => return state,
         };

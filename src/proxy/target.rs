@@ -1,27 +1,61 @@
-//! Parses the host and path of a request, which are matched and forwarded. Ambiguous ones are rejected.
+//! Reads the target of a request: host and path, which are matched and forwarded, and the upgrade. Ambiguous ones are
+//! rejected.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use http::header::HOST;
-use http::uri::Authority;
-use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 
+use super::early_exit::EarlyExit;
+use super::framing;
+use super::request_body::RequestBody;
+use super::request_context::RequestContext;
 use super::request_error::RequestError;
+use super::upgrade::Upgrade;
+
+/// What a request asks for.
+pub(super) struct RequestTarget {
+    pub(super) host: RequestHost,
+    pub(super) path: RequestPath,
+    pub(super) upgrade: Option<Box<Upgrade>>,
+}
+
+/// Checks the head of the request and reads its target.
+pub(super) fn read_target(
+    cx: &RequestContext<'_>,
+    request: &mut Request<RequestBody>,
+) -> Result<RequestTarget, EarlyExit> {
+    let peer = cx.peer();
+    if let Some(error) = peer.activity.guard_error() {
+        return Err(error.into());
+    }
+    let upgrade = Upgrade::take(request)?;
+    framing::check_request(request)?;
+    if request.headers().len() > peer.worker.limits.max_request_fields {
+        return Err(RequestError::TooManyHeaders.into());
+    }
+    let uri = request.uri();
+    let path = RequestPath::parse(request.method(), uri)?;
+    let host = RequestHost::from_request(request.version(), uri, request.headers(), peer.connections.address.socket)?;
+    let path = path.ok_or(EarlyExit::ServerOptions)?;
+    Ok(RequestTarget { host, path, upgrade })
+}
 
 /// The host of a request.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct RequestHost {
+pub(super) struct RequestHost {
     /// As in the request, with its port.
-    pub(crate) raw: HeaderValue,
+    pub(super) raw: HeaderValue,
     /// The Host field is missing, or the target overrides it (RFC 9112, section 3.2.2).
-    pub(crate) is_overridden: bool,
+    pub(super) is_overridden: bool,
 }
 
 impl RequestHost {
     /// Reads the host. `local` is the listening address, the default for HTTP/1.0 requests without Host (RFC 9112,
     /// section 3.3).
-    pub(crate) fn from_request(
+    pub(super) fn from_request(
         version: Version,
         uri: &Uri,
         headers: &HeaderMap,
@@ -66,7 +100,7 @@ impl RequestHost {
     }
 
     /// The name that listeners and routes are matched with: lower case, without port and without the trailing dot.
-    pub(crate) fn name(&self) -> Cow<'_, str> {
+    pub(super) fn name(&self) -> Cow<'_, str> {
         let written = self.raw.to_str().unwrap_or_default();
         let end = match written.find(']') {
             Some(bracket) => bracket + 1,
@@ -120,15 +154,16 @@ fn is_valid_host(host: &[u8]) -> bool {
 
 /// The path and query of a request.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct RequestPath<'a> {
-    /// Normalized: dot segments resolved, unreserved characters decoded.
-    pub(crate) path: Cow<'a, str>,
-    pub(crate) query: Option<&'a str>,
+pub(super) struct RequestPath {
+    /// As in the request.
+    raw: PathAndQuery,
+    /// Dot segments resolved, unreserved characters decoded. None if that changes nothing.
+    normalized: Option<String>,
 }
 
-impl<'a> RequestPath<'a> {
+impl RequestPath {
     /// Parses the target. `None` for `OPTIONS *`, which is about the server and has no path.
-    pub(crate) fn parse(method: &Method, uri: &'a Uri) -> Result<Option<RequestPath<'a>>, RequestError> {
+    pub(super) fn parse(method: &Method, uri: &Uri) -> Result<Option<RequestPath>, RequestError> {
         if method == Method::CONNECT {
             return Err(RequestError::ConnectNotSupported);
         }
@@ -145,15 +180,33 @@ impl<'a> RequestPath<'a> {
             }
             return Err(RequestError::InvalidTarget("the target * is for OPTIONS only"));
         }
-        if !path.starts_with('/') {
+        let Some(raw) = uri.path_and_query().filter(|_| path.starts_with('/')) else {
             return Err(RequestError::InvalidTarget("the target does not start with a slash"));
-        }
-        Ok(Some(RequestPath { path: normalize(path)?, query: uri.query() }))
+        };
+        let normalized = match normalize(path)? {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(path) => Some(path),
+        };
+        Ok(Some(RequestPath { raw: raw.clone(), normalized }))
+    }
+
+    /// The normalized path.
+    pub(super) fn path(&self) -> &str {
+        self.normalized.as_deref().unwrap_or_else(|| self.raw.path())
+    }
+
+    pub(super) fn query(&self) -> Option<&str> {
+        self.raw.query()
     }
 
     /// Whether the path differs from the bytes that the client sent.
-    pub(crate) fn is_changed(&self) -> bool {
-        matches!(self.path, Cow::Owned(_))
+    pub(super) fn is_changed(&self) -> bool {
+        self.normalized.is_some()
+    }
+
+    /// Replaces the path by a further normalized one.
+    pub(super) fn replace(&mut self, path: String) {
+        self.normalized = Some(path);
     }
 }
 
@@ -352,6 +405,6 @@ mod tests {
         assert_eq!(RequestPath::parse(&Method::OPTIONS, &Uri::from_static("*")), Ok(None));
         let uri = Uri::from_static("http://a.example/x?y");
         let path = RequestPath::parse(&Method::GET, &uri).unwrap().unwrap();
-        assert_eq!((&*path.path, path.query), ("/x", Some("y")));
+        assert_eq!((path.path(), path.query()), ("/x", Some("y")));
     }
 }

@@ -38,27 +38,27 @@ pub enum MinTlsVersion {
 }
 
 /// The ALPN protocols, in order of preference. A client without ALPN uses HTTP/1.1.
-pub(crate) const ALPN_PROTOCOLS: [&[u8]; 3] = [HTTP2, b"http/1.1", b"http/1.0"];
+const ALPN_PROTOCOLS: [&[u8]; 3] = [HTTP2, b"http/1.1", b"http/1.0"];
 const HTTP2: &[u8] = b"h2";
 
 /// The TLS state that all handshakes of the process share.
-pub(crate) struct TlsTerminator {
+pub(super) struct TlsTerminator {
     config: ServerConfig,
 }
 
 /// The parameters negotiated in a handshake.
 #[derive(Debug)]
-pub(crate) struct TlsSession {
+pub(super) struct TlsSession {
     /// In lower case. None if the client sent no server name, or an IP address instead.
-    pub(crate) server_name: Option<Arc<str>>,
-    pub(crate) version: &'static str,
-    pub(crate) resumed: bool,
+    pub(super) server_name: Option<Arc<str>>,
+    pub(super) version: &'static str,
+    pub(super) resumed: bool,
     /// HTTP/2 was negotiated by ALPN.
-    pub(crate) http2: bool,
+    pub(super) http2: bool,
 }
 
 impl TlsTerminator {
-    pub(crate) fn new(policy: &TlsPolicy) -> Result<Self, Error> {
+    pub(super) fn new(policy: &TlsPolicy) -> Result<Self, Error> {
         let mut provider = aws_lc_rs::default_provider();
         if !policy.ciphers.is_empty() {
             provider.cipher_suites.clone_from(&policy.ciphers);
@@ -83,7 +83,7 @@ impl TlsTerminator {
 
     /// Performs the handshake with a client. `certificates` returns the certificates for a server name; None if no
     /// listener has that name.
-    pub(crate) async fn accept(
+    pub(super) async fn accept(
         &self,
         stream: TcpStream,
         certificates: impl FnOnce(Option<&str>) -> Option<Arc<Certificates>>,
@@ -159,7 +159,7 @@ const SESSION_CACHE_SIZE: usize = 4096;
 
 /// Why a handshake failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ClientHandshakeError {
+pub(super) enum ClientHandshakeError {
     /// The handshake timed out.
     Timeout,
     /// It timed out waiting for a slot, because too many handshakes were in progress.
@@ -187,7 +187,7 @@ pub(crate) enum ClientHandshakeError {
 }
 
 impl ClientHandshakeError {
-    pub(crate) const ALL: [ClientHandshakeError; 12] = [
+    pub(super) const ALL: [ClientHandshakeError; 12] = [
         ClientHandshakeError::Timeout,
         ClientHandshakeError::Overload,
         ClientHandshakeError::ClientDisconnected,
@@ -203,7 +203,7 @@ impl ClientHandshakeError {
     ];
 
     /// The label for metrics and logs.
-    pub(crate) fn label(self) -> &'static str {
+    pub(super) fn label(self) -> &'static str {
         match self {
             ClientHandshakeError::Timeout => "timeout",
             ClientHandshakeError::Overload => "overload",

@@ -9,14 +9,14 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 #[derive(Debug)]
-pub(crate) enum Transport {
+pub(super) enum Transport {
     Plain(TcpStream),
     /// Boxed, since its state is large and most references to a connection do not need it.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Transport {
-    pub(crate) fn socket(&self) -> &TcpStream {
+    pub(super) fn socket(&self) -> &TcpStream {
         match self {
             Transport::Plain(socket) => socket,
             Transport::Tls(stream) => stream.get_ref().0,

@@ -32,7 +32,7 @@ use super::request_record::RequestRecord;
 use super::stats::OpenGuard;
 
 /// The protocol upgrade that a request asks for.
-pub(crate) struct Upgrade {
+pub(super) struct Upgrade {
     protocol: HeaderValue,
     /// The stream of an HTTP/2 client. An HTTP/1 connection is upgraded by the task that serves it.
     stream: Option<OnUpgrade>,
@@ -41,7 +41,7 @@ pub(crate) struct Upgrade {
 impl Upgrade {
     /// Removes the upgrade from the request, which then reads as a GET. None if there is none or it is not supported:
     /// HTTP/1 servers may ignore an upgrade.
-    pub(crate) fn take<B: Body>(request: &mut Request<B>) -> Result<Option<Box<Upgrade>>, RequestError> {
+    pub(super) fn take<B: Body>(request: &mut Request<B>) -> Result<Option<Box<Upgrade>>, RequestError> {
         if let Some(protocol) = request.extensions_mut().remove::<Protocol>() {
             if protocol.as_str() != "websocket" {
                 return Err(RequestError::UpgradeNotSupported);
@@ -61,7 +61,7 @@ impl Upgrade {
     }
 
     /// Requests the same upgrade from the endpoint.
-    pub(crate) fn set_request_headers(&self, headers: &mut HeaderMap) {
+    pub(super) fn set_request_headers(&self, headers: &mut HeaderMap) {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, self.protocol.clone());
         if self.stream.is_some() {
@@ -73,28 +73,28 @@ impl Upgrade {
     }
 
     /// Whether the endpoint switches to the requested protocol.
-    pub(crate) fn is_accepted_by(&self, headers: &HeaderMap) -> bool {
+    pub(super) fn is_accepted_by(&self, headers: &HeaderMap) -> bool {
         let mut accepted = headers.get_all(UPGRADE).iter();
         let same = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(self.protocol.as_bytes());
         accepted.next().is_some_and(same) && accepted.next().is_none()
     }
 
     /// Whether a success status would mislead the client: on HTTP/2 it means that the stream has switched protocols.
-    pub(crate) fn is_misleading(&self, status: StatusCode) -> bool {
+    pub(super) fn is_misleading(&self, status: StatusCode) -> bool {
         self.stream.is_some() && status.is_success()
     }
 
-    pub(crate) fn is_websocket(&self) -> bool {
+    pub(super) fn is_websocket(&self) -> bool {
         self.protocol.as_bytes().eq_ignore_ascii_case(b"websocket")
     }
 
     /// Whether the upgrade may be ignored: HTTP/1 servers may respond to the request without it.
-    pub(crate) fn may_be_ignored(&self) -> bool {
+    pub(super) fn may_be_ignored(&self) -> bool {
         self.stream.is_none()
     }
 
     /// Accepts the upgrade in the form of the client's protocol.
-    pub(crate) fn accept<B>(&self, response: &mut Response<B>) {
+    pub(super) fn accept<B>(&self, response: &mut Response<B>) {
         let headers = response.headers_mut();
         if self.stream.is_some() {
             headers.remove(SEC_WEBSOCKET_ACCEPT);
@@ -106,7 +106,7 @@ impl Upgrade {
     }
 
     /// Starts the tunnel as soon as the response has been sent.
-    pub(crate) fn start_tunnel(self, endpoint: OnUpgrade, record: RequestRecord) {
+    pub(super) fn start_tunnel(self, endpoint: OnUpgrade, record: RequestRecord) {
         let peer = Rc::clone(&record.peer);
         let tunnel = Box::new(Tunnel { endpoint, record });
         let Some(stream) = self.stream else {
@@ -131,21 +131,21 @@ fn is_supported(protocol: &HeaderValue) -> bool {
 }
 
 /// A tunnel between a client and an endpoint after an upgrade.
-pub(crate) struct Tunnel {
+pub(super) struct Tunnel {
     endpoint: OnUpgrade,
     record: RequestRecord,
 }
 
 impl Tunnel {
     /// Copies bytes until both sides have closed, the tunnel is idle for too long, or the listener is removed.
-    pub(crate) async fn run<S>(self: Box<Self>, client: S, mut membership: ConnectionRegistration)
+    pub(super) async fn run<S>(self: Box<Self>, client: S, mut membership: ConnectionRegistration)
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let Tunnel { endpoint, mut record } = *self;
         let peer = Rc::clone(&record.peer);
         let (activity, limits) = (&peer.activity, &peer.worker.limits);
-        let _counted = OpenGuard::new(&peer.worker.counters, |ledger| &ledger.tunnels);
+        let _counted = OpenGuard::new(&peer.worker.counters, |stats| &stats.tunnels);
         activity.enter_phase(ActivityPhase::Tunnel, Instant::now());
         let Ok(endpoint) = endpoint.await else { return };
         let bytes_out = Cell::new(0);

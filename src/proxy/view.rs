@@ -2,30 +2,29 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::stats::{RequestLabels, RequestSeries};
 use super::worker::Worker;
 use crate::snapshot::rule::{Backend, BackendTarget, RouteRule, Split};
-use crate::snapshot::{Bind, HttpListener, Snapshot};
+use crate::snapshot::{Bind, BindAddress, HttpListener, Snapshot};
 
 /// Keys are addresses of parts of the snapshot, which stay unique while the view keeps the snapshot alive.
-pub(crate) struct SnapshotView {
-    pub(crate) snapshot: Arc<Snapshot>,
+pub(super) struct SnapshotView {
+    pub(super) snapshot: Arc<Snapshot>,
     /// Binds of earlier snapshots. They serve their remaining connections until these are closed.
-    retired: BTreeMap<SocketAddr, Arc<Bind>>,
+    retired: BTreeMap<BindAddress, Arc<Bind>>,
     series: RefCell<HashMap<[usize; 3], Arc<RequestSeries>, foldhash::fast::FixedState>>,
     cursors: RefCell<HashMap<usize, WeightedCursor, foldhash::fast::FixedState>>,
 }
 
 impl SnapshotView {
-    pub(crate) fn new(snapshot: Arc<Snapshot>) -> Self {
+    pub(super) fn new(snapshot: Arc<Snapshot>) -> Self {
         SnapshotView { snapshot, retired: BTreeMap::new(), series: RefCell::default(), cursors: RefCell::default() }
     }
 
     /// The view of the next snapshot.
-    pub(crate) fn next(&self, snapshot: Arc<Snapshot>) -> Self {
+    pub(super) fn next(&self, snapshot: Arc<Snapshot>) -> Self {
         let before = self.retired.iter().chain(&self.snapshot.binds);
         let gone = before.filter(|(address, _)| !snapshot.binds.contains_key(address));
         let retired = gone.map(|(address, bind)| (*address, Arc::clone(bind))).collect();
@@ -33,7 +32,7 @@ impl SnapshotView {
     }
 
     /// This view without the retired binds that `is_gone` selects. None if there are none.
-    pub(crate) fn without_retired(&self, is_gone: impl Fn(&SocketAddr) -> bool) -> Option<Self> {
+    pub(super) fn without_retired(&self, is_gone: impl Fn(&BindAddress) -> bool) -> Option<Self> {
         if !self.retired.keys().any(&is_gone) {
             return None;
         }
@@ -43,13 +42,13 @@ impl SnapshotView {
     }
 
     /// The configuration of a listening address.
-    pub(crate) fn bind(&self, address: &SocketAddr) -> Option<&Arc<Bind>> {
+    pub(super) fn bind(&self, address: &BindAddress) -> Option<&Arc<Bind>> {
         self.snapshot.binds.get(address).or_else(|| self.retired.get(address))
     }
 
     /// The next backend. Over `total` requests each backend gets exactly its weight, and any shorter series is close to
     /// it.
-    pub(crate) fn pick_backend<'s>(&self, rule: &RouteRule, split: &'s Split) -> &'s Backend {
+    pub(super) fn pick_backend<'s>(&self, rule: &RouteRule, split: &'s Split) -> &'s Backend {
         if let [only] = split.backends() {
             return only;
         }
@@ -58,7 +57,7 @@ impl SnapshotView {
         split.pick(turn.next())
     }
 
-    pub(crate) fn series(
+    pub(super) fn series(
         &self,
         worker: &Worker,
         listener: &Arc<HttpListener>,
@@ -124,19 +123,19 @@ mod tests {
     fn snapshot(ports: std::ops::Range<u16>) -> Arc<Snapshot> {
         let bind = || Arc::new(Bind { listeners: HostMap::new([]), tls: None });
         Arc::new(Snapshot {
-            binds: ports.map(|port| (([127, 0, 0, 1], port).into(), bind())).collect(),
+            binds: ports.map(|port| (BindAddress::tcp(([127, 0, 0, 1], port).into()), bind())).collect(),
             ..Snapshot::default()
         })
     }
 
     #[test]
     fn removed_binds_are_kept_until_closed() {
-        let port = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        let port = |port: u16| BindAddress::tcp(([127, 0, 0, 1], port).into());
         let view = SnapshotView::new(snapshot(1..200)).next(snapshot(1..100)).next(snapshot(1..1));
         assert!((1..200).all(|number| view.bind(&port(number)).is_some()));
-        let view = view.without_retired(|address| address.port() > 1).unwrap();
+        let view = view.without_retired(|address| address.socket.port() > 1).unwrap();
         assert!(view.bind(&port(1)).is_some() && view.bind(&port(2)).is_none());
-        assert!(view.without_retired(|address| address.port() > 1).is_none(), "no such retired bind");
+        assert!(view.without_retired(|address| address.socket.port() > 1).is_none(), "no such retired bind");
         assert!(view.next(snapshot(1..2)).retired.is_empty(), "the address is in the snapshot again");
     }
 

@@ -20,70 +20,70 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 
 use super::accept;
 use super::access_log::AccessLogger;
-use super::body::RequestBody;
 use super::header_map_pool::HeaderMapPool;
 use super::kong::product_headers::ProductHeaders;
 use super::limits::ProxyLimits;
 use super::listener_connections::ListenerConnections;
 use super::mirror::Mirrors;
+use super::request_body::RequestBody;
 use super::request_id::RequestIds;
 use super::stats::{ProxyStats, RequestLabels, RequestSeries, WorkerStats};
 use super::tls::TlsTerminator;
 use super::view::SnapshotView;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{BindAddress, Snapshot};
 use crate::upstream::{ConnectionPools, EndpointConnector, HYPER_DEFAULT_FIELDS, IdleLimits, READ_BUFFER};
 
 /// State that all workers share.
 #[derive(Clone)]
-pub(crate) struct WorkerShared {
-    pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
-    pub(crate) limits: ProxyLimits,
-    pub(crate) trusted_ips: Vec<IpNet>,
-    pub(crate) product_headers: Arc<ProductHeaders>,
-    pub(crate) log: Arc<AccessLogger>,
-    pub(crate) stats: Arc<ProxyStats>,
+pub(super) struct WorkerShared {
+    pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(super) limits: ProxyLimits,
+    pub(super) trusted_ips: Vec<IpNet>,
+    pub(super) product_headers: Arc<ProductHeaders>,
+    pub(super) log: Arc<AccessLogger>,
+    pub(super) stats: Arc<ProxyStats>,
     /// One permit per client connection, and per endpoint connection, of the whole process.
-    pub(crate) connections: Arc<Semaphore>,
-    pub(crate) sockets: Arc<Semaphore>,
-    pub(crate) tls: Arc<TlsTerminator>,
+    pub(super) connections: Arc<Semaphore>,
+    pub(super) sockets: Arc<Semaphore>,
+    pub(super) tls: Arc<TlsTerminator>,
     /// One permit per TLS handshake of the whole process.
-    pub(crate) handshakes: Arc<Semaphore>,
-    pub(crate) proxy_protocol_peers: Vec<IpNet>,
+    pub(super) handshakes: Arc<Semaphore>,
+    pub(super) proxy_protocol_peers: Vec<IpNet>,
 }
 
 /// A command to a worker, which reports its completion.
-pub(crate) enum WorkerCommand {
+pub(super) enum WorkerCommand {
     /// Loads the current snapshot and releases the previous one.
     Refresh(oneshot::Sender<()>),
-    Bind(SocketAddr, StdListener, oneshot::Sender<io::Result<()>>),
-    Unbind(SocketAddr, oneshot::Sender<()>),
+    Bind(BindAddress, StdListener, oneshot::Sender<io::Result<()>>),
+    Unbind(BindAddress, oneshot::Sender<()>),
     Drain(Instant, oneshot::Sender<usize>),
 }
 
 /// State that the requests of one worker share.
-pub(crate) struct Worker {
-    pub(crate) limits: ProxyLimits,
-    pub(crate) trusted_ips: Vec<IpNet>,
-    pub(crate) product_headers: Arc<ProductHeaders>,
-    pub(crate) log: Arc<AccessLogger>,
-    pub(crate) pools: ConnectionPools<RequestBody>,
-    pub(crate) mirrors: Rc<Mirrors>,
-    pub(crate) request_ids: RequestIds,
-    pub(crate) header_maps: HeaderMapPool,
-    pub(crate) http: http1::Builder,
-    pub(crate) tls: Arc<TlsTerminator>,
-    pub(crate) handshakes: Arc<Semaphore>,
+pub(super) struct Worker {
+    pub(super) limits: ProxyLimits,
+    pub(super) trusted_ips: Vec<IpNet>,
+    pub(super) product_headers: Arc<ProductHeaders>,
+    pub(super) log: Arc<AccessLogger>,
+    pub(super) pools: ConnectionPools<RequestBody>,
+    pub(super) mirrors: Rc<Mirrors>,
+    pub(super) request_ids: RequestIds,
+    pub(super) header_maps: HeaderMapPool,
+    pub(super) http: http1::Builder,
+    pub(super) tls: Arc<TlsTerminator>,
+    pub(super) handshakes: Arc<Semaphore>,
     proxy_protocol_peers: Vec<IpNet>,
     /// When a missing PROXY header was last logged.
-    pub(crate) proxy_header_warned: Cell<Option<Instant>>,
+    pub(super) proxy_header_warned: Cell<Option<Instant>>,
     stats: Arc<ProxyStats>,
-    pub(crate) counters: Arc<WorkerStats>,
+    pub(super) counters: Arc<WorkerStats>,
     unrouted: OnceCell<Arc<RequestSeries>>,
     snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     view: RefCell<Rc<SnapshotView>>,
 }
 
-pub(crate) fn start(
+pub(super) fn start(
     number: usize,
     shared: WorkerShared,
     commands: mpsc::Receiver<WorkerCommand>,
@@ -159,7 +159,7 @@ impl Worker {
 
     /// The view of the current snapshot. Costs one pointer comparison, and no reference count is shared with other
     /// workers.
-    pub(crate) fn view(&self) -> Rc<SnapshotView> {
+    pub(super) fn view(&self) -> Rc<SnapshotView> {
         let mut snapshot = self.snapshot.borrow_mut();
         let current = snapshot.load();
         let mut view = self.view.borrow_mut();
@@ -170,7 +170,7 @@ impl Worker {
     }
 
     /// Drops retired binds without socket and connections.
-    fn drop_retired_binds(&self, is_gone: impl Fn(&SocketAddr) -> bool) {
+    fn drop_retired_binds(&self, is_gone: impl Fn(&BindAddress) -> bool) {
         let mut view = self.view.borrow_mut();
         if let Some(next) = view.without_retired(is_gone) {
             *view = Rc::new(next);
@@ -178,26 +178,26 @@ impl Worker {
     }
 
     /// Whether a peer must begin its connections with a PROXY header.
-    pub(crate) fn requires_proxy_header(&self, peer: SocketAddr) -> bool {
+    pub(super) fn requires_proxy_header(&self, peer: SocketAddr) -> bool {
         let ip = peer.ip().to_canonical();
         self.proxy_protocol_peers.iter().any(|network| network.contains(&ip))
     }
 
-    pub(crate) fn series(&self, labels: RequestLabels) -> Arc<RequestSeries> {
+    pub(super) fn series(&self, labels: RequestLabels) -> Arc<RequestSeries> {
         self.stats.series(&self.counters, labels)
     }
 
     /// Counts a request error by its reason.
-    pub(crate) fn count_error(&self, word: &'static str) {
+    pub(super) fn count_error(&self, word: &'static str) {
         self.counters.count_errors(word, 1);
     }
 
-    pub(crate) fn count_errors(&self, word: &'static str, count: u64) {
+    pub(super) fn count_errors(&self, word: &'static str, count: u64) {
         self.counters.count_errors(word, count);
     }
 
     /// The series of requests that matched no listener.
-    pub(crate) fn unrouted_series(&self) -> Arc<RequestSeries> {
+    pub(super) fn unrouted_series(&self) -> Arc<RequestSeries> {
         Arc::clone(self.unrouted.get_or_init(|| self.series(RequestLabels::default())))
     }
 }
@@ -221,7 +221,7 @@ impl BoundListener {
 }
 
 async fn run(worker: Rc<Worker>, permits: Arc<Semaphore>, mut commands: mpsc::Receiver<WorkerCommand>) {
-    let mut bound: BTreeMap<SocketAddr, BoundListener> = BTreeMap::new();
+    let mut bound: BTreeMap<BindAddress, BoundListener> = BTreeMap::new();
     // Closed listeners with connections that may remain open. Draining waits for them too.
     let mut leaving: Vec<Rc<ListenerConnections>> = Vec::new();
     let mut sweeps = interval(SWEEP_INTERVAL);
@@ -365,19 +365,19 @@ fn start_connection(
     permit: OwnedSemaphorePermit,
 ) {
     worker.counters.accepted.add(1);
-    let open = OpenConnection { ledger: Arc::clone(&worker.counters), _permit: permit };
+    let open = OpenConnection { stats: Arc::clone(&worker.counters), _permit: permit };
     accept::spawn(stream, address, worker, group, open);
 }
 
 /// Counts a connection as open until dropped, also by a panic.
 struct OpenConnection {
-    ledger: Arc<WorkerStats>,
+    stats: Arc<WorkerStats>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.ledger.closed.add(1);
+        self.stats.closed.add(1);
     }
 }
 

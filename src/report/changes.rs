@@ -43,8 +43,8 @@ fn changed_conditions(old: &Verdict, new: &Verdict) -> Vec<String> {
         }
         let status = if code.status() { "True" } else { "False" };
         let reason = if code.reason() == code.condition() { String::new() } else { format!(" ({})", code.reason()) };
-        let bearer = if key.0.is_empty() { String::new() } else { format!("{} ", key.0) };
-        Some(format!("{bearer}{} is {status}{reason}", code.condition()))
+        let part = if key.0.is_empty() { String::new() } else { format!("{} ", key.0) };
+        Some(format!("{part}{} is {status}{reason}", code.condition()))
     });
     flips.collect()
 }

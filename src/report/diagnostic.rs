@@ -36,14 +36,14 @@ impl ReportedDiagnostic {
 }
 
 /// Converts a manifest diagnostic.
-pub fn from_manifest(refusal: &ManifestDiagnostic) -> ReportedDiagnostic {
+pub fn from_manifest(diagnostic: &ManifestDiagnostic) -> ReportedDiagnostic {
     ReportedDiagnostic {
-        diagnostic: refusal.diagnostic.clone(),
-        position: Some(refusal.position.clone()),
-        object: refusal.object.clone(),
+        diagnostic: diagnostic.diagnostic.clone(),
+        position: Some(diagnostic.position.clone()),
+        object: diagnostic.object.clone(),
         id: None,
         condition: None,
-        meanwhile: refusal.meanwhile.clone(),
+        meanwhile: diagnostic.meanwhile.clone(),
     }
 }
 
@@ -87,14 +87,14 @@ pub fn add_positions(
     diagnostics: &mut [ReportedDiagnostic],
     places: impl FnOnce(&[(&ObjectId, &str)]) -> Vec<Option<FilePosition>>,
 ) {
-    let asked = |diagnostic: &&ReportedDiagnostic| diagnostic.position.is_none() && diagnostic.id.is_some();
+    let needs_position = |diagnostic: &&ReportedDiagnostic| diagnostic.position.is_none() && diagnostic.id.is_some();
     let fields: Vec<_> = diagnostics
         .iter()
-        .filter(asked)
+        .filter(needs_position)
         .filter_map(|diagnostic| Some((diagnostic.id.as_ref()?, diagnostic.diagnostic.field.as_str())))
         .collect();
     let mut found = places(&fields).into_iter();
-    for diagnostic in diagnostics.iter_mut().filter(|diagnostic| asked(&&**diagnostic)) {
+    for diagnostic in diagnostics.iter_mut().filter(|diagnostic| needs_position(&&**diagnostic)) {
         diagnostic.position = found.next().flatten();
     }
 }
@@ -156,13 +156,13 @@ mod tests {
         let note = |object: &str| Diagnostic::not_found("spec", object, "create it");
         let notes = vec![note("Secret default/a"), note("Secret default/b")];
         let mut diagnostics = from_verdict(&id, &Verdict { diagnostics: notes, ..Verdict::default() });
-        let refused = ReportedDiagnostic {
+        let rejected = ReportedDiagnostic {
             diagnostic: Diagnostic::of_object("is wrong", "correct it"),
             object: Some("Secret default/a".to_owned()),
             id: None,
             ..diagnostics[0].clone()
         };
-        diagnostics.push(refused);
+        diagnostics.push(rejected);
         explain_missing(&mut diagnostics);
         let messages: Vec<_> = diagnostics.iter().map(|found| found.diagnostic.message.as_str()).collect();
         assert_eq!(messages[..2], ["Secret default/a was rejected", "Secret default/b does not exist"]);
@@ -172,14 +172,14 @@ mod tests {
     fn problems_are_reported_once_with_position() {
         let id = ObjectId::new(Kind::GatewayClass, ObjectKey::cluster("portico"));
         let problem = Diagnostic::error("spec.parametersRef", "no ConfigMap x/y", "create it");
-        let refused = Condition::new(Code::ClassInvalidParameters, vec![problem.clone(), problem.clone()]);
-        let remark = Condition::new(Code::ClassAccepted, vec![Diagnostic::error("spec.description", "long", "cut")]);
+        let rejected = Condition::new(Code::ClassInvalidParameters, vec![problem.clone(), problem.clone()]);
+        let note = Condition::new(Code::ClassAccepted, vec![Diagnostic::error("spec.description", "long", "cut")]);
         let fine = Condition::without_diagnostics(Code::ClassAccepted);
         let silent = Condition::without_diagnostics(Code::ClassInvalidParameters);
         for (conditions, expected) in [
             (vec![fine.clone()], vec![]),
-            (vec![refused.clone(), fine.clone()], vec![(Severity::Error, "spec.parametersRef", "no ConfigMap x/y")]),
-            (vec![remark], vec![(Severity::Warning, "spec.description", "long")]),
+            (vec![rejected.clone(), fine.clone()], vec![(Severity::Error, "spec.parametersRef", "no ConfigMap x/y")]),
+            (vec![note], vec![(Severity::Warning, "spec.description", "long")]),
             (vec![silent], vec![(Severity::Error, "", "The parameters cannot be used")]),
         ] {
             let verdict = Verdict { conditions, ..Verdict::default() };
@@ -195,11 +195,11 @@ mod tests {
         let pointing = Condition::new(Code::ClassInvalidParameters, vec![pointer]);
         let alone = from_verdict(&id, &Verdict { conditions: vec![pointing.clone()], ..Verdict::default() });
         assert_eq!(alone.len(), 1, "a reference is kept if it is the only diagnostic");
-        let both = from_verdict(&id, &Verdict { conditions: vec![pointing, refused.clone()], ..Verdict::default() });
+        let both = from_verdict(&id, &Verdict { conditions: vec![pointing, rejected.clone()], ..Verdict::default() });
         assert_eq!((both.len(), both[0].diagnostic.field.as_str()), (1, "spec.parametersRef"));
 
         let verdict = Verdict {
-            conditions: vec![refused],
+            conditions: vec![rejected],
             diagnostics: vec![problem, Diagnostic::warning("a", "b", "c")],
             ..Verdict::default()
         };

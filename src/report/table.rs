@@ -67,18 +67,18 @@ impl VerdictWord {
             .parents
             .iter()
             .any(|parent| !parent.conditions.iter().any(|found| takes_out_of_service(found.code)));
-        let remarks = || {
+        let notes = || {
             !verdict.diagnostics.is_empty()
                 || verdict.all_conditions().any(|(_, condition)| !condition.diagnostics.is_empty())
         };
         match (is_fine(&verdict.conditions), fine == parts.len()) {
-            _ if verdict.all_conditions().next().is_none() && remarks() => VerdictWord::ReadWithRemarks,
+            _ if verdict.all_conditions().next().is_none() && notes() => VerdictWord::ReadWithRemarks,
             _ if verdict.all_conditions().next().is_none() => VerdictWord::Read,
             (true, true) if verdict.conditions.iter().any(|condition| condition.code == Code::KongPending) => {
                 VerdictWord::Pending
             }
             (true, true) if verdict.about(Topic::Plugin).next().is_some() => VerdictWord::Partly,
-            (true, true) if remarks() => VerdictWord::Remarks,
+            (true, true) if notes() => VerdictWord::Remarks,
             (true, true) => VerdictWord::Accepted,
             _ if fine > 0 || serves_some => VerdictWord::Partly,
             _ => VerdictWord::Refused,

@@ -8,6 +8,7 @@ use super::tree::SchemaNode;
 use super::{Channel, core};
 use crate::api::Kind;
 use crate::api::gateway::schema::{served_versions, structural_version};
+use crate::api::kind::KindFamily;
 use crate::api::kong;
 
 const MAX_VERSIONS: usize = 3;
@@ -19,13 +20,16 @@ static TREES: [[[CompiledTree; MAX_VERSIONS]; Channel::ALL.len()]; Kind::ALL.len
 
 /// The versions of a kind in a channel, the preferred one first; empty if the channel lacks the kind.
 pub(super) fn versions(kind: Kind, channel: Channel) -> &'static [&'static str] {
-    if core::has(kind) || kong::schema::is_kong_kind(kind) { kind.versions() } else { served_versions(kind, channel) }
+    match kind.family() {
+        KindFamily::GatewayApi => served_versions(kind, channel),
+        KindFamily::Kubernetes | KindFamily::Kong => kind.versions(),
+    }
 }
 
 /// The tree for objects of this version, or for the preferred version if this one is unknown.
 pub(super) fn tree(kind: Kind, channel: Channel, version: &str) -> Option<&'static SchemaNode> {
     // Only the Gateway API has channels.
-    let channel = if core::has(kind) || kong::schema::is_kong_kind(kind) { Channel::Standard } else { channel };
+    let channel = if kind.family() == KindFamily::GatewayApi { channel } else { Channel::Standard };
     let versions = versions(kind, channel);
     let index = versions.iter().position(|served| *served == version).unwrap_or(0);
     let version = versions.get(index)?;
@@ -45,7 +49,11 @@ pub(super) fn tree(kind: Kind, channel: Channel, version: &str) -> Option<&'stat
 
 /// The schema as published, without `apiVersion`, `kind` and `metadata`.
 fn schema(kind: Kind, channel: Channel, version: &str) -> Option<Value> {
-    core::schema(kind).or_else(|| kong::schema::structural(kind)).or_else(|| structural_version(kind, version, channel))
+    match kind.family() {
+        KindFamily::GatewayApi => structural_version(kind, version, channel),
+        KindFamily::Kubernetes => core::schema(kind),
+        KindFamily::Kong => kong::schema::structural(kind),
+    }
 }
 
 /// Adds the fields of every object. CRDs declare metadata only as an object; the API server knows its fields.
@@ -67,7 +75,7 @@ fn with_object_fields(mut schema: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::kind::GATEWAY_X_GROUP;
+    use crate::api::kind::{GATEWAY_X_GROUP, StatusUse};
 
     #[test]
     fn every_schema_compiles_and_has_a_head() {
@@ -84,6 +92,24 @@ mod tests {
                         assert!(fields.known(name).is_some(), "{kind} {version} has {name}");
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn statuses_match_the_table_of_kinds() {
+        for kind in Kind::ALL {
+            let schema = schema(*kind, Channel::Experimental, kind.versions()[0]);
+            let schema = schema.unwrap_or_else(|| panic!("{kind} has no schema; add it to the schemas of its family"));
+            let has_status = schema["properties"].get("status").is_some();
+            match kind.family() {
+                // A status of these that Portico does not use is dropped.
+                KindFamily::Kubernetes => assert!(has_status || !kind.has_written_status(), "{kind} has no status"),
+                KindFamily::GatewayApi | KindFamily::Kong => assert_eq!(
+                    has_status,
+                    kind.status() != StatusUse::Ignored,
+                    "{kind}: its schema and its row in the table of kinds disagree about a status"
+                ),
             }
         }
     }

@@ -127,13 +127,14 @@ pub(super) mod tests {
 
     /// A certificate for these names; `secret` distinguishes it from others.
     pub(crate) fn certificate(secret: &str, names: &[&str]) -> Arc<Certificate> {
-        let made = rcgen::generate_simple_self_signed(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
-        let made = made.unwrap();
-        let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let generated =
+            rcgen::generate_simple_self_signed(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        let generated = generated.unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(generated.signing_key.serialize_der()).unwrap();
         let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).unwrap();
         Arc::new(Certificate {
             secret: secret.into(),
-            key: Arc::new(CertifiedKey::new(vec![made.cert.der().clone()], key)),
+            key: Arc::new(CertifiedKey::new(vec![generated.cert.der().clone()], key)),
             names: names.iter().map(|name| HostPattern::parse(Some(name))).collect(),
             expires: 0,
             lifetime: 0,

@@ -1,6 +1,6 @@
 //! Text form of a snapshot for goldens, `/debug/snapshot` and the route table: sorted, stable, without secrets.
 //!
-//! Rules appear in the order in which they are tried, so the first line that matches a request serves it.
+//! Rules appear in the order in which they are evaluated, so the first line that matches a request serves it.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use super::rule::{
     Action, Backend, BackendTarget, Filters, HeaderEdits, Mirror, PathEdit, RedirectAction, Rewrite, RouteRule,
 };
 use super::timeouts_and_retries::TimeoutsAndRetries;
-use super::{Bind, HttpListener, Routes, Snapshot};
+use super::{Bind, BindAddress, HttpListener, Routes, Snapshot};
 use crate::upstream::{UpstreamKey, UpstreamProtocol};
 
 /// The whole snapshot.
@@ -29,7 +29,7 @@ pub struct SnapshotDump {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BindDump {
-    pub address: SocketAddr,
+    pub address: BindAddress,
     pub listeners: Vec<ListenerDump>,
 }
 
@@ -52,7 +52,7 @@ pub struct HostDump {
     pub matches: Vec<MatchDump>,
 }
 
-/// One way for a request to reach a rule, and what the rule does.
+/// One match of a rule, with the rule's settings and action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MatchDump {
     /// `Exact /a`, `PathPrefix /`, `RegularExpression /a.*`; for Kong routes `Exact /a`, `Prefix /`, `Regex ~/a`, `any
@@ -169,7 +169,7 @@ pub struct RouteTableRow {
 impl Snapshot {
     /// The complete snapshot, for goldens and `/debug/snapshot`.
     pub fn dump(&self) -> SnapshotDump {
-        let bind = |(address, bind): (&SocketAddr, &Arc<Bind>)| {
+        let bind = |(address, bind): (&BindAddress, &Arc<Bind>)| {
             let certificates = |hostname: &HostPattern, listener: &HttpListener| {
                 let tls = bind.tls.as_ref()?;
                 let lines = |all: &Certificates| all.all().iter().map(|one| certificate(one)).collect::<Vec<_>>();
@@ -191,7 +191,7 @@ impl Snapshot {
         SnapshotDump { binds: self.binds.iter().map(bind).collect() }
     }
 
-    /// The route table, one line per match, in the order in which matches are tried.
+    /// The route table, one line per match, in the order in which matches are evaluated.
     pub fn rows(&self) -> Vec<RouteTableRow> {
         let mut rows = Vec::new();
         for bind in self.dump().binds {
@@ -199,7 +199,7 @@ impl Snapshot {
                 for host in listener.hosts {
                     // A route without hostnames serves those of its listener.
                     let name = if host.host == "*" { &listener.hostname } else { &host.host };
-                    let row = |entry| RouteTableRow::new(bind.address, &listener.listener, name, entry);
+                    let row = |entry| RouteTableRow::new(bind.address.socket, &listener.listener, name, entry);
                     rows.extend(host.matches.iter().map(row));
                 }
             }
@@ -228,7 +228,7 @@ impl Routes {
                 let matches = |router: &HostRouter| router.entries().iter().map(MatchDump::from).collect();
                 hosts.iter().map(|(name, router)| host(name.to_string(), matches(router))).collect()
             }
-            // In the overall order, so a host may occur more than once.
+            // In evaluation order, so a host may occur more than once.
             Routes::Kong(router) => {
                 let same = |one: &kong::KongEntry, other: &kong::KongEntry| one.hosts() == other.hosts();
                 let runs = router.entries().chunk_by(same);
@@ -275,7 +275,7 @@ impl From<&kong::KongEntry> for MatchDump {
             path: MatchedPath::Kong(entry.path()).to_string(),
             method: (!route.methods.is_empty()).then(|| joined(&route.methods, " | ")),
             headers: route.headers.iter().map(header).collect(),
-            query: route.query.iter().map(parameter).collect(),
+            query: Vec::new(),
             server_names: route.server_names.iter().map(ToString::to_string).collect(),
             ..MatchDump::for_rule(&route.rule)
         }
@@ -293,14 +293,15 @@ impl MatchDump {
             server_names: Vec::new(),
             route: rule.id.route.to_string(),
             rule: rule.id.rule.to_string(),
-            kong: rule.kong.as_ref().map(|manner| manner.describe()),
+            kong: rule.kong.as_ref().map(|behavior| behavior.describe()),
             plugins: rule.plugins.iter().flat_map(|chain| chain.attachments()).map(plugin).collect(),
             filters: FiltersDump::from(&rule.filters),
             tries: match &rule.action {
                 Action::Forward(split) => {
-                    let usual = rule.kong.as_ref().map(|_| TimeoutsAndRetries::kong_default());
-                    let tries = split.timeouts_and_retries.as_deref().filter(|tries| usual.as_ref() != Some(*tries));
-                    tries.map(TimeoutsAndRetries::describe).unwrap_or_default()
+                    let default = rule.kong.as_ref().map(|_| TimeoutsAndRetries::kong_default());
+                    let configured = split.timeouts_and_retries.as_deref();
+                    let configured = configured.filter(|configured| default.as_ref() != Some(*configured));
+                    configured.map(TimeoutsAndRetries::describe).unwrap_or_default()
                 }
                 Action::Redirect(_) | Action::Fail(_) => Vec::new(),
             },
@@ -449,10 +450,10 @@ fn header_edits(edits: &HeaderEdits) -> Vec<String> {
 }
 
 fn mirror(mirror: &Mirror) -> String {
-    let Mirror { upstream, numerator: share, denominator: of } = mirror;
+    let Mirror { upstream, numerator, denominator } = mirror;
     let mut line = upstream.key.to_string();
-    if share != of {
-        write!(line, " {share}/{of}").expect("writing to a string cannot fail");
+    if numerator != denominator {
+        write!(line, " {numerator}/{denominator}").expect("writing to a string cannot fail");
     }
     let tls = upstream.key.tls.as_ref().map(ToString::to_string);
     for part in protocol(&upstream.key).into_iter().chain(tls.as_deref()) {

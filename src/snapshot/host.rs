@@ -209,7 +209,7 @@ impl<'a> HostKey<'a> {
 }
 
 /// The longest DNS name, in bytes.
-const MAX_DNS_NAME_LENGTH: usize = 253;
+pub(super) const MAX_DNS_NAME_LENGTH: usize = 253;
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,7 @@
 //! The routing configuration that requests read: immutable, complete, and replaced atomically.
 //!
 //! ```text
-//!   Snapshot ─ binds: address:port ─▶ Bind ─ tls ─▶ HostMap ─▶ Certificates   by server name
+//!   Snapshot ─ binds: BindAddress ─▶ Bind  ─ tls ─▶ HostMap ─▶ Certificates   by server name
 //!                                      └ HostMap ─▶ HttpListener       one, the most specific (isolation)
 //!                                                    ├ HostMap ─▶ HostRouter   most specific first, falling through
 //!                                                    │             └ entries ─▶ RouteRule
@@ -10,6 +10,7 @@
 //!
 //! Snapshots share parts: an unchanged part is the same `Arc` in the next snapshot.
 
+mod bind_address;
 pub mod certs;
 pub mod cors;
 pub mod dump;
@@ -24,10 +25,10 @@ pub mod rule;
 pub mod timeouts_and_retries;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::plugin_api::ConsumerDirectory;
+pub use bind_address::{BindAddress, TransportProtocol};
 use certs::{Certificates, PortTls};
 use host::HostMap;
 use router::{HostRouter, Matched, RoutingRequest};
@@ -35,7 +36,7 @@ use router::{HostRouter, Matched, RoutingRequest};
 /// Everything the proxy serves. A request loads the snapshot once and keeps it until it ends.
 #[derive(Debug, Default)]
 pub struct Snapshot {
-    pub binds: BTreeMap<SocketAddr, Arc<Bind>>,
+    pub binds: BTreeMap<BindAddress, Arc<Bind>>,
     /// All consumers, for authentication plugins.
     pub consumers: Arc<ConsumerDirectory>,
 }
@@ -90,10 +91,10 @@ impl HttpListener {
     ///
     /// With the Gateway API, the rules of the most specific host are tried first. If none of them matches, the search
     /// continues with the next less specific host.
-    pub fn find(&self, host: &str, question: &RoutingRequest<'_>) -> Option<Matched<'_>> {
+    pub fn find(&self, host: &str, request: &RoutingRequest<'_>) -> Option<Matched<'_>> {
         match &self.routes {
-            Routes::Gateway(hosts) => hosts.candidates(host).find_map(|router| router.find(question)),
-            Routes::Kong(router) => router.find(host, question),
+            Routes::Gateway(hosts) => hosts.candidates(host).find_map(|router| router.find(request)),
+            Routes::Kong(router) => router.find(host, request),
         }
     }
 

@@ -183,12 +183,12 @@ impl EventEntry {
         if self.is_empty() {
             return (!self.reported.is_empty()).then(|| (notices::resolved(), false));
         }
-        let standing: BTreeSet<&Notice> = self.problems.iter().flatten().collect();
-        self.reported.retain(|notice| standing.contains(notice));
-        let news = standing.into_iter().find(|notice| !self.reported.contains(*notice)).cloned();
+        let current: BTreeSet<&Notice> = self.problems.iter().flatten().collect();
+        self.reported.retain(|notice| current.contains(notice));
+        let unreported = current.into_iter().find(|notice| !self.reported.contains(*notice)).cloned();
         // Once everything is reported, later problems are new.
-        self.maybe_reported &= news.is_some();
-        news.map(|notice| (notice, self.maybe_reported))
+        self.maybe_reported &= unreported.is_some();
+        unreported.map(|notice| (notice, self.maybe_reported))
     }
 }
 

@@ -19,7 +19,7 @@ pub fn apply_installed(verdict: &Verdict, installed: &InstalledApis) -> Option<V
     }
     let release = installed.bundle_version.as_deref().and_then(minor);
     let mut joined = verdict.clone();
-    let remarks = installed.unreadable.keys().map(|kind| {
+    let diagnostics = installed.unreadable.keys().map(|kind| {
         let (group, resources) = (kind.group(), kind.plural());
         let message = format!("objects of kind {kind} cannot be read");
         let remedy = format!(
@@ -28,7 +28,7 @@ pub fn apply_installed(verdict: &Verdict, installed: &InstalledApis) -> Option<V
         Diagnostic::of_object(message, remedy).into_warning()
     });
     if let Some(condition) = joined.conditions.iter_mut().find(|condition| condition.code == Code::ClassAccepted) {
-        condition.diagnostics.extend(remarks);
+        condition.diagnostics.extend(diagnostics);
     }
     joined.conditions.push(version_condition(installed.bundle_version.as_deref(), release));
     let experimental = installed.channel.as_deref() == Some("experimental");
@@ -100,8 +100,8 @@ mod tests {
                 InstalledApis { release_settled: true, bundle_version, channel, ..InstalledApis::default() };
             let joined = apply_installed(&class(Code::ClassAccepted), &installed).unwrap();
             assert_eq!(joined.conditions[1].code, code, "{bundle:?}");
-            let said = joined.conditions[1].message();
-            assert!(said.contains(message), "{bundle:?}: {said}");
+            let text = joined.conditions[1].message();
+            assert!(text.contains(message), "{bundle:?}: {text}");
             assert_eq!(joined.supported_features.len(), features, "{bundle:?}");
         }
     }
@@ -112,9 +112,9 @@ mod tests {
         let installed = InstalledApis { release_settled: true, unreadable, ..InstalledApis::default() };
         let joined = apply_installed(&class(Code::ClassAccepted), &installed).unwrap();
         assert_eq!(joined.conditions[0].code, Code::ClassAccepted);
-        let said = joined.conditions[0].message();
+        let message = joined.conditions[0].message();
         for part in ["BackendTLSPolicy", "backendtlspolicies of \"gateway.networking.k8s.io\"", "services of \"\""] {
-            assert!(said.contains(part), "{part}: {said}");
+            assert!(message.contains(part), "{part}: {message}");
         }
     }
 

@@ -17,12 +17,12 @@ use crate::compile::verdict::{Code, ConditionTarget};
 pub struct MergedStatus {
     /// The new status; None if nothing changes.
     pub status: Option<Value>,
-    /// What did not fit: one message for each list that is filled up to the API's limit.
+    /// One message for each list that has more entries than the API allows.
     pub left_out: Vec<String>,
 }
 
 /// Merges `desired`, a verdict from [`super::to_json`], into the status of an object of this kind. `controllers` are
-/// Portico's controller names; `now` is the time for conditions that flip.
+/// Portico's controller names; `now` is the time for conditions whose status changes.
 pub fn merge(kind: Kind, observed: &Value, desired: &Value, controllers: &[String], now: &str) -> MergedStatus {
     let mut left_out = Vec::new();
     let mut status = observed.as_object().cloned().unwrap_or_default();
@@ -148,8 +148,7 @@ impl ConditionList<'_> {
     }
 }
 
-/// The conditions of a plugin, a consumer and the like. Without any of Portico's, the object belongs to another
-/// controller.
+/// The conditions of a Kong object. If the verdict has none, the object belongs to another controller.
 fn kong_conditions(
     status: &mut Map<String, Value>,
     observed: &Value,
@@ -165,18 +164,19 @@ fn kong_conditions(
     replace(status, "conditions", merged.entries, left_out, merged.left_out);
 }
 
-/// A plugin has no class. If no served object uses it but another controller does, that controller reports on it;
-/// writing here as well would make both overwrite each other. Kong's controller is recognized by its messages.
+/// Whether the status of a plugin, which has no class, belongs to another controller: no served object uses the plugin,
+/// and that controller has written conditions. If Portico wrote as well, both would overwrite each other. Kong's
+/// controller is recognized by its messages.
 fn is_used_elsewhere(observed: &Value, desired: &Value) -> bool {
     let unused =
         list(desired, "conditions").iter().any(|condition| text(condition, "reason") == Code::KongPending.reason());
-    let judged =
+    let is_kongs =
         |condition: &Value| KONG_MESSAGE_PREFIXES.iter().any(|words| text(condition, "message").starts_with(words));
-    unused && list(observed, "conditions").iter().any(judged)
+    unused && list(observed, "conditions").iter().any(is_kongs)
 }
 
-/// The addresses of an Ingress; unchanged if they are not Portico's to publish. Fields that others add to an entry stay
-/// as long as the entry does.
+/// The addresses of an Ingress; unchanged if Portico does not publish them. Fields that other controllers add to an
+/// entry stay as long as the entry does.
 fn load_balancer(status: &mut Map<String, Value>, desired: &Value) {
     let Some(desired) = desired.get("loadBalancer") else { return };
     let published = list(desired, "ingress");
@@ -199,7 +199,7 @@ fn load_balancer(status: &mut Map<String, Value>, desired: &Value) {
     status.insert("loadBalancer".to_owned(), Value::Object(balancer));
 }
 
-/// The users of a policy: entries of other controllers stay in place, followed by Portico's, the oldest first.
+/// The objects that use a policy: entries of other controllers stay in place, followed by Portico's, the oldest first.
 /// Portico's last entries are left out if the list is full.
 fn ancestors(
     observed: &[Value],
@@ -208,10 +208,7 @@ fn ancestors(
     now: &str,
     left_out: &mut Vec<String>,
 ) -> Vec<Value> {
-    let is_own = |entry: &&Value| {
-        let name = text(entry, "controllerName");
-        name == GATEWAY_CONTROLLER || controllers.iter().any(|controller| controller == name)
-    };
+    let is_own = |entry: &&Value| is_own_entry(entry, controllers);
     let mut merged: Vec<Value> = observed.iter().filter(|entry| !is_own(entry)).cloned().collect();
     let conditions = ConditionList { bearer: ConditionTarget::Kong, place: "status.ancestors[].conditions", now };
     let room = MAX_ANCESTORS.saturating_sub(merged.len());
@@ -241,11 +238,8 @@ fn license_controllers(
     now: &str,
     left_out: &mut Vec<String>,
 ) -> Vec<Value> {
-    let is_own = |entry: &Value| {
-        let name = text(entry, "controllerName");
-        name == GATEWAY_CONTROLLER || controllers.iter().any(|controller| controller == name)
-    };
-    let before = observed.iter().find(|entry| is_own(entry)).unwrap_or(&Value::Null);
+    let is_own = |entry: &&Value| is_own_entry(entry, controllers);
+    let before = observed.iter().find(is_own).unwrap_or(&Value::Null);
     let mut merged: Vec<Value> = observed.iter().filter(|entry| !is_own(entry)).cloned().collect();
     if !list(desired, "conditions").is_empty() {
         let conditions = ConditionList { bearer: ConditionTarget::Kong, place: "status.controllers[].conditions", now };
@@ -253,6 +247,13 @@ fn license_controllers(
         merged.push(merge_entry(&own, before, &conditions, left_out));
     }
     merged
+}
+
+/// Whether Portico wrote an entry about an object of Kong, also under another of its controller names. New entries have
+/// the Gateway API's controller name, whatever the others are.
+fn is_own_entry(entry: &Value, controllers: &[String]) -> bool {
+    let name = text(entry, "controllerName");
+    name == GATEWAY_CONTROLLER || controllers.iter().any(|controller| controller == name)
 }
 
 fn addresses(desired: &[Value]) -> (Vec<Value>, Option<String>) {

@@ -25,7 +25,7 @@ pub use merge::{MergedStatus, merge};
 pub use queue::StatusQueue;
 pub use status_writer::{StatusWriteMetrics, StatusWriter};
 
-use crate::compile::verdict::{Code, Condition, ListenerVerdict, Verdict};
+use crate::compile::verdict::{BindAddress, Code, Condition, ListenerVerdict, Verdict};
 use crate::diagnostic::{Diagnostic, Reason};
 
 /// The result of binding an address for a listener.
@@ -44,23 +44,23 @@ pub enum BindOutcome {
 
 /// The verdict on a Gateway after binding its listeners; None if that changes nothing. `bind` returns None for an
 /// address without a result yet: the verdict then stays as it is.
-pub fn apply_bind_outcomes(verdict: &Verdict, bind: &dyn Fn(SocketAddr) -> Option<BindOutcome>) -> Option<Verdict> {
+pub fn apply_bind_outcomes(verdict: &Verdict, bind: &dyn Fn(BindAddress) -> Option<BindOutcome>) -> Option<Verdict> {
     let mut joined = verdict.clone();
     let mut not_ours = Vec::new();
     let mut changed = false;
     for (index, listener) in joined.listeners.iter_mut().enumerate() {
-        for socket in listener.sockets.clone() {
-            let Some(found) = bind(socket).filter(|found| *found != BindOutcome::Bound) else { continue };
+        for address in listener.sockets.clone() {
+            let Some(found) = bind(address).filter(|found| *found != BindOutcome::Bound) else { continue };
             if found == BindOutcome::NotLocal {
-                not_ours.push(address_problem(socket));
+                not_ours.push(address_problem(address.socket));
             }
-            mark_listener(listener, index, socket, &found);
+            mark_listener(listener, index, address.socket, &found);
             changed = true;
         }
     }
-    for socket in verdict.sockets.iter().copied() {
-        let Some(found) = bind(socket).filter(|found| *found != BindOutcome::Bound) else { continue };
-        if let Some(problem) = bind_problem(String::new(), socket, None, &found) {
+    for address in verdict.sockets.iter().copied() {
+        let Some(found) = bind(address).filter(|found| *found != BindOutcome::Bound) else { continue };
+        if let Some(problem) = bind_problem(String::new(), address.socket, None, &found) {
             joined.diagnostics.push(problem.into_warning());
             changed = true;
         }
@@ -147,19 +147,19 @@ fn update_gateway_conditions(verdict: &mut Verdict, not_ours: Vec<Diagnostic>) {
             .with_reason(Reason::OtherCondition)
     };
     let listeners = verdict.listeners.iter().enumerate();
-    let refused: Vec<_> = listeners
+    let rejected: Vec<_> = listeners
         .clone()
         .filter(|(_, listener)| !has(listener, Code::ListenerAccepted))
         .map(|entry| summary(entry, "accepted"))
         .collect();
     let any_served = verdict.listeners.iter().any(|listener| has(listener, Code::ListenerProgrammed));
     let unserved: Vec<_> = listeners.map(|entry| summary(entry, "served")).collect();
-    let all_refused = refused.len() == verdict.listeners.len();
+    let all_rejected = rejected.len() == verdict.listeners.len();
     for condition in &mut verdict.conditions {
         match condition.code {
-            Code::GatewayAccepted | Code::GatewaySomeListenersInvalid if !refused.is_empty() => {
-                let code = if all_refused { Code::GatewayNoListenerValid } else { Code::GatewaySomeListenersInvalid };
-                *condition = Condition::new(code, refused.clone());
+            Code::GatewayAccepted | Code::GatewaySomeListenersInvalid if !rejected.is_empty() => {
+                let code = if all_rejected { Code::GatewayNoListenerValid } else { Code::GatewaySomeListenersInvalid };
+                *condition = Condition::new(code, rejected.clone());
             }
             Code::GatewayProgrammed if !not_ours.is_empty() => {
                 *condition = Condition::new(Code::GatewayAddressNotUsable, not_ours.clone());
@@ -182,7 +182,7 @@ mod tests {
             port,
             attached_routes: 0,
             supported_kinds: Vec::new(),
-            sockets: vec![SocketAddr::from(([127, 0, 0, 1], port))],
+            sockets: vec![BindAddress::tcp(([127, 0, 0, 1], port).into())],
             conditions: vec![
                 Condition::without_diagnostics(Code::ListenerAccepted),
                 Condition::without_diagnostics(Code::ListenerProgrammed),
@@ -192,13 +192,14 @@ mod tests {
 
     #[test]
     fn ingress_notes_name_ports_that_failed() {
-        let sockets = [8000, 8443].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let sockets = [8000, 8443].map(|port| BindAddress::tcp(([127, 0, 0, 1], port).into()));
         let ingress = Verdict {
             conditions: vec![Condition::without_diagnostics(Code::KongProgrammed)],
             sockets: sockets.to_vec(),
             ..Verdict::default()
         };
-        let in_use = |at: SocketAddr| Some(if at.port() == 8443 { BindOutcome::InUse } else { BindOutcome::Bound });
+        let in_use =
+            |at: BindAddress| Some(if at.socket.port() == 8443 { BindOutcome::InUse } else { BindOutcome::Bound });
         let joined = apply_bind_outcomes(&ingress, &in_use).unwrap();
         assert_eq!(joined.conditions, ingress.conditions, "it is served on the other port");
         let notes: Vec<_> = joined.diagnostics.iter().map(|note| note.message.as_str()).collect();
@@ -256,7 +257,7 @@ mod tests {
                 [ListenerAccepted, ListenerNotProgrammed],
             ),
         ] {
-            let bind = |socket: SocketAddr| Some(if socket.port() == 80 { first.clone() } else { second.clone() });
+            let bind = |at: BindAddress| Some(if at.socket.port() == 80 { first.clone() } else { second.clone() });
             let joined = apply_bind_outcomes(&gateway(), &bind).unwrap();
             let codes =
                 |conditions: &[Condition]| conditions.iter().map(|condition| condition.code).collect::<Vec<_>>();

@@ -60,8 +60,8 @@ pub(super) fn notices_for_verdict(verdict: &Verdict, alone: bool) -> BTreeSet<No
     notices.into_iter().take(MAX_NOTICES).map(|(_, notice)| notice).collect()
 }
 
-pub(super) fn unparsable_object(refused: &RejectedObject) -> Notice {
-    unreadable(&refused.error.field, &refused.error.message)
+pub(super) fn unparsable_object(rejected: &RejectedObject) -> Notice {
+    unreadable(&rejected.error.field, &rejected.error.message)
 }
 
 fn unreadable(field: &str, message: &str) -> Notice {

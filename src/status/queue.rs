@@ -28,7 +28,6 @@ use super::notices::{self, Notice};
 use crate::api::{Kind, ObjectId};
 use crate::compile::verdict::Verdict;
 use crate::diagnostic::Topic;
-use crate::k8s::permissions::KINDS_WITH_STATUS;
 use crate::k8s::{InstalledApis, Observed, RejectedObject};
 
 use back_off::WriteBackoff;
@@ -145,8 +144,8 @@ impl StatusQueue {
     }
 
     /// Sets why an object cannot be parsed; None if it can again.
-    pub fn set_rejected(&self, id: ObjectId, refused: Option<RejectedObject>) {
-        let wrong = refused.iter().map(notices::unparsable_object).collect();
+    pub fn set_rejected(&self, id: ObjectId, rejected: Option<RejectedObject>) {
+        let wrong = rejected.iter().map(notices::unparsable_object).collect();
         self.change(|state, now| state.events.set_problems(&id, ProblemOrigin::Source, wrong, now));
     }
 
@@ -260,11 +259,11 @@ impl QueueState {
     }
 
     fn set_verdict(&mut self, id: ObjectId, verdict: Option<Arc<Verdict>>, now: Instant) {
-        let gone = verdict.is_none();
+        let is_deleted = verdict.is_none();
         let alone = self.sole_controller;
         let wrong = verdict.as_deref().map(|verdict| notices::notices_for_verdict(verdict, alone)).unwrap_or_default();
         self.events.set_problems(&id, ProblemOrigin::Verdict, wrong, now);
-        if !has_status(id.kind) {
+        if !id.kind.has_written_status() {
             return;
         }
         let entry = self.entries.entry(id.clone()).or_default();
@@ -273,7 +272,7 @@ impl QueueState {
         entry.urgent |= !counts_only;
         entry.verdict = verdict;
         entry.verdict_uid = entry.seen.as_ref().map(|seen| seen.uid.clone());
-        if gone { self.forget(&id) } else { self.schedule(&id, now) }
+        if is_deleted { self.forget(&id) } else { self.schedule(&id, now) }
     }
 
     fn set_sole_controller(&mut self, alone: bool, now: Instant) {
@@ -443,16 +442,14 @@ impl QueueState {
                 let contested = entry.conflict.is_active().then(notices::write_conflict);
                 self.events.set_problems(&job.id, ProblemOrigin::WriteConflict, contested.into_iter().collect(), now);
                 let whole = *observed.status == sent;
-                let answer = ServerCopy::from(observed);
-                let clipped = PartiallyStored { sent, kept: answer.status.clone() };
+                let server_copy = ServerCopy::from(observed);
+                let clipped = PartiallyStored { sent, kept: server_copy.status.clone() };
                 entry.partially_stored = (!whole).then(|| Arc::new(clipped));
                 // The watch may have delivered a newer version.
-                if entry
-                    .seen
-                    .as_ref()
-                    .is_some_and(|seen| seen.uid == answer.uid && seen.is_older_than(&answer.resource_version))
-                {
-                    entry.seen = Some(answer);
+                if entry.seen.as_ref().is_some_and(|seen| {
+                    seen.uid == server_copy.uid && seen.is_older_than(&server_copy.resource_version)
+                }) {
+                    entry.seen = Some(server_copy);
                 }
             }
             WriteOutcome::Conflict => {
@@ -512,14 +509,9 @@ impl QueueState {
     }
 }
 
-/// Kinds into whose status Portico writes.
-fn has_status(kind: Kind) -> bool {
-    KINDS_WITH_STATUS.contains(&kind)
-}
-
 /// Kinds that get events. A Service has no status of Portico, so only events report its invalid annotations.
 fn has_events(kind: Kind) -> bool {
-    has_status(kind) || kind == Kind::Service
+    kind.has_written_status() || kind == Kind::Service
 }
 
 fn rank(kind: Kind) -> usize {

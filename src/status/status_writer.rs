@@ -75,9 +75,9 @@ impl StatusWriter {
                 continue;
             }
             self.queue.set_leading(true);
-            let lost = self.write_until_lost(&mut leading).await;
+            let end = self.write_until_lost(&mut leading).await;
             self.queue.set_leading(false);
-            if lost.is_err() {
+            if end.is_err() {
                 return;
             }
         }
@@ -86,11 +86,11 @@ impl StatusWriter {
     async fn write_until_lost(&mut self, leading: &mut watch::Receiver<bool>) -> Result<(), watch::error::RecvError> {
         // Dropped with all writes in flight: from that moment on, another replica may write.
         let mut in_flight = JoinSet::new();
-        let lost = loop {
+        let end = loop {
             let due = self.start_due(&mut in_flight);
             tokio::select! {
                 biased;
-                lost = leading.wait_for(|leading| !*leading) => break lost.map(drop),
+                end = leading.wait_for(|leading| !*leading) => break end.map(drop),
                 Some(done) = in_flight.join_next() => {
                     match done {
                         Ok((job, result)) => self.handle_result(job, result),
@@ -107,7 +107,7 @@ impl StatusWriter {
             }
         };
         in_flight.shutdown().await;
-        lost
+        end
     }
 
     /// Starts everything that is due, and returns when the next job is.
@@ -130,7 +130,7 @@ impl StatusWriter {
                         in_flight.spawn(async move {
                             let version = &job.resource_version;
                             let written = statuses.write(&job.id, &job.api_version, version, &before, &after).await;
-                            (*job, written.map(|answer| WriteOutcome::Written(answer, after)))
+                            (*job, written.map(|copy| WriteOutcome::Written(copy, after)))
                         });
                     }
                 },
@@ -208,12 +208,12 @@ impl StatusWriter {
         });
     }
 
-    fn log_throttled(&mut self, kind: Kind, what: &'static str, say: impl FnOnce()) {
+    fn log_throttled(&mut self, kind: Kind, what: &'static str, log: impl FnOnce()) {
         let now = Instant::now();
         let last = self.last_logged.get(&(kind, what));
         if last.is_none_or(|last| now.saturating_duration_since(*last) >= LOG_INTERVAL) {
             self.last_logged.insert((kind, what), now);
-            say();
+            log();
         }
     }
 }

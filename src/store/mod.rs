@@ -10,7 +10,6 @@ mod dependencies;
 mod dependency_index;
 mod object;
 mod referenced_bodies;
-mod stored_kinds;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,8 +19,8 @@ pub use dependency_index::{Dependency, DependencyIndex};
 pub use object::{AnyObject, MalformedObject, UnparseablePolicy};
 pub use table::ObjectTable;
 
-use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey, Resource};
-use stored_kinds::{bodies, for_each_stored_kind};
+use crate::api::kind::for_each_served_kind;
+use crate::api::{self, Kind, Meta, Object, ObjectId, ObjectKey, Resource};
 
 /// Changes of one source at one moment. A batch is applied at once, so that a relist costs one compilation.
 #[derive(Debug, Default)]
@@ -34,11 +33,11 @@ pub struct Batch {
 pub type Changes = BTreeSet<ObjectId>;
 
 macro_rules! store {
-    ($($kind:ident in $table:ident,)*) => {
+    ($($module:ident::$kind:ident in $table:ident,)*) => {
         /// The objects of all sources.
         #[derive(Debug, Default)]
         pub struct Store {
-            $(pub $table: ObjectTable<bodies::$kind>,)*
+            $(pub $table: ObjectTable<api::$module::$kind>,)*
             /// Policies that cannot be parsed. None of them is also in `backend_tls_policies`.
             pub guards: BTreeMap<ObjectKey, Arc<UnparseablePolicy>>,
             /// The metadata of objects whose kinds are validated but not served.
@@ -129,7 +128,7 @@ macro_rules! store {
         }
     };
 }
-for_each_stored_kind!(store);
+for_each_served_kind!(store);
 
 impl Store {
     /// Applies a batch and returns the objects that changed; an equal object does not count as changed.

@@ -7,16 +7,16 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::stored_kinds::{bodies, for_each_stored_kind};
 use crate::api::gateway::PolicyTargetReference;
-use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
+use crate::api::kind::for_each_served_kind;
+use crate::api::{self, Kind, Meta, Object, ObjectId, ObjectKey};
 
 macro_rules! any_object {
-    ($($kind:ident in $table:ident,)*) => {
-        /// An object of any stored kind.
+    ($($module:ident::$kind:ident in $table:ident,)*) => {
+        /// An object of any kind.
         #[derive(Clone, Debug, PartialEq)]
         pub enum AnyObject {
-            $($kind(Arc<Object<bodies::$kind>>),)*
+            $($kind(Arc<Object<api::$module::$kind>>),)*
             /// A BackendTLSPolicy that cannot be parsed, reduced to its targets.
             Guard(Arc<UnparseablePolicy>),
             /// The metadata of an object whose kind is validated but not served, so that a verdict can report that.
@@ -52,20 +52,12 @@ macro_rules! any_object {
         fn read_as(kind: Kind, meta: Meta, body: Value) -> Result<AnyObject, MalformedObject> {
             Ok(match kind {
                 $(Kind::$kind => AnyObject::$kind(Arc::new(Object { meta, body: deserialize_part("", body)? })),)*
-                Kind::ListenerSet
-                | Kind::GrpcRoute
-                | Kind::TlsRoute
-                | Kind::TcpRoute
-                | Kind::UdpRoute
-                | Kind::XBackend
-                | Kind::XBackendTrafficPolicy
-                | Kind::XMesh
-                | Kind::XTelemetryPolicy => AnyObject::Unserved(kind, Arc::new(meta)),
+                unserved => AnyObject::Unserved(unserved, Arc::new(meta)),
             })
         }
     };
 }
-for_each_stored_kind!(any_object);
+for_each_served_kind!(any_object);
 
 /// Why an object cannot be parsed as its kind. Its schema may have accepted it or may not have been checked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -85,12 +77,6 @@ impl AnyObject {
             meta.revision = 0;
         }
         read_as(kind, meta, value)
-    }
-
-    /// Whether objects of a kind are served. Of other kinds only the existence is known.
-    pub fn is_served(kind: Kind) -> bool {
-        let named = serde_json::json!({"metadata": {"name": "x"}});
-        !matches!(AnyObject::parse(kind, named), Ok(AnyObject::Unserved(..)))
     }
 
     pub fn id(&self) -> ObjectId {

@@ -170,26 +170,26 @@ impl Upstream {
     /// The state of every configured endpoint at each of its addresses, for status and debug output.
     pub fn endpoint_reports(&self) -> Vec<EndpointReport> {
         let resolved = self.resolved.lock();
-        let standing = |target: &EndpointAddress, address: SocketAddr| {
-            let is_well = self.health(address).is_none_or(|health| health.is_healthy());
-            EndpointReport { target: target.clone(), address: Some(address), is_healthy: is_well }
+        let report = |target: &EndpointAddress, address: SocketAddr| {
+            let is_healthy = self.health(address).is_none_or(|health| health.is_healthy());
+            EndpointReport { target: target.clone(), address: Some(address), is_healthy }
         };
-        let mut standings = Vec::new();
+        let mut reports = Vec::new();
         for target in &self.configured.load().addresses {
             match target {
-                EndpointAddress::Ip(address) => standings.push(standing(target, *address)),
+                EndpointAddress::Ip(address) => reports.push(report(target, *address)),
                 EndpointAddress::Name { host, port } => {
                     let addresses =
                         resolved.get(host).into_iter().flatten().filter(|address| self.is_allowed(**address));
-                    let before = standings.len();
-                    standings.extend(addresses.map(|address| standing(target, SocketAddr::new(*address, *port))));
-                    if standings.len() == before {
-                        standings.push(EndpointReport { target: target.clone(), address: None, is_healthy: false });
+                    let before = reports.len();
+                    reports.extend(addresses.map(|address| report(target, SocketAddr::new(*address, *port))));
+                    if reports.len() == before {
+                        reports.push(EndpointReport { target: target.clone(), address: None, is_healthy: false });
                     }
                 }
             }
         }
-        standings
+        reports
     }
 
     /// The next endpoint by load balancing and health, except those in `avoid`. Ejected endpoints are skipped unless
@@ -211,13 +211,13 @@ impl Upstream {
                 return Some(first.address);
             }
         }
-        let well: SmallVec<[&ResolvedEndpoint; 16]> =
+        let healthy: SmallVec<[&ResolvedEndpoint; 16]> =
             allowed().filter(|endpoint| endpoint.health.is_healthy()).collect();
-        let chosen = match &well[..] {
+        let chosen = match &healthy[..] {
             [] => allowed().next(),
-            well if least => well.iter().copied().min_by_key(|endpoint| endpoint.health.requests()),
-            // Not simply the next one: it would also get the share of all ejected endpoints before it.
-            well => Some(well[turn % well.len()]),
+            healthy if least => healthy.iter().copied().min_by_key(|endpoint| endpoint.health.requests()),
+            // The next healthy endpoint in order would also get the share of all ejected endpoints before it.
+            healthy => Some(healthy[turn % healthy.len()]),
         };
         chosen.map(|endpoint| endpoint.address)
     }
@@ -265,8 +265,8 @@ impl Upstream {
     /// Counts the endpoints by health.
     pub fn endpoint_counts(&self) -> EndpointCounts {
         let reachable = self.reachable.load();
-        let well = reachable.iter().filter(|endpoint| endpoint.health.is_healthy()).count();
-        EndpointCounts { healthy: well, ejected: reachable.len() - well }
+        let healthy = reachable.iter().filter(|endpoint| endpoint.health.is_healthy()).count();
+        EndpointCounts { healthy, ejected: reachable.len() - healthy }
     }
 
     /// Whether a failing endpoint may be logged again. Rate-limited, since every request may detect the failure.
@@ -292,10 +292,11 @@ impl Upstream {
         self.has_ejected.load(Relaxed)
     }
 
-    /// An endpoint may fail between the check and the store; its next failure sets the flag again.
+    /// Recomputes `has_ejected`. An endpoint may fail between the check and the store; its next failure sets the flag
+    /// again.
     fn update_ejected(&self) {
-        let ailing = self.reachable.load().iter().any(|endpoint| !endpoint.health.is_healthy());
-        self.has_ejected.store(ailing, Relaxed);
+        let has_ejected = self.reachable.load().iter().any(|endpoint| !endpoint.health.is_healthy());
+        self.has_ejected.store(has_ejected, Relaxed);
     }
 
     /// The hosts to resolve by DNS.
@@ -325,8 +326,8 @@ impl Upstream {
         if resolved.get(&name) == Some(&addresses) {
             return;
         }
-        let refused = |address: &IpAddr| Some((*address, BlockedAddress::check(*address, self.loopback)?));
-        if let Some((address, why)) = addresses.iter().find_map(refused)
+        let blocked = |address: &IpAddr| Some((*address, BlockedAddress::check(*address, self.loopback)?));
+        if let Some((address, why)) = addresses.iter().find_map(blocked)
             && self.should_warn()
         {
             let remedy = why.remedy();
@@ -430,12 +431,12 @@ mod tests {
             assert_eq!(reachable(&upstream), expected);
         }
         let names = |upstream: &Upstream| -> Vec<_> {
-            let named = |standing: &EndpointReport| matches!(standing.target, EndpointAddress::Name { .. });
+            let named = |report: &EndpointReport| matches!(report.target, EndpointAddress::Name { .. });
             upstream
                 .endpoint_reports()
                 .into_iter()
                 .filter(named)
-                .map(|standing| (standing.address, standing.is_healthy))
+                .map(|report| (report.address, report.is_healthy))
                 .collect()
         };
         assert_eq!(names(&upstream), [(Some("192.0.2.7:81".parse().unwrap()), true)]);
@@ -445,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn unresolved_names_are_no_endpoints() {
+    fn unresolved_names_get_no_requests() {
         let upstream = upstream();
         upstream.set_endpoints(endpoints(&["10.0.0.1:80", "db.example:81"]));
         assert_eq!(upstream.names(), [Arc::<str>::from("db.example")]);
@@ -475,17 +476,17 @@ mod tests {
         let upstream = upstream();
         upstream.set_endpoints(endpoints(&["10.0.0.1:80", "10.0.0.2:80", "a.example:81", "b.example:82"]));
         upstream.set_resolved("a.example", vec!["10.0.0.3".parse().unwrap(), "10.0.0.4".parse().unwrap()]);
-        let standings = || -> Vec<String> {
-            let text = |standing: EndpointReport| {
-                let address = standing.address.map(|address| address.to_string()).unwrap_or_default();
-                format!("{} {address} {}", standing.target, standing.is_healthy)
+        let reports = || -> Vec<String> {
+            let text = |report: EndpointReport| {
+                let address = report.address.map(|address| address.to_string()).unwrap_or_default();
+                format!("{} {address} {}", report.target, report.is_healthy)
             };
             upstream.endpoint_reports().into_iter().map(text).collect()
         };
-        let lost = "10.0.0.4:81".parse().unwrap();
-        upstream.record_failure(lost);
+        let failed = "10.0.0.4:81".parse().unwrap();
+        upstream.record_failure(failed);
         assert_eq!(
-            standings(),
+            reports(),
             [
                 "10.0.0.1:80 10.0.0.1:80 true",
                 "10.0.0.2:80 10.0.0.2:80 true",
@@ -494,9 +495,9 @@ mod tests {
                 "b.example:82  false",
             ]
         );
-        upstream.record_success(lost);
+        upstream.record_success(failed);
         upstream.set_resolved("b.example", vec!["10.0.0.5".parse().unwrap()]);
-        assert!(standings().iter().all(|standing| standing.ends_with(" true")), "{:?}", standings());
+        assert!(reports().iter().all(|report| report.ends_with(" true")), "{:?}", reports());
     }
 
     #[test]
@@ -577,7 +578,7 @@ mod tests {
     }
 
     #[test]
-    fn least_requests_picks_the_idlest_endpoint() {
+    fn least_requests_chooses_the_least_busy_endpoint() {
         let upstream = upstream();
         let least = Endpoints { balance: LoadBalancing::LeastRequests, ..endpoints(&["10.0.0.1:80", "10.0.0.2:80"]) };
         assert!(upstream.active_request(address(1)).is_none());

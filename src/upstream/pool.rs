@@ -261,14 +261,14 @@ impl<B: Body + 'static> UpstreamConnection<B> {
     /// Whether the endpoint closed the connection with a TLS alert instead of a response: in TLS 1.3 it rejects a
     /// client certificate only after the handshake. Only known for HTTP/1 connections.
     pub fn was_rejected(&self) -> bool {
-        let refused = matches!(&self.sender, RequestSender::Http1(_, monitor) if monitor.was_rejected());
-        if let (true, Some(upstream)) = (refused, self.pool.upstream.upgrade()) {
+        let rejected = matches!(&self.sender, RequestSender::Http1(_, monitor) if monitor.was_rejected());
+        if let (true, Some(upstream)) = (rejected, self.pool.upstream.upgrade()) {
             warn_handshake(
                 &upstream,
                 &ConnectError::TlsHandshake(self.address, UpstreamHandshakeError::RejectedAfterHandshake),
             );
         }
-        refused
+        rejected
     }
 
     /// Whether the connection is HTTP/2 and shared with other requests.

@@ -50,9 +50,9 @@ impl UpstreamRegistry {
         if let Some(known) = upstreams.get(key) {
             return Arc::clone(known);
         }
-        let mut made = Upstream::new(key.clone());
-        made.loopback = self.trust_model.loopback();
-        let made = Arc::new(made);
+        let mut created = Upstream::new(key.clone());
+        created.loopback = self.trust_model.loopback();
+        let created = Arc::new(created);
         // A renewed certificate creates a new upstream, which inherits the resolved addresses so that it is usable at
         // once.
         let first = UpstreamKey {
@@ -67,10 +67,10 @@ impl UpstreamRegistry {
             other.port == key.port && other.service == key.service && other.namespace == key.namespace
         });
         if let Some((_, other)) = others.into_iter().find(|(other, _)| is_same(other)) {
-            made.inherit_resolved(other);
+            created.inherit_resolved(other);
         }
-        upstreams.insert(key.clone(), Arc::clone(&made));
-        made
+        upstreams.insert(key.clone(), Arc::clone(&created));
+        created
     }
 
     /// All upstreams, ordered by key.

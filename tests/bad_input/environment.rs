@@ -7,13 +7,13 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use super::harness::client;
-use super::harness::golden::{self, Golden};
-use super::harness::network::Network;
-use super::harness::objects::{gateway, route};
-use super::harness::program::{Program, clean, run, run_arguments};
-use super::harness::site::Site;
 use super::{Transcript, check, place_good};
+use crate::harness::client;
+use crate::harness::golden::{self, Golden};
+use crate::harness::network::Network;
+use crate::harness::objects::{gateway, route};
+use crate::harness::program::{Program, clean, run, run_arguments};
+use crate::harness::site::Site;
 
 /// Folders with expected output but without input files.
 pub(super) const NAMES: &[&str] =

@@ -1,7 +1,7 @@
 //! Bad input that is too large or unsuitable for a file in the repository.
 
 use super::Files;
-use super::harness::objects::route;
+use crate::harness::objects::route;
 
 /// Generated cases; their expected output is in folders like that of all others.
 pub(super) const NAMES: &[&str] = &[

@@ -5,8 +5,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use super::harness::program::{clean, root};
-use super::harness::site::{Site, files_below};
+use crate::harness::program::{clean, root};
+use crate::harness::site::{Site, files_below};
 
 #[test]
 fn mutated_files_never_cause_a_panic() {

@@ -14,8 +14,7 @@ pub(crate) fn written_into(values: &str) -> String {
     let (before, _) = values.split_once(&format!("\n{KEY}")).expect("values.yaml has config");
     let mut text = format!("{before}\n{KEY}\n");
     for flag in flags() {
-        let help = flag.get_help().expect("every flag has help").to_string();
-        text.push_str(&wrapped(&format!("{help}.")));
+        text.push_str(&wrapped(&format!("{}.", help(&name(&flag)))));
         text.push_str(&format!("  {}: null\n", name(&flag)));
     }
     text
@@ -25,8 +24,7 @@ pub(crate) fn written_into(values: &str) -> String {
 pub(crate) fn schemas() -> Value {
     let schemas = flags().into_iter().map(|flag| {
         let mut schema = schema(&flag);
-        let help = flag.get_help().expect("every flag has help").to_string();
-        schema.insert("description".to_owned(), json!(format!("{help}.")));
+        schema.insert("description".to_owned(), json!(format!("{}.", help(&name(&flag)))));
         (name(&flag), Value::Object(schema))
     });
     Value::Object(schemas.collect())
@@ -43,6 +41,17 @@ pub(crate) fn switches() -> Vec<String> {
 pub(crate) fn variable(flag: &str) -> Option<String> {
     let flag = flags().into_iter().find(|known| name(known) == flag)?;
     Some(flag.get_env()?.to_str()?.to_owned())
+}
+
+/// Default of a flag as the help shows it.
+pub(crate) fn default(flag: &str) -> Option<String> {
+    let flag = flags().into_iter().find(|known| name(known) == flag)?;
+    Some(flag.get_default_values().first()?.to_str()?.to_owned())
+}
+
+pub(crate) fn help(flag: &str) -> String {
+    let flag = flags().into_iter().find(|known| name(known) == flag).expect("the flag exists");
+    flag.get_help().expect("every flag has help").to_string()
 }
 
 /// In the order of `--help`.

@@ -1,8 +1,5 @@
 //! Compares the chart's files with their sources: flags, RBAC rules, CRDs and versions. e2e/tests/helm tests the
-//! rendered
-//! chart. `UPDATE=1` rewrites generated files.
-
-#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
+//! rendered chart. `UPDATE=1` rewrites generated files.
 
 mod flags;
 mod rules;
@@ -95,6 +92,20 @@ fn chart_version_matches_the_program() {
     assert_eq!((chart["version"].as_str(), chart["appVersion"].as_str()), (Some(version), Some(version)));
 }
 
+/// The termination grace period follows from these defaults if the flags are not set.
+#[test]
+fn drain_defaults_match_the_program() {
+    let template = read("templates/_flags.tpl");
+    let default = |flag: &str| {
+        let (_, rest) = template.split_once(&format!(".Values.config \"{flag}\" | default \"")).unwrap();
+        rest.split_once('"').unwrap().0.to_owned()
+    };
+    assert_eq!(Some(default("drain-timeout")), flags::default("drain-timeout"));
+    let delay = portico::args::DRAIN_DELAY_IN_CLUSTER.as_secs();
+    assert_eq!(default("drain-delay"), format!("{delay}s"));
+    assert!(flags::help("drain-delay").contains(&format!("or {delay}s in a cluster")));
+}
+
 /// Flags that a template reads must be set in the place that it reads, and nowhere else.
 #[test]
 fn flags_read_by_templates_are_restricted_to_config() {
@@ -152,7 +163,10 @@ fn same_file(name: &str, expected: &str) {
         fs::write(&path, expected).unwrap();
         return;
     }
-    assert!(found == expected, "charts/portico/{name} is not up to date: UPDATE=1 cargo test --test chart");
+    assert!(
+        found == expected,
+        "charts/portico/{name} is not up to date: UPDATE=1 cargo test --workspace --test library chart::"
+    );
 }
 
 fn read(name: &str) -> String {

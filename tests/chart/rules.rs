@@ -22,8 +22,7 @@ pub(crate) struct SplitRules {
     pub(crate) cluster: Vec<Rule>,
     pub(crate) namespaced: Vec<Rule>,
     /// Rules of `namespaced` that are also needed in the namespace `default`, which contains the events about
-    /// cluster-scoped
-    /// objects.
+    /// cluster-scoped objects.
     pub(crate) events: Vec<Rule>,
 }
 

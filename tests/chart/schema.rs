@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use crate::values::Values;
+use crate::chart::values::Values;
 
 /// Helm adds this value to subcharts.
 const GLOBAL: &str = "global";
@@ -57,8 +57,7 @@ fn unknown(schema: &Value, path: &mut Vec<String>, values: &Values, findings: &m
 }
 
 /// Marks as required every value that must not be null. Helm removes values set to null before validation, so only
-/// required
-/// values are safe to use in templates.
+/// required values are safe to use in templates.
 pub(crate) fn require(schema: &mut Value, values: &Values) {
     let mut groups: BTreeMap<&[String], BTreeSet<&str>> = BTreeMap::new();
     for entry in &values.entries {

@@ -11,24 +11,21 @@ use std::sync::Arc;
 
 use portico::api::core::ServiceType;
 use portico::api::kind::GATEWAY_GROUP;
-use portico::api::names::GATEWAY_CONTROLLER;
 use portico::api::{Kind, ObjectId, ObjectKey};
-use portico::compile::addresses::{
-    AddressProvider, AddressState, GatewayAddressPool, GatewayAddresses, GatewayService,
-};
+use portico::compile::addresses::{AddressProvider, AddressState, GatewayAddressPool, GatewayService};
+use portico::compile::testing::TestInputs;
 use portico::compile::verdict::{Code, Condition, Verdict, Verdicts};
 use portico::compile::{
-    self, Classes, CompileInputs, Compiler, IngressListener, IngressSettings, PublishSource, addressable_gateways,
+    self, Classes, Compiler, IngressListener, IngressSettings, PublishSource, addressable_gateways,
 };
 use portico::diagnostic::{Diagnostic, Severity, Topic};
 use portico::k8s::InstalledApis;
-use portico::plugin_api::PluginFactory;
 use portico::schema::{self, Channel};
-use portico::snapshot::Snapshot;
 use portico::snapshot::fingerprint::Fingerprint;
 use portico::snapshot::kong::{self, RouterFlavor};
 use portico::snapshot::router::RoutingRequest;
 use portico::snapshot::rule::{Action, Backend, BackendTarget, RouteFailure, Scheme};
+use portico::snapshot::{BindAddress, Snapshot};
 use portico::status;
 use portico::store::{AnyObject, Batch, Changes, Store};
 use portico::upstream::tls::TrustAnchors;
@@ -39,16 +36,16 @@ use serde_json::{Value, json};
 pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) rules: Vec<String>,
-    newer: bool,
+    newer_release: bool,
     provider: AddressProvider,
-    memory: AddressState,
+    address_state: AddressState,
     installed: Option<InstalledApis>,
     /// Plugins whose server does not respond.
     degraded: Vec<String>,
-    unknown: BTreeSet<Kind>,
+    unreadable: BTreeSet<Kind>,
     classes: Classes,
     ingress: IngressSettings,
-    authors: TrustModel,
+    trust_model: TrustModel,
     folder: PathBuf,
     documents: Vec<Value>,
     requests: Vec<Request>,
@@ -56,7 +53,7 @@ pub(crate) struct Case {
 
 /// The state of a Gateway in the API server.
 #[derive(Debug, Deserialize)]
-struct GatewayMemory {
+struct GatewayState {
     namespace: String,
     name: String,
     service: Option<Service>,
@@ -110,14 +107,14 @@ impl Case {
             documents.extend(serde_saphyr::from_multiple::<Value>(include_str!("base.yaml")).unwrap());
         }
         let mut requests = Vec::new();
-        let mut remembered: Vec<GatewayMemory> = Vec::new();
+        let mut states: Vec<GatewayState> = Vec::new();
         documents.retain(|document| {
             if document["kind"] == "Requests" {
                 requests = serde_json::from_value(document["requests"].clone()).unwrap();
-            } else if document["kind"] == "Memory" {
-                remembered = serde_json::from_value(document["gateways"].clone()).unwrap();
+            } else if document["kind"] == "AddressState" {
+                states = serde_json::from_value(document["gateways"].clone()).unwrap();
             }
-            document["kind"] != "Requests" && document["kind"] != "Memory"
+            document["kind"] != "Requests" && document["kind"] != "AddressState"
         });
         let pool: Vec<_> = header("Pool").iter().map(|range| range.parse().unwrap()).collect();
         let host: IpAddr = "192.0.2.10".parse().unwrap();
@@ -129,21 +126,21 @@ impl Case {
         let services = !header("Services").is_empty();
         Case {
             rules: header("Rules"),
-            newer: !header("Newer").is_empty(),
+            newer_release: !header("Newer release").is_empty(),
             provider: if services {
                 AddressProvider::Services(ServiceType::LoadBalancer)
             } else {
                 AddressProvider::Pool(pool)
             },
-            memory: memory(remembered),
+            address_state: address_state(states),
             installed: installed(&header("Installed")),
-            degraded: header("Troubled"),
-            unknown: header("Unknown").iter().map(|name| Kind::find(GATEWAY_GROUP, name).unwrap()).collect(),
+            degraded: header("Degraded"),
+            unreadable: header("Unreadable").iter().map(|name| Kind::find(GATEWAY_GROUP, name).unwrap()).collect(),
             classes: header("Class").pop().map(|name| Classes { name }).unwrap_or_default(),
             ingress: ingress_settings(&header("Router"), &header("Published")),
-            authors: match header("Authors").pop().as_deref() {
-                Some("tenants") => TrustModel::MultiTenant { loopback: LoopbackPolicy::Blocked },
-                Some(other) => panic!("unknown authors {other}"),
+            trust_model: match header("Trust").pop().as_deref() {
+                Some("multi-tenant") => TrustModel::MultiTenant { loopback: LoopbackPolicy::Blocked },
+                Some(other) => panic!("unknown trust model {other}"),
                 None => TrustModel::SingleTenant,
             },
             folder: folder.to_owned(),
@@ -226,32 +223,32 @@ impl Case {
     }
 
     fn harness(&self) -> CompilerHarness {
-        let (installed, unknown) = (self.installed.clone(), self.unknown.clone());
-        let (classes, ingress) = (self.classes.clone(), self.ingress.clone());
-        let troubled = self.degraded.clone();
         CompilerHarness {
-            installed,
-            degraded: troubled,
-            unknown,
-            classes,
-            ingress,
-            upstreams: UpstreamRegistry::new(TrustAnchors::default(), self.authors),
-            ..CompilerHarness::new(self.provider.clone(), self.memory.clone())
+            installed: self.installed.clone(),
+            degraded: self.degraded.clone(),
+            inputs: TestInputs {
+                unreadable_kinds: self.unreadable.clone(),
+                classes: self.classes.clone(),
+                ingress: self.ingress.clone(),
+                upstreams: UpstreamRegistry::new(TrustAnchors::default(), self.trust_model),
+                ..TestInputs::new(portico::plugins::REGISTRY)
+            },
+            ..CompilerHarness::new(self.provider.clone(), self.address_state.clone())
         }
     }
 
     pub(crate) fn schema_violations(&self) -> Vec<String> {
-        let mut refused = Vec::new();
+        let mut found = Vec::new();
         for document in &self.documents {
             let violations = schema::check(kind_of(document), &mut document.clone(), Channel::Experimental);
-            if !self.newer {
+            if !self.newer_release {
                 let describe = |violation: portico::diagnostic::Diagnostic| {
                     format!("{}: {}: {}", self.name, violation.field, violation.message)
                 };
-                refused.extend(violations.into_iter().map(describe));
+                found.extend(violations.into_iter().map(describe));
             }
         }
-        refused
+        found
     }
 
     fn objects(&self) -> Vec<AnyObject> {
@@ -267,40 +264,28 @@ impl Case {
 pub(crate) struct CompilerHarness {
     pub(crate) store: Store,
     pub(crate) compiler: Compiler,
-    upstreams: UpstreamRegistry,
-    workshop: PluginFactory,
+    pub(crate) inputs: TestInputs,
     endpoints: BTreeMap<UpstreamKey, Endpoints>,
     pub(crate) snapshot: Arc<Snapshot>,
-    addresses: GatewayAddresses,
     provider: AddressProvider,
-    memory: AddressState,
-    controllers: Vec<String>,
+    address_state: AddressState,
     installed: Option<InstalledApis>,
     /// Plugins whose server does not respond.
     degraded: Vec<String>,
-    unknown: BTreeSet<Kind>,
-    classes: Classes,
-    pub(crate) ingress: IngressSettings,
 }
 
 impl CompilerHarness {
-    pub(crate) fn new(provider: AddressProvider, memory: AddressState) -> Self {
+    pub(crate) fn new(provider: AddressProvider, address_state: AddressState) -> Self {
         CompilerHarness {
             store: Store::default(),
             compiler: Compiler::default(),
-            upstreams: UpstreamRegistry::default(),
-            workshop: PluginFactory::offline(portico::plugins::REGISTRY),
+            inputs: TestInputs { ingress: ingress_settings(&[], &[]), ..TestInputs::new(portico::plugins::REGISTRY) },
             endpoints: BTreeMap::new(),
             snapshot: Arc::default(),
-            addresses: GatewayAddresses::default(),
             provider,
-            memory,
-            controllers: vec![GATEWAY_CONTROLLER.to_owned()],
+            address_state,
             installed: None,
             degraded: Vec::new(),
-            unknown: BTreeSet::new(),
-            classes: Classes::default(),
-            ingress: ingress_settings(&[], &[]),
         }
     }
 
@@ -312,12 +297,19 @@ impl CompilerHarness {
 
     /// The same objects and addresses, compiled by a new compiler.
     pub(crate) fn recompiled(&self) -> CompilerHarness {
-        let mut fresh = CompilerHarness::new(self.provider.clone(), self.memory.clone());
+        let mut fresh = CompilerHarness::new(self.provider.clone(), self.address_state.clone());
         (fresh.installed, fresh.degraded) = (self.installed.clone(), self.degraded.clone());
-        fresh.unknown = self.unknown.clone();
-        (fresh.classes, fresh.ingress) = (self.classes.clone(), self.ingress.clone());
-        fresh.upstreams = UpstreamRegistry::new(TrustAnchors::default(), self.upstreams.trust_model());
-        fresh.addresses = self.addresses.clone();
+        let TestInputs { controllers, addresses, upstreams, classes, plugin_factory: _, unreadable_kinds, ingress } =
+            &self.inputs;
+        fresh.inputs = TestInputs {
+            controllers: controllers.clone(),
+            addresses: addresses.clone(),
+            upstreams: UpstreamRegistry::new(TrustAnchors::default(), upstreams.trust_model()),
+            classes: classes.clone(),
+            unreadable_kinds: unreadable_kinds.clone(),
+            ingress: ingress.clone(),
+            ..TestInputs::new(portico::plugins::REGISTRY)
+        };
         fresh.store.apply(Batch { upserts: self.store.objects().collect(), removes: vec![] });
         let everything = fresh.store.everything();
         fresh.compile(everything);
@@ -325,19 +317,11 @@ impl CompilerHarness {
     }
 
     fn compile(&mut self, mut changes: Changes) -> usize {
-        if self.addresses.assign(&self.provider, &self.memory, addressable_gateways(&self.store, &self.controllers)) {
+        let TestInputs { addresses, controllers, .. } = &mut self.inputs;
+        if addresses.assign(&self.provider, &self.address_state, addressable_gateways(&self.store, controllers)) {
             changes.extend(self.store.gateways.keys().map(|key| ObjectId::new(Kind::Gateway, key.clone())));
         }
-        let inputs = CompileInputs {
-            controllers: &self.controllers,
-            addresses: &self.addresses,
-            upstreams: &self.upstreams,
-            classes: &self.classes,
-            plugin_factory: &self.workshop,
-            unreadable_kinds: &self.unknown,
-            ingress: &self.ingress,
-        };
-        let compiled = self.compiler.compile(&self.store, &changes, &inputs);
+        let compiled = self.inputs.compile(&mut self.compiler, &self.store, &changes);
         self.endpoints.extend(compiled.endpoints);
         if let Some(used) = &compiled.used_upstreams {
             self.endpoints.retain(|key, _| used.contains(key));
@@ -354,12 +338,12 @@ impl CompilerHarness {
             if let Some(joined) = installed.and_then(|installed| status::apply_installed(verdict, installed)) {
                 *verdict = Arc::new(joined);
             }
-            let trouble = |plugin: &ObjectId| {
-                let is_troubled = self.degraded.contains(&plugin.to_string());
-                is_troubled.then(|| Diagnostic::error("config.server", "it does not respond", "start it"))
+            let diagnostic = |plugin: &ObjectId| {
+                let is_degraded = self.degraded.contains(&plugin.to_string());
+                is_degraded.then(|| Diagnostic::error("config.server", "it does not respond", "start it"))
             };
-            if let Some(troubled) = compile::with_degraded_plugins(&self.store, id, verdict, &trouble) {
-                *verdict = Arc::new(troubled);
+            if let Some(extended) = compile::with_degraded_plugins(&self.store, id, verdict, &diagnostic) {
+                *verdict = Arc::new(extended);
             }
         }
         verdicts
@@ -392,8 +376,8 @@ impl CompilerHarness {
             self.endpoints.iter().map(|(key, endpoints)| (key.to_string(), addresses(endpoints))).collect();
         document.insert("endpoints".to_owned(), json!(endpoints));
         if !requests.is_empty() {
-            let answers: Vec<_> = requests.iter().map(|request| describe_response(&self.snapshot, request)).collect();
-            document.insert("answers".to_owned(), json!(answers));
+            let responses: Vec<_> = requests.iter().map(|request| describe_response(&self.snapshot, request)).collect();
+            document.insert("responses".to_owned(), json!(responses));
         }
         without_digests(&serde_saphyr::to_string(&document).unwrap())
     }
@@ -412,16 +396,16 @@ fn without_digests(described: &str) -> String {
     text
 }
 
-fn memory(remembered: Vec<GatewayMemory>) -> AddressState {
-    let mut memory = AddressState { interfaces: vec!["0.0.0.0".parse().unwrap()], ..AddressState::default() };
-    for GatewayMemory { namespace, name, service } in remembered {
+fn address_state(gateways: Vec<GatewayState>) -> AddressState {
+    let mut state = AddressState { interfaces: vec!["0.0.0.0".parse().unwrap()], ..AddressState::default() };
+    for GatewayState { namespace, name, service } in gateways {
         let key = ObjectKey::new(&namespace, &name);
-        memory.status_addresses.insert(key.clone(), Vec::new());
+        state.status_addresses.insert(key.clone(), Vec::new());
         if let Some(Service { name, ports, addresses }) = service {
-            memory.gateway_services.insert(key, GatewayService { name, ports, addresses, problem: None });
+            state.gateway_services.insert(key, GatewayService { name, ports, addresses, problem: None });
         }
     }
-    memory
+    state
 }
 
 /// Parses release and channel of the CRDs, such as `v1.7.0, standard`.
@@ -433,18 +417,18 @@ fn installed(words: &[String]) -> Option<InstalledApis> {
 
 /// Describes the routes of Ingresses once, because both ports have the same.
 fn deduplicate_ingress_routes(snapshot: &mut Value) {
-    let mut said: Option<(Value, Value)> = None;
+    let mut described: Option<(Value, Value)> = None;
     for bind in snapshot["binds"].as_array_mut().unwrap() {
         let address = bind["address"].clone();
         for listener in bind["listeners"].as_array_mut().unwrap() {
             if !listener["listener"].as_str().unwrap().starts_with("ingress/") {
                 continue;
             }
-            match &said {
+            match &described {
                 Some((first, hosts)) if *hosts == listener["hosts"] => {
                     listener["hosts"] = json!(format!("as {}", first))
                 }
-                _ => said = Some((address.clone(), listener["hosts"].clone())),
+                _ => described = Some((address.clone(), listener["hosts"].clone())),
             }
         }
     }
@@ -452,7 +436,7 @@ fn deduplicate_ingress_routes(snapshot: &mut Value) {
 
 /// The default settings without a certificate, because the output must not depend on a generated one.
 fn ingress_settings(router: &[String], published: &[String]) -> IngressSettings {
-    let entrance = |port| IngressListener {
+    let ingress_listener = |port| IngressListener {
         address: SocketAddr::from(([127, 0, 0, 1], port)),
         public_port: port,
         always_listen: false,
@@ -462,8 +446,8 @@ fn ingress_settings(router: &[String], published: &[String]) -> IngressSettings 
         ObjectKey::new(namespace, name)
     });
     IngressSettings {
-        http: Some(entrance(8000)),
-        https: Some(entrance(8443)),
+        http: Some(ingress_listener(8000)),
+        https: Some(ingress_listener(8443)),
         flavor: match router {
             [] => RouterFlavor::TraditionalCompatible,
             [other] if other == "expressions" => RouterFlavor::Expressions,
@@ -550,7 +534,7 @@ fn describe_response(snapshot: &Snapshot, request: &Request) -> String {
         .map(|(name, value)| (name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap()))
         .collect();
     let host = request.host.to_ascii_lowercase();
-    let Some(bind) = snapshot.binds.get(&request.to) else {
+    let Some(bind) = snapshot.binds.get(&BindAddress::tcp(request.to)) else {
         return format!("{line} -> no listener at {}", request.to);
     };
     if bind.tls.is_some() {
@@ -561,9 +545,10 @@ fn describe_response(snapshot: &Snapshot, request: &Request) -> String {
     let path = normalized.as_deref().unwrap_or(path);
     let scheme = if bind.tls.is_some() { Scheme::Https } else { Scheme::Http };
     let server_name = bind.tls.as_ref().map(|_| &*host);
-    let question = RoutingRequest { scheme, server_name, ..RoutingRequest::plaintext(path, query, &method, &headers) };
+    let routing_request =
+        RoutingRequest { scheme, server_name, ..RoutingRequest::plaintext(path, query, &method, &headers) };
     let Some(listener) = bind.listeners.most_specific(&host) else { return format!("{line} -> 404 no listener") };
-    let Some(matched) = listener.find(&host, &question) else {
+    let Some(matched) = listener.find(&host, &routing_request) else {
         return format!("{line} -> 404 no route on listener {}", listener.name);
     };
     let rule = matched.rule;
@@ -572,9 +557,9 @@ fn describe_response(snapshot: &Snapshot, request: &Request) -> String {
             let rewritten = rule.filters.rewrite.as_ref().and_then(|rewrite| rewrite.path.as_ref());
             let path = match (&rule.kong, rewritten) {
                 (_, Some(edit)) => format!(" as {}", edit.apply(path)),
-                (Some(manner), None) => {
-                    let stripped = manner.strip_path.then(|| matched.path.length(path));
-                    let sent = kong::upstream_path(&manner.path, path, stripped);
+                (Some(behavior), None) => {
+                    let stripped = behavior.strip_path.then(|| matched.path.length(path));
+                    let sent = kong::upstream_path(&behavior.path, path, stripped);
                     if sent == path { String::new() } else { format!(" as {sent}") }
                 }
                 (None, None) => String::new(),

@@ -376,7 +376,7 @@ fn unchanged_default_certificate_publishes_nothing() {
     };
     let mut world =
         CompilerHarness::new(AddressProvider::Pool(GatewayAddressPool::loopback(Vec::new())), AddressState::default());
-    world.ingress.default_secret = Some(ObjectKey::new("a", "k"));
+    world.inputs.ingress.default_secret = Some(ObjectKey::new("a", "k"));
     let ingress = json!({
         "metadata": {"namespace": "a", "name": "i"},
         "spec": {

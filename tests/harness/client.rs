@@ -12,32 +12,32 @@ use super::{TEST_TIMEOUT, eventually};
 
 /// A complete response.
 #[derive(Debug)]
-pub struct ClientResponse {
-    pub status: u16,
-    pub head: String,
-    pub body: String,
+pub(crate) struct ClientResponse {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
 impl ClientResponse {
     /// The value of a header field.
-    pub fn field(&self, name: &str) -> Option<&str> {
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
         let fields = self.head.lines().filter_map(|line| line.split_once(':'));
         fields.map(|(field, value)| (field, value.trim())).find(|(field, _)| field.eq_ignore_ascii_case(name))?.1.into()
     }
 
     /// The body as JSON.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}\n{}", self.head, self.body))
     }
 }
 
 /// A keep-alive connection.
-pub struct Connection {
+pub(crate) struct Connection {
     stream: BufReader<TcpStream>,
 }
 
 impl Connection {
-    pub fn open(address: &str) -> io::Result<Self> {
+    pub(crate) fn open(address: &str) -> io::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(TEST_TIMEOUT))?;
         stream.set_nodelay(true)?;
@@ -45,7 +45,7 @@ impl Connection {
     }
 
     /// Sends a GET request. A truncated response is an error.
-    pub fn get(&mut self, host: &str, path: &str) -> io::Result<ClientResponse> {
+    pub(crate) fn get(&mut self, host: &str, path: &str) -> io::Result<ClientResponse> {
         let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n");
         self.stream.get_mut().write_all(request.as_bytes())?;
         self.answer()
@@ -87,17 +87,17 @@ impl Connection {
 }
 
 /// One request on a new connection.
-pub fn try_get(address: &str, host: &str, path: &str) -> io::Result<ClientResponse> {
+pub(crate) fn try_get(address: &str, host: &str, path: &str) -> io::Result<ClientResponse> {
     Connection::open(address)?.get(host, path)
 }
 
 /// Like `try_get`; panics without a response.
-pub fn get(address: &str, path: &str) -> ClientResponse {
+pub(crate) fn get(address: &str, path: &str) -> ClientResponse {
     try_get(address, address, path).unwrap_or_else(|error| panic!("http://{address}{path}: {error}"))
 }
 
 /// A client that repeats one request and records every response other than 200.
-pub struct ContinuousClient {
+pub(crate) struct ContinuousClient {
     stop: Arc<AtomicBool>,
     /// Number of completed requests.
     completed: Arc<AtomicUsize>,
@@ -106,7 +106,7 @@ pub struct ContinuousClient {
 
 impl ContinuousClient {
     /// `keep` reuses one connection until the server closes it; otherwise each request opens a new one.
-    pub fn start(address: String, path: &'static str, keep: bool) -> ContinuousClient {
+    pub(crate) fn start(address: String, path: &'static str, keep: bool) -> ContinuousClient {
         let stop = Arc::new(AtomicBool::new(false));
         let asked_so_far = Arc::new(AtomicUsize::new(0));
         let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&asked_so_far));
@@ -134,13 +134,13 @@ impl ContinuousClient {
     }
 
     /// Waits until `count` more requests have completed.
-    pub fn wait_more(&self, count: usize) {
+    pub(crate) fn wait_more(&self, count: usize) {
         let wanted = self.completed.load(Ordering::Relaxed) + count;
         eventually("more requests", || (self.completed.load(Ordering::Relaxed) >= wanted).then_some(()));
     }
 
     /// Returns the number of requests. Panics if one of them failed.
-    pub fn stop(self) -> usize {
+    pub(crate) fn stop(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         let (count, failures) = self.thread.join().expect("the client thread does not panic");
         assert!(failures.is_empty(), "{} of {count} requests failed, first {}", failures.len(), failures[0]);

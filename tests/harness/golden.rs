@@ -2,27 +2,25 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::PathBuf;
-
-use super::program::root;
+use std::path::{Path, PathBuf};
 
 /// A file with expected output, below `tests/`.
-pub struct Golden {
+pub(crate) struct Golden {
     name: String,
 }
 
 impl Golden {
-    pub fn new(name: impl Into<String>) -> Self {
+    pub(crate) fn new(name: impl Into<String>) -> Self {
         Golden { name: name.into() }
     }
 
     /// The expected output; empty if the file does not exist yet.
-    pub fn expected(&self) -> String {
+    pub(crate) fn expected(&self) -> String {
         fs::read_to_string(self.path()).unwrap_or_default()
     }
 
     /// Compares with the file or rewrites it. Returns the difference.
-    pub fn compare(&self, found: &str) -> Result<(), String> {
+    pub(crate) fn compare(&self, found: &str) -> Result<(), String> {
         if is_update() {
             if self.expected() != found {
                 fs::create_dir_all(self.path().parent().expect("the path is below tests")).unwrap();
@@ -38,18 +36,19 @@ impl Golden {
     }
 
     fn path(&self) -> PathBuf {
-        root().join("tests").join(&self.name)
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(&self.name)
     }
 }
 
 /// Whether expected output should be rewritten.
-pub fn is_update() -> bool {
+pub(crate) fn is_update() -> bool {
     std::env::var_os("UPDATE").is_some()
 }
 
-/// Panics with all differences.
-pub fn expect_none(differing: &[String], program: &str) {
-    assert!(differing.is_empty(), "{}\nIf that is right: UPDATE=1 cargo test --test {program}", differing.join("\n"));
+/// Panics with all differences of a suite, which is a module of this program.
+pub(crate) fn expect_none(differing: &[String], suite: &str) {
+    let command = concat!("UPDATE=1 cargo test --workspace --test ", env!("CARGO_CRATE_NAME"));
+    assert!(differing.is_empty(), "{}\nIf that is right: {command} {suite}::", differing.join("\n"));
 }
 
 /// The lines from the first difference to the last.

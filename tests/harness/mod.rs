@@ -9,20 +9,19 @@
 //!   golden.rs   expected output, rewritten by UPDATE=1
 //! ```
 
-#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of this module")]
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail by unwrap and report to stdout")]
+#![expect(clippy::print_stdout, reason = "tests report to stdout")]
 
-pub mod client;
-pub mod golden;
-pub mod network;
-pub mod objects;
-pub mod program;
-pub mod site;
+pub(crate) mod client;
+pub(crate) mod golden;
+pub(crate) mod network;
+pub(crate) mod objects;
+pub(crate) mod program;
+pub(crate) mod site;
 
 use std::time::Duration;
 
 /// Polls until there is a result. Only for state without events, such as that of another process.
-pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let pause = Duration::from_millis(20);
     for _ in 0..TEST_TIMEOUT.as_millis() / pause.as_millis() {
         if let Some(answer) = ask() {
@@ -35,4 +34,4 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 }
 
 /// Timeout for events that are expected immediately. Long, because other tests may keep the machine busy.
-pub const TEST_TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(20);

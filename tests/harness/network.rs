@@ -4,14 +4,14 @@ use std::process::Command;
 
 /// The way to create namespaces on this machine.
 #[derive(Clone, Copy)]
-pub struct Network {
+pub(crate) struct Network {
     /// As root of a new user namespace, without real root privileges.
     as_user: bool,
 }
 
 impl Network {
     /// `None` if such tests are disabled by `E2E=off`. Panics if namespaces are unavailable.
-    pub fn new() -> Option<Network> {
+    pub(crate) fn new() -> Option<Network> {
         if std::env::var_os("E2E").is_some_and(|value| value == "off") {
             println!("not run: E2E=off");
             return None;
@@ -32,7 +32,7 @@ impl Network {
     }
 
     /// A command that runs in a new network namespace, as the started process itself and not as its child.
-    pub fn command(self, program: &str, arguments: &[String]) -> Command {
+    pub(crate) fn command(self, program: &str, arguments: &[String]) -> Command {
         let mut command = Command::new("unshare");
         if self.as_user {
             command.args(["--user", "--map-root-user"]);
@@ -42,7 +42,7 @@ impl Network {
     }
 
     /// A command that runs in the network namespace of a process.
-    pub fn command_in(self, process: u32, program: &str, arguments: &[&str]) -> Command {
+    pub(crate) fn command_in(self, process: u32, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--target={process}"));
         if self.as_user {

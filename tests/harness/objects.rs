@@ -3,7 +3,7 @@
 use super::site::Site;
 
 /// A class, a Gateway `good` on `@port@`, and a Service `echo` for the echo server.
-pub const GATEWAY: &str = "apiVersion: gateway.networking.k8s.io/v1
+pub(crate) const GATEWAY: &str = "apiVersion: gateway.networking.k8s.io/v1
 kind: GatewayClass
 metadata:
   name: portico
@@ -34,7 +34,7 @@ spec:
 ";
 
 /// A Gateway with one listener.
-pub fn gateway(name: &str, port: &str) -> String {
+pub(crate) fn gateway(name: &str, port: &str) -> String {
     format!(
         "apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
@@ -51,7 +51,7 @@ spec:
 }
 
 /// A route to a Service for the path of its name.
-pub fn route(gateway: &str, name: &str, service: &str) -> String {
+pub(crate) fn route(gateway: &str, name: &str, service: &str) -> String {
     format!(
         "apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
@@ -72,7 +72,7 @@ spec:
 }
 
 /// Writes the Gateway and a route `good` into the manifests folder.
-pub fn place_good(site: &Site) {
+pub(crate) fn place_good(site: &Site) {
     site.save("manifests/gateway.yaml", GATEWAY);
     site.save("manifests/good.yaml", &route("good", "good", "echo"));
 }

@@ -11,7 +11,7 @@ use super::TEST_TIMEOUT;
 use super::site::Site;
 
 /// The program in the folder of a site, without Portico's environment variables.
-pub fn portico(site: &Site) -> Command {
+pub(crate) fn portico(site: &Site) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portico"));
     clean(&mut command);
     command.current_dir(site.path("."));
@@ -19,7 +19,7 @@ pub fn portico(site: &Site) -> Command {
 }
 
 /// Removes variables of the test environment and selects the text log format, as on a terminal.
-pub fn clean(command: &mut Command) {
+pub(crate) fn clean(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
         // make exports these variables if it runs the tests, and they would affect nested make processes.
@@ -31,14 +31,14 @@ pub fn clean(command: &mut Command) {
 }
 
 /// `portico run` on the addresses of a site, with its echo server.
-pub fn run(site: &Site, more: &[&str]) -> Program {
+pub(crate) fn run(site: &Site, more: &[&str]) -> Program {
     let mut command = portico(site);
     command.args(run_arguments(site)).args(more);
     Program::start(command)
 }
 
 /// The arguments of `run`, for tests that start the program differently.
-pub fn run_arguments(site: &Site) -> Vec<String> {
+pub(crate) fn run_arguments(site: &Site) -> Vec<String> {
     let words = format!(
         "run --manifests manifests --gateway-address-pool {} --gateway-address-pool {} --echo {} --status-listen {} \
          --admin-listen {} --workers 1",
@@ -52,7 +52,7 @@ pub fn run_arguments(site: &Site) -> Vec<String> {
 }
 
 /// A running program. It is killed on drop.
-pub struct Program {
+pub(crate) struct Program {
     child: Child,
     /// Kills the process group, including children.
     group: bool,
@@ -61,12 +61,12 @@ pub struct Program {
 }
 
 impl Program {
-    pub fn start(command: Command) -> Program {
+    pub(crate) fn start(command: Command) -> Program {
         Program::spawn(command, false)
     }
 
     /// Like `start`, for a command whose children would survive if only the command was killed.
-    pub fn start_group(mut command: Command) -> Program {
+    pub(crate) fn start_group(mut command: Command) -> Program {
         command.process_group(0);
         Program::spawn(command, true)
     }
@@ -79,38 +79,33 @@ impl Program {
         Program { child, group, stdout, stderr }
     }
 
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    pub fn stdin(&mut self) -> std::process::ChildStdin {
+    pub(crate) fn stdin(&mut self) -> std::process::ChildStdin {
         self.child.stdin.take().expect("stdin was piped")
     }
 
-    /// Everything on stdout so far.
-    pub fn stdout(&self) -> String {
-        self.stdout.text()
-    }
-
     /// Everything on stderr so far.
-    pub fn stderr(&self) -> String {
+    pub(crate) fn stderr(&self) -> String {
         self.stderr.text()
     }
 
     /// Messages on stderr without log events.
-    pub fn messages(&self) -> String {
+    pub(crate) fn messages(&self) -> String {
         without_log_events(&self.stderr())
     }
 
     /// Waits until the messages meet a condition. Otherwise returns the messages.
-    pub fn wait_messages(&self, meets: impl Fn(&str) -> bool) -> Result<String, String> {
+    pub(crate) fn wait_messages(&self, meets: impl Fn(&str) -> bool) -> Result<String, String> {
         self.stderr
             .wait(|text| Some(without_log_events(text)).filter(|told| meets(told)))
             .map_err(|text| without_log_events(&text))
     }
 
     /// Waits until stdout has `count` complete lines.
-    pub fn wait_lines(&self, count: usize) -> Vec<String> {
+    pub(crate) fn wait_lines(&self, count: usize) -> Vec<String> {
         self.wait_stdout(|text| {
             let lines: Vec<_> =
                 text.split_inclusive('\n').filter(|line| line.ends_with('\n')).map(str::to_owned).collect();
@@ -119,37 +114,37 @@ impl Program {
     }
 
     /// Waits until stdout meets a condition.
-    pub fn wait_stdout<T>(&self, find: impl Fn(&str) -> Option<T>) -> T {
+    pub(crate) fn wait_stdout<T>(&self, find: impl Fn(&str) -> Option<T>) -> T {
         self.stdout.wait(find).unwrap_or_else(|text| panic!("the expected output is missing; stdout:\n{text}"))
     }
 
     /// Waits until stderr, including log events, meets a condition.
-    pub fn wait_stderr<T>(&self, find: impl Fn(&str) -> Option<T>) -> T {
+    pub(crate) fn wait_stderr<T>(&self, find: impl Fn(&str) -> Option<T>) -> T {
         self.stderr.wait(find).unwrap_or_else(|text| panic!("the expected output is missing; stderr:\n{text}"))
     }
 
     /// Waits for the complete startup report.
-    pub fn wait_started(&self) -> String {
+    pub(crate) fn wait_started(&self) -> String {
         self.wait_messages(|told| told.lines().any(|line| line.contains(" read from ")))
             .unwrap_or_else(|told| panic!("the program did not start: {told}\n{}", self.stderr()))
     }
 
     /// Messages until none is added for a while; used to rewrite expected output, not to compare with it.
-    pub fn messages_until_quiet(&self) -> String {
+    pub(crate) fn messages_until_quiet(&self) -> String {
         self.stderr.until_quiet();
         self.messages()
     }
 
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         signal(self.id(), name);
     }
 
-    pub fn is_running(&mut self) -> bool {
+    pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("it is a child process").is_none()
     }
 
     /// Waits until both outputs are closed and the process has ended.
-    pub fn wait(mut self) -> Ended {
+    pub(crate) fn wait(mut self) -> Ended {
         let stdout = self.stdout.wait_end();
         let stderr = self.stderr.wait_end();
         let status = self.child.wait().expect("it is a child process");
@@ -157,7 +152,7 @@ impl Program {
     }
 
     /// Sends SIGTERM, as a cluster does, and waits for the end.
-    pub fn stop(self) -> Ended {
+    pub(crate) fn stop(self) -> Ended {
         self.signal("TERM");
         self.wait()
     }
@@ -175,46 +170,37 @@ impl Drop for Program {
 }
 
 /// A program that has ended.
-pub struct Ended {
-    pub status: ExitStatus,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Ended {
     /// Verifies a successful exit without a panic.
-    pub fn expect_success(self) -> Self {
+    pub(crate) fn expect_success(self) -> Self {
         assert!(self.status.success(), "{}\n{}", self.status, self.stderr);
         assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
         self
     }
 
-    pub fn messages(&self) -> String {
+    pub(crate) fn messages(&self) -> String {
         without_log_events(&self.stderr)
     }
 }
 
-pub fn signal(process: u32, name: &str) {
+pub(crate) fn signal(process: u32, name: &str) {
     let kill = Command::new("kill").args(["-s", name, &process.to_string()]).output().expect("kill is installed");
     assert!(kill.status.success(), "kill -s {name} {process}: {}", String::from_utf8_lossy(&kill.stderr));
 }
 
 /// Runs a command until it ends.
-pub fn output(mut command: Command) -> Output {
+pub(crate) fn output(mut command: Command) -> Output {
     command.output().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"))
 }
 
-/// Whether tests that need privileges are disabled (`E2E=off`).
-pub fn is_off() -> bool {
-    let off = std::env::var_os("E2E").is_some_and(|value| value == "off");
-    if off {
-        println!("not run: E2E=off");
-    }
-    off
-}
-
 /// The folder of the package.
-pub fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 

@@ -13,51 +13,51 @@ use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
 
 /// The environment of one run. Its address and ports vary; `plain` normalizes them.
-pub struct Site {
+pub(crate) struct Site {
     folder: TempDir,
     address: Ipv4Addr,
     ports: RefCell<BTreeMap<&'static str, u16>>,
 }
 
 impl Site {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be created");
         Site { folder, address: *ADDRESS, ports: RefCell::default() }
     }
 
     /// A path in the working folder of the program.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// Address of the first Gateway.
-    pub fn address(&self) -> Ipv4Addr {
+    pub(crate) fn address(&self) -> Ipv4Addr {
         self.address
     }
 
     /// Address of a second Gateway.
-    pub fn next_address(&self) -> Ipv4Addr {
+    pub(crate) fn next_address(&self) -> Ipv4Addr {
         let [first, second, third, fourth] = self.address.octets();
         Ipv4Addr::new(first, second + PARTS, third, fourth)
     }
 
     /// The port with a name in `NAMES`.
-    pub fn port(&self, name: &str) -> u16 {
+    pub(crate) fn port(&self, name: &str) -> u16 {
         let (name, _) = NAMES.iter().find(|(known, _)| *known == name).expect("the name is in the list");
         *self.ports.borrow_mut().entry(name).or_insert_with(|| free_port(self.address))
     }
 
     /// `address:port` of a named port.
-    pub fn at(&self, name: &str) -> String {
+    pub(crate) fn at(&self, name: &str) -> String {
         format!("{}:{}", self.address, self.port(name))
     }
 
     /// Saves a file atomically, by writing a temporary file and renaming it. Fills in placeholders.
-    pub fn save(&self, name: &str, text: &str) {
+    pub(crate) fn save(&self, name: &str, text: &str) {
         self.save_bytes(name, self.filled(text).as_bytes());
     }
 
-    pub fn save_bytes(&self, name: &str, bytes: &[u8]) {
+    pub(crate) fn save_bytes(&self, name: &str, bytes: &[u8]) {
         let path = self.path(name);
         fs::create_dir_all(path.parent().expect("the path is below the folder")).unwrap();
         let aside = self.path(".saving");
@@ -66,16 +66,16 @@ impl Site {
     }
 
     /// Overwrites a file in place, as simple editors do.
-    pub fn overwrite(&self, name: &str, text: &str) {
+    pub(crate) fn overwrite(&self, name: &str, text: &str) {
         fs::write(self.path(name), self.filled(text)).unwrap();
     }
 
-    pub fn remove(&self, name: &str) {
+    pub(crate) fn remove(&self, name: &str) {
         fs::remove_file(self.path(name)).unwrap();
     }
 
     /// Replaces placeholders such as `@address@` and `@port@` by the values of this site.
-    pub fn filled(&self, text: &str) -> String {
+    pub(crate) fn filled(&self, text: &str) -> String {
         let mut parts = text.split('@');
         let mut filled = parts.next().unwrap_or_default().to_owned();
         let mut is_name = true;
@@ -111,7 +111,7 @@ impl Site {
 
     /// Replaces addresses and ports of this site by those in expected output, which have the same length to preserve
     /// the alignment of columns and carets.
-    pub fn normalize(&self, text: &str) -> String {
+    pub(crate) fn normalize(&self, text: &str) -> String {
         let mut text = text.replace(&self.address.to_string(), PLAIN_ADDRESS);
         text = text.replace(&self.next_address().to_string(), PLAIN_NEXT_ADDRESS);
         for (name, port) in self.ports.borrow().iter() {
@@ -139,7 +139,7 @@ fn with_number(text: &str, number: u16, plain: &str) -> String {
 }
 
 /// Replaces durations, which vary.
-pub fn without_times(text: &str) -> String {
+pub(crate) fn without_times(text: &str) -> String {
     let mut parts = text.split("live after ");
     let mut plain = parts.next().unwrap_or_default().to_owned();
     for part in parts {
@@ -174,7 +174,7 @@ static ADDRESS: LazyLock<Ipv4Addr> = LazyLock::new(|| {
 });
 
 /// A free port that no other test in this process uses.
-pub fn free_port(address: Ipv4Addr) -> u16 {
+pub(crate) fn free_port(address: Ipv4Addr) -> u16 {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {
         let listener = TcpListener::bind((address, 0)).expect("a port is free");
@@ -201,7 +201,7 @@ static PAIR: LazyLock<TestCertificate> = LazyLock::new(|| {
 });
 
 /// All files below a folder by relative path, sorted.
-pub fn files_below(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn files_below(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     let mut waiting = vec![folder.to_owned()];
     while let Some(next) = waiting.pop() {

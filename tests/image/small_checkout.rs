@@ -1,6 +1,5 @@
 //! A small program to test `scripts/image-root.sh`. It contains what depends on place and time of a build: paths of
-//! generated
-//! code, and C code with its file name and date.
+//! generated code, and C code with its file name and date.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-use crate::read;
+use crate::image::read;
 
 const MANIFEST: &str = "[package]
 name = 'portico'

@@ -4,7 +4,7 @@ use crate::harness::client::try_get;
 use crate::harness::objects::place_good;
 use crate::harness::program::run;
 use crate::harness::site::Site;
-use crate::{has_sample, page};
+use crate::kong::{has_sample, page};
 
 const CLASS: &str = "apiVersion: networking.k8s.io/v1
 kind: IngressClass

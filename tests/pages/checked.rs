@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::harness::program::root;
-use crate::page::Block;
+use crate::pages::page::Block;
 
 pub(crate) const LANGUAGES: [&str; 2] = ["json", "promql"];
 

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use crate::harness::program::clean;
-use crate::page::Block;
+use crate::pages::page::Block;
 
 /// Errors in the objects of a block, except those about missing other objects.
 pub(crate) fn problems(block: &Block) -> Vec<String> {

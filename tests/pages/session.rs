@@ -8,7 +8,7 @@ use std::process::{ChildStdin, Command, Stdio};
 use crate::harness::network::Network;
 use crate::harness::program::{Program, clean};
 use crate::harness::site::{Site, files_below};
-use crate::page::{Block, Page, RunsOn, is_shown};
+use crate::pages::page::{Block, Page, RunsOn, is_shown};
 
 pub(crate) struct Session {
     site: Site,

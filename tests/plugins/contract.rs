@@ -5,7 +5,7 @@ use portico::plugin_api::{AnyPluginKind, Phases, Scopes};
 use portico::plugins::REGISTRY;
 use serde_json::{Map, Value, json};
 
-use crate::{fields, source};
+use crate::plugins::{fields, source};
 
 /// Kong's priority, phases, scopes and protocols of a plugin, and whether it fails closed.
 struct ExpectedKind {

@@ -3,7 +3,7 @@
 use portico::plugins::REGISTRY;
 use serde_json::{Map, Value, json};
 
-use crate::fields;
+use crate::plugins::fields;
 
 /// `null` is a field without a default.
 fn kong_defaults(plugin: &str) -> Value {

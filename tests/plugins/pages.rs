@@ -7,10 +7,10 @@ use std::fs;
 use portico::plugin_api::{AnyPluginKind, Phases, Scopes};
 use portico::plugins::REGISTRY;
 
-use crate::fields::{self, Field};
-use crate::harness::golden::{Golden, expect_none, is_update};
-use crate::harness::program::root;
-use crate::source;
+use crate::golden::{Golden, expect_none, is_update};
+use crate::plugins::fields::{self, Field};
+use crate::plugins::source;
+use crate::root;
 
 #[test]
 fn plugin_reference_is_up_to_date() {

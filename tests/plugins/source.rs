@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::harness::program::root;
+use crate::root;
 
 /// The module documentation of a plugin.
 pub(crate) fn module_docs(name: &str) -> String {

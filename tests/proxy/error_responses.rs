@@ -7,7 +7,7 @@ use http::header::{HeaderName, HeaderValue};
 use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::redirect::RedirectAction;
 use portico::snapshot::rule::{Action, Filters, HeaderEdits};
-use portico::snapshot::{Bind, Snapshot};
+use portico::snapshot::{Bind, BindAddress, Snapshot};
 
 use crate::harness::{
     Endpoint, Options, Route, TestServer, forward, listener, reserve_address, route, routes_to, upstream,
@@ -151,8 +151,10 @@ async fn routes_are_isolated_by_listener_hostname() {
             ])),
         ),
     ]);
-    let snapshot =
-        Snapshot { binds: [(address, Arc::new(Bind { listeners, tls: None }))].into(), ..Snapshot::default() };
+    let snapshot = Snapshot {
+        binds: [(BindAddress::tcp(address), Arc::new(Bind { listeners, tls: None }))].into(),
+        ..Snapshot::default()
+    };
     let server = TestServer::start(Options::default(), address, reserved, snapshot);
     server.proxy.reconcile().await;
     let cases = [

@@ -17,7 +17,7 @@ use portico::snapshot::kong::KongBehavior;
 use portico::snapshot::router::{Candidate, HostRouter, PathMatch, RouteAge};
 use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteRule, RuleId, Split};
 use portico::snapshot::timeouts_and_retries::TimeoutsAndRetries;
-use portico::snapshot::{Bind, HttpListener, Routes, Snapshot};
+use portico::snapshot::{Bind, BindAddress, HttpListener, Routes, Snapshot};
 use portico::upstream::{EndpointAddress, Endpoints, Upstream, UpstreamKey, UpstreamProtocol};
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -77,7 +77,7 @@ impl TestServer {
         let (address, reserved) = reserve_address();
         let server = TestServer::start(options, address, reserved, snapshot(address, routes));
         let binds = server.proxy.reconcile().await;
-        assert_eq!(binds.get(&address), Some(&BindState::Bound));
+        assert_eq!(binds.get(&BindAddress::tcp(address)), Some(&BindState::Bound));
         server
     }
 
@@ -186,7 +186,10 @@ pub(crate) fn upstream_with_protocol(
 
 pub(crate) fn snapshot(address: SocketAddr, routes: Vec<Route>) -> Snapshot {
     let listeners = HostMap::new([(HostPattern::Any, Arc::new(listener(routes)))]);
-    Snapshot { binds: [(address, Arc::new(Bind { listeners, tls: None }))].into(), ..Snapshot::default() }
+    Snapshot {
+        binds: [(BindAddress::tcp(address), Arc::new(Bind { listeners, tls: None }))].into(),
+        ..Snapshot::default()
+    }
 }
 
 pub(crate) fn listener(routes: Vec<Route>) -> HttpListener {

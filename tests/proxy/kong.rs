@@ -8,11 +8,11 @@ use portico::plugin_api::chain::Protocols;
 use portico::proxy::{KongHeaderMode, ProductToken};
 use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::kong::{
-    self, HttpsRedirect, KongBehavior, KongPath, RouteSource, Router, RouterFlavor, UpstreamHost, UriTemplate,
+    self, HttpsRedirect, KongBehavior, KongPath, Router, RouterFlavor, UpstreamHost, UriTemplate,
 };
 use portico::snapshot::router::RouteAge;
 use portico::snapshot::rule::{Action, Filters, Rewrite, RouteFailure, RouteRule, RuleId};
-use portico::snapshot::{Bind, HttpListener, Routes, Snapshot};
+use portico::snapshot::{Bind, BindAddress, HttpListener, Routes, Snapshot};
 use portico::upstream::UpstreamProtocol;
 
 use crate::accounting::scrape;
@@ -30,7 +30,7 @@ fn ingress_route(path: KongPath, manner: KongBehavior, action: Action) -> kong::
     let id = RuleId { route: Arc::clone(&name), rule: path.to_string().into() };
     let rule = RouteRule { id, filters: Filters::default(), plugins: None, action, kong: Some(Box::new(manner)) };
     let age = RouteAge { created: None, route: name, rule: 0, index: 0 };
-    kong::KongRoute { paths: vec![path], ..kong::KongRoute::new(RouteSource::Ingress, age, Arc::new(rule)) }
+    kong::KongRoute { paths: vec![path], ..kong::KongRoute::new(age, Arc::new(rule)) }
 }
 
 /// A proxy with one listener for every host, with port 80.
@@ -39,7 +39,7 @@ async fn server(options: Options, routes: Vec<kong::KongRoute>) -> TestServer {
     let routes = Routes::Kong(Arc::new(Router::build(RouterFlavor::default(), routes)));
     let listener = HttpListener { gateway: "ingress".into(), name: "http".into(), port: 80, routes };
     let bind = Bind { listeners: HostMap::new([(HostPattern::Any, Arc::new(listener))]), tls: None };
-    let snapshot = Snapshot { binds: [(address, Arc::new(bind))].into(), ..Snapshot::default() };
+    let snapshot = Snapshot { binds: [(BindAddress::tcp(address), Arc::new(bind))].into(), ..Snapshot::default() };
     let server = TestServer::start(options, address, reserved, snapshot);
     server.proxy.reconcile().await;
     server

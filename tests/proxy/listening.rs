@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portico::proxy::{BindState, ProxyLimits};
-use portico::snapshot::Snapshot;
+use portico::snapshot::{BindAddress, Snapshot};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
@@ -42,7 +42,7 @@ async fn download_continues_across_snapshot_changes() {
     endpoint.log.wait_for("the request", |log| log.requests().len() == 1).await;
     for _ in 0..3 {
         server.replace_routes(routes_to(other.address));
-        assert_eq!(server.proxy.reconcile().await, [(server.address, BindState::Bound)].into());
+        assert_eq!(server.proxy.reconcile().await, [(BindAddress::tcp(server.address), BindState::Bound)].into());
         assert_eq!(server.connect().await.get("/").await.text(), "ok");
     }
     go.notify_one();
@@ -118,7 +118,7 @@ async fn removed_listener_finishes_its_requests() {
 
     // The address can be bound again at once.
     server.replace_routes(routes_to(endpoint.address));
-    assert_eq!(server.proxy.reconcile().await, [(server.address, BindState::Bound)].into());
+    assert_eq!(server.proxy.reconcile().await, [(BindAddress::tcp(server.address), BindState::Bound)].into());
     go.notify_one();
     assert_eq!(server.connect().await.get("/").await.text(), "halfhalf");
 }
@@ -150,10 +150,10 @@ async fn occupied_port_is_reported_and_bound_once_free() {
     let server =
         TestServer::start(Options::default(), address, reserved, snapshot(address, routes_to(endpoint.address)));
     for _ in 0..2 {
-        assert_eq!(server.proxy.reconcile().await, [(address, BindState::InUse)].into());
+        assert_eq!(server.proxy.reconcile().await, [(BindAddress::tcp(address), BindState::InUse)].into());
     }
     drop(other);
-    assert_eq!(server.proxy.reconcile().await, [(address, BindState::Bound)].into());
+    assert_eq!(server.proxy.reconcile().await, [(BindAddress::tcp(address), BindState::Bound)].into());
     assert_eq!(server.connect().await.get("/").await.text(), "ok");
 }
 
@@ -166,8 +166,8 @@ async fn failed_bind_does_not_affect_other_addresses() {
     both.binds.extend(snapshot(foreign, vec![]).binds);
     let server = TestServer::start(Options::default(), address, reserved, both);
     let binds = server.proxy.reconcile().await;
-    assert_eq!(binds[&address], BindState::Bound);
-    assert_eq!(binds[&foreign], BindState::NotLocal);
+    assert_eq!(binds[&BindAddress::tcp(address)], BindState::Bound);
+    assert_eq!(binds[&BindAddress::tcp(foreign)], BindState::NotLocal);
     assert_eq!(server.connect().await.get("/").await.text(), "ok");
 }
 

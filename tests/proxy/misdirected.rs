@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use portico::snapshot::certs::Certificate;
-use portico::snapshot::{Bind, Snapshot};
+use portico::snapshot::{Bind, BindAddress, Snapshot};
 
 use crate::harness::{Client, Endpoint, Options, Route, listener, routes_to};
 use crate::tls_harness::{TlsCaller, TlsListener, certificate, replace_listeners, start_tls_server};
@@ -95,9 +95,10 @@ async fn old_connections_get_421_after_a_protocol_change() {
         Arc::new(listener(routes_to(endpoint.address))),
     )]);
     let bind = Bind { listeners: plain, tls: None };
-    server
-        .snapshot
-        .store(Arc::new(Snapshot { binds: [(server.address, Arc::new(bind))].into(), ..Snapshot::default() }));
+    server.snapshot.store(Arc::new(Snapshot {
+        binds: [(BindAddress::tcp(server.address), Arc::new(bind))].into(),
+        ..Snapshot::default()
+    }));
     let mut in_plain = Client::connect(server.address).await;
     assert_eq!(in_plain.get("/").await.status, 200);
     assert_eq!(over_tls.get("/").await.status, 421);

@@ -225,7 +225,7 @@ async fn plugins_run_on_generated_errors() {
     for (action, status) in cases {
         let server = TestServer::with_routes(vec![route_with_plugins(vec![marks()], action)]).await;
         let answer = server.request(GET).await;
-        assert_eq!((answer.status, answer.header("x-seen")), (status, Some("Ours")));
+        assert_eq!((answer.status, answer.header("x-seen")), (status, Some("Proxy")));
     }
 }
 

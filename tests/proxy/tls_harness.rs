@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use portico::proxy::BindState;
 use portico::snapshot::certs::{Certificate, Certificates, PortTls};
 use portico::snapshot::host::{HostMap, HostPattern};
-use portico::snapshot::{Bind, HttpListener, Snapshot};
+use portico::snapshot::{Bind, BindAddress, HttpListener, Snapshot};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -65,7 +65,7 @@ pub(crate) fn secure_snapshot(address: std::net::SocketAddr, listeners: Vec<TlsL
     }
     let tls = Some(PortTls { listeners: HostMap::new(shown) });
     Snapshot {
-        binds: [(address, Arc::new(Bind { listeners: HostMap::new(served), tls }))].into(),
+        binds: [(BindAddress::tcp(address), Arc::new(Bind { listeners: HostMap::new(served), tls }))].into(),
         ..Snapshot::default()
     }
 }
@@ -74,7 +74,7 @@ pub(crate) fn secure_snapshot(address: std::net::SocketAddr, listeners: Vec<TlsL
 pub(crate) async fn start_tls_server(options: Options, listeners: Vec<TlsListener>) -> TestServer {
     let (address, reserved) = reserve_address();
     let server = TestServer::start(options, address, reserved, secure_snapshot(address, listeners));
-    assert_eq!(server.proxy.reconcile().await.get(&address), Some(&BindState::Bound));
+    assert_eq!(server.proxy.reconcile().await.get(&BindAddress::tcp(address)), Some(&BindState::Bound));
     server
 }
 

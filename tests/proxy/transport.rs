@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::Request;
 use portico::snapshot::host::{HostMap, HostPattern};
-use portico::snapshot::{Bind, Snapshot};
+use portico::snapshot::{Bind, BindAddress, Snapshot};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::h2;
@@ -83,8 +83,10 @@ impl Transport {
             (HostPattern::parse(Some("a.example")), Arc::new(listener(routes))),
             (HostPattern::parse(Some("b.example")), Arc::new(listener(vec![]))),
         ]);
-        let snapshot =
-            Snapshot { binds: [(address, Arc::new(Bind { listeners, tls: None }))].into(), ..Snapshot::default() };
+        let snapshot = Snapshot {
+            binds: [(BindAddress::tcp(address), Arc::new(Bind { listeners, tls: None }))].into(),
+            ..Snapshot::default()
+        };
         let server = TestServer::start(options, address, reserved, snapshot);
         server.proxy.reconcile().await;
         server

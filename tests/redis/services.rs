@@ -15,7 +15,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::server::Authority;
+use crate::redis::server::Authority;
 
 pub(crate) struct TestServices {
     name: &'static str,

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::fs;
 
-use crate::harness::program::root;
+use crate::root;
 
 const INTRODUCTION: &str = "# Compatibility
 

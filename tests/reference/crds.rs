@@ -5,7 +5,7 @@ use std::fmt::Write;
 use portico::api::kong::crd;
 use serde_json::Value;
 
-use crate::cell;
+use crate::reference::cell;
 
 const INTRODUCTION: &str = "# Custom resources
 
@@ -21,16 +21,18 @@ pub(crate) fn page() -> String {
         let definition = crd::definition(kind).expect("the kind is one of Kong's");
         let (spec, version) = (&definition["spec"], &definition["spec"]["versions"][0]);
         let schema = &version["schema"]["openAPIV3Schema"];
-        writeln!(page, "\n## {kind}\n\n{}\n", text(&schema["description"])).unwrap();
+        writeln!(page, "\n## {kind}\n\n{}\n", wrapped(&text(&schema["description"]))).unwrap();
         let group = text(&spec["group"]);
-        write!(page, "`{group}/{}`, {}", text(&version["name"]), text(&spec["scope"]).to_lowercase()).unwrap();
+        let scope = text(&spec["scope"]).to_lowercase();
+        let mut names = format!("`{group}/{}`, {scope}", text(&version["name"]));
         if let Some(short) = spec["names"]["shortNames"][0].as_str() {
-            write!(page, ", short `{short}`").unwrap();
+            write!(names, ", short `{short}`").unwrap();
         }
-        page += ".";
+        names += ".";
         if let Some(warning) = version["deprecationWarning"].as_str() {
-            write!(page, " {warning}.").unwrap();
+            write!(names, " {warning}.").unwrap();
         }
+        page += &wrapped(&names);
         page += "\n\n| field | type | default | |\n| --- | --- | --- | --- |\n";
         for (name, field) in schema["properties"].as_object().expect("the schema is an object") {
             if !["apiVersion", "kind", "metadata", "status"].contains(&name.as_str()) {
@@ -40,6 +42,19 @@ pub(crate) fn page() -> String {
         }
     }
     page
+}
+
+/// A paragraph in lines of the width of all documents.
+fn wrapped(text: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.len() + word.len() < COLUMNS => write!(line, " {word}").expect("a String takes text"),
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines.join("\n")
 }
 
 fn rows(page: &mut String, path: &str, field: &Value, required: bool) {
@@ -78,3 +93,5 @@ fn type_name(field: &Value) -> String {
 fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
+
+const COLUMNS: usize = 120;

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use clap::{Arg, Command};
 
-use crate::cell;
+use crate::reference::cell;
 
 const INTRODUCTION: &str = "# Flags
 

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use portico::k8s::permissions::{PermissionRule, own_namespace_rules, watched_namespace_rules};
 
-use crate::cell;
+use crate::reference::cell;
 
 const INTRODUCTION: &str = "# Permissions
 

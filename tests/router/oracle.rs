@@ -488,7 +488,7 @@ fn one_per_name(
     kept
 }
 
-/// Backtracking: tries every length for the first piece, then matches the rest.
+/// Backtracking: attempts every length for the first piece, then matches the rest.
 fn pieces_match(pieces: &[(Piece, Repetition)], text: &[char], end_anywhere: bool) -> bool {
     let Some(((piece, times), more)) = pieces.split_first() else { return text.is_empty() || end_anywhere };
     let least = usize::from(matches!(times, Repetition::Once | Repetition::Some));

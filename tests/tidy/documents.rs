@@ -5,8 +5,16 @@ use std::collections::BTreeSet;
 use crate::tree::{File, Finding};
 
 /// Sections of ARCHITECTURE.md that list files to read, in order.
-const READING_LISTS: &[&str] = &["Follow a request", "Follow a change"];
-/// More than this nobody reads in a row.
+const READING_LISTS: &[&str] = &[
+    "Follow a connection",
+    "Follow a request",
+    "Follow a response and its record",
+    "Follow a plugin",
+    "Follow a change",
+    "Follow a verdict",
+    "Follow an object of a cluster",
+];
+/// A longer list has to be split.
 const MOST_FILES: usize = 7;
 
 pub(crate) fn findings(files: &[File]) -> Vec<Finding> {
@@ -192,7 +200,13 @@ mod tests {
 
     const MAKEFILE: &str =
         "VAR := x\nSHELL ?= y\n.PHONY: run\nrun: setup ## Run\n\t@cargo build\ntest-all: ## Test\ne2e-up: ## Start\n";
-    const LISTS: &str = "# A\n## Follow a request\n1. [a](src/a.rs)\n\n## Follow a change\n1. [a](src/a.rs)\n";
+    /// A document whose first list is this one.
+    fn lists(first: &str) -> String {
+        let list = |(index, title): (usize, &&str)| {
+            format!("## {title}\n{}\n", if index == 0 { first } else { "1. [a](src/a.rs)" })
+        };
+        READING_LISTS.iter().enumerate().map(list).collect()
+    }
 
     fn with(path: &str, text: &str) -> Vec<File> {
         let mut files = vec![
@@ -204,7 +218,7 @@ mod tests {
         ];
         files.push(File::new(path, text));
         if path != "ARCHITECTURE.md" {
-            files.push(File::new("ARCHITECTURE.md", LISTS));
+            files.push(File::new("ARCHITECTURE.md", &lists("1. [a](src/a.rs)")));
         }
         files
     }
@@ -255,16 +269,15 @@ mod tests {
 
     #[test]
     fn reading_lists_are_short_and_lead_to_files() {
-        let list = |request: &str| format!("## Follow a request\n{request}\n## Follow a change\n1. [a](src/a.rs)\n");
         let cases: &[(&str, String, Places<'_>)] = &[
-            ("good", list("Some words.\n\n1. [a](src/a.rs): first\n2. [a](src/a.rs)"), &[]),
-            ("none", list(""), &[("ARCHITECTURE.md:1", "lists 0 files")]),
-            ("too many", list(&"1. [a](src/a.rs)\n".repeat(8)), &[("ARCHITECTURE.md:1", "lists 8 files")]),
-            ("no link", list("1. src/a.rs"), &[("ARCHITECTURE.md:2", "link a source file")]),
-            ("a folder", list("1. [a](src)"), &[("ARCHITECTURE.md:2", "link a source file")]),
+            ("good", lists("Some words.\n\n1. [a](src/a.rs): first\n2. [a](src/a.rs)"), &[]),
+            ("none", lists(""), &[("ARCHITECTURE.md:1", "lists 0 files")]),
+            ("too many", lists(&"1. [a](src/a.rs)\n".repeat(8)), &[("ARCHITECTURE.md:1", "lists 8 files")]),
+            ("no link", lists("1. src/a.rs"), &[("ARCHITECTURE.md:2", "link a source file")]),
+            ("a folder", lists("1. [a](src)"), &[("ARCHITECTURE.md:2", "link a source file")]),
             (
                 "no section",
-                "## Follow a request\n1. [a](src/a.rs)\n".to_owned(),
+                lists("1. [a](src/a.rs)").replace("Follow a change", "Changes"),
                 &[("ARCHITECTURE.md:1", "Follow a change")],
             ),
         ];

@@ -1,4 +1,4 @@
-//! Which module may import which: every path of ours that the source names, held against a table.
+//! Which module may import which: every crate path in the source, checked against a table.
 
 use std::collections::BTreeSet;
 

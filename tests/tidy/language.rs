@@ -62,7 +62,10 @@ const BANS: &[Ban] = &[
     Ban { words: &["patience", "patient", "silence", "silent"], remedy: "write timeout, idle timeout or read timeout" },
     Ban { words: &["ailing", "passed over"], remedy: "write unhealthy or ejected" },
     Ban { words: &["entrance", "entrances"], remedy: "write ingress listener" },
-    Ban { words: &["greet*", "manners", "ledger", "the books", "goodbye", "crowded"], remedy: "use the field's noun" },
+    Ban {
+        words: &["greeted", "greets", "manners", "ledger", "the books", "goodbye", "crowded"],
+        remedy: "use the field's noun",
+    },
     Ban { words: &["lent", "lend", "lends", "spares"], remedy: "write replay buffer, pool" },
     Ban { words: &["mend*"], remedy: "write fix, fixed or resolved" },
     Ban { words: &["judge*", "judging", "judgment*"], remedy: "write validate, evaluate or decide" },
@@ -71,8 +74,9 @@ const BANS: &[Ban] = &[
     Ban { words: &["hold it against", "held against", "holds against"], remedy: "write compare with or check against" },
 ];
 
-/// Only in comments of source files: documents may call their readers so.
-const IN_COMMENTS: Ban = Ban { words: &["who", "whom"], remedy: "make a thing the subject: the client, the caller" };
+/// In comments of source files, unless it follows the name of a person: "users who may edit Services".
+const WHO: &str = "who";
+const PERSONS: &[&str] = &["user", "users", "operator", "operators", "administrator", "administrators", "attackers"];
 
 /// Words of the names of types and modules that the field has better ones for.
 const IN_NAMES: &[&str] = &[
@@ -135,8 +139,12 @@ fn in_file(file: &File) -> Vec<Finding> {
             .split(|c: char| !c.is_alphanumeric() && c != '\'' && c != '_')
             .filter(|word| !word.is_empty())
             .collect();
-        let only = (part.form == Form::Comment).then_some(&IN_COMMENTS);
-        for ban in BANS.iter().chain(only) {
+        let is_person = |at: usize| at > 0 && PERSONS.contains(&words[at - 1]);
+        if part.form == Form::Comment && words.iter().enumerate().any(|(at, word)| *word == WHO && !is_person(at)) {
+            let message = format!("`{WHO}`: make a thing the subject: the client, the caller");
+            findings.push(Finding::new(&file.path, part.line, message));
+        }
+        for ban in BANS {
             for banned in ban.words.iter().filter(|banned| contains(&words, banned)) {
                 findings.push(Finding::new(&file.path, part.line, format!("`{banned}`: {}", ban.remedy)));
             }
@@ -188,6 +196,7 @@ mod tests {
             ("data of a test", "tests/a.rs", "//! A.\nconst A: &str = \"no answer came\";", &[]),
             ("code of Rust", "src/a.rs", "//! A.\nfn f() { let nobody = 1; }", &[]),
             ("pronoun", "src/a.rs", "//! A.\n// Clients who wait.", &[("src/a.rs:2", "`who`")]),
+            ("person in a comment", "src/a.rs", "//! A.\n// Users who wait.", &[]),
             ("pronoun in a document", "docs/a.md", "Users who install it.", &[]),
             ("document", "docs/a.md", "# A\n\nMend it.", &[("docs/a.md:3", "`mend*`")]),
             ("code block", "docs/a.md", "```\nmend it\n```", &[]),

@@ -60,7 +60,7 @@ fn of_markdown(file: &File) -> Vec<Prose> {
 
 fn of_hash_comments(file: &File) -> Vec<Prose> {
     let comments = file.lines().filter_map(|(line, text)| {
-        let text = if text.starts_with('#') { &text[1..] } else { text.split_once(" #")?.1 };
+        let text = text.strip_prefix('#').or_else(|| Some(text.split_once(" #")?.1))?;
         Some(Prose { line, text: text.to_owned(), form: Form::Comment, in_tests: false })
     });
     comments.collect()
@@ -117,7 +117,8 @@ pub(crate) fn names(file: &File) -> Vec<Name> {
         let is_module = keyword.text == "mod" && [";", "{"].contains(&after.text.as_str());
         // An associated type has its name from the trait.
         let is_associated = keyword.text == "type" && is_indented(file, keyword.line);
-        let found = (is_type && !is_associated) || is_module;
+        let is_name = name.text.starts_with(char::is_alphabetic);
+        let found = is_name && ((is_type && !is_associated) || is_module);
         (found && name.line < tests).then(|| Name { line: name.line, text: name.text.clone(), is_type })
     });
     declared.collect()

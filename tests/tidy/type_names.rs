@@ -49,7 +49,8 @@ mod tests {
 
     #[test]
     fn names_of_two_modules_are_found() {
-        let cases: &[(&str, &[(&str, &str)], Places<'_>)] = &[
+        type Sources<'a> = &'a [(&'a str, &'a str)];
+        let cases: &[(&str, Sources<'_>, Places<'_>)] = &[
             ("different", &[("src/a.rs", "struct A;"), ("src/b.rs", "struct B;")], &[]),
             ("same module", &[("src/a/b.rs", "struct A;"), ("src/a/c.rs", "struct A;")], &[]),
             ("folder and file", &[("src/a.rs", "struct A;"), ("src/a/b.rs", "enum A {}")], &[]),

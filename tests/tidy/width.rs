@@ -15,7 +15,14 @@ pub(crate) fn findings(files: &[File]) -> Vec<Finding> {
             let is_data = part.form == Form::Literal && part.in_tests;
             let Some(text) = lines.get(part.line - 1).filter(|_| !is_data && part.line != last) else { continue };
             last = part.line;
-            let columns = text.chars().count();
+            // Code around a literal is the formatter's, and rows of a table it leaves as they are.
+            let columns = match part.form {
+                Form::Literal if !text.starts_with(&part.text) => {
+                    indentation(text) + part.text.chars().count() + "\"".len()
+                }
+                Form::Literal => part.text.chars().count(),
+                Form::Comment | Form::Document => text.chars().count(),
+            };
             if columns > MOST_COLUMNS && !is_table(text) && can_be_broken(text) {
                 let message = format!("has {columns} columns, and {MOST_COLUMNS} is the most; break the line");
                 findings.push(Finding::new(&file.path, part.line, message));
@@ -23,6 +30,10 @@ pub(crate) fn findings(files: &[File]) -> Vec<Finding> {
         }
     }
     findings
+}
+
+fn indentation(text: &str) -> usize {
+    text.chars().take_while(|c| *c == ' ').count()
 }
 
 fn is_table(text: &str) -> bool {
@@ -52,6 +63,7 @@ mod tests {
             ("document", "docs/a.md", words.clone(), &[("docs/a.md:1", "columns")]),
             ("table", "docs/a.md", format!("| {words} |"), &[]),
             ("code block", "docs/a.md", format!("```\n{words}\n```"), &[]),
+            ("row of code", "src/a.rs", format!("(\"{0}\", \"{0}\"),", &words[..60]), &[]),
             ("narrow", "src/a.rs", "// word".to_owned(), &[]),
         ];
         for (name, path, text, expected) in cases {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-use crate::api::FakeApiServer;
+use crate::watch::api::FakeApiServer;
 
 pub(crate) struct WatchSite {
     pub(crate) source: ApiServerSource,

@@ -67,8 +67,7 @@ impl Backend {
     }
 
     /// Closes idle connections, and busy ones after their response, like a server whose idle timeout expires. New
-    /// connections
-    /// are still accepted.
+    /// connections are still accepted.
     pub fn close_idle(&self) {
         self.stage.send_modify(|stage| {
             if let Stage::Serving(times) = stage {

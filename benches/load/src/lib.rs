@@ -11,6 +11,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "an interactive program that prints its result")]
 
 pub mod backend;
+pub mod baseline;
 pub mod compare;
 pub mod floods;
 mod http1;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use portico_load::backend::Backend;
+use portico_load::baseline;
 use portico_load::compare::{self, compare, count_instructions};
 use portico_load::floods;
 use portico_load::plugins;
@@ -36,6 +37,8 @@ enum LoadCommand {
     Compare(compare::Options),
     /// Flood Portico; measure its memory and the service for other clients
     Floods(floods::Options),
+    /// Count instructions per request with valgrind and compare them with benches/baseline.toml
+    Baseline(baseline::Options),
     /// Count instructions per request with valgrind
     Instructions(compare::Counting),
     /// Measure the cost of plugins, compared with the same route without them
@@ -87,6 +90,7 @@ async fn main() -> Result<ExitCode> {
         }
         LoadCommand::Compare(options) => compare(&options).await?,
         LoadCommand::Floods(options) => floods::floods(&options).await?,
+        LoadCommand::Baseline(options) => baseline::baseline(&options).await?,
         LoadCommand::Instructions(options) => count_instructions(&options).await?,
         LoadCommand::Plugins(options) => plugins::plugins(&options).await?,
     };

@@ -223,9 +223,8 @@ stringData:
 }
 
 /// Configures nginx like Portico: a buffered access log, memory for the longest body, which nginx would otherwise write
-/// to
-/// disk, and the same added headers. `keepalive_requests` must exceed its default of 1,000, at which nginx would close
-/// keep-alive connections of the load.
+/// to disk, and the same added headers. `keepalive_requests` must exceed its default of 1,000, at which nginx would
+/// close keep-alive connections of the load.
 fn nginx_conf(folder: &Path, address: SocketAddr, secure: SocketAddr, backend: SocketAddr, key: &KeyPair) -> String {
     let (folder, certificate, key) = (folder.display(), key.certificate.display(), key.key.display());
     format!(

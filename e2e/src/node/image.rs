@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 pub(crate) struct Images {
     /// The echo server of the conformance suite, for all of its tags.
     pub(crate) echo_basic: PathBuf,
-    /// The output of `make image-root`, for all tags, so that manifests can be tested unchanged.
+    /// The output of `make image-root-test`, for all tags, so that manifests can be tested unchanged.
     pub(crate) portico: PathBuf,
 }
 
@@ -51,7 +51,7 @@ impl Images {
     fn portico(&self) -> Result<Image, String> {
         let entrypoint = "/usr/bin/portico";
         if !self.portico.join(&entrypoint[1..]).exists() {
-            return Err(format!("{} is not built yet; run `make image-root`", self.portico.display()));
+            return Err(format!("{} is not built yet; run `make image-root-test`", self.portico.display()));
         }
         Ok(Image { content: ImageContent::Folder(self.portico.clone()), entrypoint, user: NONROOT_UID })
     }
@@ -115,8 +115,8 @@ mod tests {
         for (name, expected) in [
             ("echo-basic/nginx:1", "there is no image `echo-basic/nginx:1`"),
             ("echo-advanced:v1", "there is no image"),
-            ("portico:e2e", "run `make image-root`"),
-            ("registry.example/portico:0.1.0", "run `make image-root`"),
+            ("portico:e2e", "run `make image-root-test`"),
+            ("registry.example/portico:0.1.0", "run `make image-root-test`"),
         ] {
             let error = images.find(name).unwrap_err();
             assert!(error.contains(expected), "{name}: {error}");

@@ -104,7 +104,7 @@ impl Node {
             folder: cluster.folder().join("pods"),
             images: Images {
                 echo_basic: cluster.programs().echo_basic(),
-                portico: checkout.join("target").join("image-root"),
+                portico: checkout.join("target").join("image-root-test"),
             },
             addresses: addresses.clone(),
             logs: Arc::new(Logs::new(cluster.logs().join("pods"))),

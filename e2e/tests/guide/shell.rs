@@ -11,7 +11,7 @@ use portico_e2e::{portico, programs};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::checkout;
+use crate::guide::checkout;
 
 /// Longer than the timeouts of Helm.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(330);

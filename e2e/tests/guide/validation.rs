@@ -9,8 +9,8 @@ use portico_e2e::helm::Helm;
 use portico_e2e::progress::report;
 use serde_json::{Value, json};
 
-use crate::checkout;
-use crate::page::{Block, Page, RunsOn, below};
+use crate::guide::checkout;
+use crate::guide::page::{Block, Page, RunsOn, below};
 
 /// Objects for use without a cluster, and the API server's error.
 const REJECTED: [(&str, &str); 1] = [("examples/quickstart/services.yaml", "may not be in the loopback range")];

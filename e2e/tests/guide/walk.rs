@@ -7,8 +7,8 @@ use portico_e2e::cluster::Cluster;
 use portico_e2e::progress::report;
 use tokio::time::Instant;
 
-use crate::page::{Block, Page, RunsOn, is_shown};
-use crate::shell::Shell;
+use crate::guide::page::{Block, Page, RunsOn, is_shown};
+use crate::guide::shell::Shell;
 
 /// The first pages install Portico, which the others use.
 const ORDER: [&str; 7] = [

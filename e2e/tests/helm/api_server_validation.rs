@@ -5,7 +5,7 @@ use portico_e2e::cluster::Cluster;
 use portico_e2e::helm::Helm;
 use serde_json::{Value, json};
 
-use crate::rendered::{NAMESPACE, render};
+use crate::helm::rendered::{NAMESPACE, render};
 
 /// Objects of the Prometheus operator, whose CRDs are not installed.
 const OPERATOR: &str = "monitoring.coreos.com/v1";

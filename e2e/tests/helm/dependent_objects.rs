@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use portico_e2e::helm::Helm;
 use serde_json::{Value, json};
 
-use crate::rendered::{NAMESPACE, name_of, render};
+use crate::helm::rendered::{NAMESPACE, name_of, render};
 
 /// The Lease may be in another namespace than the Pods.
 pub(crate) fn rbac_follows_the_lease(helm: &Helm) -> Result<()> {

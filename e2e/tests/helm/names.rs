@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use portico_e2e::helm::Helm;
 use serde_json::Value;
 
-use crate::rendered::{name_of, objects, render};
+use crate::helm::rendered::{name_of, objects, render};
 
 /// Without cluster-wide objects that exist only once.
 const FOR_SECOND: &str = "crds.install=false,gatewayClass.create=false,ingressClass.create=false";

@@ -4,7 +4,7 @@ use anyhow::{Result, bail, ensure};
 use portico_e2e::helm::Helm;
 use serde_json::Value;
 
-use crate::rendered::{objects, render};
+use crate::helm::rendered::{objects, render};
 
 /// Enables all templates.
 const EVERYTHING: &str = "autoscaling.enabled=true,networkPolicy.enabled=true,metrics.serviceMonitor.enabled=true,\

@@ -14,13 +14,13 @@ use portico_e2e::progress::report;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::backend::Backend;
-use crate::client::Target;
-use crate::load::Load;
-use crate::objects::{
+use crate::helm::rendered::NAMESPACE;
+use crate::scenarios::backend::Backend;
+use crate::scenarios::client::Target;
+use crate::scenarios::load::Load;
+use crate::scenarios::objects::{
     apply, classes, condition, gateway, prefix, route, until, wait_until_accepted, wait_until_programmed,
 };
-use crate::rendered::NAMESPACE;
 
 const HOST: &str = "release.example";
 const REQUESTS: usize = 100;

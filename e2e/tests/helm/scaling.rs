@@ -2,9 +2,9 @@
 
 use anyhow::{Context, Result, ensure};
 
-use crate::objects::until;
-use crate::release::{NAME, ROLLBACK, Release, ReleaseTraffic, WAIT};
-use crate::rendered::NAMESPACE;
+use crate::helm::release::{NAME, ROLLBACK, Release, ReleaseTraffic, WAIT};
+use crate::helm::rendered::NAMESPACE;
+use crate::scenarios::objects::until;
 
 /// Overrides a number of replicas that another field manager has set.
 const FORCE: &[&str] = &["--force-conflicts"];

@@ -10,7 +10,7 @@ use portico_e2e::cluster::Cluster;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::echo::{address, connect, deployment, describe, get, merge, pods, until, wait_until_ready};
+use crate::node::echo::{address, connect, deployment, describe, get, merge, pods, until, wait_until_ready};
 
 pub(crate) async fn two_replicas_serve_and_have_logs(cluster: &Cluster) -> Result<()> {
     cluster.apply(&deployment("echo", 2, json!({})).to_string()).await?;

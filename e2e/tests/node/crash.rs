@@ -10,7 +10,7 @@ use portico_e2e::scenario;
 use portico_e2e::site::folder_of;
 use serde_json::json;
 
-use crate::echo::{NODE_TIMEOUT, deployment};
+use crate::node::echo::{NODE_TIMEOUT, deployment};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_portico-e2e");
 

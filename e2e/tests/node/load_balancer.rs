@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
-use crate::echo::{address, connect, deployment, get, pods, until, wait_until_ready};
+use crate::node::echo::{address, connect, deployment, get, pods, until, wait_until_ready};
 
 pub(crate) async fn load_balancer_forwards_to_ready_pods(cluster: &Cluster, node: &Node) -> Result<()> {
     let datagrams =

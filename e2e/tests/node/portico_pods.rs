@@ -16,7 +16,7 @@ use portico_e2e::node::Node;
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::echo::{
+use crate::node::echo::{
     address, connect, deployment, describe, get, is_ready, merge, pods, restarts, until, wait_until_ready,
 };
 

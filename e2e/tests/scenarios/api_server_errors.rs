@@ -12,13 +12,13 @@ use portico_e2e::progress::report;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::backend::Backend;
-use crate::client::Target;
-use crate::load::Load;
-use crate::objects::{
+use crate::scenarios::backend::Backend;
+use crate::scenarios::client::Target;
+use crate::scenarios::load::Load;
+use crate::scenarios::objects::{
     apply, classes, gateway, gateways, prefix, route, routes, until, wait_until_accepted, wait_until_programmed,
 };
-use crate::route_counts::wait_until_counted;
+use crate::scenarios::route_counts::wait_until_counted;
 
 const HOST: &str = "faults.example";
 /// Requests between two events: enough that some are in flight at each.

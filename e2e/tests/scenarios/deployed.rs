@@ -11,21 +11,21 @@ use kube::api::ListParams;
 use portico_e2e::cluster::Cluster;
 use portico_e2e::portico::NAMESPACE;
 
-use crate::backend::Backend;
-use crate::client::Target;
-use crate::load::Load;
-use crate::objects::{
+use crate::scenarios::backend::Backend;
+use crate::scenarios::client::Target;
+use crate::scenarios::load::Load;
+use crate::scenarios::objects::{
     apply, gateway, gateways, prefix, route, routes, until, wait_until_accepted, wait_until_programmed,
 };
-use crate::replicas::leader;
-use crate::route_counts::wait_until_counted;
+use crate::scenarios::replicas::leader;
+use crate::scenarios::route_counts::wait_until_counted;
 
 const HOST: &str = "deployed.example";
 const REQUESTS: usize = 100;
 /// The replicas of the Deployment in the manifests.
 const REPLICAS: usize = 2;
 
-/// Needs a node, and the output of `make image-root`.
+/// Needs a node, and the output of `make image-root-test`.
 pub(crate) async fn install(cluster: &Cluster) -> Result<()> {
     cluster.kubectl(&["apply", "-f", &manifests("install.yaml")?]).await?;
     wait_for_rollout(cluster).await?;

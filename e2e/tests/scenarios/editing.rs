@@ -5,9 +5,9 @@ use portico_e2e::cluster::Cluster;
 use serde_json::json;
 use tokio::net::TcpStream;
 
-use crate::backend::Backend;
-use crate::client::Target;
-use crate::objects::{
+use crate::scenarios::backend::Backend;
+use crate::scenarios::client::Target;
+use crate::scenarios::objects::{
     apply, condition, gateway, gateways, prefix, route, routes, until, wait_until_accepted, wait_until_programmed,
 };
 

@@ -7,10 +7,10 @@ use anyhow::{Context, Result, ensure};
 use portico_e2e::cluster::Cluster;
 use serde_json::{Value, json};
 
-use crate::backend::Backend;
-use crate::client::Target;
-use crate::objects::{apply, gateway, prefix, route, until, wait_until_programmed};
-use crate::plugins::{consumer, plugin, secret};
+use crate::scenarios::backend::Backend;
+use crate::scenarios::client::Target;
+use crate::scenarios::objects::{apply, gateway, prefix, route, until, wait_until_programmed};
+use crate::scenarios::plugins::{consumer, plugin, secret};
 
 const HOST: &str = "misfits.example";
 
@@ -85,7 +85,7 @@ fn invalid_plugins() -> Vec<InvalidPlugin> {
             "type",
             plugin("type", "rate-limiting", json!({ "minute": "five" })),
             INVALID,
-            &["config.minute", "whole number"],
+            &["config.minute", "integer"],
             503,
         ),
         misfit("secret", from_nowhere, INVALID, &["configFrom.secretKeyRef", "not-there", "create"], 503),
@@ -109,7 +109,7 @@ fn invalid_plugins() -> Vec<InvalidPlugin> {
             "own-redis",
             plugin("own-redis", "rate-limiting", redis("127.0.0.1")),
             INVALID,
-            &["config.redis.host", "127.0.0.1", "Portico itself"],
+            &["config.redis.host", "127.0.0.1", "loopback"],
             503,
         ),
     ]

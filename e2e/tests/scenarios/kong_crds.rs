@@ -5,7 +5,7 @@ use portico::api::kong::crd;
 use portico_e2e::cluster::Cluster;
 use serde_json::{Value, json};
 
-use crate::objects::{apply, until};
+use crate::scenarios::objects::{apply, until};
 
 /// Installs the CRDs and waits until their kinds are served.
 pub(crate) async fn install(cluster: &Cluster) -> Result<()> {
@@ -18,14 +18,14 @@ pub(crate) async fn install(cluster: &Cluster) -> Result<()> {
 
 pub(crate) async fn kubectl_explains_and_lists_them(cluster: &Cluster) -> Result<()> {
     for (field, words) in [
-        ("kongplugin", "A plugin with its configuration. It runs where something refers to it"),
-        ("kongplugin.config", "Configuration, in the fields of the plugin."),
+        ("kongplugin", "A plugin configuration. It runs where an object refers to it"),
+        ("kongplugin.config", "Configuration of the plugin."),
         ("kongplugin.configPatches.path", "as a JSON pointer"),
-        ("kongplugin.configPatches.valueFrom.secretKeyRef", "a string stands in quotes there"),
+        ("kongplugin.configPatches.valueFrom.secretKeyRef", "so a string is quoted"),
         ("kongconsumer.credentials", "konghq.com/credential"),
-        ("kongupstreampolicy.spec.hashOn", "What of a request is hashed, for `consistent-hashing`."),
-        ("tcpingress.spec.rules.host", "in its TLS handshake"),
-        ("kongservicefacade.spec.backendRef", "A Service of the same namespace."),
+        ("kongupstreampolicy.spec.hashOn", "Input of the hash, for `consistent-hashing`."),
+        ("tcpingress.spec.rules.host", "Server name (SNI) of the TLS handshake"),
+        ("kongservicefacade.spec.backendRef", "A Service in the same namespace."),
     ] {
         // The OpenAPI document is published a while after the kind is served.
         let said = until("kubectl explain works", async || cluster.kubectl(&["explain", field]).await).await?;
@@ -58,10 +58,10 @@ pub(crate) async fn kubectl_explains_and_lists_them(cluster: &Cluster) -> Result
     ensure!(status == "Pending", "a new consumer must have the status Pending: {status}");
 
     for (object, words) in [
-        (kong("v1", "KongPlugin", "found", json!({ "plugin": "jwt" })), "plugin was changed"),
+        (kong("v1", "KongPlugin", "found", json!({ "plugin": "jwt" })), "plugin is immutable"),
         (
             kong("v1alpha1", "KongVault", "found", json!({ "spec": { "backend": "env", "prefix": "b" } })),
-            "prefix was changed",
+            "prefix is immutable",
         ),
     ] {
         let refused = apply(cluster, &[object]).await.err().map(|error| error.to_string()).unwrap_or_default();
@@ -78,7 +78,7 @@ pub(crate) async fn kubectl_explains_and_lists_them(cluster: &Cluster) -> Result
     cluster.kubectl(&["patch", "kc", "found", "--subresource=status", "--type=merge", "--patch", &patch]).await?;
     let moved = plane(json!({ "type": "konnectNamespacedRef", "konnectNamespacedRef": { "name": "elsewhere" } }));
     let without = kong("v1", "KongConsumer", "found", json!({ "username": "ann" }));
-    for (object, words) in [(moved, "was changed after the object was programmed"), (without, "cannot be taken back")] {
+    for (object, words) in [(moved, "is immutable once the object is programmed"), (without, "cannot be removed")] {
         let refused = apply(cluster, &[object]).await.err().map(|error| error.to_string()).unwrap_or_default();
         ensure!(refused.contains(words), "the API server's error is: {refused}");
     }

@@ -11,8 +11,8 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
-use crate::client::{Connection, Target};
-use crate::objects::SCENARIO_TIMEOUT;
+use crate::scenarios::client::{Connection, Target};
+use crate::scenarios::objects::SCENARIO_TIMEOUT;
 
 /// Between two requests of one client: frequent, without using much CPU.
 const REQUEST_INTERVAL: Duration = Duration::from_millis(10);

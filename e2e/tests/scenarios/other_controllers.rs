@@ -8,9 +8,9 @@ use kube::api::{DynamicObject, ListParams};
 use portico_e2e::cluster::Cluster;
 use serde_json::{Value, json};
 
-use crate::backend::Backend;
-use crate::client::Target;
-use crate::objects::{
+use crate::scenarios::backend::Backend;
+use crate::scenarios::client::Target;
+use crate::scenarios::objects::{
     apply, gateway, gateways, prefix, route, routes, until, wait_until_accepted, wait_until_programmed,
 };
 

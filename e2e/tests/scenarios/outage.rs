@@ -5,13 +5,13 @@ use kube::api::{Patch, PatchParams};
 use portico_e2e::cluster::Cluster;
 use serde_json::json;
 
-use crate::backend::Backend;
-use crate::client::Target;
-use crate::load::Load;
-use crate::objects::{
+use crate::scenarios::backend::Backend;
+use crate::scenarios::client::Target;
+use crate::scenarios::load::Load;
+use crate::scenarios::objects::{
     apply, gateway, gateways, prefix, route, routes, until, wait_until_accepted, wait_until_programmed,
 };
-use crate::route_counts::wait_until_counted;
+use crate::scenarios::route_counts::wait_until_counted;
 
 const HOST: &str = "outage.example";
 /// Requests between two events: enough that some are in flight at each.

@@ -7,10 +7,10 @@ use anyhow::{Result, ensure};
 use portico_e2e::cluster::Cluster;
 use serde_json::{Value, json};
 
-use crate::backend::Backend;
-use crate::client::Target;
-use crate::load::Load;
-use crate::objects::{apply, gateway, prefix, route, until, wait_until_accepted, wait_until_programmed};
+use crate::scenarios::backend::Backend;
+use crate::scenarios::client::Target;
+use crate::scenarios::load::Load;
+use crate::scenarios::objects::{apply, gateway, prefix, route, until, wait_until_accepted, wait_until_programmed};
 
 const HOST: &str = "plugins.example";
 /// With plugins by annotation, and by filters.

@@ -11,10 +11,10 @@ use portico_e2e::portico::{NAMESPACE, Portico};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::backend::Backend;
-use crate::client::{Connection, Target};
-use crate::load::Load;
-use crate::objects::{
+use crate::scenarios::backend::Backend;
+use crate::scenarios::client::{Connection, Target};
+use crate::scenarios::load::Load;
+use crate::scenarios::objects::{
     apply, gateway, gateways, prefix, route, routes, until, wait_until_accepted, wait_until_programmed,
 };
 

@@ -9,9 +9,9 @@ use kube::api::ListParams;
 use portico_e2e::cluster::Cluster;
 use serde_json::{Value, json};
 
-use crate::client::Target;
-use crate::load::Load;
-use crate::objects::{apply, gateway, prefix, route, until, wait_until_programmed};
+use crate::scenarios::client::Target;
+use crate::scenarios::load::Load;
+use crate::scenarios::objects::{apply, gateway, prefix, route, until, wait_until_programmed};
 
 const HOST: &str = "rolling.example";
 const SOME: usize = 100;

@@ -11,10 +11,10 @@ use tokio_rustls::rustls::client::Resumption;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use crate::backend::Backend;
-use crate::client::Target;
-use crate::load::Load;
-use crate::objects::{apply, gateway, prefix, route, until, wait_until_programmed};
+use crate::scenarios::backend::Backend;
+use crate::scenarios::client::Target;
+use crate::scenarios::load::Load;
+use crate::scenarios::objects::{apply, gateway, prefix, route, until, wait_until_programmed};
 
 const HOST: &str = "rotation.example";
 const ROUNDS: usize = 5;

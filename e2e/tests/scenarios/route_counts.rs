@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use kube::api::DynamicObject;
 use portico_e2e::cluster::Cluster;
 
-use crate::objects::{gateways, until};
+use crate::scenarios::objects::{gateways, until};
 
 /// Waits until the first listener of a Gateway counts this number of routes. Count updates are delayed, so one may
 /// follow after everything is served.

@@ -11,11 +11,11 @@ use portico_e2e::cluster::Cluster;
 use portico_e2e::portico::NAMESPACE;
 use serde_json::{Value, json};
 
-use crate::backend::Backend;
-use crate::client::Target;
-use crate::deployed::{pods, slices, wait_for_endpoints, wait_for_rollout, wait_until_deleted};
-use crate::load::Load;
-use crate::objects::{apply, condition, gateway, gateways, prefix, route, until, wait_until_programmed};
+use crate::scenarios::backend::Backend;
+use crate::scenarios::client::Target;
+use crate::scenarios::deployed::{pods, slices, wait_for_endpoints, wait_for_rollout, wait_until_deleted};
+use crate::scenarios::load::Load;
+use crate::scenarios::objects::{apply, condition, gateway, gateways, prefix, route, until, wait_until_programmed};
 
 const HOST: &str = "fronts.example";
 const SOME: usize = 100;

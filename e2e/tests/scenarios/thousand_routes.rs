@@ -9,12 +9,12 @@ use kube::api::{DynamicObject, PostParams, WatchEvent, WatchParams};
 use portico_e2e::cluster::Cluster;
 use tokio::task::JoinSet;
 
-use crate::backend::Backend;
-use crate::client::Target;
-use crate::objects::{
+use crate::scenarios::backend::Backend;
+use crate::scenarios::client::Target;
+use crate::scenarios::objects::{
     apply, gateway, gateways, prefix, route, routes, until, wait_until_accepted, wait_until_programmed,
 };
-use crate::route_counts::wait_until_counted;
+use crate::scenarios::route_counts::wait_until_counted;
 
 const HOST: &str = "thousand.example";
 const ROUTES: usize = 1000;

@@ -10,9 +10,9 @@ use portico_e2e::cluster::Cluster;
 use portico_e2e::portico::{NAMESPACE, Portico, SERVICE_ACCOUNT};
 use serde_json::{Value, json};
 
-use crate::backend::Backend;
-use crate::client::Target;
-use crate::objects::{
+use crate::scenarios::backend::Backend;
+use crate::scenarios::client::Target;
+use crate::scenarios::objects::{
     apply, classes, condition, gateway, gateways, is_true, prefix, route, routes, until, wait_until_accepted,
     wait_until_programmed,
 };

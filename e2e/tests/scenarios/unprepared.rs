@@ -7,9 +7,9 @@ use portico_e2e::cluster::{Channel, Cluster};
 use portico_e2e::portico::{Portico, install_class};
 use serde_json::{Value, json};
 
-use crate::backend::Backend;
-use crate::client::Target;
-use crate::objects::{
+use crate::scenarios::backend::Backend;
+use crate::scenarios::client::Target;
+use crate::scenarios::objects::{
     apply, condition, gateway, prefix, route, routes, until, wait_until_accepted, wait_until_programmed,
 };
 
@@ -67,7 +67,7 @@ pub(crate) async fn unreadable_policies_block_requests(cluster: &Cluster) -> Res
             let found = condition(&route, &route.data["status"]["parents"][0]["conditions"], "ResolvedRefs")?;
             ensure!(found["status"] == "False", "{found}");
             let message = found["message"].as_str().unwrap_or_default();
-            ensure!(message.contains("BackendTLSPolicy") && message.contains("ClusterRole"), "{message}");
+            ensure!(message.contains("BackendTLSPolicies") && message.contains("ClusterRole"), "{message}");
             Ok(())
         })
         .await?;

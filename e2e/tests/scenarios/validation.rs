@@ -17,7 +17,7 @@ use portico_e2e::cluster::Cluster;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::core_objects;
+use crate::scenarios::core_objects;
 
 /// Concurrent dry-run requests.
 const AT_A_TIME: usize = 8;

@@ -5,14 +5,8 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::api::kind::{Kind, Resource};
-
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct ConfigMap {
     #[serde(default)]
     pub data: BTreeMap<String, Arc<str>>,
-}
-
-impl Resource for ConfigMap {
-    const KIND: Kind = Kind::ConfigMap;
 }

@@ -2,8 +2,6 @@
 
 use serde::Deserialize;
 
-use crate::api::kind::{Kind, Resource};
-
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EndpointSlice {
@@ -13,10 +11,6 @@ pub struct EndpointSlice {
     pub endpoints: Option<Vec<Endpoint>>,
     #[serde(default)]
     pub ports: Option<Vec<EndpointPort>>,
-}
-
-impl Resource for EndpointSlice {
-    const KIND: Kind = Kind::EndpointSlice;
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

@@ -7,8 +7,6 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Deserializer, de};
 
-use crate::api::kind::{Kind, Resource};
-
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Secret {
@@ -19,10 +17,6 @@ pub struct Secret {
     /// Plain text; merged into `data` as the API server does.
     #[serde(default)]
     pub string_data: BTreeMap<String, SecretText>,
-}
-
-impl Resource for Secret {
-    const KIND: Kind = Kind::Secret;
 }
 
 impl Secret {

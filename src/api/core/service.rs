@@ -2,18 +2,12 @@
 
 use serde::Deserialize;
 
-use crate::api::kind::{Kind, Resource};
-
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Service {
     #[serde(default)]
     pub spec: ServiceSpec,
     #[serde(default)]
     pub status: ServiceStatus,
-}
-
-impl Resource for Service {
-    const KIND: Kind = Kind::Service;
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

@@ -14,15 +14,10 @@ use super::schema::form;
 use super::schema::rule::{in_channel, rule};
 use super::schema::transforms::in_experimental;
 use super::schema::union::{member, union};
-use crate::api::kind::{Kind, Resource};
 
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 pub struct BackendTlsPolicy {
     pub spec: BackendTlsPolicySpec,
-}
-
-impl Resource for BackendTlsPolicy {
-    const KIND: Kind = Kind::BackendTlsPolicy;
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]

@@ -14,15 +14,10 @@ use super::reference::LocalObjectReference;
 use super::schema::form;
 use super::schema::rule::{CelRule, KEY, every, rule};
 use super::schema::transforms::{each, experimental, keyed_by};
-use crate::api::kind::{Kind, Resource};
 
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 pub struct Gateway {
     pub spec: GatewaySpec,
-}
-
-impl Resource for Gateway {
-    const KIND: Kind = Kind::Gateway;
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]

@@ -6,15 +6,10 @@ use serde::Deserialize;
 use super::reference::ObjectReference;
 use super::schema::form;
 use super::schema::rule::{CelRule, rule};
-use crate::api::kind::{Kind, Resource};
 
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 pub struct GatewayClass {
     pub spec: GatewayClassSpec,
-}
-
-impl Resource for GatewayClass {
-    const KIND: Kind = Kind::GatewayClass;
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]

@@ -8,36 +8,26 @@ use serde_json::json;
 use super::backend::{self, BackendRef};
 use super::filter::{self, Filter};
 use super::http_route::{HttpValueMatch, few_matches};
-use super::reference::{self, ParentReference};
+use super::route_spec::route_spec;
 use super::schema::form;
 use super::schema::rule::{names_differ, rule};
 use super::schema::transforms::{each, experimental, field, keyed_by};
 use super::session_persistence::SessionPersistence;
-use crate::api::kind::{Kind, Resource};
 
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 pub struct GrpcRoute {
     pub spec: GrpcRouteSpec,
 }
 
-impl Resource for GrpcRoute {
-    const KIND: Kind = Kind::GrpcRoute;
-}
-
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct GrpcRouteSpec {
-    #[serde(default)]
-    #[schemars(length(max = 32), transform = reference::parents_differ)]
-    pub parent_refs: Vec<ParentReference>,
-    #[schemars(transform = experimental, transform = form::one_of(["All", "None"]))]
-    pub use_default_gateways: Option<String>,
-    #[serde(default)]
-    #[schemars(length(max = 16), transform = each(form::hostname))]
-    pub hostnames: Vec<String>,
-    #[serde(default)]
-    #[schemars(length(max = 16), transform = names_differ, transform = few_matches())]
-    pub rules: Vec<GrpcRouteRule>,
+route_spec! {
+    GrpcRouteSpec {
+        #[serde(default)]
+        #[schemars(length(max = 16), transform = each(form::hostname))]
+        pub hostnames: Vec<String>,
+        #[serde(default)]
+        #[schemars(length(max = 16), transform = names_differ, transform = few_matches())]
+        pub rules: Vec<GrpcRouteRule>,
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]

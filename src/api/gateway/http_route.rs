@@ -7,41 +7,31 @@ use serde_json::json;
 
 use super::backend::BackendRef;
 use super::filter::{self, Filter};
-use super::reference::{self, ParentReference};
+use super::route_spec::route_spec;
 use super::schema::form;
 use super::schema::rule::{CelRule, names_differ, rule};
 use super::schema::transforms::{each, experimental, field, integer, keyed_by, set};
 use super::session_persistence::SessionPersistence;
-use crate::api::kind::{Kind, Resource};
 
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 pub struct HttpRoute {
     pub spec: HttpRouteSpec,
 }
 
-impl Resource for HttpRoute {
-    const KIND: Kind = Kind::HttpRoute;
-}
-
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct HttpRouteSpec {
-    #[serde(default)]
-    #[schemars(length(max = 32), transform = reference::parents_differ)]
-    pub parent_refs: Vec<ParentReference>,
-    #[schemars(transform = experimental, transform = form::one_of(["All", "None"]))]
-    pub use_default_gateways: Option<String>,
-    #[serde(default)]
-    #[schemars(length(max = 16), transform = each(form::hostname))]
-    pub hostnames: Vec<String>,
-    #[serde(default = "match_all")]
-    #[schemars(
-        length(min = 1, max = 16),
-        extend("default" = [{ "matches": [{ "path": { "type": "PathPrefix", "value": "/" } }] }]),
-        transform = names_differ,
-        transform = few_matches(),
-    )]
-    pub rules: Vec<HttpRouteRule>,
+route_spec! {
+    HttpRouteSpec {
+        #[serde(default)]
+        #[schemars(length(max = 16), transform = each(form::hostname))]
+        pub hostnames: Vec<String>,
+        #[serde(default = "match_all")]
+        #[schemars(
+            length(min = 1, max = 16),
+            extend("default" = [{ "matches": [{ "path": { "type": "PathPrefix", "value": "/" } }] }]),
+            transform = names_differ,
+            transform = few_matches(),
+        )]
+        pub rules: Vec<HttpRouteRule>,
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
@@ -149,8 +139,7 @@ pub(super) fn few_matches() -> CelRule {
 }
 
 /// A prefix replacement needs a prefix match. Like the API, this checks only rules in which exactly one filter or
-/// exactly
-/// one backend replaces a prefix; `compile` checks the others.
+/// exactly one backend replaces a prefix; `compile` checks the others.
 fn prefix_replaced_needs_prefix_matched(schema: &mut Schema) {
     let one_prefix =
         "self.matches.size() == 1 && has(self.matches[0].path) && self.matches[0].path.type == 'PathPrefix'";

@@ -6,15 +6,10 @@ use serde::Deserialize;
 use super::listener::{self, Listener};
 use super::reference::ParentReference;
 use super::schema::transforms::{keyed_by, without};
-use crate::api::kind::{Kind, Resource};
 
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 pub struct ListenerSet {
     pub spec: ListenerSetSpec,
-}
-
-impl Resource for ListenerSet {
-    const KIND: Kind = Kind::ListenerSet;
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]

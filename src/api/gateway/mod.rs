@@ -21,6 +21,7 @@ mod listener;
 mod listener_set;
 mod reference;
 mod reference_grant;
+mod route_spec;
 pub mod schema;
 mod session_persistence;
 mod stream_route;

@@ -4,15 +4,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::schema::form;
-use crate::api::kind::{Kind, Resource};
 
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 pub struct ReferenceGrant {
     pub spec: ReferenceGrantSpec,
-}
-
-impl Resource for ReferenceGrant {
-    const KIND: Kind = Kind::ReferenceGrant;
 }
 
 /// Every `from` may refer to every `to`; grants are additive.

@@ -4,20 +4,14 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::backend::{self, BackendRef};
-use super::reference::{self, ParentReference};
+use super::route_spec::route_spec;
 use super::schema::form;
-use super::schema::transforms::experimental;
 
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct StreamRouteSpec {
-    #[serde(default)]
-    #[schemars(length(max = 32), transform = reference::parents_differ)]
-    pub parent_refs: Vec<ParentReference>,
-    #[schemars(transform = experimental, transform = form::one_of(["All", "None"]))]
-    pub use_default_gateways: Option<String>,
-    #[schemars(length(min = 1, max = 1))]
-    pub rules: Vec<StreamRouteRule>,
+route_spec! {
+    StreamRouteSpec {
+        #[schemars(length(min = 1, max = 1))]
+        pub rules: Vec<StreamRouteRule>,
+    }
 }
 
 /// All connections or datagrams go to one of the backends.

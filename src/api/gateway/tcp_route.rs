@@ -4,13 +4,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::stream_route::StreamRouteSpec;
-use crate::api::kind::{Kind, Resource};
 
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 pub struct TcpRoute {
     pub spec: StreamRouteSpec,
-}
-
-impl Resource for TcpRoute {
-    const KIND: Kind = Kind::TcpRoute;
 }

@@ -4,37 +4,27 @@ use schemars::transform::Transform;
 use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 
-use super::reference::{self, ParentReference};
+use super::route_spec::route_spec;
 use super::schema::form;
 use super::schema::rule::every;
-use super::schema::transforms::{each, experimental, required};
+use super::schema::transforms::{each, required};
 use super::stream_route::StreamRouteRule;
-use crate::api::kind::{Kind, Resource};
 
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 pub struct TlsRoute {
     pub spec: TlsRouteSpec,
 }
 
-impl Resource for TlsRoute {
-    const KIND: Kind = Kind::TlsRoute;
-}
-
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(transform = required(["hostnames"]))]
-pub struct TlsRouteSpec {
-    #[serde(default)]
-    #[schemars(length(max = 32), transform = reference::parents_differ)]
-    pub parent_refs: Vec<ParentReference>,
-    #[schemars(transform = experimental, transform = form::one_of(["All", "None"]))]
-    pub use_default_gateways: Option<String>,
-    /// At least one in v1, optional in v1alpha2.
-    #[serde(default)]
-    #[schemars(length(min = 1, max = 1024), transform = each(form::hostname), transform = server_names)]
-    pub hostnames: Vec<String>,
-    #[schemars(length(min = 1, max = 1))]
-    pub rules: Vec<StreamRouteRule>,
+route_spec! {
+    #[schemars(transform = required(["hostnames"]))]
+    TlsRouteSpec {
+        /// At least one in v1, optional in v1alpha2.
+        #[serde(default)]
+        #[schemars(length(min = 1, max = 1024), transform = each(form::hostname), transform = server_names)]
+        pub hostnames: Vec<String>,
+        #[schemars(length(min = 1, max = 1))]
+        pub rules: Vec<StreamRouteRule>,
+    }
 }
 
 fn server_names(schema: &mut Schema) {

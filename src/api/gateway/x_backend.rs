@@ -13,15 +13,10 @@ use super::schema::rule::{KEY, every, rule};
 use super::schema::transforms::each;
 use super::schema::union::{member, union};
 use super::session_persistence::SessionPersistence;
-use crate::api::kind::{Kind, Resource};
 
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 pub struct XBackend {
     pub spec: XBackendSpec,
-}
-
-impl Resource for XBackend {
-    const KIND: Kind = Kind::XBackend;
 }
 
 /// `kind` determines which of `endpoint_selector` and `external_hostname` is set.

@@ -8,15 +8,10 @@ use super::schema::form;
 use super::schema::rule::rule;
 use super::schema::transforms::{integer, keyed_by};
 use super::session_persistence::SessionPersistence;
-use crate::api::kind::{Kind, Resource};
 
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 pub struct XBackendTrafficPolicy {
     pub spec: XBackendTrafficPolicySpec,
-}
-
-impl Resource for XBackendTrafficPolicy {
-    const KIND: Kind = Kind::XBackendTrafficPolicy;
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]

@@ -6,15 +6,10 @@ use serde::Deserialize;
 use super::gateway_class::immutable_controller_name;
 use super::reference::ObjectReference;
 use super::schema::form;
-use crate::api::kind::{Kind, Resource};
 
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 pub struct XMesh {
     pub spec: XMeshSpec,
-}
-
-impl Resource for XMesh {
-    const KIND: Kind = Kind::XMesh;
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]

@@ -11,15 +11,10 @@ use super::schema::form;
 use super::schema::rule::{CelRule, rule};
 use super::schema::transforms::keyed_by;
 use super::schema::union::{member, union};
-use crate::api::kind::{Kind, Resource};
 
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 pub struct XTelemetryPolicy {
     pub spec: XTelemetryPolicySpec,
-}
-
-impl Resource for XTelemetryPolicy {
-    const KIND: Kind = Kind::XTelemetryPolicy;
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]

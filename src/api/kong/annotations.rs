@@ -55,20 +55,12 @@ pub const RESPONSE_BUFFERING: &str = "konghq.com/response-buffering";
 pub const REGEX_PREFIX: &str = "konghq.com/regex-prefix";
 pub const REWRITE: &str = "konghq.com/rewrite";
 
-// On Gateways and their classes.
-
-pub const GATEWAY_CLASS_UNMANAGED: &str = "konghq.com/gatewayclass-unmanaged";
-pub const PUBLISH_SERVICE: &str = "konghq.com/publish-service";
-
 // Labels.
 
 /// On a Secret: type of the credential in it.
 pub const CREDENTIAL_LABEL: &str = "konghq.com/credential";
 /// On a Secret or ConfigMap, `"true"`: it contains a CA certificate.
 pub const CA_CERT_LABEL: &str = "konghq.com/ca-cert";
-/// On a Secret, `plugin`: plugins that use it are validated again when it changes.
-pub const VALIDATE_LABEL: &str = "konghq.com/validate";
-pub const CONFIG_MAP_LABEL: &str = "konghq.com/configmap";
 /// On objects created by a controller.
 pub const MANAGED_BY_LABEL: &str = "konghq.com/managed-by";
 /// On a KongClusterPlugin, `"true"`: it runs on every route.

@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::schema::{described, is_kong_kind};
-use crate::api::kind::Kind;
+use super::schema::described;
+use crate::api::kind::{Kind, KindFamily};
 
 /// Kong's kinds, in listing order.
 pub fn kinds() -> impl Iterator<Item = Kind> {
-    Kind::ALL.iter().copied().filter(|kind| is_kong_kind(*kind))
+    Kind::ALL.iter().copied().filter(|kind| kind.family() == KindFamily::Kong)
 }
 
 /// The definition of a kind. `None` for kinds of other groups.

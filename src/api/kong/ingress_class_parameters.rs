@@ -3,8 +3,6 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::api::kind::{Kind, Resource};
-
 /// Settings for all Ingresses of a class. An IngressClass refers to it in `spec.parameters`, with the scope
 /// `Namespace`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -12,10 +10,6 @@ pub struct IngressClassParameters {
     /// The settings.
     #[serde(default)]
     pub spec: IngressClassParametersSpec,
-}
-
-impl Resource for IngressClassParameters {
-    const KIND: Kind = Kind::IngressClassParameters;
 }
 
 /// The settings.

@@ -7,7 +7,6 @@ use serde::Deserialize;
 
 use super::plugin_settings::PluginSettings;
 use super::secret_ref;
-use crate::api::kind::{Kind, Resource};
 
 /// A plugin configuration that objects in any namespace may refer to, like to a KongPlugin in the same namespace. With
 /// the label `global: "true"` it runs on every route.
@@ -16,10 +15,6 @@ use crate::api::kind::{Kind, Resource};
 #[schemars(transform = secret_ref::anywhere)]
 pub struct KongClusterPlugin {
     pub settings: PluginSettings,
-}
-
-impl Resource for KongClusterPlugin {
-    const KIND: Kind = Kind::KongClusterPlugin;
 }
 
 impl Deref for KongClusterPlugin {

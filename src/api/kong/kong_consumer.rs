@@ -6,7 +6,6 @@ use serde::Deserialize;
 use super::control_plane::{self, ControlPlaneRef, tags, without_namespace};
 use crate::api::gateway::schema::rule::rule;
 use crate::api::gateway::schema::transforms::set;
-use crate::api::kind::{Kind, Resource};
 
 /// A consumer of the served APIs, for example a person or a program. Its credentials are Secrets. Requests
 /// authenticated with one of them are attributed to the consumer for rate limits, access lists and logs.
@@ -36,10 +35,6 @@ pub struct KongConsumer {
     pub consumer_groups: Vec<String>,
     /// Tags and control plane of the consumer.
     pub spec: Option<KongConsumerSpec>,
-}
-
-impl Resource for KongConsumer {
-    const KIND: Kind = Kind::KongConsumer;
 }
 
 /// Tags and control plane of the consumer.

@@ -4,7 +4,6 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::control_plane::{self, ControlPlaneRef, tags, without_namespace};
-use crate::api::kind::{Kind, Resource};
 
 /// A group of consumers with common plugins. Consumers list it in `consumerGroups`. The name of the object is the name
 /// of the group.
@@ -13,10 +12,6 @@ use crate::api::kind::{Kind, Resource};
 pub struct KongConsumerGroup {
     /// Tags and control plane of the group.
     pub spec: Option<KongConsumerGroupSpec>,
-}
-
-impl Resource for KongConsumerGroup {
-    const KIND: Kind = Kind::KongConsumerGroup;
 }
 
 /// Tags and control plane of the group.

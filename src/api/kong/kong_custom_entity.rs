@@ -7,17 +7,12 @@ use serde_json::{Map, Value};
 use super::schema::{free_form, immutable};
 use crate::api::gateway::schema::form;
 use crate::api::gateway::schema::rule::rule;
-use crate::api::kind::{Kind, Resource};
 
 /// An entity that a plugin defines in addition to its configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct KongCustomEntity {
     /// Type and fields of the entity.
     pub spec: KongCustomEntitySpec,
-}
-
-impl Resource for KongCustomEntity {
-    const KIND: Kind = Kind::KongCustomEntity;
 }
 
 /// Type and fields of the entity.

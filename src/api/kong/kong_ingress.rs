@@ -1,15 +1,13 @@
 //! KongIngress: load balancing of a Service in older manifests. Deprecated in favor of KongUpstreamPolicy.
 
-use std::collections::BTreeMap;
-
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::health_checks::{self, ActiveHealthcheck, PassiveHealthcheck};
 use super::schema::free_form;
 use crate::api::gateway::schema::form;
 use crate::api::gateway::schema::rule::rule;
-use crate::api::kind::{Kind, Resource};
 
 /// Load balancing for a Service, which refers to this object by the annotation `konghq.com/override`. Deprecated:
 /// KongUpstreamPolicy replaces it and takes precedence.
@@ -33,10 +31,6 @@ pub struct KongIngress {
     pub route: Option<Map<String, Value>>,
     /// Load balancing.
     pub upstream: Option<KongIngressUpstream>,
-}
-
-impl Resource for KongIngress {
-    const KIND: Kind = Kind::KongIngress;
 }
 
 /// Load balancing.
@@ -78,81 +72,11 @@ pub struct KongIngressUpstream {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct KongIngressHealthchecks {
     /// Active health checks, independent of client requests.
-    pub active: Option<KongIngressActive>,
+    #[schemars(transform = health_checks::as_in_kong_ingress)]
+    pub active: Option<ActiveHealthcheck>,
     /// Passive health checks, based on responses to client requests.
-    pub passive: Option<KongIngressPassive>,
+    #[schemars(transform = health_checks::as_in_kong_ingress)]
+    pub passive: Option<PassiveHealthcheck>,
     /// Minimum healthy share of the total weight of all endpoints, in percent.
     pub threshold: Option<serde_json::Number>,
-}
-
-/// Active health checks, independent of client requests.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-pub struct KongIngressActive {
-    /// Protocol of the checks.
-    #[serde(rename = "type")]
-    pub kind: Option<String>,
-    /// Maximum number of concurrent checks.
-    #[schemars(range(min = 1))]
-    pub concurrency: Option<i32>,
-    /// Header fields of the checks.
-    #[serde(default)]
-    pub headers: BTreeMap<String, Vec<String>>,
-    /// Path of the checks.
-    #[schemars(regex(pattern = "^/.*$"))]
-    pub http_path: Option<String>,
-    /// Server name (SNI) for the TLS handshake.
-    pub https_sni: Option<String>,
-    /// Whether the endpoint's certificate is verified.
-    pub https_verify_certificate: Option<bool>,
-    /// Timeout of a check, in seconds.
-    #[schemars(range(min = 0))]
-    pub timeout: Option<i32>,
-    /// When an endpoint becomes healthy.
-    pub healthy: Option<KongIngressHealthy>,
-    /// When an endpoint becomes unhealthy.
-    pub unhealthy: Option<KongIngressUnhealthy>,
-}
-
-/// Passive health checks, based on responses to client requests.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-pub struct KongIngressPassive {
-    /// Protocol of the endpoints.
-    #[serde(rename = "type")]
-    pub kind: Option<String>,
-    /// When an endpoint becomes healthy.
-    pub healthy: Option<KongIngressHealthy>,
-    /// When an endpoint becomes unhealthy.
-    pub unhealthy: Option<KongIngressUnhealthy>,
-}
-
-/// When an endpoint becomes healthy.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-pub struct KongIngressHealthy {
-    /// Status codes that count as success.
-    pub http_statuses: Option<Vec<i32>>,
-    /// Seconds between checks of a healthy endpoint.
-    #[schemars(range(min = 0))]
-    pub interval: Option<i32>,
-    /// Required number of consecutive successes.
-    #[schemars(range(min = 0))]
-    pub successes: Option<i32>,
-}
-
-/// When an endpoint becomes unhealthy.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-pub struct KongIngressUnhealthy {
-    /// Status codes that count as failure.
-    pub http_statuses: Option<Vec<i32>>,
-    /// Required number of consecutive HTTP failures.
-    #[schemars(range(min = 0))]
-    pub http_failures: Option<i32>,
-    /// Seconds between checks of an unhealthy endpoint.
-    #[schemars(range(min = 0))]
-    pub interval: Option<i32>,
-    /// Required number of consecutive connection failures.
-    #[schemars(range(min = 0))]
-    pub tcp_failures: Option<i32>,
-    /// Required number of consecutive timeouts.
-    #[schemars(range(min = 0))]
-    pub timeouts: Option<i32>,
 }

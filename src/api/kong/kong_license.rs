@@ -5,8 +5,6 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::api::kind::{Kind, Resource};
-
 /// The license of another product. It is accepted and has no effect, since no feature requires a license.
 #[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -16,10 +14,6 @@ pub struct KongLicense {
     /// Whether the license is enabled.
     #[serde(default = "yes")]
     pub enabled: bool,
-}
-
-impl Resource for KongLicense {
-    const KIND: Kind = Kind::KongLicense;
 }
 
 /// Omits the license, which is a secret.

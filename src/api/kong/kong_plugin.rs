@@ -7,7 +7,6 @@ use serde::Deserialize;
 
 use super::plugin_settings::PluginSettings;
 use super::secret_ref;
-use crate::api::kind::{Kind, Resource};
 
 /// A plugin configuration. It runs where an object refers to it: by the annotation `konghq.com/plugins` of an Ingress,
 /// a route, a Service, a KongConsumer or a KongConsumerGroup, or by an `ExtensionRef` filter of an HTTPRoute.
@@ -16,10 +15,6 @@ use crate::api::kind::{Kind, Resource};
 #[schemars(transform = secret_ref::local)]
 pub struct KongPlugin {
     pub settings: PluginSettings,
-}
-
-impl Resource for KongPlugin {
-    const KIND: Kind = Kind::KongPlugin;
 }
 
 impl Deref for KongPlugin {

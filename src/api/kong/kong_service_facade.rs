@@ -4,7 +4,6 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::api::gateway::schema::form;
-use crate::api::kind::{Kind, Resource};
 
 /// An alias for a Service. An Ingress refers to it in `backend.resource`; its annotations replace those of the Service,
 /// so that one Service can be exposed with different settings.
@@ -12,10 +11,6 @@ use crate::api::kind::{Kind, Resource};
 pub struct KongServiceFacade {
     /// The backing Service.
     pub spec: KongServiceFacadeSpec,
-}
-
-impl Resource for KongServiceFacade {
-    const KIND: Kind = Kind::KongServiceFacade;
 }
 
 /// The backing Service.

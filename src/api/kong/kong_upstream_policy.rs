@@ -1,16 +1,12 @@
 //! KongUpstreamPolicy: load balancing and health checks of a Service.
 
-use std::collections::BTreeMap;
-
+use schemars::transform::Transform;
 use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 
+use super::health_checks::{ActiveHealthcheck, PassiveHealthcheck};
 use crate::api::gateway::schema::form;
 use crate::api::gateway::schema::rule::rule;
-use crate::api::gateway::schema::transforms::each;
-use crate::api::kind::{Kind, Resource};
-use schemars::transform::Transform;
-use serde_json::json;
 
 /// Load balancing and health checks for Services in the same namespace that refer to it by the annotation
 /// `konghq.com/upstream-policy`.
@@ -19,10 +15,6 @@ pub struct KongUpstreamPolicy {
     /// The policy.
     #[serde(default)]
     pub spec: KongUpstreamPolicySpec,
-}
-
-impl Resource for KongUpstreamPolicy {
-    const KIND: Kind = Kind::KongUpstreamPolicy;
 }
 
 /// The policy.
@@ -162,105 +154,6 @@ pub struct UpstreamHealthchecks {
     pub passive: Option<PassiveHealthcheck>,
     /// Minimum healthy share of the total weight of all endpoints, in percent. Below it, requests receive status 503.
     pub threshold: Option<i32>,
-}
-
-/// Active health checks, independent of client requests.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ActiveHealthcheck {
-    /// Protocol of the checks; defaults to http. For tcp, an established connection is a success.
-    #[serde(rename = "type")]
-    #[schemars(transform = form::one_of(CHECKS))]
-    pub kind: Option<String>,
-    /// Maximum number of concurrent checks; defaults to 10.
-    #[schemars(range(min = 1))]
-    pub concurrency: Option<i32>,
-    /// Header fields of the checks.
-    #[serde(default)]
-    pub headers: BTreeMap<String, Vec<String>>,
-    /// Path of the checks; defaults to /.
-    #[schemars(regex(pattern = "^/.*$"))]
-    pub http_path: Option<String>,
-    /// Server name (SNI) for the TLS handshake.
-    pub https_sni: Option<String>,
-    /// Whether the endpoint's certificate is verified.
-    pub https_verify_certificate: Option<bool>,
-    /// Timeout of a check, in seconds; defaults to 1.
-    #[schemars(range(min = 0))]
-    pub timeout: Option<i32>,
-    /// When an endpoint becomes healthy.
-    pub healthy: Option<Healthy>,
-    /// When an endpoint becomes unhealthy.
-    pub unhealthy: Option<Unhealthy>,
-}
-
-/// Passive health checks, based on responses to client requests.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[schemars(
-    transform = rule(
-        "!has(self.healthy) || !has(self.healthy.interval)",
-        "healthy.interval is set but passive checks have no interval; remove it, or move it to the active check",
-    ),
-    transform = rule(
-        "!has(self.unhealthy) || !has(self.unhealthy.interval)",
-        "unhealthy.interval is set but passive checks have no interval; remove it, or move it to the active check",
-    ),
-)]
-pub struct PassiveHealthcheck {
-    /// Protocol of the endpoints; defaults to http.
-    #[serde(rename = "type")]
-    #[schemars(transform = form::one_of(CHECKS))]
-    pub kind: Option<String>,
-    /// When an endpoint becomes healthy.
-    pub healthy: Option<Healthy>,
-    /// When an endpoint becomes unhealthy.
-    pub unhealthy: Option<Unhealthy>,
-}
-
-const CHECKS: [&str; 5] = ["http", "https", "tcp", "grpc", "grpcs"];
-
-/// When an endpoint becomes healthy.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Healthy {
-    /// Status codes that count as success.
-    #[schemars(transform = statuses)]
-    pub http_statuses: Option<Vec<i32>>,
-    /// Seconds between checks of a healthy endpoint; 0, the default, disables them. Not allowed in passive checks.
-    #[schemars(range(min = 0))]
-    pub interval: Option<i32>,
-    /// Required number of consecutive successes; 0, the default, disables the criterion.
-    #[schemars(range(min = 0))]
-    pub successes: Option<i32>,
-}
-
-/// When an endpoint becomes unhealthy.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Unhealthy {
-    /// Status codes that count as failure.
-    #[schemars(transform = statuses)]
-    pub http_statuses: Option<Vec<i32>>,
-    /// Required number of consecutive HTTP failures; 0, the default, disables the criterion.
-    #[schemars(range(min = 0))]
-    pub http_failures: Option<i32>,
-    /// Seconds between checks of an unhealthy endpoint; 0, the default, disables them. Not allowed in passive checks.
-    #[schemars(range(min = 0))]
-    pub interval: Option<i32>,
-    /// Required number of consecutive connection failures; 0, the default, disables the criterion.
-    #[schemars(range(min = 0))]
-    pub tcp_failures: Option<i32>,
-    /// Required number of consecutive timeouts; 0, the default, disables the criterion.
-    #[schemars(range(min = 0))]
-    pub timeouts: Option<i32>,
-}
-
-fn statuses(schema: &mut Schema) {
-    each(|status: &mut Schema| {
-        status.insert("minimum".to_owned(), json!(100));
-        status.insert("maximum".to_owned(), json!(599));
-    })
-    .transform(schema);
 }
 
 fn root() -> String {

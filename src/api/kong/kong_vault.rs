@@ -6,7 +6,6 @@ use serde_json::{Map, Value};
 
 use super::control_plane::{self, ControlPlaneRef, tags};
 use super::schema::{free_form, immutable};
-use crate::api::kind::{Kind, Resource};
 
 /// A vault that stores secrets outside of the cluster. Referenceable plugin fields accept `{vault://PREFIX/PATH/KEY}`
 /// as a reference to a value in it.
@@ -15,10 +14,6 @@ use crate::api::kind::{Kind, Resource};
 pub struct KongVault {
     /// Type of the vault and the prefix of references.
     pub spec: KongVaultSpec,
-}
-
-impl Resource for KongVault {
-    const KIND: Kind = Kind::KongVault;
 }
 
 /// Type of the vault and the prefix of references.

@@ -3,18 +3,18 @@
 //! ```text
 //!   kong_plugin.rs, …     one file for each kind, with validation as attributes of its fields
 //!   plugin_settings.rs    fields of KongPlugin and KongClusterPlugin     secret_ref.rs   references to Secrets
-//!   control_plane.rs      fields that several kinds have below `spec`
+//!   control_plane.rs      fields that several kinds have below `spec`     health_checks.rs  of two kinds
 //!   annotations.rs        keys of annotations and labels
 //!   schema.rs, status.rs  structural schemas of each kind          crd.rs   CustomResourceDefinitions
 //! ```
 //!
 //! `kubectl explain` shows the comments on types and fields. The schemas accept everything that Kong's schemas accept,
-//! so
-//! a cluster with Kong's definitions works as well.
+//! so a cluster with Kong's definitions works as well.
 
 pub mod annotations;
 mod control_plane;
 pub mod crd;
+mod health_checks;
 mod ingress_class_parameters;
 mod kong_cluster_plugin;
 mod kong_consumer;
@@ -34,21 +34,19 @@ mod tcp_ingress;
 mod udp_ingress;
 
 pub use control_plane::{ControlPlaneRef, KonnectNamespacedRef};
+pub use health_checks::{ActiveHealthcheck, Healthy, PassiveHealthcheck, Unhealthy};
 pub use ingress_class_parameters::{IngressClassParameters, IngressClassParametersSpec};
 pub use kong_cluster_plugin::KongClusterPlugin;
 pub use kong_consumer::{KongConsumer, KongConsumerSpec};
 pub use kong_consumer_group::{KongConsumerGroup, KongConsumerGroupSpec};
 pub use kong_custom_entity::{CustomEntityParent, KongCustomEntity, KongCustomEntitySpec};
-pub use kong_ingress::{
-    KongIngress, KongIngressActive, KongIngressHealthchecks, KongIngressHealthy, KongIngressPassive,
-    KongIngressUnhealthy, KongIngressUpstream,
-};
+pub use kong_ingress::{KongIngress, KongIngressHealthchecks, KongIngressUpstream};
 pub use kong_license::KongLicense;
 pub use kong_plugin::KongPlugin;
 pub use kong_service_facade::{KongServiceFacade, KongServiceFacadeSpec, ServiceFacadeBackend};
 pub use kong_upstream_policy::{
-    ActiveHealthcheck, Healthy, KongUpstreamPolicy, KongUpstreamPolicySpec, PassiveHealthcheck, StickySessions,
-    Unhealthy, UpstreamHash, UpstreamHashFallback, UpstreamHealthchecks,
+    KongUpstreamPolicy, KongUpstreamPolicySpec, StickySessions, UpstreamHash, UpstreamHashFallback,
+    UpstreamHealthchecks,
 };
 pub use kong_vault::{KongVault, KongVaultSpec};
 pub use plugin_settings::{PluginOrdering, PluginSettings};

@@ -11,12 +11,7 @@ use crate::api::gateway::Channel;
 use crate::api::gateway::schema::rule::{CelRule, rule};
 use crate::api::gateway::schema::schema_of;
 use crate::api::gateway::schema::to_structural::{to_structural, to_structural_with_descriptions};
-use crate::api::kind::{KONG_GROUP, KONG_INCUBATOR_GROUP, Kind};
-
-/// Whether the kind is one of Kong's.
-pub fn is_kong_kind(kind: Kind) -> bool {
-    [KONG_GROUP, KONG_INCUBATOR_GROUP].contains(&kind.group())
-}
+use crate::api::kind::Kind;
 
 /// The structural schema of a kind, without descriptions. `None` for kinds of other groups.
 pub fn structural(kind: Kind) -> Option<Value> {

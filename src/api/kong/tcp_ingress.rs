@@ -4,7 +4,6 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::api::gateway::schema::form;
-use crate::api::kind::{Kind, Resource};
 
 /// Forwards connections to a port to a Service. TCPRoute and TLSRoute of the Gateway API replace it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -12,10 +11,6 @@ pub struct TcpIngress {
     /// Ports and their backends.
     #[serde(default)]
     pub spec: TcpIngressSpec,
-}
-
-impl Resource for TcpIngress {
-    const KIND: Kind = Kind::TcpIngress;
 }
 
 /// Ports and their backends.

@@ -5,7 +5,6 @@ use serde::Deserialize;
 
 use super::tcp_ingress::StreamIngressBackend;
 use crate::api::gateway::schema::form;
-use crate::api::kind::{Kind, Resource};
 
 /// Forwards datagrams to a port to a Service. UDPRoute of the Gateway API replaces it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -13,10 +12,6 @@ pub struct UdpIngress {
     /// Ports and their backends.
     #[serde(default)]
     pub spec: UdpIngressSpec,
-}
-
-impl Resource for UdpIngress {
-    const KIND: Kind = Kind::UdpIngress;
 }
 
 /// Ports and their backends.

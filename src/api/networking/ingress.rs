@@ -2,16 +2,10 @@
 
 use serde::Deserialize;
 
-use crate::api::kind::{Kind, Resource};
-
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Ingress {
     #[serde(default)]
     pub spec: IngressSpec,
-}
-
-impl Resource for Ingress {
-    const KIND: Kind = Kind::Ingress;
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

@@ -2,16 +2,10 @@
 
 use serde::Deserialize;
 
-use crate::api::kind::{Kind, Resource};
-
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct IngressClass {
     #[serde(default)]
     pub spec: IngressClassSpec,
-}
-
-impl Resource for IngressClass {
-    const KIND: Kind = Kind::IngressClass;
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

@@ -69,13 +69,13 @@ impl PluginDiagnostics {
 }
 
 impl PluginServers {
-    /// Runs tasks on the current runtime. The owner of the Services must serve the returned lookups.
+    /// Runs tasks on the current runtime. The control loop must respond to the returned lookups of Services.
     pub(super) fn start(
         loopback: LoopbackPolicy,
     ) -> anyhow::Result<(Self, tokio::sync::mpsc::Receiver<ServiceLookup>)> {
         let (names, lookups) = NameResolver::new(loopback);
-        let reach = Arc::new(ServerConnector { names, tls: TlsConnectors::new()? });
-        Ok((PluginServers { runtime: Handle::current(), connector: reach, diagnostics: Arc::default() }, lookups))
+        let connector = Arc::new(ServerConnector { names, tls: TlsConnectors::new()? });
+        Ok((PluginServers { runtime: Handle::current(), connector, diagnostics: Arc::default() }, lookups))
     }
 
     pub(super) fn diagnostics(&self) -> Arc<PluginDiagnostics> {
@@ -92,31 +92,31 @@ impl PluginServices for PluginServers {
         self.runtime.spawn(task);
     }
 
-    fn fetch(&self, uri: &str, patience: Duration, most: usize) -> BoxFuture<'static, Result<FetchResponse, String>> {
-        let (reach, uri) = (Arc::clone(&self.connector), uri.to_owned());
+    fn fetch(&self, uri: &str, limit: Duration, most: usize) -> BoxFuture<'static, Result<FetchResponse, String>> {
+        let (connector, uri) = (Arc::clone(&self.connector), uri.to_owned());
         let fetching = self.runtime.spawn(async move {
-            let late = || Err(format!("{uri}: no response within {patience:?}"));
-            timeout(patience, reach.fetch(&uri, patience, most)).await.unwrap_or_else(|_| late())
+            let timed_out = || Err(format!("{uri}: no response within {limit:?}"));
+            timeout(limit, connector.fetch(&uri, limit, most)).await.unwrap_or_else(|_| timed_out())
         });
         async move { fetching.await.unwrap_or_else(|error| Err(format!("fetching has failed: {error}"))) }.boxed()
     }
 
     fn connect(&self, to: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
-        let reach = Arc::clone(&self.connector);
+        let connector = Arc::clone(&self.connector);
         let connecting = self.runtime.spawn(async move {
-            let late = || Err(format!("{}:{}: no connection within {:?}", to.host, to.port, to.timeout));
-            timeout(to.timeout, reach.connect(&to)).await.unwrap_or_else(|_| late())
+            let timed_out = || Err(format!("{}:{}: no connection within {:?}", to.host, to.port, to.timeout));
+            timeout(to.timeout, connector.connect(&to)).await.unwrap_or_else(|_| timed_out())
         });
         async move { connecting.await.unwrap_or_else(|error| Err(format!("connecting has failed: {error}"))) }.boxed()
     }
 
-    fn report(&self, object: &str, trouble: Option<Diagnostic>) {
-        let mut said = self.diagnostics.by_object.lock();
-        let before = match &trouble {
-            Some(trouble) => said.insert(object.to_owned(), trouble.clone()),
-            None => said.remove(object),
+    fn report(&self, object: &str, diagnostic: Option<Diagnostic>) {
+        let mut reported = self.diagnostics.by_object.lock();
+        let before = match &diagnostic {
+            Some(diagnostic) => reported.insert(object.to_owned(), diagnostic.clone()),
+            None => reported.remove(object),
         };
-        if before != trouble {
+        if before != diagnostic {
             self.diagnostics.changed.notify_one();
         }
     }
@@ -135,25 +135,25 @@ impl ServerConnector {
         Ok(Box::new(secured.map_err(|error| format!("{at}: TLS handshake failed: {error}"))?))
     }
 
-    async fn fetch(&self, uri: &str, patience: Duration, most: usize) -> Result<FetchResponse, String> {
-        let said = |error: &dyn std::fmt::Display| format!("{uri}: {error}");
-        let target: Uri = uri.parse().map_err(|error| said(&error))?;
+    async fn fetch(&self, uri: &str, limit: Duration, most: usize) -> Result<FetchResponse, String> {
+        let message = |error: &dyn std::fmt::Display| format!("{uri}: {error}");
+        let target: Uri = uri.parse().map_err(|error| message(&error))?;
         let is_secure = match target.scheme_str() {
             Some("https") => true,
             Some("http") => false,
-            _ => return Err(said(&"the scheme is not http:// or https://")),
+            _ => return Err(message(&"the scheme is not http:// or https://")),
         };
-        let host = target.host().ok_or_else(|| said(&"the URL has no host"))?;
+        let host = target.host().ok_or_else(|| message(&"the URL has no host"))?;
         let to = Remote {
             host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
             port: target.port_u16().unwrap_or(if is_secure { 443 } else { 80 }),
             namespace: None,
             tls: is_secure.then_some(RemoteTls { server_name: None, verify: true }),
-            timeout: patience,
+            timeout: limit,
         };
         let stream = self.connect(&to).await?;
         let (mut sender, connection) =
-            http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(|error| said(&error))?;
+            http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(|error| message(&error))?;
         let mut request = Request::new(Empty::<Bytes>::new());
         *request.uri_mut() =
             target.path_and_query().map_or_else(|| Uri::from_static("/"), |path| Uri::from(path.clone()));
@@ -161,23 +161,23 @@ impl ServerConnector {
         // User information before an @ does not belong into the Host header.
         let authority = authority.rsplit('@').next().unwrap_or_default();
         let headers = request.headers_mut();
-        headers.insert(HOST, HeaderValue::try_from(authority).map_err(|error| said(&error))?);
+        headers.insert(HOST, HeaderValue::try_from(authority).map_err(|error| message(&error))?);
         headers.insert(ACCEPT, HeaderValue::from_static("application/json, */*;q=0.5"));
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("portico/", env!("CARGO_PKG_VERSION"))));
-        let exchange = async {
-            let answer = sender.send_request(request).await.map_err(|error| said(&error))?;
-            let (head, body) = answer.into_parts();
+        let response = async {
+            let response = sender.send_request(request).await.map_err(|error| message(&error))?;
+            let (head, body) = response.into_parts();
             #[expect(clippy::disallowed_methods, reason = "the body is limited")]
-            let body = Limited::new(body, most).collect().await.map_err(|error| said(&error))?;
+            let body = Limited::new(body, most).collect().await.map_err(|error| message(&error))?;
             Ok(FetchResponse { status: head.status, headers: head.headers, body: body.to_bytes() })
         };
-        let mut exchange = std::pin::pin!(exchange);
-        // The connection makes progress only while polled and is not reused. Data read before its end is still
-        // delivered.
+        let mut response = std::pin::pin!(response);
+        // The connection makes progress only while it is polled. If it ends first, the data that it has read is still
+        // delivered to the response.
         tokio::select! {
             biased;
-            outcome = &mut exchange => outcome,
-            _ = connection => exchange.await,
+            outcome = &mut response => outcome,
+            _ = connection => response.await,
         }
     }
 }

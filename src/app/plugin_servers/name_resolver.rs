@@ -47,16 +47,16 @@ impl NameResolver {
         if addresses.is_empty() {
             return Err("no endpoint of the Service is ready".to_owned());
         }
-        let mut refused = None;
+        let mut blocked = None;
         addresses.retain(|address| match BlockedAddress::check(address.ip(), self.loopback) {
             Some(why) => {
-                refused = Some(format!("{} is {why} and therefore not contacted", address.ip()));
+                blocked = Some(format!("{} is {why} and therefore not contacted", address.ip()));
                 false
             }
             None => true,
         });
-        match refused {
-            Some(refused) if addresses.is_empty() => Err(refused),
+        match blocked {
+            Some(blocked) if addresses.is_empty() => Err(blocked),
             _ => Ok(addresses),
         }
     }
@@ -86,9 +86,9 @@ impl NameResolver {
     }
 
     async fn look_up_service(&self, service: ObjectKey, port: u16) -> Option<Vec<EndpointAddress>> {
-        let (answer, answered) = oneshot::channel();
-        self.lookups.send(ServiceLookup { service, port, reply: answer }).await.ok()?;
-        answered.await.ok()?
+        let (reply, result) = oneshot::channel();
+        self.lookups.send(ServiceLookup { service, port, reply }).await.ok()?;
+        result.await.ok()?
     }
 }
 

@@ -127,15 +127,15 @@ async fn blocked_addresses_are_not_contacted() {
                 drop(lookup.reply.send(found));
             }
         });
-        for (host, refusal) in cases {
+        for (host, expected) in cases {
             let to =
                 Remote { host: host.into(), port: address.port(), namespace: None, tls: None, timeout: TEST_TIMEOUT };
             let connected = servers.connect(to).await.map(drop);
             let fetched = servers.fetch(&format!("http://{host}:{}/", address.port()), TEST_TIMEOUT, 9).await.map(drop);
             for outcome in [connected, fetched] {
-                match (outcome, refusal) {
+                match (outcome, expected) {
                     (Ok(()), None) => {}
-                    (Err(error), Some(refusal)) if error.contains(refusal) => {}
+                    (Err(error), Some(expected)) if error.contains(expected) => {}
                     (outcome, _) => panic!("{host}: {outcome:?}, {loopback:?}"),
                 }
             }
@@ -157,9 +157,9 @@ async fn local_servers_are_allowed_only_with_loopback() {
     ];
     for (loopback, is_taken) in [(LoopbackPolicy::Allowed, true), (LoopbackPolicy::Blocked, false)] {
         let (servers, _lookups) = PluginServers::start(loopback).unwrap();
-        let workshop = PluginFactory { services: Arc::new(servers), ..PluginFactory::offline(REGISTRY) };
+        let factory = PluginFactory { services: Arc::new(servers), ..PluginFactory::offline(REGISTRY) };
         for (kind, field, config) in &cases {
-            let built = workshop.build(REGISTRY.find(kind).unwrap(), "KongPlugin/default/test", config);
+            let built = factory.build(REGISTRY.find(kind).unwrap(), "KongPlugin/default/test", config);
             let wrong = built.err().unwrap_or_default();
             let fields: Vec<_> = wrong.iter().map(|wrong| &*wrong.field).collect();
             assert_eq!(fields, if is_taken { vec![] } else { vec![*field] }, "{config}");
@@ -170,14 +170,14 @@ async fn local_servers_are_allowed_only_with_loopback() {
 #[tokio::test]
 async fn repeated_reports_notify_once() {
     let (servers, _lookups) = PluginServers::start(LoopbackPolicy::Allowed).unwrap();
-    let troubles = servers.diagnostics();
-    let trouble = || Some(Diagnostic::in_config("redis.host", "cannot be reached", "start it"));
-    servers.report("KongPlugin/a/b", trouble());
-    troubles.changed().await;
-    servers.report("KongPlugin/a/b", trouble());
-    assert!(troubles.changed().now_or_never().is_none(), "no new report");
-    assert_eq!(troubles.snapshot().len(), 1);
+    let diagnostics = servers.diagnostics();
+    let diagnostic = || Some(Diagnostic::in_config("redis.host", "cannot be reached", "start it"));
+    servers.report("KongPlugin/a/b", diagnostic());
+    diagnostics.changed().await;
+    servers.report("KongPlugin/a/b", diagnostic());
+    assert!(diagnostics.changed().now_or_never().is_none(), "no new report");
+    assert_eq!(diagnostics.snapshot().len(), 1);
     servers.report("KongPlugin/a/b", None);
-    troubles.changed().await;
-    assert!(troubles.snapshot().is_empty());
+    diagnostics.changed().await;
+    assert!(diagnostics.snapshot().is_empty());
 }

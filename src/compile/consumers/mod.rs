@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::CompileInputs;
+use super::CompileContext;
 use super::plugins::referenced_plugins;
 use super::verdict::{Code, Condition, Verdict};
 use crate::api::kong::{ControlPlaneRef, KongConsumer};
@@ -65,12 +65,7 @@ impl Consumers {
     }
 
     /// Reads the touched objects again. Returns the consumers and groups whose verdicts must be updated.
-    pub(super) fn update(
-        &mut self,
-        store: &Store,
-        inputs: &CompileInputs<'_>,
-        touched: &Changes,
-    ) -> BTreeSet<ObjectId> {
+    pub(super) fn update(&mut self, cx: CompileContext<'_>, touched: &Changes) -> BTreeSet<ObjectId> {
         let mut again = PendingVerdicts::default();
         for id in touched {
             match id.kind {
@@ -82,8 +77,8 @@ impl Consumers {
                 _ => continue,
             }
             again.objects.insert(id.clone());
-            let object = store.kong_consumers.get(&id.key).filter(|_| is_served(store, inputs, id));
-            let after = object.map(|object| read_consumer(store, inputs, object));
+            let object = cx.store.kong_consumers.get(&id.key).filter(|_| is_served(cx, id));
+            let after = object.map(|object| read_consumer(cx, object));
             let before = match &after {
                 Some(after) => self.known.take(&after.consumer.id),
                 None => self.known.take(&self::consumer_id(&id.key)),
@@ -179,10 +174,11 @@ impl Consumers {
     }
 
     /// The verdict on a consumer or group. `None` if this process does not serve it.
-    pub(super) fn verdict(&self, store: &Store, inputs: &CompileInputs<'_>, id: &ObjectId) -> Option<Verdict> {
+    pub(super) fn verdict(&self, cx: CompileContext<'_>, id: &ObjectId) -> Option<Verdict> {
         if id.kind == Kind::KongConsumerGroup {
-            let group = store.kong_consumer_groups.get(&id.key).filter(|_| is_served(store, inputs, id))?;
-            let problems = referenced_plugins(store, id.kind, &group.meta).filter_map(Result::err).collect::<Vec<_>>();
+            let group = cx.store.kong_consumer_groups.get(&id.key).filter(|_| is_served(cx, id))?;
+            let problems =
+                referenced_plugins(cx.store, id.kind, &group.meta).filter_map(Result::err).collect::<Vec<_>>();
             let name = group.spec.as_ref().and_then(|spec| spec.name.as_ref());
             let note = name.map(|_| {
                 let message = format!("it has no effect, as in Kong: the name of the group is {}", group.meta.key.name);
@@ -206,18 +202,18 @@ impl Consumers {
 }
 
 /// Whether the consumer or group exists, has a served class and belongs to no other control plane.
-pub(super) fn is_served(store: &Store, inputs: &CompileInputs<'_>, id: &ObjectId) -> bool {
+pub(super) fn is_served(cx: CompileContext<'_>, id: &ObjectId) -> bool {
     let reference = match id.kind {
         Kind::KongConsumerGroup => {
-            let group = store.kong_consumer_groups.get(&id.key).and_then(|group| group.spec.as_ref());
+            let group = cx.store.kong_consumer_groups.get(&id.key).and_then(|group| group.spec.as_ref());
             group.and_then(|spec| spec.control_plane_ref.as_ref())
         }
         _ => {
-            let consumer = store.kong_consumers.get(&id.key).and_then(|consumer| consumer.spec.as_ref());
+            let consumer = cx.store.kong_consumers.get(&id.key).and_then(|consumer| consumer.spec.as_ref());
             consumer.and_then(|spec| spec.control_plane_ref.as_ref())
         }
     };
-    let is_of_class = store.meta(id).is_some_and(|meta| inputs.classes.serves_object(store, meta, None));
+    let is_of_class = cx.store.meta(id).is_some_and(|meta| cx.inputs.classes.serves_object(cx.store, meta, None));
     is_of_class && reference.is_none_or(ControlPlaneRef::is_this_controller)
 }
 
@@ -229,19 +225,19 @@ fn verdict(generation: i64, problems: Vec<Diagnostic>, notes: Vec<Diagnostic>) -
     Verdict { generation, conditions: vec![condition], diagnostics: notes, ..Verdict::default() }
 }
 
-fn read_consumer(store: &Store, inputs: &CompileInputs<'_>, object: &Arc<Object<KongConsumer>>) -> KnownConsumer {
+fn read_consumer(cx: CompileContext<'_>, object: &Arc<Object<KongConsumer>>) -> KnownConsumer {
     let key = &object.meta.key;
     let mut problems = Vec::new();
     let mut groups = Vec::new();
     for (index, name) in object.consumer_groups.iter().enumerate() {
         let target = ObjectKey { namespace: key.namespace.clone(), name: name.as_str().into() };
-        match is_served(store, inputs, &ObjectId::new(Kind::KongConsumerGroup, target.clone())) {
+        match is_served(cx, &ObjectId::new(Kind::KongConsumerGroup, target.clone())) {
             true => groups.push(group_name(&target)),
             false => {
                 let field = format!("consumerGroups[{index}]");
                 let group = format!("KongConsumerGroup {target}");
                 let remedy = "create it with the consumer's class, or correct the name";
-                problems.push(match store.kong_consumer_groups.contains_key(&target) {
+                problems.push(match cx.store.kong_consumer_groups.contains_key(&target) {
                     true => Diagnostic::error(field, format!("{group} has another class or control plane"), remedy),
                     false => Diagnostic::not_found(field, group, remedy),
                 });
@@ -253,7 +249,7 @@ fn read_consumer(store: &Store, inputs: &CompileInputs<'_>, object: &Arc<Object<
     for (index, name) in object.credentials.iter().enumerate() {
         let field = format!("credentials[{index}]");
         let secret = ObjectKey { namespace: key.namespace.clone(), name: name.as_str().into() };
-        match credentials::read_credential(store, &secret, &field) {
+        match credentials::read_credential(cx.store, &secret, &field) {
             Ok(credentials::CredentialSecret::Acl(group)) => acls.push(group),
             Ok(credentials::CredentialSecret::Credential(credential)) => {
                 raw.push((secret, credential));
@@ -262,7 +258,7 @@ fn read_consumer(store: &Store, inputs: &CompileInputs<'_>, object: &Arc<Object<
             Err(problem) => problems.push(problem),
         }
     }
-    problems.extend(referenced_plugins(store, Kind::KongConsumer, &object.meta).filter_map(Result::err));
+    problems.extend(referenced_plugins(cx.store, Kind::KongConsumer, &object.meta).filter_map(Result::err));
     acls.sort();
     acls.dedup();
     let consumer =
@@ -272,7 +268,7 @@ fn read_consumer(store: &Store, inputs: &CompileInputs<'_>, object: &Arc<Object<
         raw.into_iter().map(|(secret, raw)| Credential::new(derive_uuid(Kind::Secret, &secret), raw, &consumer));
     KnownConsumer {
         object: Arc::clone(object),
-        content_hash: content_hash(store, object, &consumer),
+        content_hash: content_hash(cx.store, object, &consumer),
         credentials: credentials.collect(),
         consumer,
         diagnostics: (!problems.is_empty()).then(|| Box::new(ConsumerDiagnostics(problems))),

@@ -4,19 +4,19 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-use super::super::CompileInputs;
-use super::super::backends;
-use super::super::endpoints;
+use super::super::CompileContext;
+use super::super::backend::{
+    self, BackendError, BackendSettings, PortReference, UnknownAppProtocol, find_port, find_service, tls,
+};
 use super::policy;
-use super::service_settings::{self, AppProtocol, ServiceSettings};
-use super::upstream_tls;
+use super::service_settings::{self, ServiceSettings};
 use crate::api::core::{Service, ServicePort};
 use crate::api::kind::KONG_INCUBATOR_GROUP;
+use crate::api::kong::KongServiceFacade;
 use crate::api::networking::IngressBackend;
 use crate::api::{Kind, Meta, Object, ObjectKey};
 use crate::diagnostic::Diagnostic;
-use crate::store::Store;
-use crate::upstream::{UpstreamKey, UpstreamProtocol};
+use crate::upstream::UpstreamKey;
 
 /// The target of a path. Paths with equal targets form one route.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,8 +81,7 @@ pub(super) struct ResolvedBackend<'s> {
 
 /// `whole`: the class sends requests to the ClusterIP of Services rather than to endpoints.
 pub(super) fn resolve<'s>(
-    store: &'s Store,
-    inputs: &CompileInputs<'_>,
+    cx: CompileContext<'s>,
     namespace: &str,
     backend: &IngressBackend,
     whole: bool,
@@ -90,26 +89,18 @@ pub(super) fn resolve<'s>(
 ) -> Result<ResolvedBackend<'s>, Diagnostic> {
     match IngressTarget::from_backend(backend) {
         IngressTarget::Service(name, port) => {
-            let service = service(store, namespace, &name, &format!("{field}.service.name"))?;
-            let port = find_port(service, &port, &format!("{field}.service.port"))?;
-            resolve_service((store, inputs), service, port, None, whole, &format!("{field}.service.name"))
+            let at = format!("{field}.service.name");
+            let service = find_service(cx.store, &ObjectKey::new(namespace, &name), &at)?;
+            let port = find_port(service, port_reference(&port), &format!("{field}.service.port"))?;
+            resolve_service(cx, service, port, (Kind::Service, &service.meta), whole, &at)
         }
         IngressTarget::Facade(name) => {
-            let field = format!("{field}.resource.name");
-            let key = ObjectKey::new(namespace, &name);
-            let facade = store.kong_service_facades.get(&key);
-            let Some(facade) = facade.filter(|facade| inputs.classes.serves_object(store, &facade.meta, None)) else {
-                let name = format!("KongServiceFacade {key}");
-                let remedy = "set its annotation kubernetes.io/ingress.class to the class of the Ingress";
-                return Err(match facade {
-                    None => Diagnostic::not_found(field, name, "create it or correct the name"),
-                    Some(_) => Diagnostic::error(field, format!("{name} has another class"), remedy),
-                });
-            };
+            let at = format!("{field}.resource.name");
+            let facade = find_facade(cx, &ObjectKey::new(namespace, &name), &at)?;
             let behind = &facade.spec.backend_ref;
-            let service = service(store, namespace, &behind.name, &field)?;
-            let port = find_port(service, &behind.port.to_string(), &field)?;
-            resolve_service((store, inputs), service, port, Some((&facade.meta.key.name, &facade.meta)), whole, &field)
+            let service = find_service(cx.store, &ObjectKey::new(namespace, &behind.name), &at)?;
+            let port = find_port(service, port_reference(&behind.port.to_string()), &at)?;
+            resolve_service(cx, service, port, (Kind::KongServiceFacade, &facade.meta), whole, &at)
         }
         IngressTarget::Unsupported => {
             let what = backend.resource.as_ref().map(|resource| resource.kind.as_str());
@@ -122,81 +113,65 @@ pub(super) fn resolve<'s>(
     }
 }
 
-fn service<'s>(
-    store: &'s Store,
-    namespace: &str,
-    name: &str,
+fn find_facade<'s>(
+    cx: CompileContext<'s>,
+    key: &ObjectKey,
     field: &str,
-) -> Result<&'s Arc<Object<Service>>, Diagnostic> {
-    let key = ObjectKey::new(namespace, name);
-    store
-        .services
-        .get(&key)
-        .ok_or_else(|| Diagnostic::not_found(field, format!("Service {key}"), "create it or correct the name"))
+) -> Result<&'s Object<KongServiceFacade>, Diagnostic> {
+    let name = format!("{} {key}", Kind::KongServiceFacade);
+    match cx.store.kong_service_facades.get(key) {
+        Some(facade) if cx.inputs.classes.serves_object(cx.store, &facade.meta, None) => Ok(facade),
+        Some(_) => {
+            let remedy = "set its annotation kubernetes.io/ingress.class to the class of the Ingress";
+            Err(Diagnostic::error(field, format!("{name} has another class"), remedy))
+        }
+        None => Err(Diagnostic::not_found(field, name, "create it or correct the name")),
+    }
 }
 
-fn find_port<'s>(service: &'s Object<Service>, port: &str, field: &str) -> Result<&'s ServicePort, Diagnostic> {
-    let ports = service.spec.ports.iter().filter(|port| backends::is_tcp(port));
-    let fits = |candidate: &&ServicePort| match port.parse::<i32>() {
-        Ok(number) => candidate.port == number,
-        Err(_) => candidate.name == port && !port.is_empty(),
-    };
-    ports.clone().find(fits).ok_or_else(|| {
-        let message = match port {
-            "" => format!("the backend names no port of Service {}", service.meta.key),
-            port => format!("Service {} has no TCP port {port}", service.meta.key),
-        };
-        Diagnostic::error(field, message, backends::ports_remedy(&service.spec.ports))
-    })
+fn port_reference(port: &str) -> PortReference<'_> {
+    match port.parse() {
+        Ok(number) => PortReference::Number(number),
+        Err(_) if port.is_empty() => PortReference::Missing,
+        Err(_) => PortReference::Name(port),
+    }
 }
 
+/// `source` is the object whose annotations apply.
 fn resolve_service<'s>(
-    (store, inputs): (&'s Store, &CompileInputs<'_>),
+    cx: CompileContext<'s>,
     service: &'s Object<Service>,
     port: &ServicePort,
-    facade: Option<(&Arc<str>, &'s Meta)>,
+    source: (Kind, &'s Meta),
     whole: bool,
     field: &str,
 ) -> Result<ResolvedBackend<'s>, Diagnostic> {
-    let ObjectKey { namespace, name } = &service.meta.key;
-    let (kind, meta, on) = match facade {
-        Some((_, meta)) => (Kind::KongServiceFacade, meta, "a KongServiceFacade"),
-        None => (Kind::Service, &service.meta, "a Service"),
+    let (kind, meta) = source;
+    let settings = service_settings::read(meta, kind, tls::is_tls_port(port));
+    let backend = BackendSettings {
+        source,
+        protocol: settings.protocol,
+        tls_by_app_protocol: true,
+        unknown_app_protocol: UnknownAppProtocol::Ignore,
+        via_cluster_ip: whole || settings.via_cluster_ip,
+        tls: settings.tls.clone(),
     };
-    let settings = service_settings::read(meta, on, upstream_tls::is_tls_port(port));
-    let named = port.app_protocol.as_deref().unwrap_or_default();
-    let protocol = match settings.protocol {
-        Some(speech) => speech.protocol(),
-        None if upstream_tls::is_tls_port(port) => Some(UpstreamProtocol::Http1),
-        // An unknown appProtocol is ignored, but TLS must not become plain text.
-        None if named == "tls" => None,
-        None => Some(backends::protocol_from_app_protocol(named).unwrap_or_default()),
-    };
-    let Some(protocol) = protocol else {
-        let message = format!("{kind} {} requires an unsupported protocol, so no requests are sent to it", meta.key);
-        let remedy =
-            "set its annotation konghq.com/protocol to http, https, grpc, grpcs, ws or wss if it serves one of these";
-        return Err(Diagnostic::error(field, message, remedy));
-    };
-    if let Some((message, remedy)) = backends::requires_tls(store, inputs, &service.meta.key, port) {
-        return Err(Diagnostic::error(field, message, remedy));
-    }
-    let is_tls = settings.protocol.map_or_else(|| upstream_tls::is_tls_port(port), AppProtocol::is_tls);
-    let tls = is_tls.then(|| upstream_tls::tls_settings(store, inputs, meta, protocol, &settings.tls)).transpose();
-    let tls = tls.map_err(|problem| upstream_tls::for_referrer(kind, meta, &problem, field))?;
-    let number = u16::try_from(port.port).unwrap_or_default();
-    let key = UpstreamKey {
-        namespace: namespace.clone(),
-        service: name.clone(),
-        port: number,
-        protocol,
-        tls,
-        facade: facade.map(|(name, _)| name.clone()),
-        via_cluster_ip: (whole || settings.via_cluster_ip) && !endpoints::is_headless(service),
-    };
-    let host = settings.host.clone().or_else(|| policy::host_header(store, meta));
-    let host = host.unwrap_or_else(|| default_host(service, number, is_tls));
-    Ok(ResolvedBackend { key, settings, host, settings_source: (kind, meta) })
+    let key = backend::upstream_key(cx, &service.meta.key.namespace, service, port, &backend).map_err(|error| {
+        let (message, remedy) = match error {
+            BackendError::NamedProtocol | BackendError::AppProtocol => (
+                format!("{kind} {} requires an unsupported protocol, so no requests are sent to it", meta.key),
+                "set its annotation konghq.com/protocol to http, https, grpc, grpcs, ws or wss if it serves one of \
+                 these"
+                    .to_owned(),
+            ),
+            BackendError::TlsRequired(message, remedy) => (message, remedy.to_owned()),
+            BackendError::InvalidTls(message, remedy) => (message, remedy),
+        };
+        Diagnostic::error(field, message, remedy)
+    })?;
+    let host = settings.host.clone().or_else(|| policy::host_header(cx.store, meta));
+    let host = host.unwrap_or_else(|| default_host(service, key.port, key.tls.is_some()));
+    Ok(ResolvedBackend { key, settings, host, settings_source: source })
 }
 
 /// The `Host` for a Service if neither client nor configuration sets one: the name that Kong's ingress controller gives

@@ -1,6 +1,6 @@
 //! The class of an Ingress: whether this process serves it, and the parameters that all of its Ingresses share.
 
-use super::super::CompileInputs;
+use super::super::CompileContext;
 use super::super::verdict::Verdict;
 use crate::api::kind::KONG_GROUP;
 use crate::api::kong::IngressClassParametersSpec;
@@ -8,25 +8,23 @@ use crate::api::kong::annotations::INGRESS_CLASS;
 use crate::api::networking::{Ingress, IngressClass, IngressClassParametersReference};
 use crate::api::{Kind, Object, ObjectKey};
 use crate::diagnostic::Diagnostic;
-use crate::store::Store;
 
 /// Parameters of the Ingress's class. `None` if this process does not serve the class.
 pub(super) fn class_parameters(
-    store: &Store,
-    inputs: &CompileInputs<'_>,
+    cx: CompileContext<'_>,
     ingress: &Object<Ingress>,
 ) -> Option<IngressClassParametersSpec> {
     let field = ingress.spec.ingress_class_name.as_deref();
-    if !inputs.classes.serves_object(store, &ingress.meta, field) {
+    if !cx.inputs.classes.serves_object(cx.store, &ingress.meta, field) {
         return None;
     }
     let class = match class_name(ingress) {
-        Some(name) => store.ingress_classes.get(&ObjectKey::cluster(name)).map(|class| &**class),
-        None => inputs.classes.default_class(store),
+        Some(name) => cx.store.ingress_classes.get(&ObjectKey::cluster(name)).map(|class| &**class),
+        None => cx.inputs.classes.default_class(cx.store),
     };
     let parameters =
         class.and_then(|class| class.spec.parameters.as_ref()).and_then(|reference| parameters_key(reference).ok());
-    let parameters = parameters.and_then(|key| store.ingress_class_parameters.get(&key));
+    let parameters = parameters.and_then(|key| cx.store.ingress_class_parameters.get(&key));
     Some(parameters.map(|parameters| parameters.spec.clone()).unwrap_or_default())
 }
 
@@ -36,15 +34,15 @@ fn class_name(ingress: &Object<Ingress>) -> Option<&str> {
 }
 
 /// The verdict on an Ingress of another class. A class that belongs to another controller needs no note.
-pub(super) fn foreign_verdict(store: &Store, inputs: &CompileInputs<'_>, ingress: &Object<Ingress>) -> Verdict {
-    let own = &inputs.classes.name;
+pub(super) fn foreign_verdict(cx: CompileContext<'_>, ingress: &Object<Ingress>) -> Verdict {
+    let own = &cx.inputs.classes.name;
     let note = match class_name(ingress) {
         None => Some(Diagnostic::warning(
             "spec.ingressClassName",
             "the Ingress has no class, and no class of Portico is the default class",
             format!("set it to {own} to serve the Ingress with Portico"),
         )),
-        Some(name) if store.ingress_classes.contains_key(&ObjectKey::cluster(name)) => None,
+        Some(name) if cx.store.ingress_classes.contains_key(&ObjectKey::cluster(name)) => None,
         Some(name) => Some(Diagnostic::warning(
             "spec.ingressClassName",
             format!("IngressClass {name} does not exist, and Portico serves {own}"),
@@ -55,14 +53,14 @@ pub(super) fn foreign_verdict(store: &Store, inputs: &CompileInputs<'_>, ingress
 }
 
 /// The verdict on a class; empty for a class of another controller.
-pub(in crate::compile) fn verdict(store: &Store, inputs: &CompileInputs<'_>, class: &Object<IngressClass>) -> Verdict {
+pub(in crate::compile) fn verdict(cx: CompileContext<'_>, class: &Object<IngressClass>) -> Verdict {
     let mut verdict = Verdict { generation: class.meta.generation, ..Verdict::default() };
-    let Some(reference) = class.spec.parameters.as_ref().filter(|_| inputs.classes.serves_class(class)) else {
+    let Some(reference) = class.spec.parameters.as_ref().filter(|_| cx.inputs.classes.serves_class(class)) else {
         return verdict;
     };
     match parameters_key(reference) {
         Err(problem) => verdict.diagnostics.push(problem.into_warning()),
-        Ok(key) if !store.ingress_class_parameters.contains_key(&key) => {
+        Ok(key) if !cx.store.ingress_class_parameters.contains_key(&key) => {
             let parameters = format!("{} {key}", Kind::IngressClassParameters);
             let mut missing =
                 Diagnostic::not_found("spec.parameters.name", parameters, "create it or correct the name");

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
+use super::super::backend::AppProtocol;
 use super::super::gateway::GatewayPlan;
 use super::super::hostname::intersects;
 use super::super::{CompileInputs, PlanMap};
@@ -13,7 +14,7 @@ use super::annotations::annotation_field;
 use super::backend::default_host;
 use super::policy;
 use super::route_settings;
-use super::service_settings::{self, AppProtocol, ServiceSettings};
+use super::service_settings::{self, ServiceSettings};
 use crate::api::core::Service;
 use crate::api::gateway::HttpRoute;
 use crate::api::kong::annotations::{
@@ -85,8 +86,6 @@ pub(in crate::compile) fn read(inputs: &CompileInputs<'_>, route: &Meta) -> Rout
         strip_path: read.strip_path,
         protocols: read.protocols,
         https_redirect: HttpsRedirect { status: read.https_redirect, ..HttpsRedirect::default() },
-        request_buffering: read.request_buffering,
-        response_buffering: read.response_buffering,
         ..KongBehavior::default()
     });
     // On an HTTPRoute, conditions are written as matches; the protocols are the exception.
@@ -128,7 +127,7 @@ pub(in crate::compile) fn read_rule(
         rule.behavior = on_route.behavior.clone().map(Box::new);
         return rule;
     };
-    let settings = service_settings::read(&service.meta, "a Service", false);
+    let settings = service_settings::read(&service.meta, Kind::Service, false);
     if on_route.behavior.is_some() || has_any(&service.meta, &[PATH, HOST_HEADER]) {
         let mut manner = on_route.behavior.clone().unwrap_or_default();
         if on_route.replaces_host {

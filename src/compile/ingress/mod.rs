@@ -5,7 +5,7 @@
 //!                                           ├ path.rs             paths by type
 //!                                           ├ backend.rs          Service or facade ─ service_settings.rs, policy.rs
 //!                                           └ certificates        spec.tls
-//!   all plans ─▶ one kong::Router ─▶ a Bind for plain text, one for TLS      published.rs ─▶ status.loadBalancer
+//!   all plans ─▶ one kong::Router ─▶ a Bind for plain text, one for TLS      publish.rs ─▶ status.loadBalancer
 //! ```
 //!
 //! Annotations of HTTPRoutes and of their Services are read by http_route_annotations.rs.
@@ -23,7 +23,6 @@ pub(super) mod policy_conflicts;
 mod publish;
 mod route_settings;
 pub(super) mod service_settings;
-pub(super) mod upstream_tls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -32,7 +31,7 @@ use std::sync::Arc;
 pub(super) use class::verdict as class_verdict;
 pub use publish::PublishSource;
 
-use super::CompileInputs;
+use super::CompileContext;
 use super::certificates::{self, SecretCache};
 use super::plugins::Plugins;
 use super::verdict::{Code, Condition, Published, Verdict};
@@ -41,8 +40,8 @@ use crate::diagnostic::Diagnostic;
 use crate::snapshot::certs::{Certificate, Certificates, PortTls};
 use crate::snapshot::host::{HostMap, HostPattern};
 use crate::snapshot::kong::{Router, RouterFlavor};
-use crate::snapshot::{Bind, HttpListener, Routes};
-use crate::store::{Changes, Store};
+use crate::snapshot::{Bind, BindAddress, HttpListener, Routes};
+use crate::store::Changes;
 use crate::upstream::UpstreamKey;
 use plan::IngressPlan;
 
@@ -88,7 +87,7 @@ pub(super) struct IngressCompiler {
     router: Option<Arc<Router>>,
     certificates: Arc<BTreeMap<HostPattern, Arc<Certificates>>>,
     published: Option<Vec<Published>>,
-    binds: BTreeMap<SocketAddr, Arc<Bind>>,
+    binds: BTreeMap<BindAddress, Arc<Bind>>,
 }
 
 /// What an update changed.
@@ -105,17 +104,16 @@ impl IngressCompiler {
     /// Plans the touched Ingresses.
     pub(super) fn update(
         &mut self,
-        store: &Store,
-        inputs: &CompileInputs<'_>,
+        cx: CompileContext<'_>,
         plugins: &Plugins,
         secrets: &mut SecretCache,
         touched: &Changes,
     ) -> IngressUpdate {
         let mut updated = IngressUpdate::default();
-        let settings = inputs.ingress;
+        let settings = cx.inputs.ingress;
         for id in touched.iter().filter(|id| id.kind == Kind::Ingress) {
-            let object = store.ingresses.get(&id.key);
-            let plan = object.and_then(|object| plan::plan(store, inputs, plugins, secrets, object));
+            let object = cx.store.ingresses.get(&id.key);
+            let plan = object.and_then(|object| plan::plan(cx, plugins, secrets, object));
             updated.verdicts_to_update.insert(id.key.clone());
             let after = plan.as_ref().map(|plan| plan.upstreams.clone()).unwrap_or_default();
             let before = match plan {
@@ -139,7 +137,7 @@ impl IngressCompiler {
                 self.build_router(settings.flavor);
             }
             let shown = Arc::clone(&self.certificates);
-            let contested = self.assign_certificates(store, inputs, secrets);
+            let contested = self.assign_certificates(cx, secrets);
             for key in contested.keys().chain(self.conflicts.keys()) {
                 if contested.get(key) != self.conflicts.get(key) {
                     updated.verdicts_to_update.insert(key.clone());
@@ -153,7 +151,7 @@ impl IngressCompiler {
         }
         let asked = |id: &ObjectId| id.kind == Kind::Service && settings.publish.uses_service(&id.key);
         if is_first || touched.iter().any(asked) {
-            let published = settings.publish.addresses(store);
+            let published = settings.publish.addresses(cx.store);
             if published != self.published {
                 self.published = published;
                 updated.verdicts_to_update.extend(self.plans.keys().cloned());
@@ -178,8 +176,7 @@ impl IngressCompiler {
     /// Gives every host the certificate of the oldest Ingress that has one. Returns diagnostics for the others.
     fn assign_certificates(
         &mut self,
-        store: &Store,
-        inputs: &CompileInputs<'_>,
+        cx: CompileContext<'_>,
         secrets: &mut SecretCache,
     ) -> BTreeMap<ObjectKey, Vec<Diagnostic>> {
         let mut contested: BTreeMap<ObjectKey, Vec<Diagnostic>> = BTreeMap::new();
@@ -213,9 +210,9 @@ impl IngressCompiler {
             .into_iter()
             .map(|(host, (_, certificate))| (host, Arc::new(Certificates::new(vec![Arc::clone(certificate)]))))
             .collect();
-        let settings = inputs.ingress;
+        let settings = cx.inputs.ingress;
         let named = settings.default_secret.as_ref();
-        let named = named.and_then(|secret| certificates::from_secret(store, secrets, secret).ok());
+        let named = named.and_then(|secret| certificates::from_secret(cx.store, secrets, secret).ok());
         let default = named.or_else(|| settings.default_certificate.clone());
         let default = Arc::new(Certificates::new(default.into_iter().collect()));
         certificates.entry(HostPattern::Any).or_insert(default);
@@ -241,25 +238,24 @@ impl IngressCompiler {
                 PortTls { listeners: HostMap::new(listeners) }
             });
             let listeners = HostMap::new([(HostPattern::Any, Arc::new(listener))]);
-            self.binds.insert(entrance.address, Arc::new(Bind { listeners, tls }));
+            self.binds.insert(BindAddress::tcp(entrance.address), Arc::new(Bind { listeners, tls }));
         }
     }
 
     /// The binds of the listeners.
-    pub(super) fn binds(&self) -> &BTreeMap<SocketAddr, Arc<Bind>> {
+    pub(super) fn binds(&self) -> &BTreeMap<BindAddress, Arc<Bind>> {
         &self.binds
     }
 
     /// `None` if the Ingress does not exist. `lost` are sockets that belong to Gateways.
     pub(super) fn verdict(
         &self,
-        store: &Store,
-        inputs: &CompileInputs<'_>,
+        cx: CompileContext<'_>,
         key: &ObjectKey,
-        lost: &BTreeSet<SocketAddr>,
+        lost: &BTreeSet<BindAddress>,
     ) -> Option<Verdict> {
         let Some(plan) = self.plans.get(key) else {
-            return store.ingresses.get(key).map(|object| class::foreign_verdict(store, inputs, object));
+            return cx.store.ingresses.get(key).map(|object| class::foreign_verdict(cx, object));
         };
         let condition = match &plan.errors[..] {
             [] => Condition::without_diagnostics(Code::KongProgrammed),

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::super::CompileInputs;
+use super::super::CompileContext;
+use super::super::backend::tls;
 use super::super::certificates::{self, SecretCache};
 use super::super::plugins::{PluginSite, Plugins};
 use super::backend::{self, IngressTarget};
 use super::class;
 use super::path::{self, PathOptions};
 use super::route_settings::{self, RouteSettings};
-use super::upstream_tls;
 use crate::api::kong::IngressClassParametersSpec;
 use crate::api::kong::annotations::REWRITE;
 use crate::api::networking::{Ingress, IngressBackend};
@@ -19,13 +19,10 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RouteNames;
 use crate::snapshot::certs::Certificate;
 use crate::snapshot::host::HostPattern;
-use crate::snapshot::kong::{
-    HttpsRedirect, KongBehavior, KongHost, KongPath, KongRoute, RouteSource, RouterFlavor, UpstreamHost,
-};
+use crate::snapshot::kong::{HttpsRedirect, KongBehavior, KongHost, KongPath, KongRoute, RouterFlavor, UpstreamHost};
 use crate::snapshot::router::RouteAge;
 use crate::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteFailure, RouteRule, RuleId, Split};
 use crate::snapshot::timeouts_and_retries::TimeoutsAndRetries;
-use crate::store::Store;
 use crate::upstream::UpstreamKey;
 
 /// The compiled state of a served Ingress.
@@ -54,17 +51,15 @@ pub(super) struct HostCertificate {
 
 /// `None` if this process does not serve its class.
 pub(super) fn plan(
-    store: &Store,
-    inputs: &CompileInputs<'_>,
+    cx: CompileContext<'_>,
     plugins: &Plugins,
     secrets: &mut SecretCache,
     ingress: &Object<Ingress>,
 ) -> Option<IngressPlan> {
-    let class = class::class_parameters(store, inputs, ingress)?;
-    let settings = route_settings::read(&ingress.meta, inputs.ingress.flavor, "an Ingress");
+    let class = class::class_parameters(cx, ingress)?;
+    let settings = route_settings::read(&ingress.meta, cx.inputs.ingress.flavor, "an Ingress");
     let mut planner = IngressPlanner {
-        store,
-        inputs,
+        cx,
         plugins,
         ingress,
         class,
@@ -97,8 +92,7 @@ pub(super) fn plan(
 }
 
 struct IngressPlanner<'a> {
-    store: &'a Store,
-    inputs: &'a CompileInputs<'a>,
+    cx: CompileContext<'a>,
     plugins: &'a Plugins,
     ingress: &'a Object<Ingress>,
     class: IngressClassParametersSpec,
@@ -173,8 +167,8 @@ impl<'a> IngressPlanner<'a> {
         PathOptions {
             regex_prefix: &self.settings.regex_prefix,
             legacy_detection: self.class.enable_legacy_regex_detection,
-            unescaped: self.inputs.classes.replaces_other_controller()
-                && self.inputs.ingress.flavor == RouterFlavor::TraditionalCompatible,
+            unescaped: self.cx.inputs.classes.replaces_other_controller()
+                && self.cx.inputs.ingress.flavor == RouterFlavor::TraditionalCompatible,
         }
     }
 
@@ -197,7 +191,7 @@ impl<'a> IngressPlanner<'a> {
             true => self.failing_rule(&name, &group.target),
             false => self.rule(&name, &group.target, group.backend, &group.field),
         };
-        let route = self.with_annotation_conditions(KongRoute::new(RouteSource::Ingress, self.age(index), rule), hosts);
+        let route = self.with_annotation_conditions(KongRoute::new(self.age(index), rule), hosts);
         Some(Arc::new(KongRoute { paths: group.paths, ..route }))
     }
 
@@ -209,10 +203,7 @@ impl<'a> IngressPlanner<'a> {
             true => self.failing_rule("", &lead),
             false => self.rule("", &lead, backend, "spec.defaultBackend"),
         };
-        let route = self.with_annotation_conditions(
-            KongRoute::new(RouteSource::Ingress, self.age(usize::from(u16::MAX)), rule),
-            Vec::new(),
-        );
+        let route = self.with_annotation_conditions(KongRoute::new(self.age(usize::from(u16::MAX)), rule), Vec::new());
         Some(Arc::new(KongRoute { paths, is_default_backend: true, ..route }))
     }
 
@@ -271,26 +262,18 @@ impl<'a> IngressPlanner<'a> {
         let key = &self.ingress.meta.key;
         let mut manner = self.behavior();
         let mut backends = Vec::new();
-        let action = match backend::resolve(
-            self.store,
-            self.inputs,
-            &key.namespace,
-            backend,
-            self.class.service_upstream,
-            field,
-        ) {
+        let action = match backend::resolve(self.cx, &key.namespace, backend, self.class.service_upstream, field) {
             Ok(resolved) => {
                 let settings = &resolved.settings;
                 let (kind, meta) = resolved.settings_source;
-                let remark =
-                    upstream_tls::unverified_note(resolved.key.tls.as_ref(), &format!("{kind} {}", meta.key), field);
+                let remark = tls::unverified_note(resolved.key.tls.as_ref(), &format!("{kind} {}", meta.key), field);
                 self.notes.extend(remark.filter(|remark| !self.notes.contains(remark)));
                 manner.path = settings.path.clone();
                 if !self.settings.preserve_host {
                     manner.host = UpstreamHost::Fixed(resolved.host.clone());
                 }
                 backends.push(resolved.settings_source);
-                let target = BackendTarget::Upstream(self.inputs.upstreams.upstream(&resolved.key));
+                let target = BackendTarget::Upstream(self.cx.inputs.upstreams.upstream(&resolved.key));
                 let split = Split::new(vec![Backend { weight: 1, filters: Filters::default(), target }]);
                 let tries = TimeoutsAndRetries::for_kong_service(
                     settings.connect_timeout,
@@ -340,8 +323,7 @@ impl<'a> IngressPlanner<'a> {
             service: lead.service_name(&key.namespace).into(),
         };
         let chained = self.plugins.chain(
-            self.store,
-            self.inputs,
+            self.cx,
             &PluginSite {
                 kind: Kind::Ingress,
                 meta: &self.ingress.meta,
@@ -362,10 +344,11 @@ impl<'a> IngressPlanner<'a> {
         KongBehavior {
             strip_path: settings.strip_path,
             protocols: settings.protocols,
-            https_redirect: HttpsRedirect { status: settings.https_redirect, port: self.inputs.ingress.public_https() },
+            https_redirect: HttpsRedirect {
+                status: settings.https_redirect,
+                port: self.cx.inputs.ingress.public_https(),
+            },
             rewrite: settings.rewrite.as_ref().ok().cloned().flatten(),
-            request_buffering: settings.request_buffering,
-            response_buffering: settings.response_buffering,
             ..KongBehavior::default()
         }
     }
@@ -386,7 +369,7 @@ impl<'a> IngressPlanner<'a> {
                 continue;
             }
             let secret = ObjectKey::new(&self.ingress.meta.key.namespace, name);
-            match certificates::from_secret(self.store, secrets, &secret) {
+            match certificates::from_secret(self.cx.store, secrets, &secret) {
                 Ok(certificate) => shown.extend(tls.hosts.iter().map(|host| HostCertificate {
                     host: HostPattern::parse(Some(host)),
                     certificate: Arc::clone(&certificate),

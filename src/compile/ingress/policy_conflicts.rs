@@ -5,12 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::backends;
+use super::super::backend_reference;
+use super::super::reference_grants::Referrer;
 use super::annotations::annotation_field;
 use super::policy;
 use crate::api::gateway::HttpRoute;
 use crate::api::kong::annotations::UPSTREAM_POLICY;
-use crate::api::{Kind, Object, ObjectKey};
+use crate::api::{Kind, Object, ObjectId, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::store::Store;
 
@@ -18,9 +19,9 @@ use crate::store::Store;
 #[derive(Debug, Default)]
 pub(in crate::compile) struct PolicyConflicts {
     /// Per Service: each such route, with the other Service.
-    services: BTreeMap<ObjectKey, BTreeMap<ObjectKey, ObjectKey>>,
+    services: BTreeMap<ObjectKey, BTreeMap<ObjectId, ObjectKey>>,
     /// The Services that each route combines.
-    routes: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
+    routes: BTreeMap<ObjectId, BTreeSet<ObjectKey>>,
 }
 
 impl PolicyConflicts {
@@ -28,27 +29,27 @@ impl PolicyConflicts {
     pub(in crate::compile) fn update_route(
         &mut self,
         store: &Store,
-        key: &ObjectKey,
+        id: &ObjectId,
         route: Option<&Object<HttpRoute>>,
     ) -> BTreeSet<ObjectKey> {
         let found = route.map(|route| conflicting_services(store, route)).unwrap_or_default();
         let mut changed = BTreeSet::new();
-        for service in self.routes.remove(key).unwrap_or_default() {
+        for service in self.routes.remove(id).unwrap_or_default() {
             let Some(routes) = self.services.get_mut(&service) else { continue };
-            if routes.get(key) == found.get(&service) {
+            if routes.get(id) == found.get(&service) {
                 continue;
             }
-            routes.remove(key);
+            routes.remove(id);
             if routes.is_empty() {
                 self.services.remove(&service);
             }
             changed.insert(service);
         }
         if !found.is_empty() {
-            self.routes.insert(key.clone(), found.keys().cloned().collect());
+            self.routes.insert(id.clone(), found.keys().cloned().collect());
         }
         for (service, other) in found {
-            let before = self.services.entry(service.clone()).or_default().insert(key.clone(), other.clone());
+            let before = self.services.entry(service.clone()).or_default().insert(id.clone(), other.clone());
             if before != Some(other) {
                 changed.insert(service);
             }
@@ -60,9 +61,8 @@ impl PolicyConflicts {
     pub(in crate::compile) fn for_service(&self, service: &ObjectKey) -> Option<Diagnostic> {
         let (route, other) = self.services.get(service)?.first_key_value()?;
         let message = format!(
-            "{} {route} has Services {service} and {other} in one rule, and they refer to different policies, so this \
-             one has no effect",
-            Kind::HttpRoute
+            "{route} has Services {service} and {other} in one rule, and they refer to different policies, so this one \
+             has no effect"
         );
         Some(Diagnostic::error(
             annotation_field(UPSTREAM_POLICY),
@@ -75,14 +75,14 @@ impl PolicyConflicts {
 /// The Services with a policy that share a rule with a Service of another policy or none, each with the first such
 /// Service.
 fn conflicting_services(store: &Store, route: &Object<HttpRoute>) -> BTreeMap<ObjectKey, ObjectKey> {
-    let from = (Kind::HttpRoute, &*route.meta.key.namespace);
+    let from = Referrer { kind: Kind::HttpRoute, namespace: &route.meta.key.namespace };
     let mut found = BTreeMap::new();
     for rule in &route.spec.rules {
         // Services that the route may not refer to are ignored.
         let services = rule
             .backend_refs
             .iter()
-            .filter_map(|backend| backends::resolve_service(store, from, &backend.target, "").ok());
+            .filter_map(|backend| backend_reference::permitted_service(store, from, &backend.target, "").ok());
         let named: BTreeMap<ObjectKey, Option<ObjectKey>> = services
             .map(|service| (service.meta.key.clone(), policy::referenced_policy(&service.meta, UPSTREAM_POLICY)))
             .collect();

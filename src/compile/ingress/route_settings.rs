@@ -29,8 +29,6 @@ pub(super) struct RouteSettings {
     /// The template for the path. The error is a diagnostic about an invalid one; requests are not forwarded without
     /// it.
     pub rewrite: Result<Option<UriTemplate>, Diagnostic>,
-    pub request_buffering: bool,
-    pub response_buffering: bool,
     /// Conditions that cannot be evaluated: a route without them would match too many requests.
     pub errors: Vec<Diagnostic>,
     /// Warnings about annotations without effect.
@@ -77,11 +75,13 @@ pub(super) fn read(meta: &Meta, flavor: RouterFlavor, on: &str) -> RouteSettings
             .unwrap_or_default(),
         headers: parse_headers(&mut read, &mut refused),
         rewrite: read.text(REWRITE).map(parse_rewrite).transpose(),
-        request_buffering: read.bool(REQUEST_BUFFERING).unwrap_or(true),
-        response_buffering: read.bool(RESPONSE_BUFFERING).unwrap_or(true),
         errors: refused,
         notes: Vec::new(),
     };
+    // Bodies always stream, so these have no effect; invalid values are reported nevertheless.
+    for annotation in [REQUEST_BUFFERING, RESPONSE_BUFFERING] {
+        read.bool(annotation);
+    }
     read.note_unknown(ROUTE_ANNOTATIONS, on);
     RouteSettings { notes: read.notes, ..settings }
 }
@@ -204,13 +204,8 @@ mod tests {
     /// The differences from the settings without annotations.
     fn described(settings: &RouteSettings) -> Vec<String> {
         let RouteSettings { methods, server_names, host_aliases, headers, regex_priority, .. } = settings;
-        let manner = KongBehavior {
-            strip_path: settings.strip_path,
-            protocols: settings.protocols,
-            request_buffering: settings.request_buffering,
-            response_buffering: settings.response_buffering,
-            ..KongBehavior::default()
-        };
+        let manner =
+            KongBehavior { strip_path: settings.strip_path, protocols: settings.protocols, ..KongBehavior::default() };
         let usual = KongBehavior {
             protocols: read(&meta(&[]), RouterFlavor::default(), "an Ingress").protocols,
             ..KongBehavior::default()
@@ -240,8 +235,6 @@ mod tests {
             Ok(Some(template)) => line(true, format!("rewrite {template}")),
             Err(_) => line(true, "no rewrite".into()),
         }
-        line(!manner.request_buffering, "request streams".into());
-        line(!manner.response_buffering, "response streams".into());
         lines
     }
 
@@ -283,8 +276,9 @@ mod tests {
             ("konghq.com/path-handling", "v0", &[], 0, 0),
             ("konghq.com/path-handling", "v1", &[], 1, 0),
             ("konghq.com/path-handling", "v2", &[], 1, 0),
-            ("konghq.com/request-buffering", "false", &["request streams"], 0, 0),
-            ("konghq.com/response-buffering", "false", &["response streams"], 0, 0),
+            ("konghq.com/request-buffering", "false", &[], 0, 0),
+            ("konghq.com/response-buffering", "false", &[], 0, 0),
+            ("konghq.com/response-buffering", "off", &[], 1, 0),
             ("konghq.com/regex-prefix", "/@", &["/@"], 0, 0),
             ("konghq.com/rewrite", "/x/$1", &["rewrite /x/$1"], 0, 0),
             ("konghq.com/rewrite", "/x/$", &["no rewrite"], 0, 0),

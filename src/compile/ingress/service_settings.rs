@@ -4,22 +4,23 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
+use super::super::backend::AppProtocol;
+use super::super::backend::tls::BackendTlsSettings;
 use super::annotations::{AnnotationReader, SERVICE_ANNOTATIONS, annotation_field};
-use crate::api::Meta;
 use crate::api::kong::annotations::{
     CA_CERTIFICATES_CONFIG_MAPS, CA_CERTIFICATES_SECRETS, CLIENT_CERT, CONNECT_TIMEOUT, HOST_HEADER, PATH, PROTOCOL,
     READ_TIMEOUT, RETRIES, SERVICE_UPSTREAM, TLS_VERIFY, TLS_VERIFY_DEPTH, WRITE_TIMEOUT, list,
 };
+use crate::api::{Kind, Meta};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::kong::HostName;
-use crate::upstream::UpstreamProtocol;
 
 /// How requests are sent to a Service.
 #[derive(Clone, Debug)]
 pub(in crate::compile) struct ServiceSettings {
     /// `None` without annotation.
     pub protocol: Option<AppProtocol>,
-    pub tls: ServiceTlsSettings,
+    pub tls: BackendTlsSettings,
     pub path: Box<str>,
     pub connect_timeout: Duration,
     pub write_timeout: Duration,
@@ -32,63 +33,24 @@ pub(in crate::compile) struct ServiceSettings {
     pub notes: Vec<Diagnostic>,
 }
 
-/// The value of `konghq.com/protocol`, as far as it matters for requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::compile) enum AppProtocol {
-    Http,
-    Grpc,
-    Https,
-    Grpcs,
-    /// A protocol other than HTTP.
-    Stream,
-}
-
-impl AppProtocol {
-    /// An unknown value is ignored, except when other annotations require TLS, because plain text may then be wrong.
-    pub(in crate::compile) fn from_annotations(meta: &Meta) -> Option<Self> {
-        let text = meta.annotations.get(PROTOCOL)?;
-        parse_protocol(text).or_else(|| has_tls_annotations(meta).then_some(AppProtocol::Stream))
-    }
-
-    pub(in crate::compile) fn is_tls(self) -> bool {
-        matches!(self, AppProtocol::Https | AppProtocol::Grpcs)
-    }
-
-    /// `None` if the protocol is not HTTP.
-    pub(in crate::compile) fn protocol(self) -> Option<UpstreamProtocol> {
-        match self {
-            AppProtocol::Http | AppProtocol::Https => Some(UpstreamProtocol::Http1),
-            AppProtocol::Grpc | AppProtocol::Grpcs => Some(UpstreamProtocol::Http2),
-            AppProtocol::Stream => None,
-        }
-    }
-}
-
-/// Settings for TLS connections.
-#[derive(Clone, Debug, Default)]
-pub(in crate::compile) struct ServiceTlsSettings {
-    /// The Secret with the client certificate.
-    pub client: Option<Box<str>>,
-    pub verify: bool,
-    pub depth: Option<usize>,
-    /// Secrets with trusted authorities. Without any, those of the system are trusted.
-    pub secrets: Vec<Box<str>>,
-    pub config_maps: Vec<Box<str>>,
-    /// An invalid security setting, which prevents requests from being sent.
-    pub invalid: Option<Diagnostic>,
+/// The protocol of `konghq.com/protocol`. An unknown value is ignored, except when other annotations require TLS,
+/// because plain text may then be wrong.
+pub(in crate::compile) fn annotated_protocol(meta: &Meta) -> Option<AppProtocol> {
+    let text = meta.annotations.get(PROTOCOL)?;
+    parse_protocol(text).or_else(|| has_tls_annotations(meta).then_some(AppProtocol::Stream))
 }
 
 /// `tls_port`: whether the appProtocol of a port is a TLS protocol.
-pub(in crate::compile) fn read(meta: &Meta, on: &str, tls_port: bool) -> ServiceSettings {
+pub(in crate::compile) fn read(meta: &Meta, kind: Kind, tls_port: bool) -> ServiceSettings {
     let mut read = AnnotationReader::new(meta);
     let remedy = "write http, https, grpc, grpcs, ws, wss, tls, tcp or tls_passthrough";
-    let protocol = read.read(PROTOCOL, parse_protocol, remedy).or_else(|| AppProtocol::from_annotations(meta));
+    let protocol = read.read(PROTOCOL, parse_protocol, remedy).or_else(|| annotated_protocol(meta));
     let timeout = |read: &mut AnnotationReader<'_>, key| {
         read.read(key, parse_milliseconds, "write a positive whole number of milliseconds").unwrap_or(DEFAULT_TIMEOUT)
     };
     let settings = ServiceSettings {
         protocol,
-        tls: read_tls(&read),
+        tls: tls_settings(meta),
         path: read
             .read(PATH, |text| text.starts_with('/').then_some(text), "write a path that starts with a slash")
             .unwrap_or("/")
@@ -124,7 +86,7 @@ pub(in crate::compile) fn read(meta: &Meta, on: &str, tls_port: bool) -> Service
             }
         }
     }
-    read.note_unknown(SERVICE_ANNOTATIONS, on);
+    read.note_unknown(SERVICE_ANNOTATIONS, &format!("a {kind}"));
     ServiceSettings { notes: read.notes, ..settings }
 }
 
@@ -133,28 +95,30 @@ pub(in crate::compile) fn is_via_cluster_ip(meta: &Meta) -> bool {
     AnnotationReader::new(meta).bool(SERVICE_UPSTREAM).unwrap_or(false)
 }
 
-fn read_tls(read: &AnnotationReader<'_>) -> ServiceTlsSettings {
-    let names = |key| list(read.text(key).unwrap_or_default()).map(Box::from).collect();
+/// The annotations that configure TLS connections.
+pub(in crate::compile) fn tls_settings(meta: &Meta) -> BackendTlsSettings {
+    let text = |key: &str| meta.annotations.get(key).map(|value| &**value);
+    let names = |key| list(text(key).unwrap_or_default()).map(Box::from).collect();
     let mut unreadable = None;
     // Other invalid annotations are ignored. Ignoring one of these would verify less than configured.
-    let mut refuse = |key: &str, text: &str, remedy: &str| {
-        unreadable = Some(Diagnostic::error(annotation_field(key), format!("{text:?} is not a valid value"), remedy));
+    let mut refuse = |key: &str, value: &str, remedy: &str| {
+        unreadable = Some(Diagnostic::error(annotation_field(key), format!("{value:?} is not a valid value"), remedy));
     };
     let mut verify = false;
-    match read.text(TLS_VERIFY) {
-        Some(text) if text.eq_ignore_ascii_case("true") => verify = true,
-        Some(text) if !text.eq_ignore_ascii_case("false") => refuse(TLS_VERIFY, text, "write \"true\" or \"false\""),
+    match text(TLS_VERIFY) {
+        Some(value) if value.eq_ignore_ascii_case("true") => verify = true,
+        Some(value) if !value.eq_ignore_ascii_case("false") => refuse(TLS_VERIFY, value, "write \"true\" or \"false\""),
         Some(_) | None => {}
     }
     let mut depth = None;
-    if let Some(text) = read.text(TLS_VERIFY_DEPTH).filter(|_| verify) {
-        depth = text.trim().parse().ok();
+    if let Some(value) = text(TLS_VERIFY_DEPTH).filter(|_| verify) {
+        depth = value.trim().parse().ok();
         if depth.is_none() {
-            refuse(TLS_VERIFY_DEPTH, text, "write a whole number, 0 or greater");
+            refuse(TLS_VERIFY_DEPTH, value, "write a whole number, 0 or greater");
         }
     }
-    ServiceTlsSettings {
-        client: read.text(CLIENT_CERT).map(|name| name.trim().into()),
+    BackendTlsSettings {
+        client: text(CLIENT_CERT).map(|name| name.trim().into()),
         verify,
         depth,
         secrets: names(CA_CERTIFICATES_SECRETS),
@@ -210,7 +174,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::Kind;
     use crate::store::AnyObject;
 
     #[test]
@@ -220,8 +183,8 @@ mod tests {
             let AnyObject::Service(service) = AnyObject::parse(Kind::Service, meta).unwrap() else {
                 panic!("a Service")
             };
-            assert_eq!(read(&service.meta, "a Service", false).protocol, AppProtocol::from_annotations(&service.meta));
-            AppProtocol::from_annotations(&service.meta)
+            assert_eq!(read(&service.meta, Kind::Service, false).protocol, annotated_protocol(&service.meta));
+            annotated_protocol(&service.meta)
         };
         for (wish, value) in [
             ("konghq.com/tls-verify", "true"),
@@ -289,7 +252,7 @@ mod tests {
         ];
         for (key, value, expected, notes) in cases {
             let meta = json!({"namespace": "a", "name": "b", "annotations": {*key: value}});
-            let settings = read(&serde_json::from_value(meta).unwrap(), "a Service", false);
+            let settings = read(&serde_json::from_value(meta).unwrap(), Kind::Service, false);
             assert!(expected(&settings), "{key}: {value}: {settings:?}");
             assert_eq!(settings.notes.len(), *notes, "{key}: {value}: {:?}", settings.notes);
         }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::super::CompileInputs;
 use super::super::ingress::annotations::annotation_field;
+use super::super::{CompileContext, CompileInputs};
 use super::references::{self, PluginSubjects, PluginUses};
 use super::{CompiledPlugin, Plugins};
 use crate::api::kong::annotations::PLUGINS;
@@ -13,7 +13,6 @@ use crate::plugin_api::chain::{
     AttachmentPoint, BaseScope, BrokenPlugin, ChainBuilder, OverlayScope, PluginInstance, Protocols,
 };
 use crate::plugin_api::{Chain, Phases, RouteNames, Scopes};
-use crate::store::Store;
 
 /// A rule to which plugins may be attached.
 pub(in crate::compile) struct PluginSite<'a> {
@@ -62,21 +61,17 @@ struct PluginScope {
 }
 
 impl Plugins {
-    pub(in crate::compile) fn chain(
-        &self,
-        store: &Store,
-        inputs: &CompileInputs<'_>,
-        site: &PluginSite<'_>,
-    ) -> RuleChain {
+    pub(in crate::compile) fn chain(&self, cx: CompileContext<'_>, site: &PluginSite<'_>) -> RuleChain {
         let (builder, problems) = (ChainBuilder::default(), Vec::new());
-        let mut mix = ChainAssembler { plugins: self, inputs, field: String::new(), builder, diagnostics: problems };
+        let mut mix =
+            ChainAssembler { plugins: self, inputs: cx.inputs, field: String::new(), builder, diagnostics: problems };
         let mut spot = PluginScope {
             base: BaseScope::Route,
             namespace: Arc::clone(&site.meta.key.namespace),
             scope: Arc::clone(&site.scope),
             field: annotation_field(PLUGINS),
         };
-        for named in references::plugin_references(store, site.kind, site.meta) {
+        for named in references::plugin_references(cx.store, site.kind, site.meta) {
             mix.attach(&spot, named.target, &named.token);
         }
         for (key, field) in site.extensions {
@@ -90,7 +85,7 @@ impl Plugins {
                 scope: format!("{kind}/{}", backend.key).into(),
                 field: format!("{} of {kind} {}", annotation_field(PLUGINS), backend.key),
             };
-            for named in references::plugin_references(store, *kind, backend) {
+            for named in references::plugin_references(cx.store, *kind, backend) {
                 mix.attach(&spot, named.target, &named.token);
             }
         }
@@ -108,7 +103,7 @@ impl Plugins {
         for id in &self.everywhere.ambiguous {
             mix.reject_ambiguous(id, &global);
         }
-        // Plugins identify the consumer, so a rule without plugins has none.
+        // Only plugins identify consumers: without plugins on the rule, its requests have no consumer.
         if !mix.builder.is_empty() {
             for (id, people) in &self.everywhere.consumer_bound {
                 if let Some(made) = self.plugins.get(id) {
@@ -117,7 +112,7 @@ impl Plugins {
             }
         }
         let is_attached = !mix.builder.is_empty();
-        if let Some(builtin) = &inputs.plugin_factory.builtin {
+        if let Some(builtin) = &cx.inputs.plugin_factory.builtin {
             builtin.add_to(&mut mix.builder, &global);
         }
         RuleChain { is_attached, chain: mix.builder.build(Arc::clone(&site.names)), diagnostics: mix.diagnostics }
@@ -165,7 +160,7 @@ impl ChainAssembler<'_> {
         self.add(made, consumers.chain(groups), scope);
     }
 
-    /// Adds the same instance to all these places, of which there may be very many.
+    /// Attaches one instance at all these points. There may be one point for each consumer.
     fn add(&mut self, made: &CompiledPlugin, places: impl IntoIterator<Item = AttachmentPoint>, scope: &Arc<str>) {
         if made.disabled {
             return;
@@ -203,7 +198,7 @@ impl ChainAssembler<'_> {
         made.is_guard() && !self.inputs.plugin_factory.fail_open
     }
 
-    /// Rejects all requests in place of a missing guard. `message` is for clients.
+    /// Adds an instance that rejects all requests in place of an unusable guard. Clients get `message`.
     fn add_rejection(&mut self, made: &CompiledPlugin, base: BaseScope, scope: &Arc<str>, message: String) {
         let (kind, priority, instance) = substitute(made, scope, message);
         self.builder.add(kind, priority, AttachmentPoint::Base(base), instance);
@@ -215,7 +210,7 @@ impl ChainAssembler<'_> {
         self.report(message, "keep one of them");
     }
 
-    /// A guard in an unsupported place rejects requests, because its author expects the place to be protected.
+    /// A guard where it is not supported rejects requests, because the configuration expects them to be protected.
     fn add_misplaced(&mut self, made: &CompiledPlugin, base: BaseScope, scope: &Arc<str>) {
         if made.disabled {
             return;
@@ -268,7 +263,7 @@ impl ChainAssembler<'_> {
     }
 }
 
-/// The slot of unknown plugins.
+/// The kind under which unknown plugins are added to a chain.
 const UNKNOWN: &str = "unknown";
 
 fn supports_scope(scopes: Scopes, base: BaseScope) -> bool {
@@ -292,19 +287,15 @@ fn rejecting_instance(message: String, scope: &Arc<str>, object: Arc<str>) -> Pl
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use schemars::JsonSchema;
     use serde::Deserialize;
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::compile::addresses::GatewayAddresses;
-    use crate::compile::{Classes, IngressSettings};
+    use crate::compile::testing::TestInputs;
     use crate::diagnostic::Diagnostic;
-    use crate::plugin_api::{self, BuildCx, Plugin, PluginFactory, PluginRegistry, RegisteredKind};
-    use crate::store::{AnyObject, Batch};
-    use crate::upstream;
+    use crate::plugin_api::{self, BuildCx, Plugin, PluginRegistry, RegisteredKind};
+    use crate::store::{AnyObject, Batch, Store};
 
     /// A guard for services, but not for routes.
     struct ServiceGuard;
@@ -329,7 +320,7 @@ mod tests {
         }
     }
 
-    /// Like `Sentry`, but not a guard.
+    /// Like [`ServiceGuard`], but not a guard.
     struct ServiceHelper;
 
     impl Plugin for ServiceHelper {}
@@ -379,17 +370,11 @@ mod tests {
             &RegisteredKind::<ServiceGuard>::NEW,
             &RegisteredKind::<AnywhereGuard>::NEW,
         ]);
-        let inputs = CompileInputs {
-            controllers: &[],
-            addresses: &GatewayAddresses::default(),
-            upstreams: &upstream::UpstreamRegistry::default(),
-            classes: &Classes::default(),
-            plugin_factory: &PluginFactory { fail_open, ..PluginFactory::offline(registry) },
-            unreadable_kinds: &BTreeSet::new(),
-            ingress: &IngressSettings::default(),
-        };
+        let mut inputs = TestInputs::new(registry);
+        inputs.plugin_factory.fail_open = fail_open;
+        let cx = CompileContext { store: &store, inputs: &inputs.as_inputs() };
         let mut plugins = Plugins::default();
-        plugins.update(&store, &inputs, &store.everything());
+        plugins.update(cx, &store.everything());
         let route = &store.http_routes[&ObjectKey::new("a", "r")];
         let site = PluginSite {
             kind: Kind::HttpRoute,
@@ -399,7 +384,7 @@ mod tests {
             names: plugin_api::testing::names(),
             scope: "HTTPRoute/a/r/0".into(),
         };
-        let chained = plugins.chain(&store, &inputs, &site);
+        let chained = plugins.chain(cx, &site);
         (chained.chain, chained.diagnostics.iter().map(ToString::to_string).collect())
     }
 

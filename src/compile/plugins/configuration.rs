@@ -78,7 +78,7 @@ pub(super) fn configuration_hash(
     hasher.finish()
 }
 
-/// Removes values that should be in a Secret, judging by the names of their fields.
+/// Removes values that should be in a Secret, by the names of their fields.
 fn remove_secrets(value: &mut Value) {
     match value {
         Value::Object(fields) => {

@@ -23,7 +23,7 @@ use serde_json::Value;
 pub(super) use chain::{PluginSite, RuleChain};
 pub use degraded::with_degraded_plugins;
 
-use super::CompileInputs;
+use super::CompileContext;
 use super::verdict::Verdict;
 use crate::api::kong::PluginSettings;
 use crate::api::kong::annotations::GLOBAL_LABEL;
@@ -89,10 +89,10 @@ struct GlobalPlugins {
 
 impl Plugins {
     /// Rebuilds the touched plugins.
-    pub(super) fn update(&mut self, store: &Store, inputs: &CompileInputs<'_>, touched: &Changes) -> PluginUpdate {
+    pub(super) fn update(&mut self, cx: CompileContext<'_>, touched: &Changes) -> PluginUpdate {
         let mut again = BTreeSet::new();
         for id in touched {
-            let now: BTreeSet<ObjectId> = store.plugins_referenced_by(id).collect();
+            let now: BTreeSet<ObjectId> = cx.store.plugins_referenced_by(id).collect();
             let before = self.referenced.remove(id).unwrap_or_default();
             again.extend(now.union(&before).cloned());
             if !now.is_empty() {
@@ -101,42 +101,42 @@ impl Plugins {
         }
         // Whether a plugin is attached to a served route depends on the route's Gateways.
         for gateway in touched.iter().filter(|id| id.kind == Kind::Gateway) {
-            let routes = store.dependency_index().dependents(gateway).filter(|id| id.kind == Kind::HttpRoute);
-            again.extend(routes.flat_map(|route| store.plugins_referenced_by(route)));
+            let routes = cx.store.dependency_index().dependents(gateway).filter(|id| id.kind == Kind::HttpRoute);
+            again.extend(routes.flat_map(|route| cx.store.plugins_referenced_by(route)));
         }
         for id in touched.iter().filter(|id| matches!(id.kind, Kind::KongPlugin | Kind::KongClusterPlugin)) {
             again.insert(id.clone());
-            match plugin_settings(store, id) {
+            match plugin_settings(cx.store, id) {
                 Some((meta, settings)) => {
                     let before = self.plugins.remove(id);
-                    self.plugins.insert(id.clone(), compile_plugin(store, inputs, id, meta, settings, before));
+                    self.plugins.insert(id.clone(), compile_plugin(cx, id, meta, settings, before));
                 }
                 None => drop(self.plugins.remove(id)),
             }
         }
         let mut rerouted = Changes::new();
-        let mut is_everywhere = self.update_globals(store, inputs, &mut again);
+        let mut is_everywhere = self.update_globals(cx, &mut again);
         for id in &again {
-            is_everywhere |= self.update_uses(store, inputs, id, &mut rerouted);
+            is_everywhere |= self.update_uses(cx, id, &mut rerouted);
         }
         // A change of a plugin that runs everywhere changes every chain.
         if is_everywhere || touched.iter().any(|id| self.everywhere.contains(id)) {
-            rerouted.extend(store.http_routes.keys().map(|key| ObjectId::new(Kind::HttpRoute, key.clone())));
-            rerouted.extend(store.ingresses.keys().map(|key| ObjectId::new(Kind::Ingress, key.clone())));
+            rerouted.extend(cx.store.http_routes.keys().map(|key| ObjectId::new(Kind::HttpRoute, key.clone())));
+            rerouted.extend(cx.store.ingresses.keys().map(|key| ObjectId::new(Kind::Ingress, key.clone())));
         }
         PluginUpdate { verdicts_to_update: again, routes_to_update: rerouted }
     }
 
     /// Updates the global plugins. Returns whether they changed; changed plugins are added to `again`.
-    fn update_globals(&mut self, store: &Store, inputs: &CompileInputs<'_>, again: &mut BTreeSet<ObjectId>) -> bool {
+    fn update_globals(&mut self, cx: CompileContext<'_>, again: &mut BTreeSet<ObjectId>) -> bool {
         if !again.iter().any(|id| id.kind == Kind::KongClusterPlugin) {
             return false;
         }
         let mut by_name: BTreeMap<&str, Vec<&ObjectId>> = BTreeMap::new();
         for (id, made) in &self.plugins {
-            let Some(meta) = store.meta(id).filter(|_| id.kind == Kind::KongClusterPlugin) else { continue };
+            let Some(meta) = cx.store.meta(id).filter(|_| id.kind == Kind::KongClusterPlugin) else { continue };
             let is_global = meta.labels.get(GLOBAL_LABEL).is_some_and(|value| &**value == "true");
-            if is_global && inputs.classes.serves_object(store, meta, None) {
+            if is_global && cx.inputs.classes.serves_object(cx.store, meta, None) {
                 by_name.entry(&made.name).or_default().push(id);
             }
         }
@@ -157,19 +157,13 @@ impl Plugins {
 
     /// Updates the referrers of a plugin, and adds their chains to `rerouted` if they changed. Returns whether all
     /// chains changed.
-    fn update_uses(
-        &mut self,
-        store: &Store,
-        inputs: &CompileInputs<'_>,
-        id: &ObjectId,
-        rerouted: &mut Changes,
-    ) -> bool {
-        let uses = self.plugins.get(id).map(|made| references::uses(store, inputs, id, made.scopes()));
+    fn update_uses(&mut self, cx: CompileContext<'_>, id: &ObjectId, rerouted: &mut Changes) -> bool {
+        let uses = self.plugins.get(id).map(|made| references::uses(cx, id, made.scopes()));
         if uses.as_ref() == self.uses.get(id) {
             return false;
         }
         let is_site = |id: &ObjectId| matches!(id.kind, Kind::HttpRoute | Kind::Ingress);
-        rerouted.extend(store.dependency_index().affected_by([id]).into_iter().filter(is_site));
+        rerouted.extend(cx.store.dependency_index().affected_by([id]).into_iter().filter(is_site));
         let people = uses.as_ref().map(PluginUses::everywhere).filter(|people| !people.is_empty());
         match uses {
             Some(uses) => self.uses.insert(id.clone(), uses),
@@ -233,15 +227,14 @@ fn plugin_settings<'s>(store: &'s Store, id: &ObjectId) -> Option<(&'s Meta, &'s
 }
 
 fn compile_plugin(
-    store: &Store,
-    inputs: &CompileInputs<'_>,
+    cx: CompileContext<'_>,
     id: &ObjectId,
     meta: &Meta,
     settings: &PluginSettings,
     before: Option<CompiledPlugin>,
 ) -> CompiledPlugin {
     let object: Arc<str> = format!("{}/{}", id.kind, meta.key).into();
-    let kind = inputs.plugin_factory.registry.find(&settings.plugin);
+    let kind = cx.inputs.plugin_factory.registry.find(&settings.plugin);
     let names = settings.protocols.iter().map(String::as_str);
     let protocols = match kind {
         Some(kind) if settings.protocols.is_empty() => Protocols::from_names(kind.protocols().iter().copied()),
@@ -262,20 +255,20 @@ fn compile_plugin(
         object,
     };
     let Some(kind) = kind else {
-        made.problems.push(unsupported_plugins::unknown_plugin(&settings.plugin, &inputs.plugin_factory.registry));
+        made.problems.push(unsupported_plugins::unknown_plugin(&settings.plugin, &cx.inputs.plugin_factory.registry));
         return made;
     };
     let foreign = foreign_protocols(kind, settings);
     if !foreign.is_empty() {
         made.problems.extend(foreign);
         // The plugin is not used, but the errors of its configuration are reported, too.
-        let config = configuration::build(store, &meta.key, settings).map_err(|problem| vec![problem]);
-        let built = config.and_then(|config| inputs.plugin_factory.build(kind, &made.object, &config));
+        let config = configuration::build(cx.store, &meta.key, settings).map_err(|problem| vec![problem]);
+        let built = config.and_then(|config| cx.inputs.plugin_factory.build(kind, &made.object, &config));
         made.problems.extend(built.err().unwrap_or_default());
         return made;
     }
     made.problems.extend(only_streams(settings));
-    match configuration::build(store, &meta.key, settings) {
+    match configuration::build(cx.store, &meta.key, settings) {
         Err(problem) => made.problems.push(problem),
         Ok(config) => {
             // Keep the plugin if its configuration did not change, so that it keeps its state.
@@ -284,7 +277,7 @@ fn compile_plugin(
                 made.plugin = Ok(plugin);
                 made.notes = notes;
             } else {
-                match inputs.plugin_factory.build(kind, &made.object, &config) {
+                match cx.inputs.plugin_factory.build(kind, &made.object, &config) {
                     Ok((plugin, notes)) => {
                         made.plugin = Ok(plugin);
                         made.notes = notes;
@@ -292,7 +285,7 @@ fn compile_plugin(
                     Err(invalid) => made.problems.extend(invalid),
                 }
             }
-            made.configuration_hash = configuration::configuration_hash(store, &meta.key, settings, made.protocols);
+            made.configuration_hash = configuration::configuration_hash(cx.store, &meta.key, settings, made.protocols);
             made.config = config;
         }
     }

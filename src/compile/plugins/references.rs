@@ -9,10 +9,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::CompileInputs;
+use super::super::CompileContext;
 use super::super::consumers;
 use super::super::ingress::annotations::annotation_field;
-use super::super::reference_grants::CrossNamespaceReference;
+use super::super::reference_grants::{CrossNamespaceReference, Referrer};
 use crate::api::gateway::{HttpRoute, LocalObjectReference};
 use crate::api::kind::{GATEWAY_GROUP, KONG_GROUP};
 use crate::api::kong::annotations::{PLUGINS, list};
@@ -137,8 +137,11 @@ pub(super) fn plugin_references(store: &Store, kind: Kind, meta: &Meta) -> Vec<P
 fn resolve_reference(store: &Store, from: Kind, referrer: &ObjectKey, token: &str) -> Result<ObjectId, Diagnostic> {
     if let Some((namespace, name)) = token.split_once(':') {
         let target = ObjectKey::new(namespace, name);
-        let crossing =
-            CrossNamespaceReference { from, namespace: &referrer.namespace, to: Kind::KongPlugin, target: &target };
+        let crossing = CrossNamespaceReference {
+            from: Referrer { kind: from, namespace: &referrer.namespace },
+            to: Kind::KongPlugin,
+            target: &target,
+        };
         if !crossing.is_allowed(store) {
             return Err(crossing.problem(annotation_field(PLUGINS)));
         }
@@ -164,18 +167,18 @@ fn resolve_reference(store: &Store, from: Kind, referrer: &ObjectKey, token: &st
 ///
 /// A name without namespace refers to a KongClusterPlugin only if no KongPlugin has that name. Only served objects
 /// count, so that routes of other controllers do not affect the plugin.
-pub(super) fn uses(store: &Store, inputs: &CompileInputs<'_>, plugin: &ObjectId, scopes: Scopes) -> PluginUses {
-    let is_shared = plugin.kind == Kind::KongPlugin || inputs.plugin_factory.fail_open;
+pub(super) fn uses(cx: CompileContext<'_>, plugin: &ObjectId, scopes: Scopes) -> PluginUses {
+    let is_shared = plugin.kind == Kind::KongPlugin || cx.inputs.plugin_factory.fail_open;
     let mut uses = PluginUses { is_shared, ..PluginUses::default() };
-    for id in store.dependency_index().dependents(plugin) {
-        let Some(meta) = store.meta(id) else { continue };
+    for id in cx.store.dependency_index().dependents(plugin) {
+        let Some(meta) = cx.store.meta(id) else { continue };
         let means_it = || {
             let names = meta.annotations.get(PLUGINS).map(|value| &**value).unwrap_or_default();
-            list(names).any(|token| resolve_reference(store, id.kind, &meta.key, token).as_ref() == Ok(plugin))
+            list(names).any(|token| resolve_reference(cx.store, id.kind, &meta.key, token).as_ref() == Ok(plugin))
         };
         let is_attached = match id.kind {
             Kind::KongConsumer => {
-                if consumers::is_served(store, inputs, id) && means_it() {
+                if consumers::is_served(cx, id) && means_it() {
                     uses.group_mut(&id.key.namespace)
                         .subjects
                         .consumers
@@ -184,21 +187,21 @@ pub(super) fn uses(store: &Store, inputs: &CompileInputs<'_>, plugin: &ObjectId,
                 continue;
             }
             Kind::KongConsumerGroup => {
-                if consumers::is_served(store, inputs, id) && means_it() {
+                if consumers::is_served(cx, id) && means_it() {
                     uses.group_mut(&id.key.namespace).subjects.groups.push(consumers::group_name(&meta.key));
                 }
                 continue;
             }
             Kind::HttpRoute => {
-                let route = store.http_routes.get(&id.key).filter(|route| is_served_route(store, inputs, route));
+                let route = cx.store.http_routes.get(&id.key).filter(|route| is_served_route(cx, route));
                 route.is_some_and(|route| means_it() || has_filter(route, plugin))
             }
             Kind::Ingress => {
-                let ingress = store.ingresses.get(&id.key);
+                let ingress = cx.store.ingresses.get(&id.key);
                 let class = ingress.and_then(|ingress| ingress.spec.ingress_class_name.as_deref());
-                inputs.classes.serves_object(store, meta, class) && means_it()
+                cx.inputs.classes.serves_object(cx.store, meta, class) && means_it()
             }
-            Kind::KongServiceFacade => inputs.classes.serves_object(store, meta, None) && means_it(),
+            Kind::KongServiceFacade => cx.inputs.classes.serves_object(cx.store, meta, None) && means_it(),
             Kind::Service => means_it(),
             // Plugins do not run for kinds that are not served.
             _ => continue,
@@ -210,15 +213,15 @@ pub(super) fn uses(store: &Store, inputs: &CompileInputs<'_>, plugin: &ObjectId,
     uses.restrict_to(scopes)
 }
 /// Whether the route refers to a served Gateway.
-fn is_served_route(store: &Store, inputs: &CompileInputs<'_>, route: &Object<HttpRoute>) -> bool {
+fn is_served_route(cx: CompileContext<'_>, route: &Object<HttpRoute>) -> bool {
     let gateways = route.spec.parent_refs.iter().filter_map(|parent| {
         let is_gateway = parent.group == GATEWAY_GROUP && parent.kind == Kind::Gateway.name();
         let namespace = parent.namespace.as_deref().unwrap_or(&route.meta.key.namespace);
-        store.gateways.get(&ObjectKey::new(namespace, &parent.name)).filter(|_| is_gateway)
+        cx.store.gateways.get(&ObjectKey::new(namespace, &parent.name)).filter(|_| is_gateway)
     });
-    let mut classes =
-        gateways.filter_map(|gateway| store.gateway_classes.get(&ObjectKey::cluster(&gateway.spec.gateway_class_name)));
-    classes.any(|class| inputs.controllers.contains(&class.spec.controller_name))
+    let mut classes = gateways
+        .filter_map(|gateway| cx.store.gateway_classes.get(&ObjectKey::cluster(&gateway.spec.gateway_class_name)));
+    classes.any(|class| cx.inputs.controllers.contains(&class.spec.controller_name))
 }
 
 /// Whether a filter of a rule refers to the plugin; filters can refer to KongPlugins of the route's namespace only.

@@ -26,8 +26,8 @@ pub(super) fn build(
         MisplacedReferences { consumers: false, groups: true } => Some("groups"),
         MisplacedReferences { consumers: false, groups: false } => None,
     };
-    if let Some(people) = misplaced {
-        let message = format!("{} cannot be attached to {people}, so it has no effect there", made.name);
+    if let Some(holders) = misplaced {
+        let message = format!("{} cannot be attached to {holders}, so it has no effect there", made.name);
         problems.push(Diagnostic::error("plugin", message, "remove it from their annotation konghq.com/plugins"));
     }
     let is_used = uses.is_any() || everywhere.global.contains(id);

@@ -61,30 +61,31 @@ impl Redis {
     pub fn connect(server: &RedisServer, field: &str, cx: &BuildCx<'_>) -> Arc<Redis> {
         let name = format!("{} redis {}", cx.object, server.fingerprint());
         // An object may switch servers: closing the old connection must not clear the diagnostic of the new one.
-        let troubles = cx.state.get_or_create(&format!("{} redis diagnostics", cx.object), RedisDiagnostics::default);
+        let diagnostics =
+            cx.state.get_or_create(&format!("{} redis diagnostics", cx.object), RedisDiagnostics::default);
         cx.state.get_or_create(&name, || {
-            let (asks, queue) = mpsc::channel(MAX_PENDING);
+            let (requests, queue) = mpsc::channel(MAX_PENDING);
             let (services, name) = (Arc::clone(cx.services), name.clone());
             let (object, field) = (cx.object.to_owned(), format!("config.{field}"));
-            let talk = RedisTask {
+            let task = RedisTask {
                 server: server.clone(),
                 name,
                 object,
                 field,
                 services,
-                diagnostics: troubles,
+                diagnostics,
                 reported_failure: None,
             };
-            cx.services.spawn(Box::pin(talk.run(queue)));
-            Redis { requests: asks }
+            cx.services.spawn(Box::pin(task.run(queue)));
+            Redis { requests }
         })
     }
 
     /// Increments all of these counters atomically and returns the new values.
     pub async fn add(&self, additions: Vec<CounterIncrement>) -> Result<Vec<u64>, RedisUnavailable> {
-        let (answer, answered) = oneshot::channel();
-        self.requests.try_send(AddRequest { increments: additions, result: answer }).map_err(|_| RedisUnavailable)?;
-        answered.await.map_err(|_| RedisUnavailable)
+        let (result, totals) = oneshot::channel();
+        self.requests.try_send(AddRequest { increments: additions, result }).map_err(|_| RedisUnavailable)?;
+        totals.await.map_err(|_| RedisUnavailable)
     }
 }
 
@@ -136,11 +137,11 @@ impl RedisTask {
                     tokio::select! {
                         opened = &mut open => break opened,
                         // Dropping the request makes the call fail.
-                        ask = queue.recv(), if is_away => if ask.is_none() { return },
+                        request = queue.recv(), if is_away => if request.is_none() { return },
                     }
                 }
             };
-            let lost = match opened {
+            let failure = match opened {
                 Ok((connection, driver)) => {
                     self.report(None);
                     let since = Instant::now();
@@ -158,13 +159,13 @@ impl RedisTask {
                 Err(error) => error,
             };
             is_away = true;
-            self.report(Some(lost));
+            self.report(Some(failure));
             let sleep = tokio::time::sleep(pause);
             tokio::pin!(sleep);
             loop {
                 tokio::select! {
                     () = &mut sleep => break,
-                    ask = queue.recv() => if ask.is_none() { return },
+                    request = queue.recv() => if request.is_none() { return },
                 }
             }
             pause = (pause * 2).min(MAX_BACKOFF);
@@ -206,24 +207,24 @@ impl RedisTask {
         mut driver: BoxFuture<'static, ()>,
         queue: &mut mpsc::Receiver<AddRequest>,
     ) -> RedisConnectionEnd {
-        let mut asked = FuturesUnordered::new();
+        let mut in_flight = FuturesUnordered::new();
         loop {
             tokio::select! {
                 () = &mut driver => return RedisConnectionEnd::Lost(format!("{} closed the connection", self.server.address())),
-                Some(result) = asked.next() => match result {
+                Some(result) = in_flight.next() => match result {
                     Ok(()) => self.report(None),
                     Err(error) => {
                         let error: RedisError = error;
-                        let said = format!("{}: {error}", self.server.address());
+                        let message = format!("{}: {error}", self.server.address());
                         // An error response of the server does not invalidate the connection.
                         if error.is_unrecoverable_error() || error.is_timeout() || error.is_io_error() {
-                            return RedisConnectionEnd::Lost(said);
+                            return RedisConnectionEnd::Lost(message);
                         }
-                        self.report(Some(said));
+                        self.report(Some(message));
                     }
                 },
-                ask = queue.recv(), if asked.len() < MAX_PENDING => match ask {
-                    Some(ask) => asked.push(increment(connection.clone(), ask)),
+                request = queue.recv(), if in_flight.len() < MAX_PENDING => match request {
+                    Some(request) => in_flight.push(increment(connection.clone(), request)),
                     None => return RedisConnectionEnd::HandlesDropped,
                 },
             }
@@ -240,36 +241,36 @@ impl RedisTask {
             Some(error) => tracing::warn!(object = self.object, error, "Redis is unavailable"),
             None => tracing::info!(object = self.object, server = self.server.address(), "Connected to Redis"),
         }
-        let mut troubles = self.diagnostics.lock();
+        let mut diagnostics = self.diagnostics.lock();
         match error {
             Some(message) => {
-                troubles.insert(self.name.clone(), Diagnostic::error(self.field.clone(), message, remedy));
+                diagnostics.insert(self.name.clone(), Diagnostic::error(self.field.clone(), message, remedy));
             }
-            None => _ = troubles.remove(&self.name),
+            None => _ = diagnostics.remove(&self.name),
         }
-        self.services.report(&self.object, troubles.values().next().cloned());
+        self.services.report(&self.object, diagnostics.values().next().cloned());
     }
 }
 
 impl Drop for RedisTask {
     fn drop(&mut self) {
-        let mut troubles = self.diagnostics.lock();
-        if troubles.remove(&self.name).is_some() {
-            self.services.report(&self.object, troubles.values().next().cloned());
+        let mut diagnostics = self.diagnostics.lock();
+        if diagnostics.remove(&self.name).is_some() {
+            self.services.report(&self.object, diagnostics.values().next().cloned());
         }
     }
 }
 
-async fn increment(mut connection: MultiplexedConnection, ask: AddRequest) -> Result<(), RedisError> {
-    let mut adding = INCREMENT_SCRIPT.prepare_invoke();
-    for CounterIncrement { key, by, expires_in } in &ask.increments {
+async fn increment(mut connection: MultiplexedConnection, request: AddRequest) -> Result<(), RedisError> {
+    let mut invocation = INCREMENT_SCRIPT.prepare_invoke();
+    for CounterIncrement { key, by, expires_in } in &request.increments {
         // At least a second more than the window, so that a replica whose clock is behind still finds the counter.
         let seconds = expires_in.as_secs().saturating_add(1);
-        adding.key(key).arg(*by).arg(seconds);
+        invocation.key(key).arg(*by).arg(seconds);
     }
-    let totals: Vec<u64> = adding.invoke_async(&mut connection).await?;
+    let totals: Vec<u64> = invocation.invoke_async(&mut connection).await?;
     // The receiver is gone if the request was aborted.
-    let _gone = ask.result.send(totals);
+    let _unreceived = request.result.send(totals);
     Ok(())
 }
 

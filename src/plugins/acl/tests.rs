@@ -29,7 +29,7 @@ fn chain(identity: Identity, config: &Value) -> Arc<Chain> {
     let mut builder = ChainBuilder::default();
     let plugin = build(&KIND, config).unwrap();
     builder.add("acl", KIND.priority(), AttachmentPoint::Base(BaseScope::Route), instance(&KIND, plugin));
-    let says = PluginInstance {
+    let set_identity = PluginInstance {
         plugin: Arc::new(SetIdentity(identity)),
         phases: Phases::ACCESS,
         protocols: Protocols::ALL,
@@ -37,7 +37,7 @@ fn chain(identity: Identity, config: &Value) -> Arc<Chain> {
         object: "".into(),
         configuration_hash: 0,
     };
-    builder.add("says", 1000, AttachmentPoint::Base(BaseScope::Route), says);
+    builder.add("set-identity", 1000, AttachmentPoint::Base(BaseScope::Route), set_identity);
     builder.build(names()).unwrap()
 }
 
@@ -79,10 +79,10 @@ async fn requests_are_allowed_or_denied_by_group() {
     for (name, identity, mut config, then) in cases {
         for hides in [false, true] {
             config["hide_groups_header"] = hides.into();
-            let visit =
+            let request =
                 TestRequest::get("/").header("x-consumer-groups", "admin").header("x-authenticated-groups", "admin");
-            let visit = visit.header("x_consumer_groups", "admin").header("x_consumer_color", "red");
-            let outcome = visit.run(&chain(identity.clone(), &config)).await;
+            let request = request.header("x_consumer_groups", "admin").header("x_consumer_color", "red");
+            let outcome = request.run(&chain(identity.clone(), &config)).await;
             assert_eq!(
                 (outcome.upstream_header("x_consumer_groups"), outcome.upstream_header("x_consumer_color")),
                 (None, Some("red"))

@@ -32,8 +32,8 @@ fn basic(text: &str) -> String {
     format!("Basic {}", PADDED.encode(text))
 }
 
-async fn check(name: &str, config: &Value, visit: TestRequest, expected: Option<&str>) {
-    let outcome = visit.with_consumers(&consumers()).run(&chain(&[(&KIND, config.clone())])).await;
+async fn check(name: &str, config: &Value, request: TestRequest, expected: Option<&str>) {
+    let outcome = request.with_consumers(&consumers()).run(&chain(&[(&KIND, config.clone())])).await;
     match expected {
         Some(username) => {
             assert_eq!(outcome.message(), None, "{name}");
@@ -55,32 +55,32 @@ async fn passwords_are_read_from_both_headers() {
     const BOTH: [&str; 2] = ["authorization", "proxy-authorization"];
     let right = basic("an na:secret");
     let bare = format!("bASIC   {}", BARE.encode("an na:secret"));
-    let visit = |name: usize, value: &str| TestRequest::get("/").header(BOTH[name], value);
-    let both = |own: &str, proxy: &str| visit(0, own).header(BOTH[1], proxy);
+    let request = |name: usize, value: &str| TestRequest::get("/").header(BOTH[name], value);
+    let both = |own: &str, proxy: &str| request(0, own).header(BOTH[1], proxy);
     let cases = [
-        ("Authorization", visit(0, &right), Some("an na")),
-        ("Proxy-Authorization", visit(1, &right), Some("an na")),
-        ("no padding, another case", visit(0, &bare), Some("an na")),
+        ("Authorization", request(0, &right), Some("an na")),
+        ("Proxy-Authorization", request(1, &right), Some("an na")),
+        ("no padding, another case", request(0, &bare), Some("an na")),
         ("Proxy-Authorization first", both(&basic("colon:a:b"), &right), Some("an na")),
         ("unknown username in Proxy-Authorization", both(&right, &basic("nobody:secret")), Some("an na")),
         ("other scheme in Proxy-Authorization", both(&right, "Bearer x"), Some("an na")),
         ("wrong password in Proxy-Authorization", both(&right, &basic("colon:x")), None),
-        ("split at the first colon", visit(0, &basic("colon:a:b")), Some("colon")),
-        ("no password", visit(0, &basic("empty:")), Some("empty")),
-        ("wrong password", visit(0, &basic("an na:secre")), None),
-        ("longer password", visit(0, &basic("an na:secrets")), None),
-        ("password of another", visit(0, &basic("colon:secret")), None),
-        ("unknown name", visit(0, &basic("bob:secret")), None),
-        ("empty name", visit(0, &basic(":secret")), None),
-        ("no colon", visit(0, &basic("an na")), None),
-        ("invalid base64", visit(0, "Basic %%%"), None),
-        ("no credentials", visit(0, "Basic"), None),
-        ("another scheme", visit(0, "Bearer abc"), None),
-        ("short", visit(0, "B"), None),
+        ("split at the first colon", request(0, &basic("colon:a:b")), Some("colon")),
+        ("no password", request(0, &basic("empty:")), Some("empty")),
+        ("wrong password", request(0, &basic("an na:secre")), None),
+        ("longer password", request(0, &basic("an na:secrets")), None),
+        ("password of another", request(0, &basic("colon:secret")), None),
+        ("unknown name", request(0, &basic("bob:secret")), None),
+        ("empty name", request(0, &basic(":secret")), None),
+        ("no colon", request(0, &basic("an na")), None),
+        ("invalid base64", request(0, "Basic %%%"), None),
+        ("no credentials", request(0, "Basic"), None),
+        ("another scheme", request(0, "Bearer abc"), None),
+        ("short", request(0, "B"), None),
         ("none", TestRequest::get("/"), None),
     ];
-    for (name, visit, expected) in cases {
-        check(name, &json!({}), visit, expected).await;
+    for (name, request, expected) in cases {
+        check(name, &json!({}), request, expected).await;
     }
 }
 
@@ -95,8 +95,8 @@ async fn hidden_passwords_are_not_forwarded() {
         (true, "authorization", "Bearer x", true),
     ] {
         let config = json!({"hide_credentials": hides, "anonymous": "guest"});
-        let visit = TestRequest::get("/").header(name, value).with_consumers(&consumers());
-        let outcome = visit.run(&chain(&[(&KIND, config)])).await;
+        let request = TestRequest::get("/").header(name, value).with_consumers(&consumers());
+        let outcome = request.run(&chain(&[(&KIND, config)])).await;
         assert_eq!(outcome.reply_status(), None);
         assert_eq!(outcome.upstream_header(name).is_some(), arrives, "{hides} {name} {value}");
     }

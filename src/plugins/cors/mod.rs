@@ -153,9 +153,9 @@ impl PluginKind for CorsPlugin {
 
 impl Plugin for CorsPlugin {
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
-        let asks = &cx.head.headers;
-        let Some(origin) = asks.get(ORIGIN) else { return AccessOutcome::Continue };
-        if cx.head.method != Method::OPTIONS || !asks.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
+        let request_headers = &cx.head.headers;
+        let Some(origin) = request_headers.get(ORIGIN) else { return AccessOutcome::Continue };
+        if cx.head.method != Method::OPTIONS || !request_headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
             let origin = RequestOrigin::Origin(origin.clone());
             cx.set_plugin_data(origin);
             return AccessOutcome::Continue;
@@ -164,7 +164,7 @@ impl Plugin for CorsPlugin {
             cx.set_plugin_data(RequestOrigin::Preflight);
             return AccessOutcome::Continue;
         }
-        let reply = self.preflight(origin, asks);
+        let reply = self.preflight(origin, request_headers);
         cx.set_plugin_data(RequestOrigin::Preflight);
         AccessOutcome::Reply(reply)
     }
@@ -184,26 +184,26 @@ impl Plugin for CorsPlugin {
 }
 
 impl CorsPlugin {
-    fn preflight(&self, origin: &HeaderValue, asks: &HeaderMap) -> Box<Reply> {
+    fn preflight(&self, origin: &HeaderValue, request_headers: &HeaderMap) -> Box<Reply> {
         let mut reply = Reply::new(StatusCode::OK, ReplyBody::Empty, "preflight");
         let headers = &mut reply.headers;
         self.set_origin_headers(Some(origin), headers);
-        if let Some(may) = self.headers.as_ref().or_else(|| asks.get(ACCESS_CONTROL_REQUEST_HEADERS)) {
+        if let Some(may) = self.headers.as_ref().or_else(|| request_headers.get(ACCESS_CONTROL_REQUEST_HEADERS)) {
             headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, may.clone());
         }
         headers.insert(ACCESS_CONTROL_ALLOW_METHODS, self.methods.clone());
         if let Some(max_age) = &self.max_age {
             headers.insert(ACCESS_CONTROL_MAX_AGE, max_age.clone());
         }
-        if self.private_network && asks.get(REQUEST_PRIVATE_NETWORK).is_some_and(|asked| asked == "true") {
+        if self.private_network && request_headers.get(REQUEST_PRIVATE_NETWORK).is_some_and(|value| value == "true") {
             headers.insert(ALLOW_PRIVATE_NETWORK, HeaderValue::from_static("true"));
         }
         reply
     }
 
     fn set_origin_headers(&self, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
-        let asking = origin.and_then(|origin| origin.to_str().ok()).and_then(ParsedOrigin::parse);
-        let verdict = self.origins.decide(asking);
+        let parsed = origin.and_then(|origin| origin.to_str().ok()).and_then(ParsedOrigin::parse);
+        let verdict = self.origins.decide(parsed);
         if !matches!(self.origins, OriginRules::Any) {
             vary_by_origin(headers);
         }

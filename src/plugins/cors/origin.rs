@@ -88,16 +88,16 @@ impl OriginRules {
         })
     }
 
-    /// `asking` is `None` for a request without a valid `Origin`.
-    pub(super) fn decide<'o>(&'o self, asking: Option<ParsedOrigin<'o>>) -> AllowOrigin<'o> {
+    /// `origin` is `None` for a request without a valid `Origin`.
+    pub(super) fn decide<'o>(&'o self, origin: Option<ParsedOrigin<'o>>) -> AllowOrigin<'o> {
         match self {
             OriginRules::Any => AllowOrigin::Any,
             OriginRules::Single(literal) => AllowOrigin::Exact(literal),
             OriginRules::Listed(entries) => {
-                let Some(asking) = asking else { return AllowOrigin::Denied };
-                match entries.iter().find(|entry| entry.matches(&asking)) {
+                let Some(origin) = origin else { return AllowOrigin::Denied };
+                match entries.iter().find(|entry| entry.matches(&origin)) {
                     Some(OriginEntry::Any) => AllowOrigin::Any,
-                    Some(_) => AllowOrigin::Exact(asking.text),
+                    Some(_) => AllowOrigin::Exact(origin.text),
                     None => AllowOrigin::Denied,
                 }
             }
@@ -115,8 +115,8 @@ impl OriginEntry {
             return Err(("is empty".to_owned(), "write an origin, such as https://shop.example"));
         }
         if text.bytes().all(is_plain) {
-            let asking = ParsedOrigin::parse(text);
-            return Ok(OriginEntry::Literal(asking.map_or(text, |asking| asking.text).to_owned()));
+            let origin = ParsedOrigin::parse(text);
+            return Ok(OriginEntry::Literal(origin.map_or(text, |origin| origin.text).to_owned()));
         }
         // As a regular expression, `//*.` would match slashes and any character, which is never intended.
         if text.contains("://*.") || text.starts_with("*.") {
@@ -135,13 +135,13 @@ impl OriginEntry {
         Ok(if text.contains(':') { OriginEntry::Origin(regex) } else { OriginEntry::Host(regex) })
     }
 
-    fn matches(&self, asking: &ParsedOrigin<'_>) -> bool {
+    fn matches(&self, origin: &ParsedOrigin<'_>) -> bool {
         match self {
             OriginEntry::Any => true,
-            OriginEntry::Literal(literal) => asking.text == literal,
-            OriginEntry::Subdomains(subdomains) => subdomains.matches(asking),
-            OriginEntry::Host(regex) => regex.is_match(asking.host),
-            OriginEntry::Origin(regex) => regex.is_match(asking.text),
+            OriginEntry::Literal(literal) => origin.text == literal,
+            OriginEntry::Subdomains(subdomains) => subdomains.matches(origin),
+            OriginEntry::Host(regex) => regex.is_match(origin.host),
+            OriginEntry::Origin(regex) => regex.is_match(origin.text),
         }
     }
 }
@@ -174,17 +174,17 @@ impl Subdomains {
         is_name.then(|| Subdomains { scheme, suffix: suffix.to_ascii_lowercase(), port })
     }
 
-    fn matches(&self, asking: &ParsedOrigin<'_>) -> bool {
+    fn matches(&self, origin: &ParsedOrigin<'_>) -> bool {
         let port_fits = match &self.port {
-            PortRule::Default => asking.port.is_none(),
+            PortRule::Default => origin.port.is_none(),
             PortRule::Any => true,
-            PortRule::Number(number) => asking.port == Some(number),
+            PortRule::Number(number) => origin.port == Some(number),
         };
-        let is_below = asking.host.len() > self.suffix.len()
-            && asking.host.is_char_boundary(asking.host.len() - self.suffix.len())
-            && asking.host[asking.host.len() - self.suffix.len()..].eq_ignore_ascii_case(&self.suffix);
-        let scheme_fits = self.scheme.as_ref().is_none_or(|scheme| scheme.eq_ignore_ascii_case(asking.scheme));
-        scheme_fits && port_fits && is_below && !asking.host.starts_with('.')
+        let is_below = origin.host.len() > self.suffix.len()
+            && origin.host.is_char_boundary(origin.host.len() - self.suffix.len())
+            && origin.host[origin.host.len() - self.suffix.len()..].eq_ignore_ascii_case(&self.suffix);
+        let scheme_fits = self.scheme.as_ref().is_none_or(|scheme| scheme.eq_ignore_ascii_case(origin.scheme));
+        scheme_fits && port_fits && is_below && !origin.host.starts_with('.')
     }
 }
 

@@ -11,14 +11,14 @@ const KIND: RegisteredKind<CorsPlugin> = RegisteredKind::NEW;
 
 /// `Access-Control-Allow-Origin` and `Vary` of a response whose endpoint allows another origin.
 async fn allowed(config: &Value, origin: Option<&str>) -> (Option<String>, Option<String>) {
-    let visit = TestRequest::get("/");
-    let mut visit = match origin {
-        Some(origin) => visit.header("origin", origin),
-        None => visit,
+    let request = TestRequest::get("/");
+    let mut request = match origin {
+        Some(origin) => request.header("origin", origin),
+        None => request,
     };
-    visit.upstream_response =
+    request.upstream_response =
         Response::builder().header("access-control-allow-origin", "https://endpoint").body(()).unwrap();
-    let outcome = visit.run(&chain(&[(&KIND, config.clone())])).await;
+    let outcome = request.run(&chain(&[(&KIND, config.clone())])).await;
     let header = |name| outcome.response_header(name).map(str::to_owned);
     (header("access-control-allow-origin"), header("vary"))
 }
@@ -29,7 +29,7 @@ async fn allowed(config: &Value, origin: Option<&str>) -> (Option<String>, Optio
 async fn origins_are_matched_with_entries() {
     let vary = Some("Origin");
     let a = "https://a.example";
-    for (origins, asking, allowed, varies) in [
+    for (origins, origin, allowed, varies) in [
         (json!([]), Some(a), Some("*"), None),
         (json!([]), None, Some("*"), None),
         (json!(["*"]), Some(a), Some("*"), None),
@@ -59,8 +59,8 @@ async fn origins_are_matched_with_entries() {
         (json!(["https://.*\\.example(:8443)?"]), Some("https://a.example:8444"), None, vary),
         (json!(["a\\.example|b\\.example"]), Some("https://b.example.evil"), None, vary),
     ] {
-        let found = self::allowed(&json!({"origins": origins}), asking).await;
-        assert_eq!((found.0.as_deref(), found.1.as_deref()), (allowed, varies), "{origins} {asking:?}");
+        let found = self::allowed(&json!({"origins": origins}), origin).await;
+        assert_eq!((found.0.as_deref(), found.1.as_deref()), (allowed, varies), "{origins} {origin:?}");
     }
 }
 
@@ -73,7 +73,7 @@ async fn wildcard_hosts_match_only_subdomains() {
     let ported = json!(["https://*.company.com:8443"]);
     let any_port = json!(["https://*.company.com:*"]);
     let any_scheme = json!(["*.company.com"]);
-    for (origins, asking, may) in [
+    for (origins, origin, may) in [
         (&alone, "https://shop.company.com", true),
         (&alone, "https://a.b.company.com", true),
         (&alone, "https://Shop.Company.com", true),
@@ -99,9 +99,9 @@ async fn wildcard_hosts_match_only_subdomains() {
         (&any_scheme, "http://shop.company.com", true),
         (&any_scheme, "http://xcompany.com", false),
     ] {
-        let (allowed, vary) = allowed(&json!({"origins": origins}), Some(asking)).await;
-        assert_eq!(allowed.is_some(), may, "{origins} {asking}");
-        assert_eq!(vary.as_deref(), Some("Origin"), "{origins} {asking}");
+        let (allowed, vary) = allowed(&json!({"origins": origins}), Some(origin)).await;
+        assert_eq!(allowed.is_some(), may, "{origins} {origin}");
+        assert_eq!(vary.as_deref(), Some("Origin"), "{origins} {origin}");
     }
 }
 
@@ -190,10 +190,10 @@ async fn forwarded_preflight_responses_are_unchanged() {
     let chain = chain(&[(&KIND, json!({"preflight_continue": true, "origins": ["https://b.example"]}))]);
     let request = Request::options("/").header("origin", "https://a.example");
     let request = request.header("access-control-request-method", "PUT").body(bytes::Bytes::new()).unwrap();
-    let mut visit = TestRequest::new(request);
-    visit.upstream_response =
+    let mut test_request = TestRequest::new(request);
+    test_request.upstream_response =
         Response::builder().header("access-control-allow-origin", "https://endpoint").body(()).unwrap();
-    let outcome = visit.run(&chain).await;
+    let outcome = test_request.run(&chain).await;
     assert!(outcome.reply.is_none());
     assert_eq!(outcome.response.headers.len(), 1, "{:?}", outcome.response.headers);
     assert_eq!(outcome.response_header("access-control-allow-origin"), Some("https://endpoint"));
@@ -202,21 +202,25 @@ async fn forwarded_preflight_responses_are_unchanged() {
 // kong-compat §4.8
 #[tokio::test]
 async fn credentials_replace_the_wildcard_by_the_origin() {
-    for (origins, asking, allowed, credentials, vary) in [
+    for (origins, sent_origin, allowed, credentials, vary) in [
         (json!([]), Some("https://a.example"), Some("https://a.example"), Some("true"), Some("Origin")),
         (json!(["*"]), Some("https://a.example"), Some("https://a.example"), Some("true"), Some("Origin")),
         (json!([]), None, Some("*"), None, None),
         (json!(["https://b.example"]), None, Some("https://b.example"), Some("true"), Some("Origin")),
     ] {
-        let visit = TestRequest::get("/");
-        let visit = match asking {
-            Some(origin) => visit.header("origin", origin),
-            None => visit,
+        let request = TestRequest::get("/");
+        let request = match sent_origin {
+            Some(origin) => request.header("origin", origin),
+            None => request,
         };
-        let outcome = visit.run(&chain(&[(&KIND, json!({"origins": origins, "credentials": true}))])).await;
-        assert_eq!(outcome.response_header("access-control-allow-origin"), allowed, "{origins} {asking:?}");
-        assert_eq!(outcome.response_header("access-control-allow-credentials"), credentials, "{origins} {asking:?}");
-        assert_eq!(outcome.response_header("vary"), vary, "{origins} {asking:?}");
+        let outcome = request.run(&chain(&[(&KIND, json!({"origins": origins, "credentials": true}))])).await;
+        assert_eq!(outcome.response_header("access-control-allow-origin"), allowed, "{origins} {sent_origin:?}");
+        assert_eq!(
+            outcome.response_header("access-control-allow-credentials"),
+            credentials,
+            "{origins} {sent_origin:?}"
+        );
+        assert_eq!(outcome.response_header("vary"), vary, "{origins} {sent_origin:?}");
     }
 }
 
@@ -232,10 +236,11 @@ async fn allow_origin_absent_false_omits_headers_without_origin() {
 
 #[tokio::test]
 async fn vary_of_the_endpoint_is_kept() {
-    for (said, expected) in [("Accept", vec!["Accept", "Origin"]), ("accept, origin", vec!["accept, origin"])] {
-        let mut visit = TestRequest::get("/").header("origin", "https://a.example");
-        visit.upstream_response = Response::builder().header("vary", said).body(()).unwrap();
-        let outcome = visit.run(&chain(&[(&KIND, json!({"origins": ["https://a.example"]}))])).await;
+    for (endpoints_vary, expected) in [("Accept", vec!["Accept", "Origin"]), ("accept, origin", vec!["accept, origin"])]
+    {
+        let mut request = TestRequest::get("/").header("origin", "https://a.example");
+        request.upstream_response = Response::builder().header("vary", endpoints_vary).body(()).unwrap();
+        let outcome = request.run(&chain(&[(&KIND, json!({"origins": ["https://a.example"]}))])).await;
         let vary: Vec<_> = outcome.response.headers.get_all("vary").iter().collect();
         assert_eq!(vary, expected);
     }

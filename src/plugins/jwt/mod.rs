@@ -330,17 +330,17 @@ impl Jwt {
         }
     }
 
-    fn finish(&self, cx: &mut RequestCx<'_>, judgment: TokenDecision) -> Option<Box<Reply>> {
-        let refusal = match judgment {
+    fn finish(&self, cx: &mut RequestCx<'_>, decision: TokenDecision) -> Option<Box<Reply>> {
+        let rejection = match decision {
             TokenDecision::Accept(entry) => match self.accept(cx, &entry.proof) {
                 Ok(()) => return None,
-                Err(refusal) => refusal,
+                Err(rejection) => rejection,
             },
-            TokenDecision::Reject(refusal) => refusal,
+            TokenDecision::Reject(rejection) => rejection,
             // The request has already waited for a fetch.
             TokenDecision::AwaitKeys(_) => JwtRejection::NoKeys,
         };
-        self.policy.reject(cx, || self.challenges.reply(refusal))
+        self.policy.reject(cx, || self.challenges.reply(rejection))
     }
 
     fn accept(&self, cx: &mut RequestCx<'_>, proof: &Proof) -> Result<(), JwtRejection> {

@@ -45,9 +45,9 @@ impl Challenges {
         Ok(Challenges { plain, invalid_token })
     }
 
-    pub(super) fn reply(&self, refusal: JwtRejection) -> Box<Reply> {
+    pub(super) fn reply(&self, rejection: JwtRejection) -> Box<Reply> {
         const STATUS: StatusCode = StatusCode::UNAUTHORIZED;
-        let reply = match refusal {
+        let reply = match rejection {
             JwtRejection::NoToken => {
                 let reply = Reply::plain(STATUS, "Unauthorized", "no_credentials");
                 return reply.with_header(header::WWW_AUTHENTICATE, self.plain.clone());

@@ -42,8 +42,8 @@ fn request_with_token(token: &str) -> TestRequest {
     TestRequest::get("/").header("authorization", &format!("Bearer {token}"))
 }
 
-async fn run(config: &Value, visit: TestRequest) -> Seen {
-    visit.with_consumers(&consumers()).run(&chain(&[(&KIND, config.clone())])).await
+async fn run(config: &Value, request: TestRequest) -> Seen {
+    request.with_consumers(&consumers()).run(&chain(&[(&KIND, config.clone())])).await
 }
 
 fn assert_accepted(name: &str, outcome: &Seen) {
@@ -80,8 +80,8 @@ async fn tokens_are_found_in_all_locations() {
         ),
         ("another header", headers.clone(), get("/").header("x-token", &format!("Bearer {token}"))),
         ("copies", cookies.clone(), {
-            let visit = get(&format!("/?jwt={token}&token={token}&jwt={token}"));
-            visit.header("cookie", &format!("session={token}")).header("authorization", &format!("Bearer {token}"))
+            let request = get(&format!("/?jwt={token}&token={token}&jwt={token}"));
+            request.header("cookie", &format!("session={token}")).header("authorization", &format!("Bearer {token}"))
         }),
         (
             "empty values are ignored",
@@ -95,10 +95,10 @@ async fn tokens_are_found_in_all_locations() {
             request_with_token(token).header("authorization", &format!("Bearer {other}")),
         ),
     ];
-    for (name, config, visit) in found {
-        assert_accepted(name, &run(&config, visit).await);
+    for (name, config, request) in found {
+        assert_accepted(name, &run(&config, request).await);
     }
-    let refused = [
+    let rejected = [
         ("none", json!({}), get("/"), "Unauthorized"),
         ("another scheme", json!({}), get("/").header("authorization", &format!("Basic {token}")), "Unauthorized"),
         ("no scheme", json!({}), get("/").header("authorization", token), "Unauthorized"),
@@ -122,15 +122,15 @@ async fn tokens_are_found_in_all_locations() {
         ("no value", json!({}), get("/?jwt"), "Unrecognizable token"),
         ("OPTIONS", json!({}), options("/"), "Unauthorized"),
     ];
-    for (name, config, visit, message) in refused {
-        assert_rejected(name, &run(&config, visit).await, message);
+    for (name, config, request, message) in rejected {
+        assert_rejected(name, &run(&config, request).await, message);
     }
 }
 
 fn options(uri: &str) -> TestRequest {
-    let mut visit = TestRequest::get(uri);
-    *visit.request.method_mut() = http::Method::OPTIONS;
-    visit
+    let mut request = TestRequest::get(uri);
+    *request.request.method_mut() = http::Method::OPTIONS;
+    request
 }
 
 // kong-compat §4.16
@@ -283,9 +283,9 @@ async fn verified_tokens_are_cached_until_the_credential_changes() {
     removed.tokens.remove("key-1");
     let outcome = request_with_token(&token).with_consumers(&removed).run(&chain).await;
     assert_rejected("removed", &outcome, "No credentials found for given 'iss'");
-    let mut late = request_with_token(&token).with_consumers(&before);
-    late.now += std::time::Duration::from_secs(5);
-    assert_rejected("expired", &late.run(&chain).await, r#"{"exp":"token expired"}"#);
+    let mut request = request_with_token(&token).with_consumers(&before);
+    request.now += std::time::Duration::from_secs(5);
+    assert_rejected("expired", &request.run(&chain).await, r#"{"exp":"token expired"}"#);
     let forged = format!("{}x", &token[..token.len() - 1]);
     let outcome = request_with_token(&forged).with_consumers(&before).run(&chain).await;
     assert!(outcome.reply_status().is_some(), "a token with another signature is not cached");
@@ -294,16 +294,16 @@ async fn verified_tokens_are_cached_until_the_credential_changes() {
 // kong-compat §7.17
 #[test]
 fn accepting_expired_tokens_gets_a_note() {
-    let workshop = crate::plugin_api::factory::PluginFactory::offline(crate::plugins::REGISTRY);
+    let plugin_factory = crate::plugin_api::factory::PluginFactory::offline(crate::plugins::REGISTRY);
     let jwks = json!([{"issuer": "i", "uri": "https://i.example/keys"}]);
-    for (config, remarks) in [
+    for (config, expected) in [
         (json!({}), &["config.claims_to_verify"][..]),
         (json!({"claims_to_verify": ["nbf"]}), &["config.claims_to_verify"]),
         (json!({"claims_to_verify": ["iat", "exp"]}), &[]),
         (json!({"jwks": jwks}), &[]),
     ] {
-        let (_, notes) = workshop.build(&KIND, "KongPlugin/default/test", &config).unwrap();
-        assert_eq!(notes.iter().map(|note| &*note.field).collect::<Vec<_>>(), remarks, "{config}");
+        let (_, notes) = plugin_factory.build(&KIND, "KongPlugin/default/test", &config).unwrap();
+        assert_eq!(notes.iter().map(|note| &*note.field).collect::<Vec<_>>(), expected, "{config}");
     }
 }
 
@@ -375,13 +375,13 @@ proptest::proptest! {
     #[test]
     fn parsing_requests_never_panics(text in "[ -~]{0,60}", bytes in proptest::collection::vec(0x80_u8.., 0..20)) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let mut visit = TestRequest::get("/?jwt=%ff%00").header("cookie", &text);
+        let mut request = TestRequest::get("/?jwt=%ff%00").header("cookie", &text);
         let value = [b"Bearer ", text.as_bytes(), &bytes].concat();
-        visit.request.headers_mut().insert("authorization", http::HeaderValue::from_bytes(&value).unwrap());
+        request.request.headers_mut().insert("authorization", http::HeaderValue::from_bytes(&value).unwrap());
         static CHAIN: std::sync::OnceLock<Arc<crate::plugin_api::Chain>> = std::sync::OnceLock::new();
         let config = json!({"cookie_names": ["a"], "uri_param_names": []});
         let chain = CHAIN.get_or_init(|| chain(&[(&KIND, config)]));
-        let outcome = runtime.block_on(visit.with_consumers(&consumers()).run(chain));
+        let outcome = runtime.block_on(request.with_consumers(&consumers()).run(chain));
         proptest::prop_assert_eq!(outcome.reply_status(), Some(StatusCode::UNAUTHORIZED));
     }
 }

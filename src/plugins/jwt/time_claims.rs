@@ -82,9 +82,9 @@ pub(super) type ClaimViolations = Vec<(&'static str, &'static str)>;
 impl TimeClaimRules {
     /// Claims that are not in `verified` are ignored.
     pub(super) fn new(verified: &[TimeClaimName], max_lifetime: u32) -> Self {
-        let wanted =
+        let expected =
             |claim| if verified.contains(&claim) { ClaimRequirement::Required } else { ClaimRequirement::Ignored };
-        TimeClaimRules { requirements: CLAIMS.map(wanted), max_lifetime }
+        TimeClaimRules { requirements: CLAIMS.map(expected), max_lifetime }
     }
 
     /// Additionally requires `exp` and `nbf` to be valid if they are present.

@@ -44,8 +44,8 @@ const NONE: ExpectedResult = Rejected("No API key found in request");
 const SEVERAL: ExpectedResult = Rejected("Duplicate API key found");
 const WRONG: ExpectedResult = Rejected("Unauthorized");
 
-async fn check(name: &str, config: &Value, visit: TestRequest, then: ExpectedResult) {
-    let outcome = visit.with_consumers(&consumers()).run(&chain(&[(&KIND, config.clone())])).await;
+async fn check(name: &str, config: &Value, request: TestRequest, then: ExpectedResult) {
+    let outcome = request.with_consumers(&consumers()).run(&chain(&[(&KIND, config.clone())])).await;
     match then {
         Accepted(credential) => {
             assert_eq!(outcome.message(), None, "{name}");
@@ -98,14 +98,14 @@ async fn keys_are_found_in_headers_and_query() {
         ("expired", json!({}), get("/?apikey=ends+now"), WRONG),
         ("OPTIONS", json!({}), method("OPTIONS", get("/")), NONE),
     ];
-    for (name, config, visit, then) in cases {
-        check(name, &config, visit, then).await;
+    for (name, config, request, then) in cases {
+        check(name, &config, request, then).await;
     }
 }
 
-fn method(method: &str, mut visit: TestRequest) -> TestRequest {
-    *visit.request.method_mut() = method.parse().unwrap();
-    visit
+fn method(method: &str, mut request: TestRequest) -> TestRequest {
+    *request.request.method_mut() = method.parse().unwrap();
+    request
 }
 
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -140,8 +140,8 @@ async fn keys_are_found_in_bodies_if_enabled() {
         ("the header is first", post(FORM, "apikey=x").header("apikey", "a key"), Accepted("cred-1")),
         ("the query is first", TestRequest::post("/?apikey=a+key", FORM, "apikey=x"), Accepted("cred-1")),
     ];
-    for (name, visit, then) in cases {
-        check(name, &config, visit, then).await;
+    for (name, request, then) in cases {
+        check(name, &config, request, then).await;
     }
     check("not enabled", &json!({}), post(FORM, "apikey=a+key"), NONE).await;
     let plugin = |config| build(&KIND, &config).unwrap().body_buffer_limit();
@@ -153,14 +153,14 @@ async fn keys_are_found_in_bodies_if_enabled() {
 async fn hidden_keys_are_removed_from_all_locations() {
     let config = json!({"key_in_body": true, "hide_credentials": true, "key_names": ["apikey", "api_key"]});
     let body = multipart(&[("apikey", "x"), ("b", "c"), ("api_key", "y")]);
-    let visits = [
+    let requests = [
         (TestRequest::post("/p?apikey=x&b=%63&&api_key=z&d", FORM, "b=%63&apikey=x"), "b=%63".to_owned()),
         (TestRequest::post("/p?b=%63&&d", JSON, r#"{"b": 1.50, "apikey": "x"}"#), r#"{"b":1.50}"#.to_owned()),
         (TestRequest::post("/p?b=%63&&d&%61pikey", MULTIPART, body), multipart(&[("b", "c")])),
     ];
-    for (visit, expected) in visits {
-        let visit = visit.header("apikey", "a key").header("api-key", "x").header("api_key", "x").header("b", "c");
-        let outcome = visit.with_consumers(&consumers()).run(&chain(&[(&KIND, config.clone())])).await;
+    for (request, expected) in requests {
+        let request = request.header("apikey", "a key").header("api-key", "x").header("api_key", "x").header("b", "c");
+        let outcome = request.with_consumers(&consumers()).run(&chain(&[(&KIND, config.clone())])).await;
         assert_eq!(outcome.upstream_identity().1, Some("cred-1"));
         let names = ["apikey", "api-key", "api_key", "b"].map(|name| outcome.upstream_header(name));
         assert_eq!(names, [None, None, None, Some("c")]);
@@ -186,8 +186,8 @@ async fn keys_are_hidden_for_anonymous_requests() {
 // kong-compat §7.27
 #[tokio::test]
 async fn keys_are_forwarded_by_default() {
-    let visit = TestRequest::get("/?apikey=a+key").header("other", "x").with_consumers(&consumers());
-    let outcome = visit.run(&chain(&[(&KIND, json!({}))])).await;
+    let request = TestRequest::get("/?apikey=a+key").header("other", "x").with_consumers(&consumers());
+    let outcome = request.run(&chain(&[(&KIND, json!({}))])).await;
     assert_eq!(outcome.request.uri, "/?apikey=a+key");
     assert_eq!(outcome.state.replacement_body, None);
 }
@@ -239,9 +239,9 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         for body in [body, pieces.concat().into_bytes()] {
             let Ok(uri) = format!("/?{tail}").parse::<http::Uri>() else { continue };
-            let mut visit = TestRequest::post("/", kind, body).with_consumers(&consumers());
-            *visit.request.uri_mut() = uri;
-            let outcome = runtime.block_on(visit.run(&chain));
+            let mut request = TestRequest::post("/", kind, body).with_consumers(&consumers());
+            *request.request.uri_mut() = uri;
+            let outcome = runtime.block_on(request.run(&chain));
             prop_assert!(outcome.reply_status().is_some() || outcome.upstream_identity().1.is_some());
         }
     }

@@ -67,9 +67,9 @@ impl<K, V> SeriesTable<K, V> {
         }
         let value = make();
         then(&value);
-        let mut grown = HashTable::clone(&map);
-        grown.insert_unique(hash, Arc::new(SeriesEntry { hash, key: K::from(key), value }), |entry| entry.hash);
-        shard.map.store(Arc::new(grown));
+        let mut extended = HashTable::clone(&map);
+        extended.insert_unique(hash, Arc::new(SeriesEntry { hash, key: K::from(key), value }), |entry| entry.hash);
+        shard.map.store(Arc::new(extended));
         true
     }
 

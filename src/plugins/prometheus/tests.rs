@@ -84,10 +84,10 @@ async fn metrics_have_kongs_names_and_labels() {
     );
     TestRequest::get("/").run(&refuses).await;
     for status in [200, 200, 503] {
-        let mut visit = TestRequest::get("/");
-        *visit.request.body_mut() = "12345".into();
-        visit.upstream_response = Response::builder().status(status).body(()).unwrap();
-        visit.run(&knows).await;
+        let mut request = TestRequest::get("/");
+        *request.request.body_mut() = "12345".into();
+        request.upstream_response = Response::builder().status(status).body(()).unwrap();
+        request.run(&knows).await;
     }
     let text = scrape(&state, KongExpositionFormat::Text);
     assert_eq!(
@@ -148,7 +148,7 @@ async fn metrics_have_kongs_names_and_labels() {
 // kong-compat §4.23
 #[tokio::test]
 async fn families_are_exported_if_enabled() {
-    for (config, wanted) in [
+    for (config, expected) in [
         (json!({}), vec![]),
         (json!({"per_consumer": true}), vec![]),
         (json!({"status_code_metrics": true}), vec!["kong_http_requests_total"]),
@@ -166,7 +166,7 @@ async fn families_are_exported_if_enabled() {
         let (mut families, facts): (Vec<_>, Vec<_>) =
             families.partition(|name| !name.contains("nginx") && !name.contains("node") && !name.contains("datastore"));
         families.sort_unstable();
-        assert_eq!(families, wanted, "{config}");
+        assert_eq!(families, expected, "{config}");
         assert_eq!(facts.len(), 5, "{facts:?}");
         assert!(!text.contains("an\\\"na"), "the label `consumer` is empty by default: {text}");
     }

@@ -100,11 +100,11 @@ impl Plugin for RateLimiting {
             window: period.cached_window(second),
         };
         let limits: WindowLimits = self.limits.iter().map(limit).collect();
-        let who = LimitIdentifier::from_request(&self.by, cx);
+        let identifier = LimitIdentifier::from_request(&self.by, cx);
         let mut used = UsedCounts::new();
         match &self.store {
             CounterStore::Local(table) => {
-                table.with_counters(who.table_key(cx.scope), second, LimitCounters::default, |cell| {
+                table.with_counters(identifier.table_key(cx.scope), second, LimitCounters::default, |cell| {
                     cell.try_take(&limits, |count| used.push(count))
                 });
             }
@@ -112,8 +112,8 @@ impl Plugin for RateLimiting {
                 if shared.synced.is_behind() && !self.is_fault_tolerant {
                     return AccessOutcome::Reply(counters_unavailable());
                 }
-                let make = || LimitCounters::for_server(self.key_prefix(&who, cx.scope));
-                shared.table.with_counters(who.table_key(cx.scope), second, make, |cell| {
+                let create = || LimitCounters::for_server(self.key_prefix(&identifier, cx.scope));
+                shared.table.with_counters(identifier.table_key(cx.scope), second, create, |cell| {
                     let taken = cell.try_take(&limits, |count| used.push(count))?;
                     if taken {
                         shared.synced.enqueue(cell);
@@ -122,7 +122,7 @@ impl Plugin for RateLimiting {
                 });
             }
             CounterStore::Redis(redis) => {
-                let name = self.key_prefix(&who, cx.scope);
+                let name = self.key_prefix(&identifier, cx.scope);
                 return AccessOutcome::Wait(Box::pin(async move {
                     match redis_counters::count_at_server(redis, &name, &limits, second).await {
                         Ok(used) => self.decide(&limits, &used, second, cx),
@@ -146,26 +146,26 @@ impl RateLimiting {
     /// Sets the response headers and rejects the request if a limit is reached. `used` are the counts before this
     /// request.
     fn decide(&self, limits: &[WindowLimit], used: &[u64], second: u64, cx: &mut RequestCx<'_>) -> Option<Box<Reply>> {
-        let is_full = |(limit, used): (&WindowLimit, &u64)| *used >= limit.limit;
-        let is_refused = limits.iter().zip(used).any(is_full);
+        let is_exhausted = |(limit, used): (&WindowLimit, &u64)| *used >= limit.limit;
+        let is_rejected = limits.iter().zip(used).any(is_exhausted);
         let mut fewest: Option<(u64, &WindowLimit, &HeaderValue)> = None;
         if !self.hides_headers {
-            for ((limit, used), (_, _, allowed)) in limits.iter().zip(used).zip(&self.limits) {
-                // An accepted request counts itself.
-                let left = limit.limit.saturating_sub(*used).saturating_sub(u64::from(!is_refused));
+            for ((limit, used), (_, _, limit_value)) in limits.iter().zip(used).zip(&self.limits) {
+                // An accepted request is already subtracted.
+                let left = limit.limit.saturating_sub(*used).saturating_sub(u64::from(!is_rejected));
                 let (limit_header, left_header) = &HEADERS[limit.period as usize];
-                cx.response_headers.insert(limit_header.clone(), allowed.clone());
+                cx.response_headers.insert(limit_header.clone(), limit_value.clone());
                 cx.response_headers.insert(left_header.clone(), decimal::header_value(left));
                 // Periods are in ascending order; of equal numbers, the longer period is reported.
                 if fewest.is_none_or(|(fewest, _, _)| left <= fewest) {
-                    fewest = Some((left, limit, allowed));
+                    fewest = Some((left, limit, limit_value));
                 }
             }
         }
-        let mut reply = is_refused.then(|| Reply::negotiated(self.status, self.message.to_string(), "rate_limited"));
-        if let Some((left, limit, allowed)) = fewest {
+        let mut reply = is_rejected.then(|| Reply::negotiated(self.status, self.message.to_string(), "rate_limited"));
+        if let Some((left, limit, limit_value)) = fewest {
             let reset = decimal::header_value(limit.window.end.saturating_sub(second).max(1));
-            cx.response_headers.insert(RATELIMIT_LIMIT, allowed.clone());
+            cx.response_headers.insert(RATELIMIT_LIMIT, limit_value.clone());
             cx.response_headers.insert(RATELIMIT_REMAINING, decimal::header_value(left));
             reply = reply.map(|reply| reply.with_header(RETRY_AFTER, reset.clone()));
             cx.response_headers.insert(RATELIMIT_RESET, reset);
@@ -174,8 +174,8 @@ impl RateLimiting {
     }
 
     /// The prefix of the keys of an identifier at the server, which is the same on every replica.
-    fn key_prefix(&self, who: &LimitIdentifier, scope: &str) -> String {
-        format!("ratelimit:{}:{scope}:{}", self.object, who.readable())
+    fn key_prefix(&self, identifier: &LimitIdentifier, scope: &str) -> String {
+        format!("ratelimit:{}:{scope}:{}", self.object, identifier.readable())
     }
 }
 
@@ -184,7 +184,7 @@ fn counters_unavailable() -> Box<Reply> {
     Reply::negotiated(StatusCode::INTERNAL_SERVER_ERROR, message, "counters_unavailable")
 }
 
-/// What a request is counted by.
+/// The value by which requests are counted, such as the client address.
 struct LimitIdentifier {
     kind: u8,
     bytes: SmallVec<[u8; 40]>,

@@ -125,7 +125,7 @@ impl Shard {
             settled = self.merge(&mut fresh, &settled, second);
             room = most.saturating_sub(settled.len());
         }
-        let crowd = fresh.overflow.get(hash as usize % OVERFLOW_COUNTERS).map(Arc::clone);
+        let overflow = fresh.overflow.get(hash as usize % OVERFLOW_COUNTERS).map(Arc::clone);
         let cell = match find(&settled, hash, who).or_else(|| find(&fresh.map, hash, who)) {
             Some(cell) => Arc::clone(cell),
             None if room == 0 => {
@@ -137,8 +137,8 @@ impl Shard {
             }
             None => {
                 let cell = make();
-                if let Some(crowd) = crowd {
-                    cell.copy_from(&crowd);
+                if let Some(overflow) = overflow {
+                    cell.copy_from(&overflow);
                 }
                 let cell = Arc::new(cell);
                 let known = CounterEntry::new(hash, who, Arc::clone(&cell));
@@ -166,17 +166,17 @@ impl Shard {
     }
 }
 
-fn find<'m>(map: &'m CounterMap, hash: u64, who: CounterKey<'_>) -> Option<&'m Arc<LimitCounters>> {
-    map.find(hash, |known| known.has_key(who)).map(|known| &known.cell)
+fn find<'m>(map: &'m CounterMap, hash: u64, key: CounterKey<'_>) -> Option<&'m Arc<LimitCounters>> {
+    map.find(hash, |known| known.has_key(key)).map(|known| &known.cell)
 }
 
 impl CounterEntry {
-    fn new(hash: u64, who: CounterKey<'_>, cell: Arc<LimitCounters>) -> Self {
-        CounterEntry { hash, scope: who.scope.into(), kind: who.kind, identifier: who.identifier.into(), cell }
+    fn new(hash: u64, key: CounterKey<'_>, cell: Arc<LimitCounters>) -> Self {
+        CounterEntry { hash, scope: key.scope.into(), kind: key.kind, identifier: key.identifier.into(), cell }
     }
 
-    fn has_key(&self, who: CounterKey<'_>) -> bool {
-        self.kind == who.kind && *self.identifier == *who.identifier && *self.scope == *who.scope
+    fn has_key(&self, key: CounterKey<'_>) -> bool {
+        self.kind == key.kind && *self.identifier == *key.identifier && *self.scope == *key.scope
     }
 }
 
@@ -195,8 +195,8 @@ mod tests {
 
     fn take(table: &CounterTable, identifier: &str, most: u64, second: u64) -> bool {
         let limits = [WindowLimit { period: Period::Second, limit: most, window: Period::Second.window(second) }];
-        let who = CounterKey { scope: "global", kind: 0, identifier: identifier.as_bytes() };
-        table.with_counters(who, second, LimitCounters::default, |cell| cell.try_take(&limits, |_| {}))
+        let key = CounterKey { scope: "global", kind: 0, identifier: identifier.as_bytes() };
+        table.with_counters(key, second, LimitCounters::default, |cell| cell.try_take(&limits, |_| {}))
     }
 
     #[test]
@@ -211,11 +211,11 @@ mod tests {
             assert!(!take(&table, &number.to_string(), 3, 7), "{number}");
         }
         assert_eq!(table.len(), 5000);
-        let who = CounterKey { scope: "global", kind: 0, identifier: b"7" };
+        let key = CounterKey { scope: "global", kind: 0, identifier: b"7" };
         for other in [
-            CounterKey { scope: "Service/a/b:80", ..who },
-            CounterKey { kind: 1, ..who },
-            CounterKey { identifier: b"07", ..who },
+            CounterKey { scope: "Service/a/b:80", ..key },
+            CounterKey { kind: 1, ..key },
+            CounterKey { identifier: b"07", ..key },
         ] {
             let limits = [WindowLimit { period: Period::Second, limit: 1, window: Period::Second.window(7) }];
             assert!(
@@ -258,8 +258,8 @@ mod tests {
         assert_eq!(table.len(), SHARDS, "the table is full");
         let come = |second| {
             let limits = [WindowLimit { period: Period::Hour, limit: 3, window: Period::Hour.window(second) }];
-            let who = CounterKey { scope: "global", kind: 0, identifier: b"late" };
-            table.with_counters(who, second, LimitCounters::default, |cell| cell.try_take(&limits, |_| {}))
+            let key = CounterKey { scope: "global", kind: 0, identifier: b"late" };
+            table.with_counters(key, second, LimitCounters::default, |cell| cell.try_take(&limits, |_| {}))
         };
         assert!(come(7) && come(7));
         assert!(come(8), "the table has room again");

@@ -26,9 +26,9 @@ fn rate_limit_headers(outcome: &testing::TestOutcome) -> Vec<String> {
 
 /// A request this number of seconds after noon.
 fn request_after(second: u64) -> TestRequest {
-    let mut visit = TestRequest::get("/");
-    visit.now += Duration::from_secs(second);
-    visit
+    let mut request = TestRequest::get("/");
+    request.now += Duration::from_secs(second);
+    request
 }
 
 // kong-compat §4.25
@@ -169,10 +169,10 @@ impl PluginKind for IdentityFromHeaders {
 
 impl Plugin for IdentityFromHeaders {
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
-        let said = |name| cx.head.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let header = |name| cx.head.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         cx.identity.consumer =
-            said("consumer").map(|id| Arc::new(Consumer::new(EntityId::from_text(id), None, None, vec![], vec![])));
-        cx.identity.credential = said("credential").map(EntityId::from_text);
+            header("consumer").map(|id| Arc::new(Consumer::new(EntityId::from_text(id), None, None, vec![], vec![])));
+        cx.identity.credential = header("credential").map(EntityId::from_text);
         AccessOutcome::Continue
     }
 }
@@ -214,17 +214,17 @@ async fn requests_are_counted_by_the_configured_identifier() {
         let mut config = by.clone();
         config["hour"] = 1.into();
         let chain = chain(&[(&RegisteredKind::<IdentityFromHeaders>::NEW, json!({})), (&KIND, config)]);
-        let come = async |visit: &str| {
-            let mut words = visit.split(' ');
-            let mut visit = TestRequest::get(words.next().unwrap());
-            visit.address = words.next().unwrap().parse().unwrap();
+        let send = async |line: &str| {
+            let mut words = line.split(' ');
+            let mut request = TestRequest::get(words.next().unwrap());
+            request.address = words.next().unwrap().parse().unwrap();
             for (name, value) in words.map(|word| word.split_once('=').unwrap()) {
-                visit.request.headers_mut().insert(HeaderName::try_from(name).unwrap(), value.parse().unwrap());
+                request.request.headers_mut().insert(HeaderName::try_from(name).unwrap(), value.parse().unwrap());
             }
-            visit.run(&chain).await.reply.is_none()
+            request.run(&chain).await.reply.is_none()
         };
-        assert!(come(first).await, "{by}: {first}");
-        assert_eq!(come(second).await, !is_one, "{by}: {first}, then {second}");
+        assert!(send(first).await, "{by}: {first}");
+        assert_eq!(send(second).await, !is_one, "{by}: {first}, then {second}");
     }
     let long = |last: &str| "x".repeat(5000) + last;
     let chain = self::chain(&[(&KIND, json!({"hour": 1, "limit_by": "header", "header_name": "x-tenant"}))]);

@@ -19,7 +19,7 @@ use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use parking_lot::Mutex;
 
 pub use self::fields::AccessLogField;
-pub(crate) use self::queue::LostLines;
+pub(super) use self::queue::LostLines;
 
 use self::line::LineLayout;
 use self::queue::{LineBatch, LineQueue};
@@ -42,29 +42,29 @@ pub enum AccessLogFormat {
 
 /// The values of one access-log line.
 #[derive(Debug)]
-pub(crate) struct AccessLogRecord {
+pub(super) struct AccessLogRecord {
     /// When the request began.
-    pub(crate) time: SystemTime,
-    pub(crate) client: SocketAddr,
+    pub(super) time: SystemTime,
+    pub(super) client: SocketAddr,
     /// The TLS version, if the connection uses TLS.
-    pub(crate) tls: Option<&'static str>,
-    pub(crate) server_name: Option<Arc<str>>,
+    pub(super) tls: Option<&'static str>,
+    pub(super) server_name: Option<Arc<str>>,
     /// None, like the target, if the input could not be parsed as a request.
-    pub(crate) method: Option<Method>,
-    pub(crate) version: Option<Version>,
-    pub(crate) host: Option<HeaderValue>,
-    pub(crate) target: Option<Uri>,
-    pub(crate) status: StatusCode,
-    pub(crate) bytes_in: u64,
-    pub(crate) bytes_out: u64,
-    pub(crate) duration: Duration,
-    pub(crate) labels: Option<Arc<RequestLabels>>,
-    pub(crate) address: Option<SocketAddr>,
+    pub(super) method: Option<Method>,
+    pub(super) version: Option<Version>,
+    pub(super) host: Option<HeaderValue>,
+    pub(super) target: Option<Uri>,
+    pub(super) status: StatusCode,
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+    pub(super) duration: Duration,
+    pub(super) labels: Option<Arc<RequestLabels>>,
+    pub(super) address: Option<SocketAddr>,
     /// The consumer that a plugin authenticated.
-    pub(crate) consumer: Option<Arc<str>>,
-    pub(crate) request_id: Option<HeaderValue>,
-    pub(crate) error: Option<&'static str>,
-    pub(crate) user_agent: Option<HeaderValue>,
+    pub(super) consumer: Option<Arc<str>>,
+    pub(super) request_id: Option<HeaderValue>,
+    pub(super) error: Option<&'static str>,
+    pub(super) user_agent: Option<HeaderValue>,
 }
 
 /// The running access log. Lines that do not fit into the queue are dropped and counted.
@@ -132,15 +132,15 @@ impl AccessLogger {
         }
     }
 
-    pub(crate) fn is_off(&self) -> bool {
+    pub(super) fn is_off(&self) -> bool {
         self.layout.is_none()
     }
 
-    pub(crate) fn lost(&self) -> &Arc<LostLines> {
+    pub(super) fn lost(&self) -> &Arc<LostLines> {
         self.shared.queue.lost()
     }
 
-    pub(crate) fn write(&self, record: &AccessLogRecord) {
+    pub(super) fn write(&self, record: &AccessLogRecord) {
         thread_local! {
             /// Buffer for the current line, reused for the next one.
             static LINE: RefCell<String> = const { RefCell::new(String::new()) };

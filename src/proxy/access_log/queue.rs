@@ -16,11 +16,11 @@ pub(super) struct LineQueue {
 
 /// Lines lost since the start, by cause.
 #[derive(Debug, Default)]
-pub(crate) struct LostLines {
+pub(in crate::proxy) struct LostLines {
     /// The queue was full.
-    pub(crate) full: AtomicU64,
+    pub(in crate::proxy) full: AtomicU64,
     /// Writing failed.
-    pub(crate) failed: AtomicU64,
+    pub(in crate::proxy) failed: AtomicU64,
 }
 
 /// Complete lines, including their line feeds.

@@ -12,7 +12,7 @@ use crate::proxy::target::RequestHost;
 
 /// Sets `X-Real-IP` and `X-Forwarded-*`. `X-Forwarded-For` is always appended to; of the other `X-Forwarded-*`, values
 /// from a trusted peer are kept and all others overwritten. `path` is None if it is not a valid header value.
-pub(crate) fn set_forwarding_headers(
+pub(in crate::proxy) fn set_forwarding_headers(
     peer: &Peer,
     headers: &mut HeaderMap,
     host: &RequestHost,
@@ -50,7 +50,7 @@ pub(crate) fn set_forwarding_headers(
 }
 
 /// Sets `X-Forwarded-Prefix` to the stripped prefix. A value that a trusted peer has sent is kept.
-pub(crate) fn set_forwarded_prefix(headers: &mut HeaderMap, prefix: &str) {
+pub(super) fn set_forwarded_prefix(headers: &mut HeaderMap, prefix: &str) {
     if !matches!(prefix, "" | "/")
         && let Ok(prefix) = HeaderValue::from_str(prefix)
     {
@@ -59,7 +59,7 @@ pub(crate) fn set_forwarded_prefix(headers: &mut HeaderMap, prefix: &str) {
 }
 
 /// Appends this proxy to `Via` (RFC 9110, section 7.6.3).
-pub(crate) fn append_via(headers: &mut HeaderMap, via: &HeaderValue) {
+pub(super) fn append_via(headers: &mut HeaderMap, via: &HeaderValue) {
     let via = append_to_list(headers, &VIA, via).unwrap_or_else(|| via.clone());
     headers.insert(VIA, via);
 }
@@ -86,12 +86,12 @@ fn without_port(host: &RequestHost) -> HeaderValue {
     HeaderValue::from_str(&name).unwrap_or_else(|_| host.raw.clone())
 }
 
-pub(crate) const X_FORWARDED_PATH: HeaderName = HeaderName::from_static("x-forwarded-path");
-pub(crate) const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+const X_FORWARDED_PATH: HeaderName = HeaderName::from_static("x-forwarded-path");
+const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 /// CGI turns this header into the variable `HTTP_PROXY`, which many libraries read as a setting (httpoxy).
 const PROXY: HeaderName = HeaderName::from_static("proxy");
 /// All headers that this module sets; the values that clients send are removed first.
-pub(crate) static FORWARDING_HEADERS: [HeaderName; 8] = [
+pub(in crate::proxy) static FORWARDING_HEADERS: [HeaderName; 8] = [
     X_FORWARDED_FOR,
     X_FORWARDED_PROTO,
     X_FORWARDED_HOST,

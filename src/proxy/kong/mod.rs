@@ -2,44 +2,43 @@
 //! `docs/kong-compatibility.md`).
 //!
 //! ```text
-//!   Listener ─ normalize_path ─▶ find ─▶ check_protocol ─▶ set_forwarding_headers ─▶ prepare_request ─▶ plugins
-//!                                           └▶ 426, 301, 415                            └ path, Host       │
+//!   Listener ─ merge_slashes ─▶ find ─▶ check_protocol ─▶ set_forwarding_headers ─▶ prepare_request ─▶ plugins
+//!                                          └▶ 426, 301, 415                            └ path, Host       │
 //!                                        client ◀── set_response_headers: Via, X-Kong-… ◀── endpoint ◀── filters
 //! ```
 //!
 //! Path and Host are rewritten before plugins run, so that values a plugin writes take precedence.
 
-pub(crate) mod forwarding_headers;
-pub(crate) mod product_headers;
+pub(super) mod forwarding_headers;
+pub(super) mod product_headers;
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HOST, LOCATION, SERVER, TE, TRAILER, UPGRADE};
+use http::header::{CONNECTION, HOST, SERVER, TE, TRAILER, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version};
 use tokio::time::Instant;
 
 use self::forwarding_headers::{append_via, set_forwarded_prefix};
 use self::product_headers::KongHeaderMode;
-use super::body::BodySource;
 use super::connection::Peer;
+use super::early_exit::EarlyExit;
 use super::headers::{X_FORWARDED_HOST, contains_token, is_grpc};
 use super::plugin_run;
+use super::request_context::{RequestContext, RoutedRequest};
 use super::request_error::RequestError;
 use super::request_record::RequestRecord;
+use super::response_body::BodySource;
 use super::target::{RequestHost, RequestPath};
-use super::upgrade::Upgrade;
 use crate::plugin_api::chain::Protocols;
 use crate::plugin_api::{Scheme, decimal};
-use crate::snapshot::HttpListener;
 use crate::snapshot::kong::{self, KongBehavior, UpstreamHost};
-use crate::snapshot::router::MatchedPath;
-use crate::snapshot::rule::{Action, RouteRule};
+use crate::snapshot::rule::Action;
 
 /// Kong-specific state of a request, kept until its response is complete.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct KongRequest {
+pub(super) struct KongRequest {
     /// The listener or the rule belongs to Kong's API. Otherwise only Kong's headers are added.
     is_kong_rule: bool,
     /// The client sent `TE: trailers`.
@@ -48,12 +47,12 @@ pub(crate) struct KongRequest {
 
 impl KongRequest {
     /// The initial state of a request: set if Kong's headers are enabled for all rules.
-    pub(crate) fn initial(peer: &Peer) -> Option<KongRequest> {
+    pub(super) fn initial(peer: &Peer) -> Option<KongRequest> {
         (peer.worker.product_headers.mode == KongHeaderMode::On).then(KongRequest::default)
     }
 
     /// Replaces an error by its variant with the status and message of Kong.
-    pub(crate) fn map_error(&self, error: RequestError) -> RequestError {
+    pub(super) fn map_error(&self, error: RequestError) -> RequestError {
         match error {
             RequestError::NoEndpoints if self.is_kong_rule => RequestError::NoEndpointsKong,
             RequestError::ConnectionRefused if self.is_kong_rule => RequestError::ConnectionRefusedKong,
@@ -62,52 +61,48 @@ impl KongRequest {
     }
 }
 
-/// Normalizes the path as the listener's routes expect it: Kong listeners merge repeated slashes.
-pub(crate) fn normalize_path<'p>(listener: &HttpListener, path: RequestPath<'p>) -> RequestPath<'p> {
-    match listener.is_kong().then(|| kong::normalize_path(&path.path)).flatten() {
-        Some(merged) => RequestPath { path: Cow::Owned(merged), ..path },
-        None => path,
+/// Normalizes the path further, as the routes of Kong listeners expect it: repeated slashes are merged.
+pub(super) fn merge_slashes(path: &mut RequestPath) {
+    if let Some(merged) = kong::normalize_path(path.path()) {
+        path.replace(merged);
     }
 }
 
 /// Enables Kong's headers and error messages for this request.
-pub(crate) fn mark_as_kong(record: &mut RequestRecord) {
+pub(super) fn mark_as_kong(record: &mut RequestRecord) {
     record.kong.get_or_insert_default().is_kong_rule = true;
 }
 
-/// Checks the request against the protocols of the rule. Returns a redirect if the rule redirects HTTP to HTTPS.
-pub(crate) fn check_protocol<B>(
-    manner: &KongBehavior,
+/// Checks the request against the protocols of the rule, which may redirect HTTP to HTTPS.
+pub(super) fn check_protocol<B>(
+    cx: &RequestContext<'_>,
+    routed: &RoutedRequest<'_>,
     request: &Request<B>,
-    host: &RequestHost,
-    peer: &Peer,
-) -> Result<Option<Response<BodySource>>, RequestError> {
-    let Protocols { http, https, grpc, grpcs } = manner.protocols;
-    let headers = request.headers();
+) -> Result<(), EarlyExit> {
+    let Some(behavior) = &routed.rule.kong else { return Ok(()) };
+    let Protocols { http, https, grpc, grpcs } = behavior.protocols;
+    let (peer, headers) = (cx.peer(), request.headers());
     let is_secure = || plugin_run::client_scheme(peer, headers) == Scheme::Https;
     if https && !http && !is_secure() {
-        let redirect = manner.https_redirect;
+        let redirect = behavior.https_redirect;
         if redirect.status == StatusCode::UPGRADE_REQUIRED {
-            return Err(RequestError::HttpsOnly);
+            return Err(RequestError::HttpsOnly.into());
         }
-        let mut response = Response::new(BodySource::Local(Bytes::new()));
-        *response.status_mut() = redirect.status;
-        let location = https_location(request.uri(), &forwarded_host(peer, headers, host), redirect.port)?;
-        response.headers_mut().insert(LOCATION, location);
-        return Ok(Some(response));
+        let location = https_location(request.uri(), &forwarded_host(peer, headers, &routed.host), redirect.port)?;
+        return Err(EarlyExit::HttpsRedirect { status: redirect.status, location });
     }
     if (grpc || grpcs) && !http && !https {
         if request.version() != Version::HTTP_2 {
-            return Err(RequestError::Http2Only);
+            return Err(RequestError::Http2Only.into());
         }
         if !is_grpc(headers) {
-            return Err(RequestError::NotGrpc);
+            return Err(RequestError::NotGrpc.into());
         }
         if !grpc && !is_secure() {
-            return Err(RequestError::GrpcsOnly);
+            return Err(RequestError::GrpcsOnly.into());
         }
     }
-    Ok(None)
+    Ok(())
 }
 
 /// The `https` URL of the same target on the same host.
@@ -126,53 +121,59 @@ fn forwarded_host<'h>(peer: &Peer, headers: &'h HeaderMap, host: &'h RequestHost
     }
 }
 
-/// Drops upgrades to protocols other than WebSocket; the request is then forwarded without the upgrade.
-pub(crate) fn websocket_only(upgrade: Option<Box<Upgrade>>) -> Option<Box<Upgrade>> {
-    upgrade.filter(|upgrade| upgrade.is_websocket())
-}
-
-/// Rewrites path and Host for the endpoint; hop-by-hop headers are already removed, plugins and filters run later.
-/// Returns the client's original target if it was replaced.
-pub(crate) fn prepare_request<B>(
-    rule: &RouteRule,
-    manner: &KongBehavior,
-    matched: MatchedPath<'_>,
-    path: &RequestPath<'_>,
+/// Adds Kong's headers; under a Kong rule, rewrites path and Host for the endpoint. Hop-by-hop headers are already
+/// removed, plugins and filters run later.
+pub(super) fn prepare_request<B>(
+    cx: &mut RequestContext<'_>,
+    routed: &mut RoutedRequest<'_>,
     request: &mut Request<B>,
-    record: &mut RequestRecord,
-) -> Result<Option<Uri>, RequestError> {
-    let mut before = None;
-    set_request_headers(request, record);
-    let headers = request.headers_mut();
-    let kong = record.kong.get_or_insert_default();
-    kong.accepts_trailers = headers.get_all(TE).iter().any(|value| contains_token(value, "trailers"));
-    if let Action::Forward(_) = rule.action {
+) -> Result<(), RequestError> {
+    set_request_headers(request, cx.record);
+    let Some(behavior) = routed.rule.kong.as_deref() else { return Ok(()) };
+    // Without an upgrade to another protocol than WebSocket, the request is forwarded as if it had not asked for one.
+    routed.upgrade = routed.upgrade.take().filter(|upgrade| upgrade.is_websocket());
+    let kong = cx.record.kong.get_or_insert_default();
+    kong.accepts_trailers = request.headers().get_all(TE).iter().any(|value| contains_token(value, "trailers"));
+    if let Action::Forward(_) = routed.rule.action {
         // A filter that rewrites the path applies to the matched path, so it must not be stripped before.
-        let is_rewritten = rule.filters.rewrite.as_ref().is_some_and(|rewrite| rewrite.path.is_some());
+        let is_rewritten = routed.rule.filters.rewrite.as_ref().is_some_and(|rewrite| rewrite.path.is_some());
         if !is_rewritten {
-            let stripped = manner.strip_path.then(|| matched.length(&path.path));
-            let prefix = stripped.and_then(|stripped| path.path.get(..stripped));
-            set_forwarded_prefix(headers, prefix.unwrap_or_default());
-            match &manner.rewrite {
-                Some(template) => {
-                    let rewritten = template
-                        .expand(&matched.captures(&path.path), path.query)
-                        .ok_or(RequestError::InvalidRewrite)?;
-                    before = Some(std::mem::replace(request.uri_mut(), parse_target(rewritten)?));
-                }
-                None => {
-                    let upstream = kong::upstream_path(&manner.path, &path.path, stripped);
-                    if *upstream != *request.uri().path() || request.uri().authority().is_some() {
-                        before = Some(std::mem::replace(request.uri_mut(), join_target(&upstream, path.query)?));
-                    }
-                }
-            }
+            rewrite_path(behavior, routed, request)?;
         }
-        if let UpstreamHost::Fixed(host) = &manner.host {
+        if let UpstreamHost::Fixed(host) = &behavior.host {
             request.headers_mut().insert(HOST, host.clone());
         }
     }
-    Ok(before)
+    Ok(())
+}
+
+/// Strips the matched prefix and adds the path of the service, or expands the template of the rule.
+fn rewrite_path<B>(
+    behavior: &KongBehavior,
+    routed: &mut RoutedRequest<'_>,
+    request: &mut Request<B>,
+) -> Result<(), RequestError> {
+    let (matched, path) = (routed.matched, &routed.path);
+    let stripped = behavior.strip_path.then(|| matched.length(path.path()));
+    let prefix = stripped.and_then(|stripped| path.path().get(..stripped));
+    set_forwarded_prefix(request.headers_mut(), prefix.unwrap_or_default());
+    let target = match &behavior.rewrite {
+        Some(template) => {
+            let expanded = template.expand(&matched.captures(path.path()), path.query());
+            parse_target(expanded.ok_or(RequestError::InvalidRewrite)?)?
+        }
+        None => {
+            let upstream = kong::upstream_path(&behavior.path, path.path(), stripped);
+            if *upstream == *request.uri().path() && request.uri().authority().is_none() {
+                return Ok(());
+            }
+            join_target(&upstream, path.query())?
+        }
+    };
+    let replaced = RequestPath::parse(request.method(), &target).ok().flatten();
+    routed.replaced_path = Some(replaced.ok_or(RequestError::InvalidRewrite)?);
+    *request.uri_mut() = target;
+    Ok(())
 }
 
 fn join_target(path: &str, query: Option<&str>) -> Result<Uri, RequestError> {
@@ -191,7 +192,7 @@ fn parse_target(target: String) -> Result<Uri, RequestError> {
 }
 
 /// Adds `Via` and `X-Kong-Request-Id` to the request.
-pub(crate) fn set_request_headers<B>(request: &mut Request<B>, record: &RequestRecord) {
+fn set_request_headers<B>(request: &mut Request<B>, record: &RequestRecord) {
     let Some(kong) = &record.kong else { return };
     let naming = &record.peer.worker.product_headers;
     if kong.adds_headers(naming.mode) {
@@ -213,7 +214,7 @@ impl KongRequest {
 }
 
 /// Adds Kong's headers to the response, after plugins have run.
-pub(crate) fn set_response_headers(response: &mut Response<BodySource>, record: &RequestRecord, now: Instant) {
+pub(super) fn set_response_headers(response: &mut Response<BodySource>, record: &RequestRecord, now: Instant) {
     let Some(kong) = &record.kong else { return };
     let is_ours = matches!(response.body(), BodySource::Local(_));
     let headers = response.headers_mut();
@@ -238,7 +239,7 @@ pub(crate) fn set_response_headers(response: &mut Response<BodySource>, record: 
 }
 
 /// Sets `Upgrade` on a 426, naming the protocol to use instead. HTTP/2 has no such header fields.
-pub(crate) fn set_upgrade_headers(error: RequestError, version: Version, headers: &mut HeaderMap) {
+pub(super) fn set_upgrade_headers(error: RequestError, version: Version, headers: &mut HeaderMap) {
     let protocols = match error {
         RequestError::HttpsOnly => "TLS/1.2, HTTP/1.1",
         RequestError::Http2Only => "HTTP/2",

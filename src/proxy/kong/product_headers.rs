@@ -34,9 +34,9 @@ impl Default for ProductToken {
 
 /// The mode and the product token, with all header values built in advance.
 #[derive(Debug)]
-pub(crate) struct ProductHeaders {
-    pub(crate) mode: KongHeaderMode,
-    pub(crate) server: HeaderValue,
+pub(in crate::proxy) struct ProductHeaders {
+    pub(super) mode: KongHeaderMode,
+    pub(in crate::proxy) server: HeaderValue,
     /// `Via` of messages received over HTTP/1.1, the most common case.
     via_http11: HeaderValue,
     via_http10: HeaderValue,
@@ -44,7 +44,7 @@ pub(crate) struct ProductHeaders {
 }
 
 impl ProductHeaders {
-    pub(crate) fn new(mode: KongHeaderMode, ProductToken(server): ProductToken) -> Self {
+    pub(in crate::proxy) fn new(mode: KongHeaderMode, ProductToken(server): ProductToken) -> Self {
         let via = |version: &str| {
             let text = [version.as_bytes(), b" ", server.as_bytes()].concat();
             HeaderValue::from_bytes(&text).expect("a version and a product token form a valid header value")
@@ -53,7 +53,7 @@ impl ProductHeaders {
     }
 
     /// The value of `Via` for a message received in this version.
-    pub(crate) fn via(&self, version: Version) -> &HeaderValue {
+    pub(super) fn via(&self, version: Version) -> &HeaderValue {
         match version {
             Version::HTTP_2 => &self.via_http2,
             Version::HTTP_10 => &self.via_http10,

@@ -19,158 +19,148 @@ use crate::upstream::{SingleWriterCounter, UpstreamCounters};
 
 impl Collector for ProxyStats {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let encoder = &mut encoder;
         let merged = self.merged();
-
-        let mut family =
-            encoder.encode_descriptor("portico_requests", "Completed requests", None, MetricType::Counter)?;
-        for (labels, counts) in &merged {
-            for (class, count) in CLASSES.iter().zip(counts.classes) {
-                // A series exists from its first request.
-                if count > 0 {
-                    let mut pairs = labels.pairs().to_vec();
-                    pairs.push(("code_class", class));
-                    family.encode_family(&pairs)?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
-                }
-            }
-        }
-
-        let mut family = encoder.encode_descriptor(
-            "portico_request_duration_seconds",
-            "From the first byte of a request to the last byte of its response",
-            None,
-            MetricType::Histogram,
+        encode_requests(encoder, &merged)?;
+        encode_request_durations(encoder, &merged)?;
+        encode_bytes(encoder, &merged)?;
+        self.encode_gauges(encoder)?;
+        let connects =
+            CONNECT_OUTCOMES.map(|(outcome, part)| (outcome, self.sum(|stats| part(&stats.traffic).value())));
+        encode_counters(
+            encoder,
+            "portico_upstream_connects",
+            "Connection attempts to endpoints, by outcome",
+            "outcome",
+            connects,
         )?;
-        for (labels, counts) in &merged {
-            let bounds = BOUNDS.iter().map(|bound| *bound as f64 / 1e6).chain([f64::INFINITY]);
-            let buckets: Vec<_> = bounds.zip(counts.durations).collect();
-            let count = counts.durations.iter().sum();
-            let pairs = labels.pairs();
-            let mut series = family.encode_family(&pairs)?;
-            series.encode_histogram::<NoLabelSet>(counts.microseconds as f64 / 1e6, count, &buckets, None)?;
+        let mirrored = MIRROR_OUTCOMES.iter().enumerate();
+        encode_counters(
+            encoder,
+            "portico_mirrored_requests",
+            "Mirrored copies of requests, by outcome",
+            "outcome",
+            mirrored.map(|(index, (_, outcome))| (*outcome, self.sum(|stats| stats.mirrored.0[index].value()))),
+        )?;
+        encode_counters(
+            encoder,
+            "portico_request_errors",
+            "Requests without a complete response from an endpoint, by reason",
+            "reason",
+            self.request_errors(),
+        )?;
+        self.encode_plugins(encoder)?;
+        self.encode_connections(encoder)?;
+        let dropped = [("full", &self.log_dropped.full), ("failed", &self.log_dropped.failed)];
+        encode_counters(
+            encoder,
+            "portico_access_log_dropped",
+            "Access-log lines dropped because the queue was full or writing failed, by reason",
+            "reason",
+            dropped.map(|(reason, count)| (reason, count.load(Relaxed))),
+        )?;
+        for (name, help, part) in TOTALS {
+            let counter = ConstCounter::new(part(self));
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
         }
+        Ok(())
+    }
+}
 
-        for (name, help, part) in BYTES {
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            for (labels, counts) in &merged {
-                let pairs = labels.pairs();
-                family.encode_family(&pairs)?.encode_counter::<NoLabelSet, u64, u64>(&part(counts), None)?;
-            }
-        }
-
+impl ProxyStats {
+    fn encode_gauges(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         for (name, help, part) in GAUGES {
             let value = i64::try_from(self.sum(part)).unwrap_or(i64::MAX);
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
-
-        let mut family = encoder.encode_descriptor(
-            "portico_upstream_connects",
-            "Connection attempts to endpoints, by outcome",
-            None,
-            MetricType::Counter,
-        )?;
-        for (outcome, part) in CONNECT_OUTCOMES {
-            let count = self.sum(|ledger| part(&ledger.traffic).value());
-            family.encode_family(&[("outcome", outcome)])?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
-        }
-
-        let mut family = encoder.encode_descriptor(
-            "portico_mirrored_requests",
-            "Mirrored copies of requests, by outcome",
-            None,
-            MetricType::Counter,
-        )?;
-        for (index, (_, outcome)) in MIRROR_OUTCOMES.iter().enumerate() {
-            let count = self.sum(|ledger| ledger.mirrored.0[index].value());
-            family.encode_family(&[("outcome", *outcome)])?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
-        }
-
-        let mut family = encoder.encode_descriptor(
-            "portico_request_errors",
-            "Requests without a complete response from an endpoint, by reason",
-            None,
-            MetricType::Counter,
-        )?;
-        for (reason, count) in self.request_errors() {
-            family.encode_family(&[("reason", reason)])?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
-        }
-
-        self.encode_plugins(&mut encoder)?;
-
-        let mut family = encoder.encode_descriptor(
-            "portico_tls_handshakes",
-            "TLS handshakes with clients, by outcome",
-            None,
-            MetricType::Counter,
-        )?;
-        let full = ("full", self.sum(|ledger| ledger.handshakes.full.value()));
-        let resumed = ("resumed", self.sum(|ledger| ledger.handshakes.resumed.value()));
-        let failed = ClientHandshakeError::ALL
-            .map(|failure| (failure.label(), self.sum(|ledger| ledger.handshakes.failed[failure as usize].value())));
-        for (outcome, count) in [full, resumed].into_iter().chain(failed) {
-            family.encode_family(&[("outcome", outcome)])?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
-        }
-
-        let mut family = encoder.encode_descriptor(
-            "portico_proxy_headers",
-            "Client connections that require a PROXY header, by outcome",
-            None,
-            MetricType::Counter,
-        )?;
-        for (outcome, word) in ProxyHeaderOutcome::ALL {
-            let count = self.sum(|ledger| ledger.proxy_headers[outcome as usize].value());
-            family.encode_family(&[("outcome", word)])?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
-        }
-
-        let mut family = encoder.encode_descriptor(
-            "portico_access_log_dropped",
-            "Access-log lines dropped because the queue was full or writing failed, by reason",
-            None,
-            MetricType::Counter,
-        )?;
-        for (reason, count) in [("full", &self.log_dropped.full), ("failed", &self.log_dropped.failed)] {
-            let count = count.load(Relaxed);
-            family.encode_family(&[("reason", reason)])?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
-        }
-
-        let totals = [
-            (
-                "portico_upstream_retries",
-                "Retries of requests, as configured by their rule",
-                self.sum(|ledger| ledger.traffic.retried.value()),
-            ),
-            (
-                "portico_upstream_reuses",
-                "Requests sent on a kept-alive connection to an endpoint",
-                self.sum(|ledger| ledger.traffic.reused.value()),
-            ),
-            (
-                "portico_upstream_replays",
-                "Requests sent again because a kept-alive connection was closed or the endpoint had not processed them",
-                self.sum(|ledger| ledger.traffic.replayed.value()),
-            ),
-            (
-                "portico_accept_errors",
-                "Errors of the operating system when accepting client connections",
-                self.sum(|ledger| ledger.accept_errors.value()),
-            ),
-            (
-                "portico_connections_delayed",
-                "Client connections delayed by --max-connections; further ones wait uncounted in the accept queue",
-                self.sum(|ledger| ledger.delayed.value()),
-            ),
-            (
-                "portico_series_folded",
-                "Label sets counted as `other` because --metrics-max-series was reached",
-                self.folded.load(Relaxed),
-            ),
-        ];
-        for (name, help, value) in totals {
-            let counter = ConstCounter::new(value);
-            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
-        }
         Ok(())
     }
+
+    /// What precedes the first request of a connection.
+    fn encode_connections(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let full = ("full", self.sum(|stats| stats.handshakes.full.value()));
+        let resumed = ("resumed", self.sum(|stats| stats.handshakes.resumed.value()));
+        let failed = ClientHandshakeError::ALL
+            .map(|failure| (failure.label(), self.sum(|stats| stats.handshakes.failed[failure as usize].value())));
+        encode_counters(
+            encoder,
+            "portico_tls_handshakes",
+            "TLS handshakes with clients, by outcome",
+            "outcome",
+            [full, resumed].into_iter().chain(failed),
+        )?;
+        let proxy_headers = ProxyHeaderOutcome::ALL
+            .map(|(outcome, label)| (label, self.sum(|stats| stats.proxy_headers[outcome as usize].value())));
+        encode_counters(
+            encoder,
+            "portico_proxy_headers",
+            "Client connections that require a PROXY header, by outcome",
+            "outcome",
+            proxy_headers,
+        )
+    }
+}
+
+type MergedBySeries = BTreeMap<Arc<RequestLabels>, MergedSeries>;
+
+fn encode_requests(encoder: &mut DescriptorEncoder<'_>, merged: &MergedBySeries) -> fmt::Result {
+    let mut family = encoder.encode_descriptor("portico_requests", "Completed requests", None, MetricType::Counter)?;
+    for (labels, counts) in merged {
+        for (class, count) in CLASSES.iter().zip(counts.classes) {
+            // A series exists from its first request.
+            if count > 0 {
+                let mut pairs = labels.pairs().to_vec();
+                pairs.push(("code_class", class));
+                family.encode_family(&pairs)?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn encode_request_durations(encoder: &mut DescriptorEncoder<'_>, merged: &MergedBySeries) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(
+        "portico_request_duration_seconds",
+        "From the first byte of a request to the last byte of its response",
+        None,
+        MetricType::Histogram,
+    )?;
+    for (labels, counts) in merged {
+        let bounds = BOUNDS.iter().map(|bound| *bound as f64 / 1e6).chain([f64::INFINITY]);
+        let buckets: Vec<_> = bounds.zip(counts.durations).collect();
+        let count = counts.durations.iter().sum();
+        let pairs = labels.pairs();
+        let mut series = family.encode_family(&pairs)?;
+        series.encode_histogram::<NoLabelSet>(counts.microseconds as f64 / 1e6, count, &buckets, None)?;
+    }
+    Ok(())
+}
+
+fn encode_bytes(encoder: &mut DescriptorEncoder<'_>, merged: &MergedBySeries) -> fmt::Result {
+    for (name, help, part) in BYTES {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, counts) in merged {
+            let pairs = labels.pairs();
+            family.encode_family(&pairs)?.encode_counter::<NoLabelSet, u64, u64>(&part(counts), None)?;
+        }
+    }
+    Ok(())
+}
+
+/// Encodes a family of counters that differ in one label.
+fn encode_counters(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    label: &'static str,
+    counts: impl IntoIterator<Item = (&'static str, u64)>,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (value, count) in counts {
+        family.encode_family(&[(label, value)])?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
+    }
+    Ok(())
 }
 
 type MetricPart<T, V> = (&'static str, &'static str, fn(&T) -> V);
@@ -181,13 +171,38 @@ const BYTES: [MetricPart<MergedSeries, u64>; 2] = [
 ];
 
 const GAUGES: [MetricPart<WorkerStats, u64>; 4] = [
-    ("portico_connections", "Open client connections", |ledger| {
-        ledger.accepted.value().saturating_sub(ledger.closed.value())
+    ("portico_connections", "Open client connections", |stats| {
+        stats.accepted.value().saturating_sub(stats.closed.value())
     }),
-    ("portico_http2_connections", "Open HTTP/2 client connections", |ledger| ledger.http2.value()),
-    ("portico_tunnels", "Open upgraded client connections and streams", |ledger| ledger.tunnels.value()),
-    ("portico_upstream_connections", "Open connections to endpoints", |ledger| {
-        ledger.traffic.connected.value().saturating_sub(ledger.traffic.closed.value())
+    ("portico_http2_connections", "Open HTTP/2 client connections", |stats| stats.http2.value()),
+    ("portico_tunnels", "Open upgraded client connections and streams", |stats| stats.tunnels.value()),
+    ("portico_upstream_connections", "Open connections to endpoints", |stats| {
+        stats.traffic.connected.value().saturating_sub(stats.traffic.closed.value())
+    }),
+];
+
+const TOTALS: [MetricPart<ProxyStats, u64>; 6] = [
+    ("portico_upstream_retries", "Retries of requests, as configured by their rule", |stats| {
+        stats.sum(|worker| worker.traffic.retried.value())
+    }),
+    ("portico_upstream_reuses", "Requests sent on a kept-alive connection to an endpoint", |stats| {
+        stats.sum(|worker| worker.traffic.reused.value())
+    }),
+    (
+        "portico_upstream_replays",
+        "Requests sent again because a kept-alive connection was closed or the endpoint had not processed them",
+        |stats| stats.sum(|worker| worker.traffic.replayed.value()),
+    ),
+    ("portico_accept_errors", "Errors of the operating system when accepting client connections", |stats| {
+        stats.sum(|worker| worker.accept_errors.value())
+    }),
+    (
+        "portico_connections_delayed",
+        "Client connections delayed by --max-connections; further ones wait uncounted in the accept queue",
+        |stats| stats.sum(|worker| worker.delayed.value()),
+    ),
+    ("portico_series_folded", "Label sets counted as `other` because --metrics-max-series was reached", |stats| {
+        stats.folded.load(Relaxed)
     }),
 ];
 
@@ -229,8 +244,8 @@ impl ProxyStats {
 
     fn request_errors(&self) -> BTreeMap<&'static str, u64> {
         let mut errors = BTreeMap::new();
-        for ledger in &self.workers {
-            for (reason, count) in ledger.request_errors.lock().iter() {
+        for stats in &self.workers {
+            for (reason, count) in stats.request_errors.lock().iter() {
                 *errors.entry(*reason).or_default() += count;
             }
         }
@@ -239,9 +254,9 @@ impl ProxyStats {
 
     fn merged(&self) -> BTreeMap<Arc<RequestLabels>, MergedSeries> {
         let mut merged: BTreeMap<Arc<RequestLabels>, MergedSeries> = BTreeMap::new();
-        for ledger in &self.workers {
+        for stats in &self.workers {
             // Copied, so that a worker adding a series does not wait for a slow scrape.
-            let series: Vec<_> = ledger.series.lock().values().cloned().collect();
+            let series: Vec<_> = stats.series.lock().values().cloned().collect();
             for series in series {
                 merged.entry(Arc::clone(&series.labels)).or_default().add(&series);
             }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   request ─▶ RequestSeries (one per worker and label set; plain adds, one writer)
-//!                 ▲ found by pointers, no label is formatted  scrape ─▶ ProxyStats ─ merges the counters of all workers
+//!                 ▲ found by pointers, no label is formatted
+//!   scrape ─▶ ProxyStats ─ merges the counters of all workers
 //! ```
 
 mod exposition;
@@ -23,20 +24,20 @@ use crate::upstream::{SingleWriterCounter, UpstreamCounters};
 
 /// Labels of the request metrics. A label that does not apply is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct RequestLabels {
-    pub(crate) gateway: Arc<str>,
-    pub(crate) listener: Arc<str>,
+pub(super) struct RequestLabels {
+    pub(super) gateway: Arc<str>,
+    pub(super) listener: Arc<str>,
     /// `kind/namespace/name`.
-    pub(crate) route: Arc<str>,
-    pub(crate) rule: Arc<str>,
+    pub(super) route: Arc<str>,
+    pub(super) rule: Arc<str>,
     /// `namespace/service:port`.
-    pub(crate) backend: Arc<str>,
+    pub(super) backend: Arc<str>,
 }
 
 /// The request counters of one label set in one worker.
 #[derive(Debug)]
-pub(crate) struct RequestSeries {
-    pub(crate) labels: Arc<RequestLabels>,
+pub(super) struct RequestSeries {
+    pub(super) labels: Arc<RequestLabels>,
     classes: [SingleWriterCounter; CLASSES.len()],
     /// The last bucket counts durations longer than all `BOUNDS`.
     durations: [SingleWriterCounter; BOUNDS.len() + 1],
@@ -65,7 +66,7 @@ impl RequestSeries {
         }
     }
 
-    pub(crate) fn add(&self, status: StatusCode, duration: Duration, bytes_in: u64, bytes_out: u64) {
+    pub(super) fn add(&self, status: StatusCode, duration: Duration, bytes_in: u64, bytes_out: u64) {
         let class = usize::from(status.as_u16() / 100).clamp(1, CLASSES.len()) - 1;
         self.classes[class].add(1);
         let microseconds = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
@@ -81,7 +82,7 @@ const EVICT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The current number of something, as the difference of two single-writer counters.
 #[derive(Debug, Default)]
-pub(crate) struct OpenCount {
+pub(super) struct OpenCount {
     opened: SingleWriterCounter,
     closed: SingleWriterCounter,
 }
@@ -93,43 +94,43 @@ impl OpenCount {
 }
 
 /// Counts one open item until dropped.
-pub(crate) struct OpenGuard {
-    ledger: Arc<WorkerStats>,
+pub(super) struct OpenGuard {
+    stats: Arc<WorkerStats>,
     count: fn(&WorkerStats) -> &OpenCount,
 }
 
 impl OpenGuard {
-    pub(crate) fn new(ledger: &Arc<WorkerStats>, count: fn(&WorkerStats) -> &OpenCount) -> Self {
-        count(ledger).opened.add(1);
-        OpenGuard { ledger: Arc::clone(ledger), count }
+    pub(super) fn new(stats: &Arc<WorkerStats>, count: fn(&WorkerStats) -> &OpenCount) -> Self {
+        count(stats).opened.add(1);
+        OpenGuard { stats: Arc::clone(stats), count }
     }
 }
 
 impl Drop for OpenGuard {
     fn drop(&mut self) {
-        (self.count)(&self.ledger).closed.add(1);
+        (self.count)(&self.stats).closed.add(1);
     }
 }
 
 /// The counters of one worker.
 #[derive(Debug, Default)]
-pub(crate) struct WorkerStats {
+pub(super) struct WorkerStats {
     /// Locked for the first request of a label set under a snapshot, and by scrapes.
     series: Mutex<HashMap<Arc<RequestLabels>, Arc<RequestSeries>>>,
-    pub(crate) accepted: SingleWriterCounter,
-    pub(crate) closed: SingleWriterCounter,
-    pub(crate) accept_errors: SingleWriterCounter,
+    pub(super) accepted: SingleWriterCounter,
+    pub(super) closed: SingleWriterCounter,
+    pub(super) accept_errors: SingleWriterCounter,
     /// Connections delayed by `--max-connections`.
-    pub(crate) delayed: SingleWriterCounter,
+    pub(super) delayed: SingleWriterCounter,
     /// HTTP/2 client connections.
-    pub(crate) http2: OpenCount,
+    pub(super) http2: OpenCount,
     /// Upgraded connections and streams.
-    pub(crate) tunnels: OpenCount,
-    pub(crate) handshakes: HandshakeCounters,
+    pub(super) tunnels: OpenCount,
+    pub(super) handshakes: HandshakeCounters,
     /// Indexed by [`ProxyHeaderOutcome`].
-    pub(crate) proxy_headers: [SingleWriterCounter; ProxyHeaderOutcome::ALL.len()],
-    pub(crate) traffic: Arc<UpstreamCounters>,
-    pub(crate) mirrored: Arc<MirrorCounters>,
+    pub(super) proxy_headers: [SingleWriterCounter; ProxyHeaderOutcome::ALL.len()],
+    pub(super) traffic: Arc<UpstreamCounters>,
+    pub(super) mirrored: Arc<MirrorCounters>,
     /// Request errors by reason. Locked for each error, and by scrapes.
     request_errors: Mutex<BTreeMap<&'static str, u64>>,
     /// Locked once for each request with plugins, and by scrapes.
@@ -137,7 +138,7 @@ pub(crate) struct WorkerStats {
 }
 
 impl WorkerStats {
-    pub(crate) fn count_errors(&self, word: &'static str, count: u64) {
+    pub(super) fn count_errors(&self, word: &'static str, count: u64) {
         if count > 0 {
             *self.request_errors.lock().entry(word).or_default() += count;
         }
@@ -146,10 +147,10 @@ impl WorkerStats {
 
 /// Mirrored copies by outcome.
 #[derive(Debug, Default)]
-pub(crate) struct MirrorCounters([SingleWriterCounter; MIRROR_OUTCOMES.len()]);
+pub(super) struct MirrorCounters([SingleWriterCounter; MIRROR_OUTCOMES.len()]);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum MirrorOutcome {
+pub(super) enum MirrorOutcome {
     Completed,
     /// No endpoint, no connection, or no response in time.
     Failed,
@@ -170,7 +171,7 @@ const MIRROR_OUTCOMES: [(MirrorOutcome, &str); 5] = [
 ];
 
 impl MirrorCounters {
-    pub(crate) fn add(&self, outcome: MirrorOutcome) {
+    pub(super) fn add(&self, outcome: MirrorOutcome) {
         for (count, _) in self.0.iter().zip(&MIRROR_OUTCOMES).filter(|(_, (candidate, _))| *candidate == outcome) {
             count.add(1);
         }
@@ -179,16 +180,16 @@ impl MirrorCounters {
 
 /// TLS handshakes with clients by outcome.
 #[derive(Debug, Default)]
-pub(crate) struct HandshakeCounters {
-    pub(crate) full: SingleWriterCounter,
-    pub(crate) resumed: SingleWriterCounter,
+pub(super) struct HandshakeCounters {
+    pub(super) full: SingleWriterCounter,
+    pub(super) resumed: SingleWriterCounter,
     /// Indexed by [`ClientHandshakeError`].
-    pub(crate) failed: [SingleWriterCounter; ClientHandshakeError::ALL.len()],
+    pub(super) failed: [SingleWriterCounter; ClientHandshakeError::ALL.len()],
 }
 
 /// The outcome of reading a required PROXY header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ProxyHeaderOutcome {
+pub(super) enum ProxyHeaderOutcome {
     Client,
     Peer,
     Ended,
@@ -198,7 +199,7 @@ pub(crate) enum ProxyHeaderOutcome {
 }
 
 impl ProxyHeaderOutcome {
-    pub(crate) const ALL: [(ProxyHeaderOutcome, &'static str); 6] = [
+    pub(super) const ALL: [(ProxyHeaderOutcome, &'static str); 6] = [
         (ProxyHeaderOutcome::Client, "client"),
         (ProxyHeaderOutcome::Peer, "peer"),
         (ProxyHeaderOutcome::Ended, "ended"),
@@ -218,7 +219,7 @@ pub struct ProxyStats {
     /// Requests of series that were evicted.
     evicted_requests: AtomicU64,
     /// Dropped lines of the access log.
-    pub(crate) log_dropped: Arc<LostLines>,
+    pub(super) log_dropped: Arc<LostLines>,
 }
 
 /// The label sets of all workers.
@@ -230,7 +231,7 @@ struct KnownLabels {
 }
 
 impl ProxyStats {
-    pub(crate) fn new(workers: usize, max_series: usize, log_dropped: Arc<LostLines>) -> Self {
+    pub(super) fn new(workers: usize, max_series: usize, log_dropped: Arc<LostLines>) -> Self {
         ProxyStats {
             workers: (0..workers).map(|_| Arc::default()).collect(),
             max_series,
@@ -241,17 +242,17 @@ impl ProxyStats {
         }
     }
 
-    pub(crate) fn worker(&self, worker: usize) -> &Arc<WorkerStats> {
+    pub(super) fn worker(&self, worker: usize) -> &Arc<WorkerStats> {
         &self.workers[worker]
     }
 
     /// The series of these labels in one worker. Beyond the maximum, all further label sets share one series.
-    pub(crate) fn series(&self, ledger: &WorkerStats, labels: RequestLabels) -> Arc<RequestSeries> {
-        if let Some(series) = ledger.series.lock().get(&labels) {
+    pub(super) fn series(&self, stats: &WorkerStats, labels: RequestLabels) -> Arc<RequestSeries> {
+        if let Some(series) = stats.series.lock().get(&labels) {
             return Arc::clone(series);
         }
         let labels = self.intern_labels(labels);
-        let mut series = ledger.series.lock();
+        let mut series = stats.series.lock();
         Arc::clone(series.entry(Arc::clone(&labels)).or_insert_with(|| Arc::new(RequestSeries::new(labels))))
     }
 
@@ -287,14 +288,14 @@ impl ProxyStats {
         // Only the worker's map references a series that no view and no request uses.
         let is_used = |series: &Arc<RequestSeries>| Arc::strong_count(series) > 1;
         let mut used = BTreeSet::new();
-        for ledger in &self.workers {
+        for stats in &self.workers {
             used.extend(
-                ledger.series.lock().iter().filter(|(_, series)| is_used(series)).map(|(key, _)| Arc::clone(key)),
+                stats.series.lock().iter().filter(|(_, series)| is_used(series)).map(|(key, _)| Arc::clone(key)),
             );
         }
         known.retain(|labels| used.contains(labels));
-        for ledger in &self.workers {
-            ledger.series.lock().retain(|labels, series| {
+        for stats in &self.workers {
+            stats.series.lock().retain(|labels, series| {
                 let stays = is_used(series) || used.contains(labels);
                 if !stays {
                     self.evicted_requests
@@ -307,16 +308,16 @@ impl ProxyStats {
 
     /// Client connections that are open now.
     pub fn connections(&self) -> u64 {
-        self.sum(|ledger| ledger.accepted.value().saturating_sub(ledger.closed.value()))
+        self.sum(|stats| stats.accepted.value().saturating_sub(stats.closed.value()))
     }
 
     /// Client connections accepted since the start.
     pub fn accepted(&self) -> u64 {
-        self.sum(|ledger| ledger.accepted.value())
+        self.sum(|stats| stats.accepted.value())
     }
 
     fn sum(&self, part: impl Fn(&WorkerStats) -> u64) -> u64 {
-        self.workers.iter().map(|ledger| part(ledger)).sum()
+        self.workers.iter().map(|stats| part(stats)).sum()
     }
 }
 

@@ -55,7 +55,7 @@ impl PluginDurations {
 
 impl WorkerStats {
     /// Records the durations of one request.
-    pub(crate) fn record_plugins(&self, times: impl Iterator<Item = PhaseTiming>) {
+    pub(in crate::proxy) fn record_plugins(&self, times: impl Iterator<Item = PhaseTiming>) {
         let mut plugins = self.plugins.lock();
         for PhaseTiming { plugin, phase, duration: time } in times {
             plugins.entry((plugin, phase)).or_default().add(time);
@@ -66,8 +66,8 @@ impl WorkerStats {
 impl ProxyStats {
     pub(super) fn encode_plugins(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let mut all = DurationsByPlugin::new();
-        for ledger in &self.workers {
-            let plugins = ledger.plugins.lock().clone();
+        for stats in &self.workers {
+            let plugins = stats.plugins.lock().clone();
             for (key, durations) in &plugins {
                 all.entry(*key).or_default().merge(durations);
             }

@@ -10,20 +10,6 @@ use serde_json::{Value, json};
 
 use crate::api::Kind;
 
-/// Whether this is one of Kubernetes' own kinds.
-pub(in crate::schema) fn has(kind: Kind) -> bool {
-    matches!(
-        kind,
-        Kind::Ingress
-            | Kind::IngressClass
-            | Kind::Service
-            | Kind::EndpointSlice
-            | Kind::Secret
-            | Kind::ConfigMap
-            | Kind::Namespace
-    )
-}
-
 /// The schema of one of Kubernetes' own kinds, with the API server's defaults.
 pub(in crate::schema) fn schema(kind: Kind) -> Option<Value> {
     let mut schema = match kind {

@@ -20,7 +20,7 @@ mod fields;
 mod ingress;
 mod service;
 
-pub(super) use fields::{has, object_meta, schema};
+pub(super) use fields::{object_meta, schema};
 
 /// Applies defaults and checks beyond the schema.
 pub(super) fn check(kind: Kind, object: &mut Value, report: &mut ViolationReport) {

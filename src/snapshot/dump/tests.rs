@@ -148,29 +148,29 @@ fn snapshot(reversed: bool) -> Snapshot {
     };
     let listeners = [(HostPattern::Any, Arc::new(listener))].into_iter().collect();
     Snapshot {
-        binds: [("127.0.0.1:8080".parse().unwrap(), Arc::new(Bind { listeners, tls: None }))].into_iter().collect(),
+        binds: [(BindAddress::tcp("127.0.0.1:8080".parse().unwrap()), Arc::new(Bind { listeners, tls: None }))]
+            .into_iter()
+            .collect(),
         ..Snapshot::default()
     }
 }
 
 #[test]
 fn kong_routes_are_dumped_in_kong_order() {
-    let manner = KongBehavior {
+    let behavior = KongBehavior {
         strip_path: true,
         path: "/base".into(),
         rewrite: Some(kong::UriTemplate::parse("/new/$1").unwrap()),
         host: UpstreamHost::Fixed(HeaderValue::from_static("web:8080")),
         protocols: Protocols::from_names(["https"]),
         https_redirect: HttpsRedirect { status: StatusCode::FOUND, port: 8443 },
-        request_buffering: false,
-        response_buffering: false,
     };
-    let route = |name: &str, hosts: &[&str], paths: Vec<kong::KongPath>, manner| {
+    let route = |name: &str, hosts: &[&str], paths: Vec<kong::KongPath>, behavior| {
         let mut rule = rule(name, "0", Filters::default(), Action::Fail(RouteFailure::NoService));
-        rule.kong = Some(Box::new(manner));
+        rule.kong = Some(Box::new(behavior));
         let age = RouteAge { created: None, route: name.into(), rule: 0, index: 0 };
         let hosts = hosts.iter().map(|host| kong::KongHost::parse(host).unwrap()).collect();
-        kong::KongRoute { hosts, paths, ..kong::KongRoute::new(kong::RouteSource::Ingress, age, Arc::new(rule)) }
+        kong::KongRoute { hosts, paths, ..kong::KongRoute::new(age, Arc::new(rule)) }
     };
     let all = kong::KongRoute {
         methods: vec![Method::GET, Method::PUT],
@@ -180,7 +180,7 @@ fn kong_routes_are_dumped_in_kong_order() {
             "all",
             &["a.example", "*.b.example:81"],
             vec![kong::KongPath::prefix("/a"), kong::KongPath::exact("/b")],
-            manner,
+            behavior,
         )
     };
     let any = route("any", &[], Vec::new(), KongBehavior::default());
@@ -188,7 +188,8 @@ fn kong_routes_are_dumped_in_kong_order() {
     let listener = HttpListener { gateway: "ingress".into(), name: "http".into(), port: 80, routes };
     let listeners = [(HostPattern::Any, Arc::new(listener))].into_iter().collect();
     let bind = Arc::new(Bind { listeners, tls: None });
-    let snapshot = Snapshot { binds: [("127.0.0.1:8000".parse().unwrap(), bind)].into(), ..Snapshot::default() };
+    let snapshot =
+        Snapshot { binds: [(BindAddress::tcp("127.0.0.1:8000".parse().unwrap()), bind)].into(), ..Snapshot::default() };
     let lines: Vec<_> =
         snapshot.rows().into_iter().map(|row| format!("{} {} {}", row.host, row.matches, row.action)).collect();
     let all = "GET | PUT x: a | ~*b sni a.example fail: no service";
@@ -208,8 +209,6 @@ fn kong_routes_are_dumped_in_kong_order() {
             "host web:8080",
             "protocols https",
             "https redirect 302 to port 8443",
-            "request buffering off",
-            "response buffering off",
         ]
     );
     assert_eq!(kong(1), [""; 0]);

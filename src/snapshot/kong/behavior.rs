@@ -21,11 +21,6 @@ pub struct KongBehavior {
     pub protocols: Protocols,
     /// The response to a plain-text request if `protocols` has only `https`.
     pub https_redirect: HttpsRedirect,
-    /// False: the request body is streamed. Bodies are always streamed, unless a plugin needs the whole body, so the
-    /// field only records the configured value.
-    pub request_buffering: bool,
-    /// False: the response body is streamed. It always is.
-    pub response_buffering: bool,
 }
 
 /// The Host header sent to the endpoint.
@@ -57,8 +52,6 @@ impl Default for KongBehavior {
             host: UpstreamHost::Preserved,
             protocols: Protocols::ALL,
             https_redirect: HttpsRedirect::default(),
-            request_buffering: true,
-            response_buffering: true,
         }
     }
 }
@@ -72,14 +65,13 @@ impl Default for HttpsRedirect {
 /// Text for dumps, one line per setting that differs from the default.
 impl KongBehavior {
     pub(in crate::snapshot) fn describe(&self) -> Vec<String> {
-        let usual = KongBehavior::default();
-        let KongBehavior { strip_path, path, rewrite, host, protocols, https_redirect, .. } = self;
-        let KongBehavior { request_buffering, response_buffering, .. } = self;
+        let defaults = KongBehavior::default();
+        let KongBehavior { strip_path, path, rewrite, host, protocols, https_redirect } = self;
         let mut lines = Vec::new();
         if *strip_path {
             lines.push("strip path".to_owned());
         }
-        if *path != usual.path {
+        if *path != defaults.path {
             lines.push(format!("path {path}"));
         }
         if let Some(rewrite) = rewrite {
@@ -88,7 +80,7 @@ impl KongBehavior {
         if let UpstreamHost::Fixed(host) = host {
             lines.push(format!("host {}", String::from_utf8_lossy(host.as_bytes())));
         }
-        if *protocols != usual.protocols {
+        if *protocols != defaults.protocols {
             let Protocols { http, https, grpc, grpcs } = *protocols;
             let all = [("http", http), ("https", https), ("grpc", grpc), ("grpcs", grpcs)];
             let names: Vec<&str> = all.iter().filter(|(_, is_in)| *is_in).map(|(name, _)| *name).collect();
@@ -97,12 +89,6 @@ impl KongBehavior {
         // The redirect applies only if plain text is not allowed.
         if protocols.https && !protocols.http {
             lines.push(format!("https redirect {} to port {}", https_redirect.status.as_u16(), https_redirect.port));
-        }
-        if !*request_buffering {
-            lines.push("request buffering off".to_owned());
-        }
-        if !*response_buffering {
-            lines.push("response buffering off".to_owned());
         }
         lines
     }

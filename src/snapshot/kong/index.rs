@@ -16,6 +16,7 @@ use foldhash::fast::RandomState;
 
 use super::pattern::{PathRegex, PathRegexes};
 use super::route::{HostName, KongHost, KongPath};
+use crate::snapshot::host::MAX_DNS_NAME_LENGTH;
 
 /// The entries by host.
 #[derive(Debug, Default)]
@@ -155,13 +156,13 @@ impl PathIndex {
             }
         }
         // In sorted order, a prefix of a text comes before it, and all texts in between share that prefix.
-        let mut made: Vec<LiteralPath> = Vec::with_capacity(texts.len());
+        let mut paths: Vec<LiteralPath> = Vec::with_capacity(texts.len());
         for (text, [exact, prefix]) in texts {
-            let mut up = u32::try_from(made.len()).expect("fewer than 2^32 paths fit in memory").wrapping_sub(1);
-            while let Some(before) = made.get(up as usize).filter(|before| !text.starts_with(&*before.text)) {
+            let mut up = u32::try_from(paths.len()).expect("fewer than 2^32 paths fit in memory").wrapping_sub(1);
+            while let Some(before) = paths.get(up as usize).filter(|before| !text.starts_with(&*before.text)) {
                 up = before.longest_prefix;
             }
-            made.push(LiteralPath {
+            paths.push(LiteralPath {
                 text: text.into(),
                 longest_prefix: up,
                 exact: exact.into(),
@@ -169,7 +170,7 @@ impl PathIndex {
             });
         }
         PathIndex {
-            texts: made.into(),
+            texts: paths.into(),
             regexes: PathRegexes::build(&regexes).map(Box::new),
             anywhere: anywhere.into_boxed_slice(),
         }
@@ -205,8 +206,6 @@ fn common_prefix_length(one: &str, other: &str) -> usize {
 }
 
 const NO_POSITION: u32 = u32::MAX;
-/// The longest DNS name, in bytes.
-const MAX_DNS_NAME_LENGTH: usize = 253;
 
 #[cfg(test)]
 mod tests {

@@ -23,13 +23,11 @@ use self::index::{HostIndex, IndexedEntry};
 pub use self::pattern::{Captures, PathRegex, TextRegex};
 use self::rank::Rank;
 pub use self::rank::RouterFlavor;
-pub use self::route::{
-    HeaderPattern, HostName, KongHeaderMatch, KongHost, KongPath, KongRoute, RouteSource, normalize_path,
-};
+pub use self::route::{HeaderPattern, HostName, KongHeaderMatch, KongHost, KongPath, KongRoute, normalize_path};
 pub use self::upstream_path::upstream_path;
 pub use self::uri_template::{TemplateError, UriTemplate};
 use super::redirect::Scheme;
-use super::router::{Matched, MatchedPath, QueryNames, QueryParameters, RoutingRequest};
+use super::router::{Matched, MatchedPath, RoutingRequest};
 
 /// The routes of a listener.
 #[derive(Debug)]
@@ -37,7 +35,6 @@ pub struct Router {
     /// In the order in which they are tried.
     entries: Box<[KongEntry]>,
     hosts: HostIndex,
-    parameters: QueryNames,
 }
 
 /// A route with one of its paths.
@@ -46,8 +43,6 @@ pub struct KongEntry {
     pub route: Arc<KongRoute>,
     /// The index of the path in the route; `None` if the route has no paths.
     path: Option<usize>,
-    /// The index of the host in the route, if its hosts rank separately.
-    host: Option<usize>,
 }
 
 impl Router {
@@ -55,19 +50,13 @@ impl Router {
         let mut ranked: Vec<(Rank, KongEntry)> = Vec::new();
         for route in routes {
             let route: Arc<KongRoute> = route.into();
-            let hosts = match (flavor, route.source) {
-                (RouterFlavor::TraditionalCompatible, _) | (_, RouteSource::Ingress) => 0,
-                (RouterFlavor::Expressions, RouteSource::HttpRoute | RouteSource::GrpcRoute) => route.hosts.len(),
-            };
-            for host in indices_or_none(hosts) {
-                for path in indices_or_none(route.paths.len()) {
-                    let entry = KongEntry { route: Arc::clone(&route), path, host };
-                    let rank = match flavor {
-                        RouterFlavor::TraditionalCompatible => rank::traditional_compatible(&route, entry.path()),
-                        RouterFlavor::Expressions => rank::expressions(&route, entry.path(), host),
-                    };
-                    ranked.push((rank, entry));
-                }
+            for path in indices_or_none(route.paths.len()) {
+                let entry = KongEntry { route: Arc::clone(&route), path };
+                let rank = match flavor {
+                    RouterFlavor::TraditionalCompatible => rank::traditional_compatible(&route, entry.path()),
+                    RouterFlavor::Expressions => rank::expressions(&route),
+                };
+                ranked.push((rank, entry));
             }
         }
         ranked.sort_by(|(rank, entry), (other_rank, other)| {
@@ -80,15 +69,13 @@ impl Router {
             hosts: entry.hosts(),
             path: entry.path(),
         }));
-        let parameters = QueryNames::from_matches(entries.iter().flat_map(|entry| &entry.route.query));
-        Router { entries, hosts, parameters }
+        Router { entries, hosts }
     }
 
     /// The first matching entry. The host is in lower case and has no port.
-    pub fn find(&self, host: &str, question: &RoutingRequest<'_>) -> Option<Matched<'_>> {
-        let parameters = QueryParameters::new(&self.parameters, question.query);
-        let admits = |position: u32| self.entries[position as usize].matches(host, question, &parameters);
-        let entry = &self.entries[self.hosts.find(host, question.path, admits)? as usize];
+    pub fn find(&self, host: &str, request: &RoutingRequest<'_>) -> Option<Matched<'_>> {
+        let admits = |position: u32| self.entries[position as usize].matches(host, request);
+        let entry = &self.entries[self.hosts.find(host, request.path, admits)? as usize];
         Some(Matched { rule: &entry.route.rule, path: MatchedPath::Kong(entry.path()) })
     }
 
@@ -105,43 +92,39 @@ impl KongEntry {
 
     /// An empty slice means any host.
     pub fn hosts(&self) -> &[KongHost] {
-        match self.host {
-            Some(at) => self.route.hosts.get(at..=at).unwrap_or_default(),
-            None => &self.route.hosts,
-        }
+        &self.route.hosts
     }
 
     /// The tie-breaker between equal ranks: creation time, then name, then position in the object.
     fn tie_breaker(&self) -> impl Ord + use<'_> {
-        (&self.route.age, self.host, self.path)
+        (&self.route.age, self.path)
     }
 
     /// Checks everything except the path and the hostname.
-    fn matches(&self, host: &str, question: &RoutingRequest<'_>, parameters: &QueryParameters<'_>) -> bool {
-        let KongRoute { methods, headers, query, server_names, .. } = &*self.route;
-        (methods.is_empty() || methods.contains(question.method))
-            && (server_names.is_empty() || matches_server_name(server_names, question))
-            && self.matches_host_and_port(host, question)
-            && headers.iter().all(|header| header.matches(question.headers))
-            && query.iter().all(|parameter| parameter.matches(parameters))
+    fn matches(&self, host: &str, request: &RoutingRequest<'_>) -> bool {
+        let KongRoute { methods, headers, server_names, .. } = &*self.route;
+        (methods.is_empty() || methods.contains(request.method))
+            && (server_names.is_empty() || matches_server_name(server_names, request))
+            && self.matches_host_and_port(host, request)
+            && headers.iter().all(|header| header.matches(request.headers))
     }
 
-    fn matches_host_and_port(&self, name: &str, question: &RoutingRequest<'_>) -> bool {
+    fn matches_host_and_port(&self, name: &str, request: &RoutingRequest<'_>) -> bool {
         let hosts = self.hosts();
         let takes = |host: &KongHost| match host.port {
             None => host.name.matches(name),
-            Some(port) => port == question.port() && host.name.matches(name),
+            Some(port) => port == request.port() && host.name.matches(name),
         };
         hosts.iter().all(|host| host.port.is_none()) || hosts.iter().any(takes)
     }
 }
 
 /// Whether the SNI matches. Server names are ignored for plain-text requests, which have no SNI.
-pub(super) fn matches_server_name(server_names: &[HostName], question: &RoutingRequest<'_>) -> bool {
-    match question.scheme {
+pub(super) fn matches_server_name(server_names: &[HostName], request: &RoutingRequest<'_>) -> bool {
+    match request.scheme {
         Scheme::Http => true,
         Scheme::Https => {
-            question.server_name.is_some_and(|name| server_names.iter().any(|server_name| server_name.matches(name)))
+            request.server_name.is_some_and(|name| server_names.iter().any(|server_name| server_name.matches(name)))
         }
     }
 }

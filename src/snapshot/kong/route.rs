@@ -8,7 +8,7 @@ use percent_encoding::percent_encode_byte;
 
 use super::pattern::{PathRegex, TextRegex};
 use crate::snapshot::escape::decode_unreserved;
-use crate::snapshot::router::{QueryMatch, RegexError, RouteAge};
+use crate::snapshot::router::{RegexError, RouteAge};
 use crate::snapshot::rule::RouteRule;
 
 /// One route. An empty list matches everything; otherwise one member of the list has to match.
@@ -18,14 +18,11 @@ use crate::snapshot::rule::RouteRule;
 /// [`KongBehavior`]: super::KongBehavior
 #[derive(Clone, Debug)]
 pub struct KongRoute {
-    pub source: RouteSource,
     pub hosts: Vec<KongHost>,
     pub paths: Vec<KongPath>,
     pub methods: Vec<Method>,
     /// All of these have to match.
     pub headers: Vec<KongHeaderMatch>,
-    /// All of these have to match, too. Only Gateway API routes have any.
-    pub query: Vec<QueryMatch>,
     /// SNI names; ignored for plain-text connections.
     pub server_names: Vec<HostName>,
     /// Exact paths and regular expressions with a higher priority are tried first; `expressions` ignores it.
@@ -38,14 +35,12 @@ pub struct KongRoute {
 
 impl KongRoute {
     /// A route without conditions.
-    pub fn new(source: RouteSource, age: RouteAge, rule: Arc<RouteRule>) -> Self {
+    pub fn new(age: RouteAge, rule: Arc<RouteRule>) -> Self {
         KongRoute {
-            source,
             hosts: Vec::new(),
             paths: Vec::new(),
             methods: Vec::new(),
             headers: Vec::new(),
-            query: Vec::new(),
             server_names: Vec::new(),
             regex_priority: 0,
             is_default_backend: false,
@@ -53,14 +48,6 @@ impl KongRoute {
             rule,
         }
     }
-}
-
-/// The kind of object that defines a route. With `expressions`, kinds listed earlier rank before later ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum RouteSource {
-    Ingress,
-    HttpRoute,
-    GrpcRoute,
 }
 
 /// A host of a route. Without a port, it matches requests to every port.
@@ -216,23 +203,23 @@ pub fn normalize_path(path: &str) -> Option<String> {
     if !path.contains("//") && !memchr::memchr_iter(b'%', bytes).any(is_lower) {
         return None;
     }
-    let mut made = String::with_capacity(path.len());
+    let mut normalized = String::with_capacity(path.len());
     let mut rest = path;
     while let Some(next) = rest.chars().next() {
         let at = path.len() - rest.len();
         if next == '%' && is_escape(at) {
             // `percent_encode_byte` writes upper-case digits.
             let byte = u8::from_str_radix(&rest[1..3], 16).unwrap_or_default();
-            made.push_str(percent_encode_byte(byte));
+            normalized.push_str(percent_encode_byte(byte));
             rest = &rest[3..];
             continue;
         }
-        if next != '/' || !made.ends_with('/') {
-            made.push(next);
+        if next != '/' || !normalized.ends_with('/') {
+            normalized.push(next);
         }
         rest = &rest[next.len_utf8()..];
     }
-    Some(made)
+    Some(normalized)
 }
 
 /// For dumps: `Exact /a`, `Prefix /a`, `Regex ~/a`.
@@ -408,9 +395,9 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn normalization_is_idempotent(path in "[/a%2fFé.]{0,12}") {
-            if let Some(made) = normalize_path(&path) {
-                proptest::prop_assert!(normalize_path(&made).is_none(), "{} {}", path, made);
-                proptest::prop_assert!(!made.contains("//"));
+            if let Some(normalized) = normalize_path(&path) {
+                proptest::prop_assert!(normalize_path(&normalized).is_none(), "{} {}", path, normalized);
+                proptest::prop_assert!(!normalized.contains("//"));
             }
         }
     }

@@ -65,14 +65,14 @@ impl HostRouter {
     }
 
     /// The matching entry of highest precedence.
-    pub fn find(&self, question: &RoutingRequest<'_>) -> Option<Matched<'_>> {
-        let parameters = QueryParameters::new(&self.parameters, question.query);
-        let admits = |entry: &&Candidate| entry.matches(question, &parameters);
+    pub fn find(&self, request: &RoutingRequest<'_>) -> Option<Matched<'_>> {
+        let parameters = QueryParameters::new(&self.parameters, request.query);
+        let admits = |entry: &&Candidate| entry.matches(request, &parameters);
         let first_of = |run: path::EntryRange| self.entries[run.range()].iter().find(admits);
 
-        let exact = || self.exact.find(&self.entries, question.path).and_then(first_of);
-        let regex = || self.regexes.as_ref()?.matching(question.path).map(|at| &self.entries[at]).find(admits);
-        let prefix = || self.prefixes.runs(question.path).find_map(first_of);
+        let exact = || self.exact.find(&self.entries, request.path).and_then(first_of);
+        let regex = || self.regexes.as_ref()?.matching(request.path).map(|at| &self.entries[at]).find(admits);
+        let prefix = || self.prefixes.runs(request.path).find_map(first_of);
 
         let entry = exact().or_else(regex).or_else(prefix)?;
         Some(Matched { rule: &entry.rule, path: MatchedPath::Gateway(&entry.path) })
@@ -187,11 +187,11 @@ impl Candidate {
     }
 
     /// Checks everything except the path.
-    fn matches(&self, question: &RoutingRequest<'_>, parameters: &QueryParameters<'_>) -> bool {
-        self.method.as_ref().is_none_or(|method| method == question.method)
-            && self.headers.iter().all(|header| header.matches(question.headers))
+    fn matches(&self, request: &RoutingRequest<'_>, parameters: &QueryParameters<'_>) -> bool {
+        self.method.as_ref().is_none_or(|method| method == request.method)
+            && self.headers.iter().all(|header| header.matches(request.headers))
             && self.query.iter().all(|parameter| parameter.matches(parameters))
-            && (self.server_names.is_empty() || kong::matches_server_name(&self.server_names, question))
+            && (self.server_names.is_empty() || kong::matches_server_name(&self.server_names, request))
     }
 }
 

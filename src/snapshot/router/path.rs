@@ -63,7 +63,7 @@ impl ExactPaths {
 ///
 /// ```text
 ///   (root) ── "a" ── "b" ── "c"        /, /a and /a/b/c have entries, /a/b has none:
-///     ▲───up───┘               │       a request for /a/b/c/d tries c, then a, then the root.
+///     ▲───up───┘               │       a request for /a/b/c/d matches c, then a, then the root.
 ///              ▲───────up──────┘
 /// ```
 ///

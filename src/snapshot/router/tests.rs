@@ -156,8 +156,8 @@ proptest::proptest! {
         }
         let router = HostRouter::build(candidates);
         let headers = HeaderMap::new();
-        let question = RoutingRequest::plaintext(&path, query.as_deref(), &Method::GET, &headers);
-        let matched = router.find(&question).map(|matched| matched.path);
+        let request = RoutingRequest::plaintext(&path, query.as_deref(), &Method::GET, &headers);
+        let matched = router.find(&request).map(|matched| matched.path);
         if let Some(MatchedPath::Gateway(PathMatch::Exact(exact))) = matched {
             proptest::prop_assert_eq!(&**exact, path);
         }
@@ -182,8 +182,8 @@ fn server_names_apply_to_tls_only() {
         (Scheme::Https, Some("d.example"), "2"),
         (Scheme::Https, None, "2"),
     ] {
-        let question =
+        let request =
             RoutingRequest { scheme, server_name, ..RoutingRequest::plaintext("/a", None, &Method::GET, &headers) };
-        assert_eq!(&*router.find(&question).unwrap().rule.id.rule, expected, "{server_name:?}");
+        assert_eq!(&*router.find(&request).unwrap().rule.id.rule, expected, "{server_name:?}");
     }
 }

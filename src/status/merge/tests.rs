@@ -55,20 +55,20 @@ struct MergeCase {
     expected: Option<Value>,
 }
 
-fn row(name: &'static str, kind: Kind, observed: Value, ours: Value, expected: Option<Value>) -> MergeCase {
-    MergeCase { name, kind, observed, desired: ours, expected }
+fn row(name: &'static str, kind: Kind, observed: Value, desired: Value, expected: Option<Value>) -> MergeCase {
+    MergeCase { name, kind, observed, desired, expected }
 }
 
 fn check_merges(rows: Vec<MergeCase>) {
     let us = [CONTROLLER.to_owned(), "konghq.com/kic-gateway-controller".to_owned()];
-    for MergeCase { name, kind, observed, desired: ours, expected } in rows {
-        let merged = merge(kind, &observed, &ours, &us, NOW);
+    for MergeCase { name, kind, observed, desired, expected } in rows {
+        let merged = merge(kind, &observed, &desired, &us, NOW);
         // As text, too: entries of others stay the same to the byte, in the same order.
         let text = |value: &Option<Value>| value.as_ref().map(ToString::to_string);
         assert_eq!(merged.status, expected, "{name}:\n{:?}\n{:?}", text(&merged.status), text(&expected));
         assert_eq!(merged.left_out, Vec::<String>::new(), "{name}");
         if let Some(status) = merged.status {
-            let again = merge(kind, &status, &ours, &us, "2040-01-01T00:00:00Z");
+            let again = merge(kind, &status, &desired, &us, "2040-01-01T00:00:00Z");
             assert_eq!(again.status, None, "{name}: a second merge changes nothing");
         }
     }
@@ -304,16 +304,20 @@ fn licenses_have_one_entry_per_controller() {
     let condition = json!({
         "type": "Programmed", "status": "True", "reason": "Programmed", "message": "m", "observedGeneration": 1,
     });
-    let theirs =
+    let foreign =
         json!({"controllerName": "konghq.com/kong-ingress-controller/kong", "conditions": [{"type": "Programmed"}]});
-    let observed = json!({"controllers": [theirs]});
-    let ours = json!({"conditions": [condition]});
-    let merged = merge(Kind::KongLicense, &observed, &ours, &[], "now").status.unwrap();
+    let observed = json!({"controllers": [foreign]});
+    let desired = json!({"conditions": [condition]});
+    let merged = merge(Kind::KongLicense, &observed, &desired, &[], "now").status.unwrap();
     let mut stamped = condition.clone();
     stamped["lastTransitionTime"] = json!("now");
     let own = json!({"controllerName": CONTROLLER, "conditions": [stamped]});
-    assert_eq!(merged, json!({"controllers": [theirs, own]}));
-    assert_eq!(merge(Kind::KongLicense, &merged, &ours, &[], "later").status, None, "a second merge changes nothing");
+    assert_eq!(merged, json!({"controllers": [foreign, own]}));
+    assert_eq!(
+        merge(Kind::KongLicense, &merged, &desired, &[], "later").status,
+        None,
+        "a second merge changes nothing"
+    );
 }
 
 // docs/kong-compatibility.md, 1.2.
@@ -495,21 +499,21 @@ fn full_lists_get_no_entries_and_are_reported() {
     let accepted = condition("Accepted", "True", "Accepted");
     let others: Vec<_> =
         (0..32).map(|n| parent("example.com/other", &format!("g{n}"), &[foreign_condition("Accepted")])).collect();
-    let mine = json!({"parents": [parent(CONTROLLER, "a", std::slice::from_ref(&accepted))]});
+    let desired = json!({"parents": [parent(CONTROLLER, "a", std::slice::from_ref(&accepted))]});
 
-    let full = merge(Kind::HttpRoute, &json!({"parents": others}), &mine, &us, NOW);
+    let full = merge(Kind::HttpRoute, &json!({"parents": others}), &desired, &us, NOW);
     assert_eq!(full.status, None);
     assert_eq!(full.left_out, ["status.parents is full (at most 32 entries): no room for a"]);
 
     let mut last = others.clone();
     last[31] = parent(CONTROLLER, "gone", std::slice::from_ref(&accepted));
-    let room = merge(Kind::HttpRoute, &json!({"parents": last}), &mine, &us, NOW);
+    let room = merge(Kind::HttpRoute, &json!({"parents": last}), &desired, &us, NOW);
     let parents = room.status.unwrap()["parents"].as_array().unwrap().clone();
     assert_eq!((parents.len(), &parents[..31], &room.left_out[..]), (32, &others[..31], &[][..]));
 
     let taken: Vec<_> = (0..7).map(|n| foreign_condition(&format!("example.com/{n}"))).collect();
-    let mine = json!({"conditions": [accepted.clone(), condition("Programmed", "True", "Programmed")]});
-    let merged = merge(Kind::Gateway, &json!({"conditions": taken}), &mine, &us, NOW);
+    let desired = json!({"conditions": [accepted.clone(), condition("Programmed", "True", "Programmed")]});
+    let merged = merge(Kind::Gateway, &json!({"conditions": taken}), &desired, &us, NOW);
     let conditions = merged.status.unwrap()["conditions"].as_array().unwrap().clone();
     assert_eq!((conditions.len(), &conditions[..7], &conditions[7]["type"]), (8, &taken[..], &json!("Accepted")));
     assert_eq!(merged.left_out, ["status.conditions is full (at most 8 conditions): no room for Programmed"]);
@@ -528,7 +532,7 @@ fn full_lists_get_no_entries_and_are_reported() {
 #[test]
 fn invalid_statuses_do_not_fail() {
     let us = [CONTROLLER.to_owned()];
-    let mine = json!({
+    let desired = json!({
         "conditions": [condition("Accepted", "True", "Accepted")], "parents": [parent(CONTROLLER, "a", &[])],
         "loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]},
     });
@@ -536,8 +540,26 @@ fn invalid_statuses_do_not_fail() {
         [json!(7), json!([]), json!({"conditions": 3, "parents": "x", "listeners": {}}), json!({"parents": [1]})]
     {
         for kind in [Kind::GatewayClass, Kind::Gateway, Kind::HttpRoute, Kind::KongPlugin, Kind::TcpIngress] {
-            let merged = merge(kind, &observed, &mine, &us, NOW);
+            let merged = merge(kind, &observed, &desired, &us, NOW);
             assert!(merged.status.is_some(), "{observed}");
         }
+    }
+}
+
+#[test]
+fn exactly_the_kinds_with_a_written_status_are_merged() {
+    let desired = json!({
+        "conditions": [condition("Programmed", "True", "Programmed")],
+        "parents": [parent(CONTROLLER, "web", &[condition("Accepted", "True", "Accepted")])],
+        "ancestors": [{"ancestorRef": {"name": "web"}, "controllerName": CONTROLLER, "conditions": []}],
+        "loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]},
+    });
+    for &kind in Kind::ALL {
+        let merged = merge(kind, &Value::Null, &desired, &[CONTROLLER.to_owned()], NOW);
+        assert_eq!(
+            merged.status.is_some(),
+            kind.has_written_status(),
+            "{kind}: merge.rs and the table of kinds disagree"
+        );
     }
 }

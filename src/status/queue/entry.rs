@@ -62,7 +62,7 @@ impl QueueEntry {
 
     /// Whether the verdict is about another object than the one of this uid.
     pub(super) fn is_about_another(&self, uid: &str) -> bool {
-        self.verdict.is_some() && self.verdict_uid.as_ref().is_some_and(|judged| **judged != *uid)
+        self.verdict.is_some() && self.verdict_uid.as_ref().is_some_and(|verdict_uid| **verdict_uid != *uid)
     }
 
     pub(super) fn is_comparable(&self) -> bool {
@@ -95,9 +95,9 @@ impl From<Observed> for ServerCopy {
 /// The verdict on a class waits until the installed release is known: the release in its status must not disappear
 /// during every start.
 fn is_complete(verdict: &Verdict) -> bool {
-    let says = |codes: [Code; 2]| verdict.conditions.iter().any(|condition| codes.contains(&condition.code));
-    !says([Code::ClassAccepted, Code::ClassInvalidParameters])
-        || says([Code::ClassSupportedVersion, Code::ClassUnsupportedVersion])
+    let has_code = |codes: [Code; 2]| verdict.conditions.iter().any(|condition| codes.contains(&condition.code));
+    !has_code([Code::ClassAccepted, Code::ClassInvalidParameters])
+        || has_code([Code::ClassSupportedVersion, Code::ClassUnsupportedVersion])
 }
 
 /// Whether only the counts of attached routes differ.

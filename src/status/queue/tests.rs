@@ -107,9 +107,9 @@ impl StatusQueue {
     }
 
     fn complete_write(&self, job: &WriteJob, version: u64) {
-        let mut answer = observed(version, job.verdict.generation);
-        answer.status = Arc::new(json!({"sent": version}));
-        self.done(job, WriteOutcome::Written(answer, json!({"sent": version})));
+        let mut copy = observed(version, job.verdict.generation);
+        copy.status = Arc::new(json!({"sent": version}));
+        self.done(job, WriteOutcome::Written(copy, json!({"sent": version})));
     }
 }
 

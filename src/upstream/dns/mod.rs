@@ -108,12 +108,12 @@ impl DnsFollower {
     /// [`DnsFollower::addresses`].
     pub fn follow(&mut self, names: &BTreeSet<Arc<str>>) {
         self.names.retain(|name, task| {
-            let stays = names.contains(name);
-            if !stays {
+            let is_followed = names.contains(name);
+            if !is_followed {
                 task.abort();
                 self.shared.results.lock().remove(name);
             }
-            stays
+            is_followed
         });
         for name in names {
             if !self.names.contains_key(name) {
@@ -154,9 +154,9 @@ async fn follow(name: Arc<str>, shared: Arc<FollowerState>) {
             Err(error) => {
                 failures = failures.saturating_add(1);
                 if failures == 1 {
-                    let meanwhile =
+                    let consequence =
                         if last.is_empty() { "it has no addresses yet" } else { "keeping its last addresses" };
-                    warn!(%name, %error, "Cannot resolve the name; {meanwhile}");
+                    warn!(%name, %error, "Cannot resolve the name; {consequence}");
                 } else {
                     debug!(%name, %error, failures, "Still cannot resolve the name");
                 }
@@ -168,9 +168,9 @@ async fn follow(name: Arc<str>, shared: Arc<FollowerState>) {
 }
 
 async fn resolve(name: &str, shared: &FollowerState) -> Result<ResolvedName, ResolveError> {
-    let _turn = shared.permits.acquire().await.expect("the semaphore is never closed");
-    let asking = shared.source.resolve(name);
-    tokio::time::timeout(LOOKUP_TIMEOUT, asking).await.unwrap_or(Err(ResolveError::TimedOut { after: LOOKUP_TIMEOUT }))
+    let _permit = shared.permits.acquire().await.expect("the semaphore is never closed");
+    let lookup = shared.source.resolve(name);
+    tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await.unwrap_or(Err(ResolveError::TimedOut { after: LOOKUP_TIMEOUT }))
 }
 
 /// Sorts and deduplicates the addresses. If only one of A and AAAA was resolved, the last addresses of the other are

@@ -24,9 +24,9 @@ impl ResolveName for ScriptedResolver {
     fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<ResolvedName, ResolveError>> {
         async move {
             self.queries.send((name.to_owned(), Instant::now())).await.unwrap();
-            let mut answers = self.results.lock();
-            let answer = if answers.len() > 1 { answers.remove(0) } else { answers[0].clone() };
-            answer.ok_or(ResolveError::NotFound)
+            let mut results = self.results.lock();
+            let result = if results.len() > 1 { results.remove(0) } else { results[0].clone() };
+            result.ok_or(ResolveError::NotFound)
         }
         .boxed()
     }
@@ -35,10 +35,10 @@ impl ResolveName for ScriptedResolver {
 type Changes = mpsc::Receiver<(String, Vec<IpAddr>)>;
 type QueryLog = mpsc::Receiver<(String, Instant)>;
 
-fn scripted(answers: Vec<Option<ResolvedName>>) -> (DnsFollower, QueryLog, Changes) {
-    let (asked, questions) = mpsc::channel(1);
-    let (dns, changes) = observed(Box::new(ScriptedResolver { results: Mutex::new(answers), queries: asked }), BOUNDS);
-    (dns, questions, changes)
+fn scripted(script: Vec<Option<ResolvedName>>) -> (DnsFollower, QueryLog, Changes) {
+    let (sender, queries) = mpsc::channel(1);
+    let (dns, changes) = observed(Box::new(ScriptedResolver { results: Mutex::new(script), queries: sender }), BOUNDS);
+    (dns, queries, changes)
 }
 
 fn observed(source: Box<dyn ResolveName>, bounds: RefreshBounds) -> (DnsFollower, Changes) {
@@ -62,8 +62,8 @@ fn names(names: &[&str]) -> BTreeSet<Arc<str>> {
 }
 
 /// The time between two queries.
-async fn pause(questions: &mut QueryLog, last: &mut Instant) -> Duration {
-    let (_, at) = questions.recv().await.unwrap();
+async fn pause(queries: &mut QueryLog, last: &mut Instant) -> Duration {
+    let (_, at) = queries.recv().await.unwrap();
     let pause = at - *last;
     *last = at;
     pause
@@ -71,20 +71,20 @@ async fn pause(questions: &mut QueryLog, last: &mut Instant) -> Duration {
 
 /// The timer rounds up to its resolution.
 fn about(pause: Duration, seconds: u64) -> bool {
-    let wanted = Duration::from_secs(seconds);
-    pause >= wanted && pause <= wanted + Duration::from_millis(2)
+    let expected = Duration::from_secs(seconds);
+    pause >= expected && pause <= expected + Duration::from_millis(2)
 }
 
 #[tokio::test(start_paused = true)]
 async fn results_are_refreshed_at_their_bounded_ttl() {
     let script = vec![result(60, &["10.0.0.1"]), result(0, &["10.0.0.1"]), result(90_000, &["10.0.0.1"])];
-    let (mut dns, mut questions, _changes) = scripted(script);
+    let (mut dns, mut queries, _changes) = scripted(script);
     let mut last = Instant::now();
     dns.follow(&names(&["web.test"]));
-    assert!(about(pause(&mut questions, &mut last).await, 0));
-    assert!(about(pause(&mut questions, &mut last).await, 60));
-    assert!(about(pause(&mut questions, &mut last).await, 1));
-    assert!(about(pause(&mut questions, &mut last).await, 300));
+    assert!(about(pause(&mut queries, &mut last).await, 0));
+    assert!(about(pause(&mut queries, &mut last).await, 60));
+    assert!(about(pause(&mut queries, &mut last).await, 1));
+    assert!(about(pause(&mut queries, &mut last).await, 300));
 }
 
 #[tokio::test(start_paused = true)]
@@ -94,10 +94,10 @@ async fn only_changed_address_sets_are_reported() {
         result(1, &["::1", "10.0.0.1", "10.0.0.2", "10.0.0.1"]),
         result(1, &["10.0.0.3"]),
     ];
-    let (mut dns, mut questions, mut changes) = scripted(script);
+    let (mut dns, mut queries, mut changes) = scripted(script);
     dns.follow(&names(&["web.test"]));
     for _ in 0..5 {
-        questions.recv().await.unwrap();
+        queries.recv().await.unwrap();
     }
     assert_eq!(changes.try_recv().unwrap(), ("web.test".to_owned(), ips(&["10.0.0.1", "10.0.0.2", "::1"])));
     assert_eq!(changes.try_recv().unwrap(), ("web.test".to_owned(), ips(&["10.0.0.3"])));
@@ -111,20 +111,20 @@ async fn failures_keep_addresses_and_back_off() {
     let mut script = vec![result(10, &["10.0.0.1"])];
     script.extend(std::iter::repeat_n(None, 7));
     script.extend([result(10, &["10.0.0.1"]), None, result(10, &["10.0.0.2"])]);
-    let (mut dns, mut questions, mut changes) = scripted(script);
+    let (mut dns, mut queries, mut changes) = scripted(script);
     let mut last = Instant::now();
     dns.follow(&names(&["web.test"]));
-    assert!(about(pause(&mut questions, &mut last).await, 0));
-    assert!(about(pause(&mut questions, &mut last).await, 10));
+    assert!(about(pause(&mut queries, &mut last).await, 0));
+    assert!(about(pause(&mut queries, &mut last).await, 10));
     for most in [1, 2, 4, 8, 16, 30, 30] {
-        let pause = pause(&mut questions, &mut last).await;
+        let pause = pause(&mut queries, &mut last).await;
         let most = Duration::from_secs(most);
         assert!(pause >= most / 2 && pause <= most + Duration::from_millis(2), "{pause:?} of {most:?}");
         assert_eq!(dns.addresses("web.test"), Some(ips(&["10.0.0.1"])));
     }
     // A success in between resets the delay.
-    assert!(about(pause(&mut questions, &mut last).await, 10));
-    assert!(pause(&mut questions, &mut last).await <= Duration::from_millis(1002));
+    assert!(about(pause(&mut queries, &mut last).await, 10));
+    assert!(pause(&mut queries, &mut last).await <= Duration::from_millis(1002));
     assert_eq!(changes.recv().await.unwrap().1, ips(&["10.0.0.1"]));
     assert_eq!(changes.recv().await.unwrap().1, ips(&["10.0.0.2"]));
 }
@@ -134,19 +134,19 @@ async fn failed_family_keeps_its_addresses() {
     let partial =
         ResolvedName { addresses: ips(&["10.0.0.2"]), ttl: Duration::ZERO, failed_family: Some(DnsFamily::V6) };
     let script = vec![result(1, &["10.0.0.1", "::1"]), Some(partial), result(1, &["10.0.0.2"])];
-    let (mut dns, mut questions, mut changes) = scripted(script);
+    let (mut dns, mut queries, mut changes) = scripted(script);
     dns.follow(&names(&["web.test"]));
     for expected in [&["10.0.0.1", "::1"][..], &["10.0.0.2", "::1"], &["10.0.0.2"]] {
-        questions.recv().await.unwrap();
+        queries.recv().await.unwrap();
         assert_eq!(changes.recv().await.unwrap().1, ips(expected));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn names_are_followed_until_removed() {
-    let (mut dns, mut questions, mut changes) = scripted(vec![result(5, &["10.0.0.1"])]);
+    let (mut dns, mut queries, mut changes) = scripted(vec![result(5, &["10.0.0.1"])]);
     dns.follow(&names(&["a.test", "b.test"]));
-    let mut first = [questions.recv().await.unwrap().0, questions.recv().await.unwrap().0];
+    let mut first = [queries.recv().await.unwrap().0, queries.recv().await.unwrap().0];
     first.sort();
     assert_eq!(first, ["a.test", "b.test"]);
     changes.recv().await.unwrap();
@@ -156,16 +156,16 @@ async fn names_are_followed_until_removed() {
     assert_eq!(dns.addresses("a.test"), None);
     assert_eq!(dns.addresses("b.test"), Some(ips(&["10.0.0.1"])));
     // The new name at once; the old one when its TTL expires, not because the set changed.
-    let (name, at) = questions.recv().await.unwrap();
+    let (name, at) = queries.recv().await.unwrap();
     assert_eq!((name.as_str(), at), ("c.test", begin));
     assert_eq!(changes.recv().await.unwrap().0, "c.test");
-    let (name, at) = questions.recv().await.unwrap();
+    let (name, at) = queries.recv().await.unwrap();
     assert_eq!(name, "b.test");
     assert!(about(at - begin, 5));
-    assert_eq!(questions.recv().await.unwrap().0, "c.test");
+    assert_eq!(queries.recv().await.unwrap().0, "c.test");
     // A name that is followed again is reported again, for callers that have dropped it.
     dns.follow(&names(&["a.test"]));
-    assert_eq!(questions.recv().await.unwrap().0, "a.test");
+    assert_eq!(queries.recv().await.unwrap().0, "a.test");
     assert_eq!(changes.recv().await.unwrap().0, "a.test");
     // Ended tasks are not kept.
     dns.follow(&names(&["a.test"]));
@@ -197,22 +197,22 @@ impl FakeDnsServer {
     async fn start() -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
-        let (replies, questions) = (Arc::<Mutex<BTreeMap<_, _>>>::default(), Arc::<Mutex<Vec<_>>>::default());
+        let (replies, received) = (Arc::<Mutex<BTreeMap<_, _>>>::default(), Arc::<Mutex<Vec<_>>>::default());
         let mut task = JoinSet::new();
         task.spawn({
-            let (replies, questions) = (replies.clone(), questions.clone());
+            let (replies, received) = (replies.clone(), received.clone());
             async move {
                 let mut packet = [0; 1500];
                 loop {
                     let (length, client) = socket.recv_from(&mut packet).await.unwrap();
                     let (name, kind, end) = parse_query(&packet[..length]);
                     let reply = replies.lock().get(&(name.as_str(), kind)).cloned();
-                    questions.lock().push(format!("{name} {kind:?}"));
+                    received.lock().push(format!("{name} {kind:?}"));
                     socket.send_to(&respond(&packet[..end], reply), client).await.unwrap();
                 }
             }
         });
-        FakeDnsServer { address, replies, queries: questions, _task: task }
+        FakeDnsServer { address, replies, queries: received, _task: task }
     }
 
     fn set_reply(&self, name: &'static str, kind: RecordKind, reply: FakeReply) {
@@ -300,9 +300,9 @@ async fn missing_records_and_failures_are_distinguished() {
 
 #[tokio::test]
 async fn tenant_names_get_no_search_domains() {
-    let (asked, mut questions) = mpsc::channel(1);
-    let answers = Mutex::new(vec![result(5, &["10.0.0.1"])]);
-    let whole = AbsoluteNames(ScriptedResolver { results: answers, queries: asked });
+    let (sender, mut queries) = mpsc::channel(1);
+    let results = Mutex::new(vec![result(5, &["10.0.0.1"])]);
+    let resolver = AbsoluteNames(ScriptedResolver { results, queries: sender });
     for (written, expected) in [
         ("db", "db."),
         ("db.b", "db.b."),
@@ -310,8 +310,8 @@ async fn tenant_names_get_no_search_domains() {
         ("api.example.com.", "api.example.com."),
         ("web.shop.svc", "web.shop.svc"),
     ] {
-        whole.resolve(written).await.unwrap();
-        assert_eq!(questions.recv().await.unwrap().0, expected);
+        resolver.resolve(written).await.unwrap();
+        assert_eq!(queries.recv().await.unwrap().0, expected);
     }
 }
 
@@ -326,12 +326,10 @@ async fn dotted_names_are_tried_before_search_domains() {
     ];
     for (name, expected) in cases {
         assert!(matches!(source.resolve(name).await, Err(ResolveError::NotFound)));
-        let mut asked: Vec<_> = std::mem::take(&mut *server.queries.lock());
-        asked.retain_mut(|question| {
-            question.strip_suffix(" A").map(str::to_owned).map(|name| *question = name).is_some()
-        });
-        asked.dedup();
-        assert_eq!(asked, expected, "{name}");
+        let mut queries: Vec<_> = std::mem::take(&mut *server.queries.lock());
+        queries.retain_mut(|query| query.strip_suffix(" A").map(str::to_owned).map(|name| *query = name).is_some());
+        queries.dedup();
+        assert_eq!(queries, expected, "{name}");
     }
 }
 
@@ -397,8 +395,8 @@ async fn changes_arrive_and_outages_keep_addresses() {
     assert_eq!(changes.recv().await.unwrap(), ("web.test".to_owned(), ips(&["10.0.0.1"])));
     server.set_reply("web.test", RecordKind::A, FakeReply::Refused);
     server.set_reply("web.test", RecordKind::Aaaa, FakeReply::Refused);
-    let asked = server.queries.lock().len();
-    while server.queries.lock().len() < asked + 6 {
+    let queries = server.queries.lock().len();
+    while server.queries.lock().len() < queries + 6 {
         tokio::task::yield_now().await;
     }
     assert!(changes.try_recv().is_err());

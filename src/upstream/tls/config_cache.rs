@@ -29,9 +29,9 @@ impl TlsConfigCache {
         let config = match configs.get(&digest).and_then(Weak::upgrade) {
             Some(known) => known,
             None => {
-                let made = Arc::new(config(protocol, trust, client)?);
-                configs.insert(digest, Arc::downgrade(&made));
-                made
+                let created = Arc::new(config(protocol, trust, client)?);
+                configs.insert(digest, Arc::downgrade(&created));
+                created
             }
         };
         Ok(UpstreamTlsSettings { digest, verifies, has_client_certificate: presents, config })

@@ -1,6 +1,7 @@
 //! Instructions per request, counted by valgrind and therefore independent of other load on the machine.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -94,6 +95,16 @@ async fn run_counted(
     let plan = Plan { single_use: fresh, ..Plan::new(server.address, shapes, duration, kept) };
     run_and_count(server, &counts, plan).await
 }
+
+/// A number of requests, one after another on one connection.
+pub(crate) fn exactly(requests: usize, target: SocketAddr, shapes: Vec<RequestShape>) -> Plan {
+    // All are due at once, so that their number is exact.
+    let duration = Duration::from_secs_f64(requests as f64 / f64::from(AT_ONCE));
+    Plan { rate: Some(AT_ONCE), ..Plan::new(target, shapes, duration, 1) }
+}
+
+/// Requests per second, far beyond what a connection can do.
+const AT_ONCE: u32 = 1_000_000;
 
 /// Runs a plan against a server under valgrind and ends it. Returns its requests and instructions.
 pub(crate) async fn run_and_count(server: Server, counts: &Path, plan: Plan) -> Result<(u64, Counts)> {

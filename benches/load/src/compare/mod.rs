@@ -15,8 +15,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-pub(crate) use self::instructions::run_and_count;
 pub use self::instructions::{Counting, count_instructions};
+pub(crate) use self::instructions::{exactly, run_and_count};
 pub(crate) use self::spread::Spread;
 use self::summary::{Figures, Summary};
 use crate::backend::Backend;
@@ -258,12 +258,12 @@ async fn idle(server: &Server, count: usize, tls: Option<Tls>) -> Result<f64> {
     Ok((process.resident()? - before) * 1024.0 / count as f64)
 }
 
-/// Waits for the first response. Returns the number of requests.
+/// Waits for the first response. Returns the number of requests, which is one.
 pub(crate) async fn wait_for(server: &Server) -> Result<u64> {
     let begin = Instant::now();
     loop {
         let shapes = vec![RequestShape::get(HOST, "/")];
-        let report = run(Plan::new(server.address, shapes, Duration::from_millis(20), 1)).await;
+        let report = run(exactly(1, server.address, shapes)).await;
         if report.is_clean() {
             return Ok(report.good);
         }

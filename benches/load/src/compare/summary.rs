@@ -17,8 +17,7 @@ pub(crate) struct Figures {
     pub(crate) cpu_full: f64,
     pub(crate) per_second: f64,
     /// Used share of a core at full speed, for the server and for the load generator. If the load generator is at 1,
-    /// the
-    /// server is not saturated.
+    /// the server is not saturated.
     pub(crate) busy: f64,
     pub(crate) load_busy: f64,
     /// At the fixed rate.

@@ -6,20 +6,20 @@ mod variant;
 mod wire;
 mod world;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use self::table::Table;
 use self::variant::{Variant, variants};
 use self::wire::Wire;
 use self::world::PluginBench;
-use crate::compare::{run_and_count, wait_for};
+use crate::compare::{exactly, run_and_count, wait_for};
 use crate::plan::Plan;
 use crate::process::Process;
 use crate::run::run;
-use crate::server::{self, Server};
+use crate::server::{self, Server, Setup};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
@@ -163,13 +163,22 @@ async fn count(options: &Options, variants: &[Variant]) -> Result<bool> {
 async fn count_for(options: &Options, variants: &[Variant], variant: &Variant, requests: usize) -> Result<(u64, u64)> {
     let new_tokens = if variant.needs_new_tokens() { MANY } else { 0 };
     let world = PluginBench::new(variants, new_tokens, options.ingress).await?;
+    send_counted(&world, world.setup(&options.portico), variant, requests).await
+}
+
+/// Sends requests to a route with the chain of plugins. Returns the number of requests and instructions.
+pub(crate) async fn run_chain(portico: &Path, access_log: bool, requests: usize) -> Result<(u64, u64)> {
+    let variants: Vec<Variant> = variants(false).into_iter().filter(Variant::is_chain).collect();
+    let chain = variants.first().context("there is a chain")?;
+    let world = PluginBench::new(&variants, 0, false).await?;
+    send_counted(&world, Setup { access_log, ..world.setup(portico) }, chain, requests).await
+}
+
+async fn send_counted(world: &PluginBench, setup: Setup<'_>, variant: &Variant, requests: usize) -> Result<(u64, u64)> {
     let counts = world.folder().join("counts");
-    let server = server::counted_portico(&counts, &world.setup(&options.portico))?;
-    let shapes = world.shapes(variant, Some(requests));
-    // All requests are due at once and one connection sends them in sequence, so their number is exact.
-    let plan = Plan { rate: Some(AT_ONCE), ..Plan::new(world.target(&server), shapes, Duration::ZERO, 1) };
-    let duration = Duration::from_secs_f64(requests as f64 / f64::from(AT_ONCE));
-    let (requests, counts) = run_and_count(server, &counts, Plan { duration, ..plan }).await?;
+    let server = server::counted_portico(&counts, &setup)?;
+    let plan = exactly(requests, world.target(&server), world.shapes(variant, Some(requests)));
+    let (requests, counts) = run_and_count(server, &counts, plan).await?;
     Ok((requests, counts.total))
 }
 
@@ -177,7 +186,6 @@ async fn count_for(options: &Options, variants: &[Variant], variant: &Variant, r
 const RATE: u32 = 5000;
 /// Rate with new tokens, whose signing takes longer than their verification by the server.
 const RATE_OF_NEW: u32 = 500;
-const AT_ONCE: u32 = 1_000_000;
 const CONNECTIONS: usize = 32;
 const WARM: Duration = Duration::from_millis(200);
 const FEW: usize = 500;

@@ -31,7 +31,7 @@ use super::{
     ReferenceGrantSpec, StreamRouteSpec, TlsRouteSpec, XBackendSpec, XBackendTrafficPolicySpec, XMeshSpec,
     XTelemetryPolicySpec,
 };
-use crate::api::kind::{GATEWAY_GROUP, GATEWAY_X_GROUP, Kind};
+use crate::api::kind::{Kind, KindFamily};
 
 /// Schema of the preferred version of a kind. `None` if the channel lacks the kind or it is not a Gateway API kind.
 pub fn structural(kind: Kind, channel: Channel) -> Option<Value> {
@@ -66,7 +66,7 @@ pub fn structural_version(kind: Kind, version: &str, channel: Channel) -> Option
 pub fn served_versions(kind: Kind, channel: Channel) -> &'static [&'static str] {
     let all = kind.versions();
     match (kind, channel) {
-        _ if ![GATEWAY_GROUP, GATEWAY_X_GROUP].contains(&kind.group()) => &[],
+        _ if kind.family() != KindFamily::GatewayApi => &[],
         (Kind::XBackend | Kind::XBackendTrafficPolicy | Kind::XMesh | Kind::XTelemetryPolicy, Channel::Standard) => &[],
         // Alpha versions of kinds that reached v1 remain in the experimental channel only.
         (Kind::TlsRoute | Kind::TcpRoute | Kind::UdpRoute | Kind::BackendTlsPolicy, Channel::Standard) => &["v1"],

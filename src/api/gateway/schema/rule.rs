@@ -10,7 +10,7 @@ use super::channel_mark::{RULE_CHANNEL, RULE_MEMBER};
 use crate::api::gateway::Channel;
 
 /// Keyword for rules in a structural schema.
-pub(super) const VALIDATIONS: &str = "x-kubernetes-validations";
+pub(in crate::api) const VALIDATIONS: &str = "x-kubernetes-validations";
 
 /// A CEL rule and the message for values that violate it.
 pub(crate) struct CelRule {
@@ -35,8 +35,7 @@ pub(crate) fn rule(expression: impl Into<String>, message: impl Into<String>) ->
 
 /// Creates a rule for every entry of a list or key of a map. The API reports such a rule at the list, so the message
 /// starts with the first entry that violates it: `listener web: …`. `entry` names the entry in the expressions and in
-/// the
-/// message, `named_by` is the expression that identifies it.
+/// the message, `named_by` is the expression that identifies it.
 pub(crate) fn every(entry: &str, named_by: &str, holds: &str, message: impl Into<String>) -> CelRule {
     let message = message.into();
     // A JSON string is also a CEL string literal.

@@ -41,9 +41,9 @@ impl PluginServices for FakeIssuer {
         self.tasks.lock().push(tokio::spawn(task));
     }
 
-    fn report(&self, object: &str, trouble: Option<Diagnostic>) {
-        match trouble {
-            Some(trouble) => self.diagnostics.lock().insert(object.to_owned(), trouble),
+    fn report(&self, object: &str, diagnostic: Option<Diagnostic>) {
+        match diagnostic {
+            Some(diagnostic) => self.diagnostics.lock().insert(object.to_owned(), diagnostic),
             None => self.diagnostics.lock().remove(object),
         };
     }
@@ -219,15 +219,15 @@ async fn known_keys_remain_in_use_while_the_issuer_is_down() {
     assert!(scene.is_accepted(&token(&signer, Some("a"), &json!({}))).await);
     scene.publish(None);
     tokio::time::sleep(Duration::from_secs(3600)).await;
-    let asked = scene.fetches();
-    assert!((55..70).contains(&asked), "{asked} fetches in an hour");
+    let fetches = scene.fetches();
+    assert!((55..70).contains(&fetches), "{fetches} fetches in an hour");
     assert!(scene.is_accepted(&token(&signer, Some("a"), &json!({"never": "seen"}))).await);
     let before = tokio::time::Instant::now();
     for _ in 0..10 {
         assert!(!scene.is_accepted(&token(&signer, Some("b"), &json!({}))).await);
     }
     assert_eq!(before.elapsed(), Duration::ZERO, "requests do not wait for an issuer that is down");
-    assert_eq!(scene.fetches(), asked, "requests do not trigger fetches");
+    assert_eq!(scene.fetches(), fetches, "requests do not trigger fetches");
     scene.publish(Some(vec![signer.jwk(Some("b"))]));
     tokio::time::sleep(Duration::from_secs(61)).await;
     assert!(scene.is_accepted(&token(&signer, Some("b"), &json!({}))).await);
@@ -253,7 +253,7 @@ async fn tokens_get_503_without_any_keys() {
 async fn failed_fetches_are_reported_in_conditions() {
     let scene = IssuerTest::new(None, &json!({}));
     let reported =
-        || scene.world.diagnostics.lock().get("KongPlugin/default/test").map(|trouble| trouble.field.clone());
+        || scene.world.diagnostics.lock().get("KongPlugin/default/test").map(|diagnostic| diagnostic.field.clone());
     let field = Some("config.jwks[0].uri".to_owned());
     assert_eq!(reported(), None);
     tokio::time::sleep(Duration::from_millis(150)).await;
@@ -294,9 +294,9 @@ async fn tokens_are_mapped_to_consumers() {
     ];
     for (more, claims, expected) in cases {
         let scene = IssuerTest::new(Some(vec![signer.jwk(None)]), &more);
-        let visit = request_with_token(&token(&signer, None, &claims)).header("x-consumer-username", "root");
+        let request = request_with_token(&token(&signer, None, &claims)).header("x-consumer-username", "root");
         let outcome =
-            visit.header("x-credential-identifier", "root").with_consumers(&scene.consumers).run(&scene.chain).await;
+            request.header("x-credential-identifier", "root").with_consumers(&scene.consumers).run(&scene.chain).await;
         match expected {
             Ok(username) => {
                 assert_eq!(outcome.message(), None, "{more} {claims}");

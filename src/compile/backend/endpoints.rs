@@ -1,27 +1,25 @@
-//! Endpoints of an upstream from its Service and EndpointSlices, in an order that is independent of theirs.
+//! Endpoints of an upstream from its Service and EndpointSlices, in an order that does not depend on theirs.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::backends::is_tcp;
-use super::forbidden_addresses::ForbiddenAddresses;
-use super::ingress::policy_conflicts::PolicyConflicts;
-use super::ingress::service_settings::AppProtocol;
-use super::ingress::{policy, service_settings, upstream_tls};
+use super::super::forbidden_addresses::ForbiddenAddresses;
+use super::super::ingress::policy;
+use super::super::ingress::policy_conflicts::PolicyConflicts;
+use super::is_tcp;
 use crate::api::core::{Endpoint, EndpointPort, EndpointSlice, IntOrString, Service, ServicePort};
-use crate::api::kong::annotations::SERVICE_UPSTREAM;
 use crate::api::names::{ADDRESS_ANNOTATION, BALANCE_ANNOTATION};
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
-use crate::diagnostic::{Diagnostic, Topic};
+use crate::diagnostic::Diagnostic;
 use crate::store::Store;
 use crate::upstream::{EndpointAddress, Endpoints, LoadBalancing, UpstreamKey};
 
 /// The current endpoints of an upstream. Empty for a Service or port that does not exist.
-pub(super) fn build(
+pub(in crate::compile) fn build(
     store: &Store,
     key: &UpstreamKey,
     forbidden: &ForbiddenAddresses,
-    disagreements: &PolicyConflicts,
+    conflicts: &PolicyConflicts,
 ) -> Endpoints {
     let service = ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() };
     let Some(service) = store.services.get(&service) else { return Endpoints::default() };
@@ -34,9 +32,9 @@ pub(super) fn build(
     addresses.dedup();
     let facade = key.facade.as_ref().map(|name| ObjectKey { namespace: key.namespace.clone(), name: name.clone() });
     let facade = facade.and_then(|key| store.kong_service_facades.get(&key)).map(|facade| &facade.meta);
-    let speaks = facade.unwrap_or(&service.meta);
-    let agrees = facade.is_some() || disagreements.for_service(&service.meta.key).is_none();
-    let balance = annotated_balance(speaks).ok().flatten().or_else(|| policy::balance(store, speaks, agrees));
+    let source = facade.unwrap_or(&service.meta);
+    let agrees = facade.is_some() || conflicts.for_service(&service.meta.key).is_none();
+    let balance = annotated_balance(source).ok().flatten().or_else(|| policy::balance(store, source, agrees));
     Endpoints { addresses, balance: balance.unwrap_or_default() }
 }
 
@@ -55,7 +53,7 @@ fn cluster_ip_address(service: &Object<Service>, port: &ServicePort) -> Vec<Endp
 }
 
 /// Whether the Service has no ClusterIP: its name resolves to its endpoints, which listen on their own ports.
-pub(super) fn is_headless(service: &Service) -> bool {
+pub(in crate::compile) fn is_headless(service: &Service) -> bool {
     service.spec.cluster_ip.as_deref() == Some("None") && service.spec.kind.as_deref() != Some("ExternalName")
 }
 
@@ -70,32 +68,17 @@ fn configured_addresses(store: &Store, service: &Object<Service>, port: &Service
     }
 }
 
-/// Notes on a Service's settings and endpoints.
-pub(super) fn notes(
+/// Notes on the endpoints of a Service. `via_cluster_ip`: whether all requests go to its ClusterIP instead.
+pub(in crate::compile) fn notes(
     store: &Store,
     service: &Object<Service>,
     forbidden: &ForbiddenAddresses,
-    disagreements: &PolicyConflicts,
+    conflicts: &PolicyConflicts,
+    via_cluster_ip: bool,
 ) -> Vec<Diagnostic> {
     let annotation = format!("metadata.annotations[{ADDRESS_ANNOTATION}]");
     let ObjectKey { namespace, name } = &service.meta.key;
-    let mut notes: Vec<_> = annotated_balance(&service.meta).err().map(Diagnostic::into_warning).into_iter().collect();
-    let tls_port = service.spec.ports.iter().any(upstream_tls::is_tls_port);
-    let settings = service_settings::read(&service.meta, "a Service", tls_port);
-    notes.extend(settings.notes);
-    if settings.via_cluster_ip && is_headless(service) {
-        notes.push(Diagnostic::warning(
-            format!("metadata.annotations[{SERVICE_UPSTREAM}]"),
-            "a Service whose clusterIP is None has no address, so requests go to its endpoints",
-            "remove the annotation, or omit clusterIP so that the Service gets an address",
-        ));
-    }
-    if settings.protocol.map_or(tls_port, AppProtocol::is_tls) {
-        notes.extend(upstream_tls::notes(store, &service.meta, &settings.tls));
-    }
-    notes.extend(policy::notes(store, &service.meta));
-    let conflict = disagreements.for_service(&service.meta.key);
-    notes.extend(conflict.map(|conflict| conflict.into_warning().with_topic(Topic::Annotation)));
+    let mut notes = Vec::new();
     for (index, port) in service.spec.ports.iter().enumerate().filter(|(_, port)| is_tcp(port)) {
         let written = configured_addresses(store, service, port);
         let field = format!("spec.ports[{index}]");
@@ -122,10 +105,7 @@ pub(super) fn notes(
         let Ok(number) = u16::try_from(port.port) else { continue };
         let key =
             UpstreamKey { namespace: namespace.clone(), service: name.clone(), port: number, ..UpstreamKey::default() };
-        // Endpoints are not used if all requests go to the ClusterIP of the Service.
-        if (!settings.via_cluster_ip || is_headless(service))
-            && build(store, &key, forbidden, disagreements).addresses.is_empty()
-        {
+        if !via_cluster_ip && build(store, &key, forbidden, conflicts).addresses.is_empty() {
             notes.push(Diagnostic::warning(
                 field,
                 format!("port {number} has no ready endpoint, so requests to it get status 503"),
@@ -137,7 +117,7 @@ pub(super) fn notes(
 }
 
 /// The annotated load-balancing algorithm, or a note that the value is unknown and therefore ignored.
-fn annotated_balance(service: &Meta) -> Result<Option<LoadBalancing>, Diagnostic> {
+pub(in crate::compile) fn annotated_balance(service: &Meta) -> Result<Option<LoadBalancing>, Diagnostic> {
     match service.annotations.get(BALANCE_ANNOTATION).map(|written| &**written) {
         None => Ok(None),
         Some("round-robin") => Ok(Some(LoadBalancing::RoundRobin)),

@@ -1,5 +1,5 @@
-//! Request and response bodies as they stream through the proxy: counted, with back-pressure in both directions, and
-//! never passed on as complete when they are truncated.
+//! Request bodies as they stream through the proxy: counted, with back-pressure to the client, and never passed on as
+//! complete when they are truncated.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -10,20 +10,15 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 
-use super::activity::UploadState;
+use super::activity::{BodyFailure, UploadState};
 use super::connection::Peer;
 use super::mirror::{self, PendingCopies};
-use super::read_timeout::ReadTimeout;
 use super::replay_buffer::ReplayBuffer;
-use super::request_error::{RESPONSE_TRUNCATED, RequestError};
-use super::request_record::RequestRecord;
-use super::upgrade::Upgrade;
-use crate::upstream::UpstreamConnection;
+use super::request_error::RequestError;
 
 /// The body of a request as it is sent to an endpoint.
-pub(crate) struct RequestBody {
+pub(super) struct RequestBody {
     incoming: Option<Incoming>,
     http2: bool,
     /// State that few requests need, boxed to keep the others small.
@@ -46,7 +41,7 @@ struct BodyExtensions {
 
 impl RequestBody {
     /// `version` is the HTTP version of the client's request.
-    pub(crate) fn new(incoming: Incoming, version: Version, peer: &Rc<Peer>) -> Self {
+    pub(super) fn new(incoming: Incoming, version: Version, peer: &Rc<Peer>) -> Self {
         let incoming = (!incoming.is_end_stream()).then_some(incoming);
         peer.activity.upload.set(if incoming.is_some() {
             UploadState::AwaitingEndpoint
@@ -57,12 +52,12 @@ impl RequestBody {
     }
 
     /// An empty body, for a request whose actual body was moved elsewhere.
-    pub(crate) fn empty(peer: &Rc<Peer>) -> Self {
+    pub(super) fn empty(peer: &Rc<Peer>) -> Self {
         RequestBody { incoming: None, http2: false, extensions: None, peer: Rc::clone(peer) }
     }
 
     /// Limits the body to `most` bytes. Fails at once if the declared length exceeds the limit.
-    pub(crate) fn limit(&mut self, most: u64) -> Result<(), RequestError> {
+    pub(super) fn limit(&mut self, most: u64) -> Result<(), RequestError> {
         let left = most.checked_sub(self.buffered().len() as u64).filter(|_| self.size_hint().lower() <= most);
         let left = left.ok_or(RequestError::BodyTooLarge)?;
         if self.incoming.is_some() {
@@ -72,23 +67,23 @@ impl RequestBody {
     }
 
     /// Whether all data has arrived from the client.
-    pub(crate) fn is_fully_read(&self) -> bool {
+    pub(super) fn is_fully_read(&self) -> bool {
         self.incoming.is_none()
     }
 
     /// The data that was buffered before sending.
-    pub(crate) fn buffered(&self) -> Bytes {
+    pub(super) fn buffered(&self) -> Bytes {
         self.extensions.as_ref().map(|extra| extra.buffered.clone()).unwrap_or_default()
     }
 
     /// Replaces the buffered data, which must be the whole body.
-    pub(crate) fn replace_buffered(&mut self, body: Bytes) {
+    pub(super) fn replace_buffered(&mut self, body: Bytes) {
         debug_assert!(self.is_fully_read(), "the rest of the old body would follow the new one");
         self.extensions.get_or_insert_default().buffered = body;
     }
 
     /// Duplicates the body of a request that may be sent a second time. The body must be empty or completely buffered.
-    pub(crate) fn duplicate(&self) -> Self {
+    pub(super) fn duplicate(&self) -> Self {
         let ahead = self.extensions.as_ref().map(|extra| extra.buffered.clone()).filter(|ahead| !ahead.is_empty());
         let extra = ahead.map(|ahead| Box::new(BodyExtensions { buffered: ahead, ..BodyExtensions::default() }));
         RequestBody { incoming: None, http2: self.http2, extensions: extra, peer: Rc::clone(&self.peer) }
@@ -97,27 +92,27 @@ impl RequestBody {
     /// Moves the body into a replay buffer of up to `most` bytes and returns a second handle to it, for a request that
     /// may be sent again if the endpoint did not process it. Only one handle can be sent: this one, or the other after
     /// [`RequestBody::reclaim`].
-    pub(crate) fn share_for_replay(&mut self, most: usize) -> Self {
+    pub(super) fn share_for_replay(&mut self, most: usize) -> Self {
         let peer = || Rc::clone(&self.peer);
-        let handle = |lent, peer| {
-            let extra = BodyExtensions { replay: Some(lent), ..BodyExtensions::default() };
+        let handle = |buffer, peer| {
+            let extra = BodyExtensions { replay: Some(buffer), ..BodyExtensions::default() };
             RequestBody { incoming: None, http2: false, extensions: Some(Box::new(extra)), peer }
         };
-        if let Some(lent) = self.replay_buffer() {
-            return handle(Rc::clone(lent), peer());
+        if let Some(buffer) = self.replay_buffer() {
+            return handle(Rc::clone(buffer), peer());
         }
         let other = peer();
         let body =
             std::mem::replace(self, RequestBody { incoming: None, http2: false, extensions: None, peer: peer() });
-        let lent = ReplayBuffer::new(body, most);
-        *self = handle(Rc::clone(&lent), Rc::clone(&other));
-        handle(lent, other)
+        let buffer = ReplayBuffer::new(body, most);
+        *self = handle(Rc::clone(&buffer), Rc::clone(&other));
+        handle(buffer, other)
     }
 
     /// Takes the body back from the replay buffer. None if more was sent than the buffer holds.
-    pub(crate) fn reclaim(self) -> Option<Self> {
+    pub(super) fn reclaim(self) -> Option<Self> {
         match self.replay_buffer() {
-            Some(lent) => lent.take_back(),
+            Some(buffer) => buffer.take_back(),
             None => Some(self),
         }
     }
@@ -143,7 +138,7 @@ impl RequestBody {
 
     /// Buffers the body if it has at most `most` bytes, and returns whether all of it is buffered. Buffered data is
     /// sent as if it had just arrived. A body with trailers never counts as completely buffered.
-    pub(crate) async fn buffer_up_to(&mut self, most: usize) -> Result<bool, RequestBodyError> {
+    pub(super) async fn buffer_up_to(&mut self, most: usize) -> Result<bool, RequestBodyError> {
         let fits = |length: u64| usize::try_from(length).is_ok_and(|length| length <= most);
         if !fits(self.size_hint().lower()) {
             return Ok(false);
@@ -166,7 +161,7 @@ impl RequestBody {
     }
 
     /// Adds a mirror, which receives the request when the body is complete.
-    pub(crate) fn add_mirror(&mut self, copy: mirror::MirrorCopy) {
+    pub(super) fn add_mirror(&mut self, copy: mirror::MirrorCopy) {
         let extra = self.extensions.get_or_insert_default();
         extra.mirror_copies.get_or_insert_default().add(copy);
     }
@@ -189,8 +184,8 @@ impl Body for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
         let this = self.get_mut();
-        if let Some(lent) = this.replay_buffer() {
-            return lent.poll_frame(cx);
+        if let Some(buffer) = this.replay_buffer() {
+            return buffer.poll_frame(cx);
         }
         if let Some(extra) = &mut this.extensions
             && !extra.buffered.is_empty()
@@ -211,7 +206,7 @@ impl Body for RequestBody {
         this.peer.activity.upload.set(UploadState::AwaitingEndpoint);
         // The guard has checked these bytes before hyper parsed them.
         if this.peer.activity.guard_error().is_some() {
-            this.peer.activity.body_invalid.set(true);
+            this.peer.activity.body_failure.set(Some(BodyFailure::Invalid));
             return Poll::Ready(Some(Err(RequestBodyError::AmbiguousFraming)));
         }
         match frame {
@@ -222,7 +217,7 @@ impl Body for RequestBody {
                     if let Some(extra) = &mut this.extensions {
                         if let Some(left) = &mut extra.remaining {
                             let Some(rest) = left.checked_sub(data.len() as u64) else {
-                                activity.body_too_large.set(true);
+                                activity.body_failure.set(Some(BodyFailure::TooLarge));
                                 return Poll::Ready(Some(Err(RequestBodyError::TooLarge)));
                             };
                             *left = rest;
@@ -238,11 +233,11 @@ impl Body for RequestBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
-                this.peer.activity.body_invalid.set(true);
+                this.peer.activity.body_failure.set(Some(BodyFailure::Invalid));
                 Poll::Ready(Some(Err(RequestBodyError::Invalid(error))))
             }
             None if this.http2 && !is_complete(this.incoming.as_ref()) => {
-                this.peer.activity.body_invalid.set(true);
+                this.peer.activity.body_failure.set(Some(BodyFailure::Invalid));
                 Poll::Ready(Some(Err(RequestBodyError::Reset)))
             }
             None => {
@@ -253,16 +248,16 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        if let Some(lent) = self.replay_buffer() {
-            return lent.is_end_stream();
+        if let Some(buffer) = self.replay_buffer() {
+            return buffer.is_end_stream();
         }
         self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
             && self.extensions.as_ref().is_none_or(|extra| extra.buffered.is_empty() && extra.trailers.is_none())
     }
 
     fn size_hint(&self) -> SizeHint {
-        if let Some(lent) = self.replay_buffer() {
-            return lent.size_hint();
+        if let Some(buffer) = self.replay_buffer() {
+            return buffer.size_hint();
         }
         let rest = self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint);
         let Some(extra) = &self.extensions else { return rest };
@@ -297,7 +292,7 @@ fn is_complete(incoming: Option<&Incoming>) -> bool {
 
 /// Why the body of a request cannot be read to its end.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum RequestBodyError {
+pub(super) enum RequestBodyError {
     #[error("the request body is invalid or truncated: {0}")]
     Invalid(hyper::Error),
     #[error("the client reset the stream within the request body")]
@@ -310,172 +305,4 @@ pub(crate) enum RequestBodyError {
     Reclaimed,
     #[error("the response is complete, so the rest of the request body is not read")]
     Abandoned,
-}
-
-/// Where the body of a response comes from.
-pub(crate) enum BodySource {
-    /// A response that Portico generates; empty if it has no body.
-    Local(Bytes),
-    Upstream {
-        incoming: Incoming,
-        /// Returns to its pool when the body was read to its end.
-        connection: Option<UpstreamConnection<RequestBody>>,
-    },
-    /// The endpoint accepted the requested upgrade.
-    Upgraded(Box<Upgrade>, OnUpgrade),
-}
-
-/// The body of a response, with the request record that is finished when the body ends.
-pub(crate) struct ResponseBody {
-    source: BodySource,
-    /// None if the record ends with the tunnel instead of this body.
-    record: Option<RequestRecord>,
-    version: Version,
-}
-
-impl ResponseBody {
-    /// `version` is the HTTP version of the request: on HTTP/1.0 the end of the connection is the end of the body.
-    pub(crate) fn new(source: BodySource, record: RequestRecord, version: Version) -> Self {
-        ResponseBody { source, record: Some(record), version }
-    }
-
-    /// The empty body of a response after which the connection becomes a tunnel.
-    pub(crate) fn for_tunnel() -> Self {
-        ResponseBody { source: BodySource::Local(Bytes::new()), record: None, version: Version::HTTP_11 }
-    }
-
-    fn finish(&mut self) {
-        // Drop the source, so that later events such as a reset have no effect on this body.
-        let source = std::mem::replace(&mut self.source, BodySource::Local(Bytes::new()));
-        if let BodySource::Upstream { connection: Some(connection), .. } = source {
-            connection.release();
-        }
-        if let Some(record) = &mut self.record {
-            record.finish();
-        }
-    }
-
-    /// Returns the error reason if the deadline of the rule has passed. The deadline covers the response up to its last
-    /// byte, even if the endpoint never stalls.
-    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Option<&'static str> {
-        if !matches!(self.source, BodySource::Upstream { .. }) {
-            return None;
-        }
-        let cut_off = self.record.as_mut()?.deadline.as_mut()?;
-        cut_off.sleep.as_mut().poll(cx).is_ready().then(|| cut_off.error.details().reason)
-    }
-
-    /// Records the error and makes sure that the client does not take the partial response for a complete one.
-    fn abort(&mut self, reason: &'static str) {
-        if let Some(record) = &mut self.record {
-            record.error = Some(reason);
-            record.peer.activity.reset_on_close.set(self.version == Version::HTTP_10);
-            record.finish();
-        }
-    }
-
-    fn record_bytes(&mut self, length: usize) {
-        if let Some(record) = &mut self.record {
-            record.peer.activity.record_progress();
-            record.bytes_out += length as u64;
-            if let Some(silence) = &mut *record.peer.activity.read_timeout.borrow_mut() {
-                silence.stop();
-            }
-        }
-    }
-}
-
-fn read_timed_out(record: Option<&RequestRecord>, cx: &mut Context<'_>) -> bool {
-    let Some(activity) = record.map(|record| &record.peer.activity) else { return false };
-    let Some(limit) = activity.rule_timeouts.get().read() else { return false };
-    // Most responses arrive in one piece and need no timer.
-    let mut silence = activity.read_timeout.borrow_mut();
-    silence.get_or_insert_with(|| ReadTimeout::start(limit)).poll(limit, cx).is_ready()
-}
-
-/// Why a response body is incomplete. The client's connection is closed, so that the client notices the truncation.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ResponseBodyError {
-    #[error("the response body is invalid or truncated: {0}")]
-    Invalid(hyper::Error),
-    #[error("the endpoint reset the stream within the response body")]
-    Reset,
-    #[error("the response body exceeded a timeout of the rule")]
-    Timeout,
-}
-
-impl Body for ResponseBody {
-    type Data = Bytes;
-    type Error = ResponseBodyError;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
-        let this = self.get_mut();
-        if let Some(reason) = this.poll_deadline(cx) {
-            this.abort(reason);
-            return Poll::Ready(Some(Err(ResponseBodyError::Timeout)));
-        }
-        match &mut this.source {
-            BodySource::Local(bytes) => {
-                let bytes = std::mem::take(bytes);
-                this.record_bytes(bytes.len());
-                this.finish();
-                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
-            }
-            BodySource::Upgraded(..) => Poll::Ready(None),
-            BodySource::Upstream { incoming, connection } => match Pin::new(&mut *incoming).poll_frame(cx) {
-                Poll::Pending if read_timed_out(this.record.as_ref(), cx) => {
-                    this.abort(RequestError::ResponseTimeout.details().reason);
-                    Poll::Ready(Some(Err(ResponseBodyError::Timeout)))
-                }
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(Some(Ok(frame))) => {
-                    let ended = frame.is_trailers() || incoming.is_end_stream();
-                    this.record_bytes(frame.data_ref().map_or(0, Bytes::len));
-                    if ended {
-                        this.finish();
-                    }
-                    Poll::Ready(Some(Ok(frame)))
-                }
-                Poll::Ready(Some(Err(error))) => {
-                    this.abort(RESPONSE_TRUNCATED);
-                    Poll::Ready(Some(Err(ResponseBodyError::Invalid(error))))
-                }
-                Poll::Ready(None)
-                    if connection.as_ref().is_some_and(UpstreamConnection::is_http2) && !incoming.is_end_stream() =>
-                {
-                    this.abort(RESPONSE_TRUNCATED);
-                    Poll::Ready(Some(Err(ResponseBodyError::Reset)))
-                }
-                Poll::Ready(None) => {
-                    this.finish();
-                    Poll::Ready(None)
-                }
-            },
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.source {
-            BodySource::Local(bytes) => bytes.is_empty(),
-            BodySource::Upstream { incoming, .. } => incoming.is_end_stream(),
-            BodySource::Upgraded(..) => true,
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.source {
-            BodySource::Local(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            BodySource::Upstream { incoming, .. } => incoming.size_hint(),
-            BodySource::Upgraded(..) => SizeHint::with_exact(0),
-        }
-    }
-}
-
-impl Drop for ResponseBody {
-    fn drop(&mut self) {
-        // hyper never polls an empty body, and does not poll a body of known length after its last byte.
-        if self.is_end_stream() {
-            self.finish();
-        }
-    }
 }

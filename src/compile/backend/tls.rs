@@ -8,9 +8,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::sign::CertifiedKey;
 
-use super::super::{CompileInputs, certificates};
-use super::annotations::annotation_field;
-use super::service_settings::ServiceTlsSettings;
+use super::super::ingress::annotations::annotation_field;
+use super::super::{CompileContext, certificates};
 use crate::api::core::ServicePort;
 use crate::api::kong::annotations::{CA_CERT_LABEL, CA_CERTIFICATES_CONFIG_MAPS, CA_CERTIFICATES_SECRETS, CLIENT_CERT};
 use crate::api::{Kind, Meta, ObjectKey};
@@ -19,41 +18,50 @@ use crate::store::Store;
 use crate::upstream::UpstreamProtocol;
 use crate::upstream::tls::{TlsTrust, TrustAnchors, UpstreamTlsSettings};
 
+/// Settings for TLS connections.
+#[derive(Clone, Debug, Default)]
+pub(in crate::compile) struct BackendTlsSettings {
+    /// The Secret with the client certificate.
+    pub client: Option<Box<str>>,
+    pub verify: bool,
+    pub depth: Option<usize>,
+    /// Secrets with trusted authorities. Without any, those of the system are trusted.
+    pub secrets: Vec<Box<str>>,
+    pub config_maps: Vec<Box<str>>,
+    /// An invalid security setting, which prevents requests from being sent.
+    pub invalid: Option<Diagnostic>,
+}
+
 /// Whether the port's appProtocol is HTTP/1.1 over TLS.
 pub(in crate::compile) fn is_tls_port(port: &ServicePort) -> bool {
     port.app_protocol.as_deref().is_some_and(|named| ["https", "HTTPS", "kubernetes.io/wss"].contains(&named))
 }
 
 /// The TLS settings for a Service or facade. The field of the diagnostic belongs to that object.
-pub(in crate::compile) fn tls_settings(
-    store: &Store,
-    inputs: &CompileInputs<'_>,
+pub(super) fn tls_settings(
+    cx: CompileContext<'_>,
     meta: &Meta,
     protocol: UpstreamProtocol,
-    settings: &ServiceTlsSettings,
+    settings: &BackendTlsSettings,
 ) -> Result<UpstreamTlsSettings, Diagnostic> {
-    let TlsMaterial { anchors, client } = load_material(store, meta, settings)?;
+    let TlsMaterial { anchors, client } = load_material(cx.store, meta, settings)?;
     let trust = settings.verify.then(|| {
-        let anchors = anchors.map_or_else(|| Arc::clone(inputs.upstreams.system_anchors()), Arc::new);
+        let anchors = anchors.map_or_else(|| Arc::clone(cx.inputs.upstreams.system_anchors()), Arc::new);
         TlsTrust { anchors, max_intermediates: settings.depth }
     });
-    let terms = inputs.upstreams.tls_settings(protocol, trust, client);
+    let terms = cx.inputs.upstreams.tls_settings(protocol, trust, client);
     terms
         .map_err(|error| Diagnostic::error(annotation_field(CLIENT_CERT), error.to_string(), "use another certificate"))
 }
 
 /// The content of the objects that the annotations refer to.
-pub(in crate::compile) struct TlsMaterial {
+struct TlsMaterial {
     /// `None` for the system's authorities.
     anchors: Option<TrustAnchors>,
     client: Option<Arc<CertifiedKey>>,
 }
 
-pub(in crate::compile) fn load_material(
-    store: &Store,
-    meta: &Meta,
-    settings: &ServiceTlsSettings,
-) -> Result<TlsMaterial, Diagnostic> {
+fn load_material(store: &Store, meta: &Meta, settings: &BackendTlsSettings) -> Result<TlsMaterial, Diagnostic> {
     if let Some(problem) = &settings.invalid {
         return Err(problem.clone());
     }
@@ -124,22 +132,17 @@ fn read_ca_certificates(
 const CA_KEYS: [&str; 2] = ["cert", "ca.crt"];
 const PEM_REMEDY: &str = "store the authority's certificate as a block BEGIN CERTIFICATE";
 
-/// The diagnostic for a referrer in the Service's namespace.
-pub(in crate::compile) fn for_referrer(kind: Kind, meta: &Meta, problem: &Diagnostic, at: &str) -> Diagnostic {
-    let Diagnostic { field, message, remedy, .. } = problem;
-    let message = format!("{kind} {} cannot be used with TLS: {field}: {message}", meta.key);
-    Diagnostic::error(at, message, remedy.clone())
-}
-
-/// The diagnostic for a referrer in another namespace, without details: names and contents of Secrets must not be
-/// revealed to users who cannot read them.
-pub(in crate::compile) fn for_foreign_referrer(kind: Kind, meta: &Meta, at: &str) -> Diagnostic {
-    let ObjectKey { namespace, .. } = &meta.key;
-    let message = format!("{kind} {} cannot be used with TLS, because its TLS annotations are not valid", meta.key);
-    Diagnostic::error(
-        at,
-        message,
-        format!("ask the owner of namespace {namespace}; the diagnostics of the {kind} have the reason"),
+/// What to report to a referrer in this namespace: message and remedy. In another namespace than the object's they have
+/// no details, since names and contents of Secrets must not be revealed to users who cannot read them.
+pub(super) fn referrer_problem(kind: Kind, meta: &Meta, problem: &Diagnostic, namespace: &str) -> (String, String) {
+    let ObjectKey { namespace: own, .. } = &meta.key;
+    if **own == *namespace {
+        let Diagnostic { field, message, remedy, .. } = problem;
+        return (format!("{kind} {} cannot be used with TLS: {field}: {message}", meta.key), remedy.clone());
+    }
+    (
+        format!("{kind} {} cannot be used with TLS, because its TLS annotations are not valid", meta.key),
+        format!("ask the owner of namespace {own}; the diagnostics of the {kind} have the reason"),
     )
 }
 
@@ -158,7 +161,7 @@ pub(in crate::compile) fn unverified_note(
 }
 
 /// The diagnostic about the TLS annotations of a Service or facade.
-pub(in crate::compile) fn notes(store: &Store, meta: &Meta, settings: &ServiceTlsSettings) -> Option<Diagnostic> {
+pub(in crate::compile) fn notes(store: &Store, meta: &Meta, settings: &BackendTlsSettings) -> Option<Diagnostic> {
     let mut problem = load_material(store, meta, settings).err()?;
     problem.message.push_str(", so no requests are sent to it");
     Some(problem.into_warning().with_topic(Topic::Annotation))

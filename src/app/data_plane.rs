@@ -1,0 +1,127 @@
+//! Starts the data plane: the proxy with its workers, the upstreams and the access log, as the flags configure them.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::registry::Registry;
+
+use super::certificate_metrics::CertificateExpiry;
+use super::file_descriptors::raise_descriptor_limit;
+use crate::args::{self, RunOptions};
+use crate::proxy::access_log::{self, AccessLogger};
+use crate::proxy::{self, Proxy, ProxyStats};
+use crate::snapshot::Snapshot;
+use crate::telemetry::LogFormat;
+use crate::upstream::dns::DnsFollower;
+use crate::upstream::tls::TrustAnchors;
+use crate::upstream::{LoopbackPolicy, TrustModel, UpstreamRegistry};
+
+pub(super) struct DataPlane {
+    pub(super) snapshots: Arc<ArcSwap<Snapshot>>,
+    pub(super) upstreams: Arc<UpstreamRegistry>,
+    pub(super) trust: TrustModel,
+    pub(super) access_log: Arc<AccessLogger>,
+    pub(super) proxy: Arc<Proxy>,
+}
+
+impl DataPlane {
+    pub(super) fn start(options: &RunOptions) -> anyhow::Result<Self> {
+        let snapshots: Arc<ArcSwap<Snapshot>> = Arc::default();
+        let trust = match &options.cluster {
+            Some(cluster) if cluster.loopback_backends => TrustModel::MultiTenant { loopback: LoopbackPolicy::Allowed },
+            Some(_) => TrustModel::MultiTenant { loopback: LoopbackPolicy::Blocked },
+            None => TrustModel::SingleTenant,
+        };
+        let upstreams = Arc::new(UpstreamRegistry::new(TrustAnchors::from_system(), trust));
+        let access_log = open_access_log(&options.access_log, &options.access_log_fields)?;
+        let proxy = Proxy::start(proxy_config(options, access_log.clone()), snapshots.clone())
+            .context("cannot start the workers")?;
+        Ok(DataPlane { snapshots, upstreams, trust, access_log, proxy: Arc::new(proxy) })
+    }
+
+    pub(super) fn register_metrics(&self, registry: &mut Registry) {
+        registry.register_collector(Box::new(StatsCollector(self.proxy.stats())));
+        registry.register_collector(Box::new(CertificateExpiry(self.snapshots.clone())));
+    }
+
+    /// Resolves the names of backends, and passes the addresses to their upstreams.
+    pub(super) fn follow_dns(&self) -> DnsFollower {
+        let upstreams = self.upstreams.clone();
+        DnsFollower::from_system(self.trust, move |name, addresses| {
+            for upstream in upstreams.all() {
+                upstream.set_resolved(name, addresses.to_vec());
+            }
+        })
+    }
+}
+
+fn proxy_config(options: &RunOptions, access_log: Arc<AccessLogger>) -> proxy::ProxyConfig {
+    let connections = raise_descriptor_limit(options.limits.max_connections);
+    let limits = proxy::ProxyLimits {
+        max_connections: connections,
+        max_upstream_connections: connections,
+        ..options.limits.clone()
+    };
+    proxy::ProxyConfig {
+        workers: options.workers,
+        limits,
+        trusted_ips: options.trusted_ips.clone(),
+        tls: tls_policy(&options.tls),
+        proxy_protocol_peers: options.proxy_protocol_from.clone(),
+        allow_port_sharing: options.allow_port_sharing,
+        access_log,
+        kong_headers: match options.kong.headers {
+            None => proxy::KongHeaderMode::Auto,
+            Some(args::KongHeadersArg::On) => proxy::KongHeaderMode::On,
+            Some(args::KongHeadersArg::Off) => proxy::KongHeaderMode::Off,
+        },
+        product_token: proxy::ProductToken::new(&options.kong.product).expect("the flag was validated"),
+        max_series: options.metrics_max_series.get(),
+    }
+}
+
+fn tls_policy(options: &args::TlsOptions) -> proxy::TlsPolicy {
+    let min_version = match options.min_version {
+        args::TlsVersionArg::V1_2 => proxy::MinTlsVersion::V1_2,
+        args::TlsVersionArg::V1_3 => proxy::MinTlsVersion::V1_3,
+    };
+    proxy::TlsPolicy { min_version, ciphers: options.ciphers.clone() }
+}
+
+fn open_access_log(
+    log: &args::AccessLogOptions,
+    fields: &[access_log::AccessLogField],
+) -> anyhow::Result<Arc<AccessLogger>> {
+    let (destination, format) = match log {
+        args::AccessLogOptions::Off => (access_log::AccessLogDestination::Off, LogFormat::Json),
+        args::AccessLogOptions::Stdout(format) => (access_log::AccessLogDestination::Stdout, *format),
+        args::AccessLogOptions::File(path, format) => (access_log::AccessLogDestination::File(path.clone()), *format),
+    };
+    let format = match format {
+        LogFormat::Text => access_log::AccessLogFormat::Text,
+        LogFormat::Json => access_log::AccessLogFormat::Json,
+    };
+    let log = AccessLogger::start(destination.clone(), format, fields);
+    log.map(Arc::new).with_context(|| match destination {
+        access_log::AccessLogDestination::File(path) => format!(
+            "--access-log {}: cannot be opened; give a file in an existing, writable directory, `-` or `off`",
+            path.display()
+        ),
+        access_log::AccessLogDestination::Off | access_log::AccessLogDestination::Stdout => {
+            "--access-log: cannot be started".to_owned()
+        }
+    })
+}
+
+/// Collector for the counters, which the proxy and the registry share.
+#[derive(Debug)]
+struct StatsCollector(Arc<ProxyStats>);
+
+impl Collector for StatsCollector {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        self.0.encode(encoder)
+    }
+}

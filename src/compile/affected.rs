@@ -1,0 +1,69 @@
+//! Finds what a change can affect.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::api::{Kind, ObjectId, ObjectKey};
+use crate::store::{Changes, Store};
+
+/// The objects behind indirect references.
+#[derive(Debug, Default)]
+pub(super) struct AffectedObjects {
+    /// The Services that each EndpointSlice and policy referred to, because a deleted object no longer has its
+    /// references.
+    services_by_referrer: BTreeMap<ObjectId, BTreeSet<ObjectKey>>,
+}
+
+impl AffectedObjects {
+    /// The changed objects and all objects that refer to them. Dependents of a Gateway are added later if its plan
+    /// changed; a changed EndpointSlice affects its Service but not the routes to it.
+    pub(super) fn find(&mut self, store: &Store, changes: &Changes) -> Changes {
+        let mut touched = changes.clone();
+        touched.extend(store.dependency_index().affected_by(changes));
+        for (service, reason) in self.services(store, changes) {
+            let id = ObjectId::new(Kind::Service, service);
+            if reason == ServiceChange::Policy {
+                touched.extend(store.dependency_index().dependents(&id).cloned());
+            }
+            touched.insert(id);
+        }
+        touched
+    }
+
+    /// The Services that changed EndpointSlices and policies refer to now or referred to before.
+    fn services(&mut self, store: &Store, changes: &Changes) -> BTreeMap<ObjectKey, ServiceChange> {
+        let mut services: BTreeMap<ObjectKey, ServiceChange> = BTreeMap::new();
+        for id in changes {
+            let reason = match id.kind {
+                Kind::EndpointSlice => ServiceChange::Endpoints,
+                Kind::BackendTlsPolicy => ServiceChange::Policy,
+                _ => continue,
+            };
+            let mut now: BTreeSet<ObjectKey> = store.services_referenced_by(id).collect();
+            if id.kind == Kind::BackendTlsPolicy
+                && store.guards.get(&id.key).is_some_and(|guard| guard.targets.is_none())
+            {
+                now.extend(store.services.keys().filter(|key| key.namespace == id.key.namespace).cloned());
+            }
+            let before = self.services_by_referrer.remove(id).unwrap_or_default();
+            for service in now.iter().chain(&before) {
+                let strongest = services.entry(service.clone()).or_insert(reason);
+                *strongest = (*strongest).max(reason);
+            }
+            if !now.is_empty() {
+                self.services_by_referrer.insert(id.clone(), now);
+            }
+        }
+        services
+    }
+}
+
+/// Why a Service is compiled again; `Policy`, the stronger reason, also affects the routes to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum ServiceChange {
+    Endpoints,
+    Policy,
+}
+
+pub(super) fn keys_of_kind(ids: &Changes, kind: Kind) -> impl Iterator<Item = &ObjectKey> {
+    ids.iter().filter(move |id| id.kind == kind).map(|id| &id.key)
+}

@@ -1,0 +1,210 @@
+//! Service → upstream: which port, protocol and TLS requests to a Service use, and at which addresses.
+//!
+//! ```text
+//!   ../backend_reference.rs   Gateway API ─┐                      ┌ tls_requirement.rs   must it be TLS?
+//!                                          ├ BackendSettings ─▶ upstream_key ─▶ UpstreamKey ─▶ endpoints.rs
+//!   ../ingress/backend.rs            Kong ─┘                      └ tls.rs   certificates and authorities
+//! ```
+//!
+//! Every rule in which the dialects differ is a field of [`BackendSettings`].
+
+pub(super) mod endpoints;
+pub(super) mod tls;
+mod tls_requirement;
+
+use std::fmt;
+
+use super::CompileContext;
+use crate::api::core::{Service, ServicePort};
+use crate::api::{Kind, Meta, Object, ObjectKey};
+use crate::diagnostic::Diagnostic;
+use crate::store::Store;
+use crate::upstream::{UpstreamKey, UpstreamProtocol};
+use tls::BackendTlsSettings;
+
+/// How a dialect sends requests to a Service.
+#[derive(Debug)]
+pub(super) struct BackendSettings<'s> {
+    /// The object whose settings apply: the Service, or a facade in front of it.
+    pub source: (Kind, &'s Meta),
+    /// The protocol that the object names; it overrides the `appProtocol` of the port.
+    pub protocol: Option<AppProtocol>,
+    /// Whether an `appProtocol` of HTTP over TLS suffices for TLS. With the Gateway API only a policy does, so such a
+    /// port cannot be used.
+    pub tls_by_app_protocol: bool,
+    pub unknown_app_protocol: UnknownAppProtocol,
+    /// Whether to connect to the ClusterIP of the Service instead of its endpoints. Without effect on a headless
+    /// Service, which has no ClusterIP.
+    pub via_cluster_ip: bool,
+    pub tls: BackendTlsSettings,
+}
+
+/// What becomes of a port whose `appProtocol` is unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UnknownAppProtocol {
+    /// The Gateway API: no requests are sent there.
+    Reject,
+    /// Kong: HTTP/1.1 is used, except for `tls`, which must not become plain text.
+    Ignore,
+}
+
+/// A protocol that an object names, as far as it matters for requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AppProtocol {
+    Http,
+    Grpc,
+    Https,
+    Grpcs,
+    /// A protocol other than HTTP.
+    Stream,
+}
+
+/// Why no requests can be sent to a Service.
+#[derive(Debug)]
+pub(super) enum BackendError {
+    /// The object names a protocol that is not HTTP.
+    NamedProtocol,
+    /// The port has an `appProtocol` that is not supported.
+    AppProtocol,
+    /// Plain text is not allowed: message and remedy.
+    TlsRequired(String, &'static str),
+    /// The settings for TLS are invalid: message and remedy.
+    InvalidTls(String, String),
+}
+
+/// The port of a Service as a backend names it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum PortReference<'a> {
+    Missing,
+    Number(i32),
+    Name(&'a str),
+}
+
+impl AppProtocol {
+    pub(super) fn is_tls(self) -> bool {
+        matches!(self, AppProtocol::Https | AppProtocol::Grpcs)
+    }
+
+    /// `None` if the protocol is not HTTP.
+    fn protocol(self) -> Option<UpstreamProtocol> {
+        match self {
+            AppProtocol::Http | AppProtocol::Https => Some(UpstreamProtocol::Http1),
+            AppProtocol::Grpc | AppProtocol::Grpcs => Some(UpstreamProtocol::Http2),
+            AppProtocol::Stream => None,
+        }
+    }
+}
+
+impl BackendSettings<'_> {
+    /// The protocol for requests to a port, and whether it runs over TLS.
+    fn protocol_of(&self, port: &ServicePort) -> Result<(UpstreamProtocol, bool), BackendError> {
+        if let Some(named) = self.protocol {
+            return Ok((named.protocol().ok_or(BackendError::NamedProtocol)?, named.is_tls()));
+        }
+        if self.tls_by_app_protocol && tls::is_tls_port(port) {
+            return Ok((UpstreamProtocol::Http1, true));
+        }
+        let app_protocol = port.app_protocol.as_deref().unwrap_or_default();
+        let protocol = plain_protocol(app_protocol).or(match self.unknown_app_protocol {
+            UnknownAppProtocol::Ignore if app_protocol != "tls" => Some(UpstreamProtocol::default()),
+            UnknownAppProtocol::Ignore | UnknownAppProtocol::Reject => None,
+        });
+        Ok((protocol.ok_or(BackendError::AppProtocol)?, false))
+    }
+}
+
+/// The upstream for a port of a Service. `namespace` is that of the referrer.
+pub(super) fn upstream_key(
+    cx: CompileContext<'_>,
+    namespace: &str,
+    service: &Object<Service>,
+    port: &ServicePort,
+    settings: &BackendSettings<'_>,
+) -> Result<UpstreamKey, BackendError> {
+    let (protocol, is_tls) = settings.protocol_of(port)?;
+    if let Some((message, remedy)) = tls_requirement::requires_tls(cx, &service.meta.key, port) {
+        return Err(BackendError::TlsRequired(message, remedy));
+    }
+    let (kind, meta) = settings.source;
+    let tls = is_tls.then(|| tls::tls_settings(cx, meta, protocol, &settings.tls)).transpose();
+    let tls = tls.map_err(|problem| {
+        let (message, remedy) = tls::referrer_problem(kind, meta, &problem, namespace);
+        BackendError::InvalidTls(message, remedy)
+    })?;
+    let ObjectKey { namespace, name } = service.meta.key.clone();
+    Ok(UpstreamKey {
+        namespace,
+        service: name,
+        port: u16::try_from(port.port).unwrap_or_default(),
+        protocol,
+        tls,
+        facade: (kind == Kind::KongServiceFacade).then(|| meta.key.name.clone()),
+        via_cluster_ip: settings.via_cluster_ip && !endpoints::is_headless(service),
+    })
+}
+
+/// The Service with this key. `field` refers to it.
+pub(super) fn find_service<'s>(
+    store: &'s Store,
+    key: &ObjectKey,
+    field: &str,
+) -> Result<&'s Object<Service>, Diagnostic> {
+    store
+        .services
+        .get(key)
+        .map(|service| &**service)
+        .ok_or_else(|| Diagnostic::not_found(field, format!("Service {key}"), "create it or correct the name"))
+}
+
+/// The TCP port of a Service that a backend refers to in `field`.
+pub(super) fn find_port<'s>(
+    service: &'s Object<Service>,
+    reference: PortReference<'_>,
+    field: &str,
+) -> Result<&'s ServicePort, Diagnostic> {
+    let mut ports = service.spec.ports.iter().filter(|port| is_tcp(port));
+    let found = match reference {
+        PortReference::Missing => None,
+        PortReference::Number(number) => ports.find(|port| port.port == number),
+        PortReference::Name(name) => ports.find(|port| port.name == name),
+    };
+    found.ok_or_else(|| {
+        let message = match reference {
+            PortReference::Missing => format!("the backend names no port of Service {}", service.meta.key),
+            _ => format!("Service {} has no TCP port {reference}", service.meta.key),
+        };
+        Diagnostic::error(field, message, ports_remedy(&service.spec.ports))
+    })
+}
+
+impl fmt::Display for PortReference<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PortReference::Missing => Ok(()),
+            PortReference::Number(number) => number.fmt(formatter),
+            PortReference::Name(name) => name.fmt(formatter),
+        }
+    }
+}
+
+fn ports_remedy(ports: &[ServicePort]) -> String {
+    let known: Vec<_> = ports.iter().filter(|port| is_tcp(port)).map(|port| port.port.to_string()).collect();
+    match known.as_slice() {
+        [] => "add a TCP port to the Service".to_owned(),
+        [one] => format!("use port {one}"),
+        several => format!("use one of {}", several.join(", ")),
+    }
+}
+
+pub(super) fn is_tcp(port: &ServicePort) -> bool {
+    port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP")
+}
+
+/// The protocol for an `appProtocol` without TLS. WebSocket starts as HTTP/1.1 and is allowed for every backend.
+fn plain_protocol(app_protocol: &str) -> Option<UpstreamProtocol> {
+    match app_protocol {
+        "" | "http" | "HTTP" | "kubernetes.io/http" | "kubernetes.io/ws" => Some(UpstreamProtocol::Http1),
+        "kubernetes.io/h2c" => Some(UpstreamProtocol::Http2),
+        _ => None,
+    }
+}

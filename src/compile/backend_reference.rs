@@ -1,0 +1,129 @@
+//! Resolves the backend references of Gateway API routes to upstreams, or to the reason why they cannot be resolved.
+
+use super::CompileContext;
+use super::backend::{self, BackendError, BackendSettings, PortReference, UnknownAppProtocol};
+use super::ingress::service_settings;
+use super::reference_grants::{CrossNamespaceReference, Referrer};
+use super::verdict::Code;
+use crate::api::core::Service;
+use crate::api::gateway::BackendObjectReference;
+use crate::api::kind::CORE_GROUP;
+use crate::api::kong::annotations::PROTOCOL;
+use crate::api::{Kind, Object, ObjectKey};
+use crate::diagnostic::Diagnostic;
+use crate::snapshot::rule::{BackendTarget, RouteFailure};
+use crate::store::Store;
+use crate::upstream::UpstreamKey;
+
+/// What a backend reference of a route leads to.
+#[derive(Debug)]
+pub(super) struct ResolvedReference {
+    /// The object that it names.
+    pub service: ObjectKey,
+    pub upstream: Result<UpstreamKey, (Code, Diagnostic)>,
+    /// A backend that cannot be resolved keeps its share of the requests and fails them, as Gateway API specifies,
+    /// instead of moving them to other backends.
+    pub target: BackendTarget,
+}
+
+pub(super) fn resolve(
+    cx: CompileContext<'_>,
+    from: Referrer<'_>,
+    reference: &BackendObjectReference,
+    field: &str,
+) -> ResolvedReference {
+    let upstream = resolve_upstream(cx, from, reference, field);
+    let target = match &upstream {
+        Ok(key) => BackendTarget::Upstream(cx.inputs.upstreams.upstream(key)),
+        // Kong responds in the same way for a Service that exists but cannot be connected to.
+        Err((Code::RouteInvalidBackendTls, _)) => BackendTarget::Fail(RouteFailure::NoService),
+        Err(_) => BackendTarget::Fail(RouteFailure::InvalidBackend),
+    };
+    ResolvedReference { service: service_key(from.namespace, reference), upstream, target }
+}
+
+/// The Service that a reference names, if the route may refer to it.
+pub(super) fn permitted_service<'s>(
+    store: &'s Store,
+    from: Referrer<'_>,
+    reference: &BackendObjectReference,
+    field: &str,
+) -> Result<&'s Object<Service>, (Code, Diagnostic)> {
+    if reference.group != CORE_GROUP || reference.kind != Kind::Service.name() {
+        let (part, what) = if reference.group == CORE_GROUP {
+            ("kind", reference.kind.clone())
+        } else {
+            ("group", format!("{}/{}", reference.group, reference.kind))
+        };
+        let message = format!("backends of kind {what} are not served");
+        return Err((
+            Code::RouteInvalidKind,
+            Diagnostic::error(format!("{field}.{part}"), message, "refer to a Service"),
+        ));
+    }
+    let target = service_key(from.namespace, reference);
+    // Permission is checked before existence, so that a route without permission does not reveal whether the Service
+    // exists.
+    let crossing = CrossNamespaceReference { from, to: Kind::Service, target: &target };
+    if !crossing.is_allowed(store) {
+        return Err((Code::RouteRefNotPermitted, crossing.problem(format!("{field}.namespace"))));
+    }
+    backend::find_service(store, &target, &format!("{field}.name"))
+        .map_err(|problem| (Code::RouteBackendNotFound, problem))
+}
+
+/// The key of the object that a reference of a route in `namespace` names.
+fn service_key(namespace: &str, reference: &BackendObjectReference) -> ObjectKey {
+    ObjectKey::new(reference.namespace.as_deref().unwrap_or(namespace), &reference.name)
+}
+
+fn resolve_upstream(
+    cx: CompileContext<'_>,
+    from: Referrer<'_>,
+    reference: &BackendObjectReference,
+    field: &str,
+) -> Result<UpstreamKey, (Code, Diagnostic)> {
+    let service = permitted_service(cx.store, from, reference, field)?;
+    let port = reference.port.map_or(PortReference::Missing, PortReference::Number);
+    let port = backend::find_port(service, port, &format!("{field}.port"))
+        .map_err(|problem| (Code::RouteBackendNotFound, problem))?;
+    // The settings of each Service apply to that Service only, independent of the rule's other backends.
+    let upstream = backend::upstream_key(cx, from.namespace, service, port, &settings(service));
+    upstream.map_err(|error| {
+        let at = |part: &str| format!("{field}.{part}");
+        let service = &service.meta.key;
+        match error {
+            BackendError::NamedProtocol => {
+                let message = format!("annotation {PROTOCOL} of Service {service} names a protocol that is not HTTP");
+                let remedy = "set it to http, https, grpc, grpcs, ws or wss if the Service serves one of these";
+                (Code::RouteUnsupportedProtocol, Diagnostic::error(at("port"), message, remedy))
+            }
+            BackendError::AppProtocol => {
+                let named = port.app_protocol.as_deref().unwrap_or_default();
+                let message =
+                    format!("port {} of Service {service} has appProtocol {named}, which is not served", port.port);
+                let remedy = "use kubernetes.io/h2c if the backend serves HTTP/2 without TLS; http, or no \
+                              appProtocol, if it serves HTTP/1.1 without TLS";
+                (Code::RouteUnsupportedProtocol, Diagnostic::error(at("port"), message, remedy))
+            }
+            BackendError::TlsRequired(message, remedy) => {
+                (Code::RouteUnsupportedProtocol, Diagnostic::error(at("name"), message, remedy))
+            }
+            BackendError::InvalidTls(message, remedy) => {
+                (Code::RouteInvalidBackendTls, Diagnostic::error(at("name"), message, remedy))
+            }
+        }
+    })
+}
+
+/// The Gateway API's rules for `appProtocol`, and the annotations of the Service for what it has no fields for.
+fn settings(service: &Object<Service>) -> BackendSettings<'_> {
+    BackendSettings {
+        source: (Kind::Service, &service.meta),
+        protocol: service_settings::annotated_protocol(&service.meta),
+        tls_by_app_protocol: false,
+        unknown_app_protocol: UnknownAppProtocol::Reject,
+        via_cluster_ip: service_settings::is_via_cluster_ip(&service.meta),
+        tls: service_settings::tls_settings(&service.meta),
+    }
+}

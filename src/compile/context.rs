@@ -1,0 +1,35 @@
+//! What one compilation reads: the objects, and what they are compiled with.
+
+use std::collections::BTreeSet;
+
+use super::addresses::GatewayAddresses;
+use super::{Classes, IngressSettings};
+use crate::api::Kind;
+use crate::plugin_api::PluginFactory;
+use crate::store::Store;
+use crate::upstream::UpstreamRegistry;
+
+/// Everything that one compilation reads. It is copied freely, since it only borrows.
+#[derive(Clone, Copy, Debug)]
+pub struct CompileContext<'a> {
+    pub store: &'a Store,
+    pub inputs: &'a CompileInputs<'a>,
+}
+
+/// What compiling needs in addition to the store.
+#[derive(Clone, Copy, Debug)]
+pub struct CompileInputs<'a> {
+    /// Names of the controllers whose GatewayClasses this process serves.
+    pub controllers: &'a [String],
+    pub addresses: &'a GatewayAddresses,
+    /// Upstreams by identity, so that an upstream outlives every snapshot that uses it.
+    pub upstreams: &'a UpstreamRegistry,
+    /// Selects the Ingresses, consumers and other objects that this process serves by their class.
+    pub classes: &'a Classes,
+    /// Builds plugins.
+    pub plugin_factory: &'a PluginFactory,
+    /// Kinds whose objects cannot be read although some may exist. What such an object could protect is not served. If
+    /// this changes, the changes contain the Services.
+    pub unreadable_kinds: &'a BTreeSet<Kind>,
+    pub ingress: &'a IngressSettings,
+}

@@ -1,0 +1,203 @@
+//! Translates one rule of an HTTPRoute: matches, filters, backends, timeouts and retries.
+
+use std::collections::BTreeSet;
+
+use super::super::CompileContext;
+use super::super::backend_reference::{self, ResolvedReference};
+use super::super::filters::{self, FilterLevel, TranslatedFilters};
+use super::super::matches::{self, ParsedMatch};
+use super::super::reference_grants::Referrer;
+use super::super::retry;
+use super::super::verdict::Code;
+use crate::api::gateway::{BackendObjectReference, BackendRef, Filter, HttpRouteRule};
+use crate::api::{Kind, ObjectKey};
+use crate::diagnostic::Diagnostic;
+use crate::snapshot::router::PathMatch;
+use crate::snapshot::rule::{Action, Backend, BackendTarget, RouteFailure, RouteRule, RuleId, Split};
+use crate::upstream::UpstreamKey;
+
+/// A rule for the proxy, with what it refers to and what is wrong with it.
+pub(super) struct TranslatedRule {
+    /// KongPlugins of filters, each with the path of its field.
+    pub extensions: Vec<(ObjectKey, String)>,
+    pub rule: RouteRule,
+    pub matches: Vec<ParsedMatch>,
+    pub upstreams: BTreeSet<UpstreamKey>,
+    pub unreachable_services: BTreeSet<ObjectKey>,
+    pub dropped: Vec<Diagnostic>,
+    pub unresolved: Vec<(Code, Diagnostic)>,
+    pub notes: Vec<Diagnostic>,
+}
+
+pub(super) fn translate(
+    cx: CompileContext<'_>,
+    route: &ObjectKey,
+    raw: &HttpRouteRule,
+    field: &str,
+    id: RuleId,
+) -> TranslatedRule {
+    let mut references = References::new(cx, route);
+    let mut dropped = Vec::new();
+    let matches = translate_matches(raw, field, &mut dropped);
+    let prefix = common_prefix(raw, &matches);
+    unsupported_fields(raw, field, &mut dropped);
+    let timeouts_and_retries = retry::translate(raw, field, &mut dropped);
+    let own = references.filters(&raw.filters, FilterLevel::Rule, prefix, field);
+    let has_unresolved_filter = !own.unresolved.is_empty();
+    dropped.extend(own.unsupported);
+    references.unresolved_filters(own.unresolved);
+
+    let backends = raw.backend_refs.iter().enumerate();
+    let backends = backends
+        .map(|(index, backend)| {
+            references.backend(backend, prefix, &format!("{field}.backendRefs[{index}]"), &mut dropped)
+        })
+        .collect();
+    references.record_mirrors();
+
+    let mut notes = Vec::new();
+    if own.redirect.is_some() && !own.filters.mirrors.is_empty() {
+        notes.push(Diagnostic::warning(
+            format!("{field}.filters"),
+            "the rule redirects, so it has no requests to mirror",
+            "remove the mirror, or move it to a separate rule",
+        ));
+    }
+    let action = if !dropped.is_empty() || has_unresolved_filter {
+        Action::Fail(RouteFailure::Unsupported)
+    } else if let Some(redirect) = own.redirect {
+        Action::Redirect(redirect)
+    } else {
+        match Split::new(backends) {
+            Some(mut split) => {
+                split.timeouts_and_retries = timeouts_and_retries;
+                Action::Forward(split)
+            }
+            None => Action::Fail(RouteFailure::NoBackends),
+        }
+    };
+    let named = own.extensions.into_iter();
+    let References { upstreams, unreachable_services, unresolved, .. } = references;
+    TranslatedRule {
+        extensions: named.map(|(name, field)| (ObjectKey::new(&route.namespace, &name), field)).collect(),
+        rule: RouteRule { id, filters: own.filters, plugins: None, action, kong: None },
+        matches,
+        upstreams,
+        unreachable_services,
+        dropped,
+        unresolved,
+        notes,
+    }
+}
+
+fn translate_matches(raw: &HttpRouteRule, field: &str, dropped: &mut Vec<Diagnostic>) -> Vec<ParsedMatch> {
+    if raw.matches.is_empty() {
+        return vec![matches::match_all()];
+    }
+    let all = raw.matches.iter().enumerate();
+    all.filter_map(|(index, raw)| matches::parse(raw, &format!("{field}.matches[{index}]"), dropped)).collect()
+}
+
+/// The prefix that a filter replaces. The API requires exactly one match, by prefix, for such a filter.
+fn common_prefix<'m>(raw: &HttpRouteRule, matches: &'m [ParsedMatch]) -> Option<&'m str> {
+    match matches {
+        [ParsedMatch { path: PathMatch::Prefix(prefix), .. }] if raw.matches.len() <= 1 => Some(prefix),
+        _ => None,
+    }
+}
+
+/// Valid fields that are not supported: the rule is not served without them.
+fn unsupported_fields(raw: &HttpRouteRule, field: &str, problems: &mut Vec<Diagnostic>) {
+    if raw.session_persistence.is_some() {
+        problems.push(Diagnostic::error(
+            format!("{field}.sessionPersistence"),
+            "session persistence is not served by this version",
+            "remove it, if requests may be served without it",
+        ));
+    }
+}
+
+/// Resolves the references of one rule, and collects what they lead to.
+struct References<'a> {
+    cx: CompileContext<'a>,
+    route: &'a ObjectKey,
+    upstreams: BTreeSet<UpstreamKey>,
+    unreachable_services: BTreeSet<ObjectKey>,
+    unresolved: Vec<(Code, Diagnostic)>,
+    /// The targets of mirrors, which are reported after the backends.
+    mirrors: Vec<ResolvedReference>,
+}
+
+impl<'a> References<'a> {
+    fn new(cx: CompileContext<'a>, route: &'a ObjectKey) -> Self {
+        References {
+            cx,
+            route,
+            upstreams: BTreeSet::new(),
+            unreachable_services: BTreeSet::new(),
+            unresolved: Vec::new(),
+            mirrors: Vec::new(),
+        }
+    }
+
+    fn resolve(&self, target: &BackendObjectReference, field: &str) -> ResolvedReference {
+        let from = Referrer { kind: Kind::HttpRoute, namespace: &self.route.namespace };
+        backend_reference::resolve(self.cx, from, target, field)
+    }
+
+    fn filters(&mut self, raw: &[Filter], level: FilterLevel, prefix: Option<&str>, field: &str) -> TranslatedFilters {
+        let (store, namespace) = (self.cx.store, &*self.route.namespace);
+        let is_plugin = |name: &str| store.kong_plugins.contains_key(&ObjectKey::new(namespace, name));
+        let mut resolve = |target: &BackendObjectReference, field: &str| {
+            let resolved = self.resolve(target, field);
+            let upstream = match &resolved.target {
+                BackendTarget::Upstream(upstream) => Some(upstream.clone()),
+                BackendTarget::Fail(_) => None,
+            };
+            self.mirrors.push(resolved);
+            upstream
+        };
+        filters::translate(raw, level, prefix, field, &is_plugin, &mut resolve)
+    }
+
+    fn backend(
+        &mut self,
+        raw: &BackendRef,
+        prefix: Option<&str>,
+        field: &str,
+        dropped: &mut Vec<Diagnostic>,
+    ) -> Backend {
+        let own = self.filters(&raw.filters, FilterLevel::Backend, prefix, field);
+        dropped.extend(own.unsupported);
+        let resolved = self.resolve(&raw.target, field);
+        let mut target = self.record(resolved);
+        if !own.unresolved.is_empty() {
+            target = BackendTarget::Fail(RouteFailure::Unsupported);
+            self.unresolved_filters(own.unresolved);
+        }
+        Backend { weight: u32::try_from(raw.weight).unwrap_or(0), filters: own.filters, target }
+    }
+
+    fn record(&mut self, resolved: ResolvedReference) -> BackendTarget {
+        match resolved.upstream {
+            Ok(key) => drop(self.upstreams.insert(key)),
+            Err((code, problem)) => {
+                if code == Code::RouteInvalidBackendTls {
+                    self.unreachable_services.insert(resolved.service);
+                }
+                self.unresolved.push((code, problem));
+            }
+        }
+        resolved.target
+    }
+
+    fn record_mirrors(&mut self) {
+        for resolved in std::mem::take(&mut self.mirrors) {
+            self.record(resolved);
+        }
+    }
+
+    fn unresolved_filters(&mut self, problems: Vec<Diagnostic>) {
+        self.unresolved.extend(problems.into_iter().map(|problem| (Code::RouteInvalidKind, problem)));
+    }
+}

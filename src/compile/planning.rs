@@ -1,0 +1,93 @@
+//! Plans the Gateways and routes that a change affects, and keeps their plans.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::affected::keys_of_kind;
+use super::http_route::RoutePlan;
+use super::{CompileContext, CompileRun, Compiler, gateway, http_route};
+use crate::api::{Kind, ObjectId, ObjectKey};
+use crate::store::Changes;
+
+impl Compiler {
+    /// Plans the affected Gateways; returns the routes that must be planned again.
+    pub(super) fn plan_gateways(
+        &mut self,
+        cx: CompileContext<'_>,
+        touched: &Changes,
+        run: &mut CompileRun,
+    ) -> BTreeSet<ObjectId> {
+        let mut gateways: BTreeSet<ObjectKey> = keys_of_kind(touched, Kind::Gateway).cloned().collect();
+        if !gateways.is_empty() {
+            let owners = gateway::port_owners(cx);
+            if owners != self.port_owners {
+                // A Gateway that did not change itself may have lost or gained a port.
+                gateways.extend(self.port_owners.values().chain(owners.values()).cloned());
+                gateways.extend(self.gateways.keys().cloned());
+                self.port_owners = owners;
+            }
+        }
+        let mut routes = BTreeSet::new();
+        for key in gateways {
+            let object = cx.store.gateways.get(&key);
+            let plan = object.and_then(|object| gateway::plan(cx, &self.port_owners, &mut self.secrets, object));
+            if plan.is_none() {
+                let verdict = object.map(|object| gateway::foreign_verdict(cx, object));
+                self.set_verdict(ObjectId::new(Kind::Gateway, key.clone()), verdict, run);
+            }
+            if self.gateways.get(&key).map(|plan| &**plan) == plan.as_ref() {
+                // Routes may still refer to a Gateway of another controller that was just created or deleted.
+                if plan.is_some() || !touched.contains(&ObjectId::new(Kind::Gateway, key.clone())) {
+                    continue;
+                }
+            }
+            let before = self.gateways.get(&key);
+            if !plan.as_ref().zip(before).is_some_and(|(plan, before)| plan.is_equivalent_for_routes(before)) {
+                let id = ObjectId::new(Kind::Gateway, key.clone());
+                let dependents = cx.store.dependency_index().dependents(&id).filter(|id| id.kind == Kind::HttpRoute);
+                routes.extend(dependents.cloned());
+            }
+            run.gateways_to_update.insert(key.clone());
+            match plan {
+                Some(plan) => self.gateways.insert(key.clone(), Arc::new(plan)),
+                None => self.gateways.remove(&key),
+            };
+            self.routers.gateway_changed(&key, self.gateways.get(&key).map(|plan| &**plan));
+        }
+        routes
+    }
+
+    /// Plans the affected routes.
+    pub(super) fn plan_routes(
+        &mut self,
+        cx: CompileContext<'_>,
+        touched: &Changes,
+        mut routes: BTreeSet<ObjectId>,
+        run: &mut CompileRun,
+    ) {
+        routes.extend(touched.iter().filter(|id| id.kind == Kind::HttpRoute).cloned());
+        for id in routes {
+            let object = cx.store.http_routes.get(&id.key);
+            let plan = object.map(|object| Arc::new(http_route::plan(cx, &self.gateways, &self.plugins, object)));
+            let verdict = plan.as_ref().map(|plan| plan.verdict.clone());
+            self.set_verdict(id.clone(), verdict, run);
+            let attached = plan.as_ref().filter(|plan| !plan.attachments.is_empty()).and(object);
+            run.services_to_update.extend(self.policy_conflicts.update_route(
+                cx.store,
+                &id,
+                attached.map(|route| &**route),
+            ));
+            let before = match &plan {
+                Some(plan) => self.routes.insert(id.clone(), plan.clone()),
+                None => self.routes.remove(&id),
+            };
+            let plans = [&before, &plan].into_iter().flatten();
+            run.services_to_update.extend(plans.flat_map(|plan| plan.unreachable_services.iter().cloned()));
+            let nothing = BTreeSet::new();
+            let [old, new] =
+                [&before, &plan].map(|plan| plan.as_ref().map_or(&nothing, |plan: &Arc<RoutePlan>| &plan.upstreams));
+            self.upstream_usage.replace(old, new, &mut run.upstreams_changed);
+            run.gateways_to_update.extend(self.routers.route_changed(&id, before.as_deref(), plan.as_deref()));
+        }
+    }
+}

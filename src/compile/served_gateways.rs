@@ -1,0 +1,69 @@
+//! Which Gateways belong to a controller, and what they need before they are compiled: addresses and Services.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::gateway::{ClassState, rejection};
+use super::listener;
+use crate::api::gateway::{Gateway, GatewaySpec};
+use crate::api::{Object, ObjectKey};
+use crate::store::Store;
+
+/// A Gateway of this controller that may need a Service in front of it.
+#[derive(Clone, Debug)]
+pub struct ExposedGateway<'a> {
+    pub gateway: &'a Object<Gateway>,
+    /// The controller name of its class.
+    pub controller: &'a str,
+    /// The ports of the listeners that can be served.
+    pub ports: BTreeSet<u16>,
+    /// Whether the Gateway is rejected regardless of its addresses.
+    pub is_rejected: bool,
+}
+
+/// The Gateways of these controllers, with what their Services need.
+pub fn exposed_gateways<'a>(store: &'a Store, controllers: &'a [String]) -> impl Iterator<Item = ExposedGateway<'a>> {
+    gateways_by_age(store, controllers).into_iter().filter_map(|gateway| expose(store, gateway))
+}
+
+/// The Gateways that belong to another controller. A Gateway whose class does not exist, possibly only for a moment, is
+/// not one of them.
+pub fn foreign_gateways<'a>(store: &'a Store, controllers: &'a [String]) -> impl Iterator<Item = &'a ObjectKey> {
+    let is_foreign = |gateway: &&Arc<Object<Gateway>>| {
+        let class = store.gateway_classes.get(&ObjectKey::cluster(&gateway.spec.gateway_class_name));
+        class.is_some_and(|class| !controllers.contains(&class.spec.controller_name))
+    };
+    store.gateways.values().filter(is_foreign).map(|gateway| &gateway.meta.key)
+}
+
+/// The Gateways of these controllers, which need addresses, oldest first.
+pub fn addressable_gateways<'a>(
+    store: &'a Store,
+    controllers: &'a [String],
+) -> impl Iterator<Item = (&'a ObjectKey, &'a GatewaySpec)> + Clone {
+    gateways_by_age(store, controllers).into_iter().map(|gateway| (&gateway.meta.key, &gateway.spec))
+}
+
+/// The Gateways of these controllers' classes, oldest first, then by name. The earlier Gateway wins a conflict.
+pub(super) fn gateways_by_age<'a>(store: &'a Store, controllers: &[String]) -> Vec<&'a Arc<Object<Gateway>>> {
+    let mut gateways: Vec<_> = store
+        .gateways
+        .values()
+        .filter(|gateway| {
+            let class = store.gateway_classes.get(&ObjectKey::cluster(&gateway.spec.gateway_class_name));
+            class.is_some_and(|class| controllers.contains(&class.spec.controller_name))
+        })
+        .collect();
+    gateways.sort_by(|a, b| (a.meta.created, &a.meta.key).cmp(&(b.meta.created, &b.meta.key)));
+    gateways
+}
+
+/// What a served Gateway needs of the Service in front of it.
+fn expose<'a>(store: &'a Store, gateway: &'a Object<Gateway>) -> Option<ExposedGateway<'a>> {
+    let class = store.gateway_classes.get(&ObjectKey::cluster(&gateway.spec.gateway_class_name))?;
+    let accepted = if class.spec.parameters_ref.is_some() { ClassState::Rejected } else { ClassState::Accepted };
+    let listeners = gateway.spec.listeners.iter().filter(|listener| listener::needs_port(listener));
+    let ports: BTreeSet<u16> = listeners.filter_map(|listener| u16::try_from(listener.port).ok()).collect();
+    let refused = rejection(gateway, accepted, &[]).is_some();
+    Some(ExposedGateway { gateway, controller: &class.spec.controller_name, ports, is_rejected: refused })
+}

@@ -1,0 +1,55 @@
+//! Inputs of the compiler for tests and benchmarks, which have no control loop that owns them.
+
+use std::collections::BTreeSet;
+
+use super::addresses::GatewayAddresses;
+use super::{Classes, CompileContext, CompileInputs, Compiled, Compiler, IngressSettings};
+use crate::api::Kind;
+use crate::api::names::GATEWAY_CONTROLLER;
+use crate::plugin_api::{PluginFactory, PluginRegistry};
+use crate::store::{Changes, Store};
+use crate::upstream::UpstreamRegistry;
+
+/// Everything that [`CompileInputs`] borrows. Tests change the fields that matter to them.
+#[derive(Debug)]
+pub struct TestInputs {
+    pub controllers: Vec<String>,
+    pub addresses: GatewayAddresses,
+    pub upstreams: UpstreamRegistry,
+    pub classes: Classes,
+    pub plugin_factory: PluginFactory,
+    pub unreadable_kinds: BTreeSet<Kind>,
+    pub ingress: IngressSettings,
+}
+
+impl TestInputs {
+    /// Portico's own controller and classes, without addresses, listeners and runtime services.
+    pub fn new(registry: PluginRegistry) -> Self {
+        TestInputs {
+            controllers: vec![GATEWAY_CONTROLLER.to_owned()],
+            addresses: GatewayAddresses::default(),
+            upstreams: UpstreamRegistry::default(),
+            classes: Classes::default(),
+            plugin_factory: PluginFactory::offline(registry),
+            unreadable_kinds: BTreeSet::new(),
+            ingress: IngressSettings::default(),
+        }
+    }
+
+    pub fn as_inputs(&self) -> CompileInputs<'_> {
+        CompileInputs {
+            controllers: &self.controllers,
+            addresses: &self.addresses,
+            upstreams: &self.upstreams,
+            classes: &self.classes,
+            plugin_factory: &self.plugin_factory,
+            unreadable_kinds: &self.unreadable_kinds,
+            ingress: &self.ingress,
+        }
+    }
+
+    /// Compiles with these inputs.
+    pub fn compile(&self, compiler: &mut Compiler, store: &Store, changes: &Changes) -> Compiled {
+        compiler.compile(CompileContext { store, inputs: &self.as_inputs() }, changes)
+    }
+}

@@ -1,0 +1,55 @@
+//! Counts the routes and Ingresses that use each upstream.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::api::ObjectKey;
+use crate::upstream::UpstreamKey;
+
+#[derive(Debug, Default)]
+pub(super) struct UpstreamUsage {
+    counts: BTreeMap<UpstreamKey, usize>,
+}
+
+impl UpstreamUsage {
+    /// Replaces the upstreams of one route; those that become used or unused are added to `changed`.
+    pub(super) fn replace(
+        &mut self,
+        before: &BTreeSet<UpstreamKey>,
+        after: &BTreeSet<UpstreamKey>,
+        changed: &mut BTreeSet<UpstreamKey>,
+    ) {
+        // Added first, so that an upstream that stays does not appear to become unused.
+        for upstream in after {
+            let users = self.counts.entry(upstream.clone()).or_insert_with(|| {
+                changed.insert(upstream.clone());
+                0
+            });
+            *users += 1;
+        }
+        for upstream in before {
+            if let Some(users) = self.counts.get_mut(upstream) {
+                *users -= 1;
+                if *users == 0 {
+                    self.counts.remove(upstream);
+                    changed.insert(upstream.clone());
+                }
+            }
+        }
+    }
+
+    pub(super) fn is_used(&self, upstream: &UpstreamKey) -> bool {
+        self.counts.contains_key(upstream)
+    }
+
+    pub(super) fn all(&self) -> BTreeSet<UpstreamKey> {
+        self.counts.keys().cloned().collect()
+    }
+
+    /// The used upstreams of a Service.
+    pub(super) fn of_service(&self, service: &ObjectKey) -> impl Iterator<Item = &UpstreamKey> {
+        let ObjectKey { namespace, name } = service.clone();
+        let first = UpstreamKey { namespace: namespace.clone(), service: name.clone(), ..UpstreamKey::default() };
+        let all = self.counts.range(first..).map(|(upstream, _)| upstream);
+        all.take_while(move |upstream| upstream.namespace == namespace && upstream.service == name)
+    }
+}

@@ -1,0 +1,130 @@
+//! Updates the verdicts that a change affects.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::verdict::Verdict;
+use super::{CompileContext, CompileRun, Compiler, gateway, ingress, notes, unserved_kinds};
+use crate::api::{Kind, ObjectId, ObjectKey};
+use crate::store::{Changes, Store};
+
+impl Compiler {
+    /// Updates the verdicts on these Ingresses, or on all if their sockets changed.
+    pub(super) fn update_ingress_verdicts(
+        &mut self,
+        cx: CompileContext<'_>,
+        mut again: BTreeSet<ObjectKey>,
+        run: &mut CompileRun,
+    ) {
+        let lost = self.routers.sockets_taken_by_gateways();
+        let sockets = self.ingresses.binds().keys().copied().collect();
+        if (lost != self.sockets_taken_by_gateways) || (sockets != self.ingress_sockets) {
+            (self.sockets_taken_by_gateways, self.ingress_sockets) = (lost, sockets);
+            again.extend(self.ingresses.keys().cloned());
+        }
+        for key in again {
+            let verdict = self.ingresses.verdict(cx, &key, &self.sockets_taken_by_gateways);
+            self.set_verdict(ObjectId::new(Kind::Ingress, key), verdict, run);
+        }
+    }
+
+    /// Updates the verdicts on policies that changed or whose referring Services changed.
+    pub(super) fn update_policy_verdicts(&mut self, store: &Store, touched: &Changes, run: &mut CompileRun) {
+        let mut again = BTreeSet::new();
+        for id in touched {
+            match id.kind {
+                Kind::KongUpstreamPolicy | Kind::KongIngress => drop(again.insert(id.clone())),
+                Kind::Service | Kind::KongServiceFacade => {
+                    let now: BTreeSet<_> =
+                        store.meta(id).into_iter().flat_map(ingress::policy::referenced_policies).collect();
+                    again.extend(now.iter().cloned());
+                    again.extend(self.policies_by_referrer.remove(id).unwrap_or_default());
+                    if !now.is_empty() {
+                        self.policies_by_referrer.insert(id.clone(), now);
+                    }
+                }
+                _ => {}
+            }
+        }
+        for id in again {
+            let verdict = ingress::policy::verdict(store, &id, &self.policy_conflicts);
+            self.set_verdict(id, verdict, run);
+        }
+    }
+
+    /// Updates the verdicts on Gateways whose plan or attached routes changed.
+    pub(super) fn update_gateway_verdicts(&mut self, run: &mut CompileRun) {
+        for key in std::mem::take(&mut run.gateways_to_update) {
+            let Some(plan) = self.gateways.get(&key) else { continue };
+            let verdict = plan.verdict(|listener| self.routers.attached_count(listener));
+            self.set_verdict(ObjectId::new(Kind::Gateway, key), Some(verdict), run);
+        }
+    }
+
+    /// Updates the verdicts on all other kinds.
+    pub(super) fn update_other_verdicts(&mut self, cx: CompileContext<'_>, touched: &Changes, run: &mut CompileRun) {
+        for id in touched {
+            let verdict = match id.kind {
+                Kind::Gateway | Kind::HttpRoute | Kind::KongPlugin | Kind::KongClusterPlugin => continue,
+                Kind::KongConsumer | Kind::KongConsumerGroup => continue,
+                Kind::Ingress | Kind::KongUpstreamPolicy | Kind::KongIngress => continue,
+                Kind::IngressClass => {
+                    cx.store.ingress_classes.get(&id.key).map(|class| ingress::class_verdict(cx, class))
+                }
+                Kind::GatewayClass => {
+                    cx.store.gateway_classes.get(&id.key).map(|class| gateway::class_verdict(cx.inputs, class))
+                }
+                Kind::KongVault | Kind::KongCustomEntity | Kind::TcpIngress | Kind::UdpIngress | Kind::KongLicense => {
+                    unserved_kinds::verdict(cx, id)
+                }
+                _ => notes::verdict(cx.store, id, &self.forbidden, &self.policy_conflicts, self.is_used(cx.store, id)),
+            };
+            self.set_verdict(id.clone(), verdict, run);
+        }
+    }
+
+    /// Whether routes use a Service with its own settings, or would if TLS to it were possible; for a facade, whether
+    /// routes use its Service through it.
+    fn is_used(&self, store: &Store, id: &ObjectId) -> bool {
+        let leads = |route: &ObjectId| {
+            self.routes
+                .get(route)
+                .is_some_and(|plan| !plan.attachments.is_empty() && plan.unreachable_services.contains(&id.key))
+        };
+        match id.kind {
+            Kind::Service => {
+                self.upstream_usage.of_service(&id.key).any(|upstream| upstream.facade.is_none())
+                    || store.dependency_index().dependents(id).any(leads)
+            }
+            Kind::KongServiceFacade => store.kong_service_facades.get(&id.key).is_some_and(|facade| {
+                let behind = ObjectKey::new(&id.key.namespace, &facade.spec.backend_ref.name);
+                self.upstream_usage.of_service(&behind).any(|upstream| upstream.facade.as_ref() == Some(&id.key.name))
+            }),
+            _ => false,
+        }
+    }
+
+    pub(super) fn set_verdict(&mut self, id: ObjectId, verdict: Option<Verdict>, run: &mut CompileRun) {
+        if self.verdicts.get(&id).map(|known| &**known) == verdict.as_ref() {
+            return;
+        }
+        match verdict {
+            Some(verdict) => {
+                if *self.last_verdict != verdict {
+                    self.last_verdict = Arc::new(verdict);
+                }
+                self.verdicts.insert(id.clone(), Arc::clone(&self.last_verdict))
+            }
+            None => self.verdicts.remove(&id),
+        };
+        run.verdicts_changed.insert(id);
+    }
+
+    /// Rebuilds the map if most of it is new: a map collected at once has full nodes, and a map that grew in key order
+    /// half-empty ones.
+    pub(super) fn compact_verdicts(&mut self, run: &CompileRun) {
+        if run.verdicts_changed.len() > self.verdicts.len() / 2 {
+            self.verdicts = std::mem::take(&mut self.verdicts).into_iter().collect();
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Tests that start the program `portico`, as one program, because linking takes longer than compiling most of them. A
+//! module is a suite of `scripts/test.sh`; `cargo test --workspace --test process cli::` runs one of them.
+
+#![expect(clippy::unwrap_used, reason = "a panic fails the test, in functions without a test attribute too")]
+
+mod bad_input;
+mod cli;
+mod cluster;
+#[path = "watch/api.rs"]
+#[expect(dead_code, reason = "the suite `watch` uses the rest")]
+mod fake_api_server;
+mod harness;
+mod kong;
+mod make_run;
+mod pages;
+mod prometheus;
+mod quickstart;
+mod redis;
+mod secrets;
+mod serving;
+mod takeover;
+mod tls_backends;
