@@ -8,6 +8,7 @@ pub mod api;
 pub mod app;
 pub mod args;
 pub mod compile;
+pub mod diagnostic;
 pub mod drain;
 pub mod echo;
 mod http_server;

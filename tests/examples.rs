@@ -163,7 +163,7 @@ fn problems(verdict: &Verdict) -> Vec<String> {
     let parents = verdict.parents.iter().flat_map(|parent| &parent.conditions);
     let conditions: Vec<&Condition> = verdict.conditions.iter().chain(listeners).chain(parents).collect();
     let refused = conditions.iter().filter(|condition| !condition.code.status() || !condition.diagnostics.is_empty());
-    let notes = verdict.notes.iter().map(ToString::to_string);
+    let notes = verdict.diagnostics.iter().map(ToString::to_string);
     refused.map(|condition| format!("{:?}: {}", condition.code, condition.message())).chain(notes).collect()
 }
 

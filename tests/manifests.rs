@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use portico::api::{Kind, ObjectId, ObjectKey};
-use portico::manifests::{ChangedPaths, ManifestUpdate, ManifestWatcher, Manifests, Severity};
+use portico::diagnostic::Severity;
+use portico::manifests::{ChangedPaths, ManifestUpdate, ManifestWatcher, Manifests};
 use portico::report;
 use portico::schema::Channel;
 
@@ -88,11 +89,11 @@ fn refusals(root: &Path, update: &ManifestUpdate) -> Vec<String> {
     let relative = |place: String| place.replace(&format!("{root}/"), "").replace(&root, ".");
     let refusals = update.diagnostics.iter().map(|refusal| {
         let object = refusal.object.as_deref().unwrap_or("-");
-        if refusal.reason == "Invalid" {
+        if refusal.reason() == "Invalid" {
             // Which field the schema reports first does not matter here.
             return format!("Invalid {} {object}", relative(refusal.position.file.display().to_string()));
         }
-        format!("{} {} {object}", refusal.reason, relative(refusal.position.to_string()))
+        format!("{} {} {object}", refusal.reason(), relative(refusal.position.to_string()))
     });
     refusals.collect()
 }
@@ -194,6 +195,13 @@ fn broken_objects_keep_their_last_valid_version() {
             ),
             // The file is invalid: everything is kept.
             step(vec![Put("all.yaml", "a: b: c\n".to_owned())], &[], &[], &["NotYaml all.yaml:1:5 -"]),
+            // The errors of all documents are reported.
+            step(
+                vec![Put("all.yaml", documents(&["a: b: c\n".to_owned(), broken("b"), "a: [\n".to_owned()]))],
+                &[],
+                &[],
+                &["NotYaml all.yaml:1:5 -", "Invalid all.yaml ConfigMap default/b", "NotYaml all.yaml:9:4 -"],
+            ),
             // Truncated, as by `render > all.yaml` before its first output.
             step(vec![Put("all.yaml", String::new())], &[], &[], &["EmptyFile all.yaml -"]),
             // Fixed; the middle object is as before, so it is unchanged.
@@ -208,7 +216,7 @@ fn broken_objects_keep_their_last_valid_version() {
                 vec![Put("all.yaml", good().replace("name: b", "nam: b"))],
                 &[],
                 &[],
-                &["NoName all.yaml:10:1 ConfigMap"],
+                &["NoName all.yaml:10:1 ConfigMap", "UnknownField all.yaml:11:3 ConfigMap"],
             ),
             step(
                 vec![Put("all.yaml", good().replacen("kind: ConfigMap", "kind: ConfigMpa", 1))],
@@ -435,7 +443,7 @@ fn standard_input_is_read_once() {
     let objects: Vec<_> = update.batch.upserts.iter().map(|object| object.id().to_string()).collect();
     assert_eq!(objects, ["ConfigMap default/a", "ConfigMap default/b", "Namespace default"]);
     assert_eq!((update.files, update.objects), (2, 2));
-    assert_eq!(update.diagnostics[0].reason, "Duplicate");
+    assert_eq!(update.diagnostics[0].reason(), "Duplicate");
     let id = ObjectId::new(Kind::ConfigMap, ObjectKey::new("default", "b"));
     let place = manifests.position(&id, "data.key").expect("it is in the input");
     assert_eq!(
@@ -495,7 +503,7 @@ spec:
             let excerpt = refusal.position.excerpt.as_deref().expect("there is an excerpt");
             let under: String =
                 excerpt.text.chars().skip(refusal.position.column as usize - 1).take(excerpt.width as usize).collect();
-            format!("{} {}: {} `{under}`", refusal.position.line, refusal.field, refusal.reason)
+            format!("{} {}: {} `{under}`", refusal.position.line, refusal.diagnostic.field, refusal.reason())
         })
         .collect();
     for expected in [
@@ -615,8 +623,9 @@ fn number_of_diagnostics_is_limited() {
     fs::write(temp.path().join("a.yaml"), documents(&objects)).unwrap();
     let update = source(temp.path(), &["."]).read();
     assert_eq!(update.diagnostics.len(), 1001);
-    let last = update.diagnostics.iter().find(|refusal| refusal.reason == "MoreProblems").expect("the rest is counted");
-    assert_eq!(last.message, "100 more problems in this file are not shown");
+    let last =
+        update.diagnostics.iter().find(|refusal| refusal.reason() == "MoreProblems").expect("the rest is counted");
+    assert_eq!(last.diagnostic.message, "100 more problems in this file are not shown");
 }
 
 #[test]
@@ -634,7 +643,8 @@ fn non_yaml_files_are_rejected() {
         let temp = tempfile::tempdir().unwrap();
         fs::write(temp.path().join("a.yaml"), bytes).unwrap();
         let update = source(temp.path(), &["."]).read();
-        let found: Vec<_> = update.diagnostics.iter().map(|refusal| (refusal.reason, refusal.severity)).collect();
+        let found: Vec<_> =
+            update.diagnostics.iter().map(|refusal| (refusal.reason(), refusal.diagnostic.severity)).collect();
         assert_eq!(found, [(reason, Severity::Error)], "{}", String::from_utf8_lossy(bytes));
     }
 }
@@ -682,7 +692,7 @@ async fn watcher_ticks_for_every_kind_of_edit() {
             seen.extend(
                 update.batch.upserts.iter().map(|object| format!("{}@{}", object.id(), object.meta().generation)),
             );
-            let vanished = update.diagnostics.iter().any(|refusal| refusal.reason == "Vanished");
+            let vanished = update.diagnostics.iter().any(|refusal| refusal.reason() == "Vanished");
             if if folders_gone {
                 vanished
             } else {

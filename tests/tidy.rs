@@ -38,22 +38,22 @@ use tree::File;
 const IMPORTS: &[Row] = &[
     // Control side: from objects to a snapshot and verdicts.
     ("api", &[]),
-    ("schema", &["api"]),
+    ("schema", &["api", "diagnostic"]),
     ("store", &["api"]),
-    ("k8s", &["api", "store"]),
-    ("manifests", &["api", "schema", "store"]),
-    ("compile", &["api", "plugin_api", "snapshot", "store", "upstream"]),
+    ("k8s", &["api", "diagnostic", "store"]),
+    ("manifests", &["api", "diagnostic", "schema", "store"]),
+    ("compile", &["api", "diagnostic", "plugin_api", "snapshot", "store", "upstream"]),
     // What only the running proxy knows arrives as plain values, so that the two sides stay apart.
-    ("status", &["api", "compile::verdict", "k8s", "store::Malformed"]),
-    ("report", &["api", "compile::verdict", "manifests"]),
+    ("status", &["api", "compile::verdict", "diagnostic", "k8s", "store::Malformed"]),
+    ("report", &["api", "compile::verdict", "diagnostic", "manifests"]),
     // Request side: it never sees an object.
     ("upstream", &[]),
     ("snapshot", &["plugin_api", "upstream"]),
     ("proxy", &["plugin_api", "snapshot", "upstream"]),
     // Plugins know their contract, but neither each other nor the proxy. Servers that a plugin connects to are guarded
     // like backends.
-    ("plugin_api", &["upstream::LoopbackPolicy", "upstream::BlockedAddress"]),
-    ("plugins", &["plugin_api"]),
+    ("plugin_api", &["diagnostic", "upstream::LoopbackPolicy", "upstream::BlockedAddress"]),
+    ("plugins", &["diagnostic", "plugin_api"]),
     // Edges of the process.
     // A flag names the fields of the access log, and flags take their defaults from the limits of the proxy.
     (
@@ -72,6 +72,7 @@ const IMPORTS: &[Row] = &[
     ("admin", &["http_server", "metrics::Exposition"]),
     ("echo", &["http_server", "quantity"]),
     ("http_server", &[]),
+    ("diagnostic", &[]),
     ("quantity", &[]),
     ("metrics", &["version"]),
     ("telemetry", &[]),

@@ -11,7 +11,6 @@ use super::host_addresses::host_addresses;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::args::{AddressSource, GatewayOptions};
 use crate::compile::addresses::{self, AddressProvider, AddressState, GatewayAddressPool, GatewayAddresses};
-use crate::compile::verdict::FieldDiagnostic;
 use crate::compile::{addressable_gateways, exposed_gateways, foreign_gateways};
 use crate::k8s::Observed;
 use crate::k8s::services::{DesiredService, DesiredServices, GatewayServiceState, GatewayServicesView};
@@ -172,12 +171,11 @@ fn wildcard_addresses(pod_ips: &[IpAddr]) -> Vec<IpAddr> {
 }
 
 fn describe(state: &GatewayServiceState) -> addresses::GatewayService {
-    let error = state.error.as_ref();
     addresses::GatewayService {
         name: state.name.clone(),
         ports: state.ports.clone(),
         addresses: state.addresses.clone(),
-        problem: error.map(|error| FieldDiagnostic::new("", &*error.message, &*error.remedy)),
+        problem: state.error.clone(),
     }
 }
 

@@ -11,8 +11,9 @@ use tracing::{debug, error, info, warn};
 use super::control::{ApplySummary, Control, VerdictChanges};
 use crate::api::ObjectId;
 use crate::compile::verdict::{Verdict, Verdicts};
-use crate::manifests::{ManifestDiagnostic, ManifestUpdate, Manifests, Severity};
-use crate::report::{self, Diagnostic, InputCounts, RouteRow};
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::manifests::{ManifestDiagnostic, ManifestUpdate, Manifests};
+use crate::report::{self, InputCounts, ReportedDiagnostic, RouteRow};
 use crate::snapshot::Snapshot;
 use crate::snapshot::dump::{ActionDump, ListenerDump, MatchDump, RouteTableRow};
 use crate::telemetry;
@@ -235,7 +236,7 @@ impl Announcer {
 }
 
 /// Renders the first problems.
-fn problems_section(diagnostics: &[Diagnostic], color: bool) -> String {
+fn problems_section(diagnostics: &[ReportedDiagnostic], color: bool) -> String {
     let shown = &diagnostics[..diagnostics.len().min(MAX_PRINTED_PROBLEMS)];
     let mut text = report::terminal(shown, color);
     if diagnostics.len() > shown.len() {
@@ -275,7 +276,7 @@ fn diagnostics<'a>(
     refusals: impl Iterator<Item = &'a ManifestDiagnostic>,
     verdicts: impl Iterator<Item = (&'a ObjectId, &'a Arc<Verdict>)>,
     manifests: &Manifests,
-) -> Vec<Diagnostic> {
+) -> Vec<ReportedDiagnostic> {
     let mut diagnostics: Vec<_> = refusals.map(report::from_manifest).collect();
     diagnostics.extend(verdicts.flat_map(|(id, verdict)| report::from_verdict(id, verdict)));
     report::add_positions(&mut diagnostics, |fields| manifests.positions(fields));
@@ -285,12 +286,13 @@ fn diagnostics<'a>(
 }
 
 /// Logs one event per problem.
-fn log(diagnostics: &[Diagnostic]) {
+fn log(diagnostics: &[ReportedDiagnostic]) {
     for diagnostic in diagnostics {
         let place = diagnostic.position.as_ref().map(ToString::to_string).unwrap_or_default();
         let object = diagnostic.object.as_deref().unwrap_or_default();
-        let Diagnostic { field, reason, message, remedy, .. } = diagnostic;
-        match diagnostic.severity {
+        let reason = diagnostic.reason();
+        let Diagnostic { field, message, remedy, severity, .. } = &diagnostic.diagnostic;
+        match severity {
             Severity::Error => error!(place, object, field, reason, remedy, "{message}"),
             Severity::Warning => warn!(place, object, field, reason, remedy, "{message}"),
         }

@@ -9,10 +9,11 @@ use arc_swap::ArcSwap;
 use super::control::Control;
 use super::ingress::IngressConfig;
 use crate::args::{CheckOptions, ExitStatus, OutputFormat};
-use crate::manifests::{ManifestDiagnostic, Manifests, Severity};
+use crate::diagnostic::Severity;
+use crate::manifests::{ManifestDiagnostic, Manifests};
 use crate::plugin_api::PluginFactory;
 use crate::plugins;
-use crate::report::{self, Diagnostic, InputCounts};
+use crate::report::{self, InputCounts, ReportedDiagnostic};
 use crate::snapshot::Snapshot;
 use crate::upstream::UpstreamRegistry;
 
@@ -21,7 +22,7 @@ pub fn check(options: CheckOptions) -> anyhow::Result<ExitStatus> {
     let mut manifests = Manifests::new(options.paths.clone(), options.channel);
     let update = manifests.read();
     let is_given = |problem: &ManifestDiagnostic| options.paths.iter().any(|path| **path == *problem.position.file);
-    let missing = update.diagnostics.iter().any(|problem| problem.reason == "NotFound" && is_given(problem));
+    let missing = update.diagnostics.iter().any(|problem| problem.reason() == "NotFound" && is_given(problem));
     let snapshots: Arc<ArcSwap<Snapshot>> = Arc::default();
     let fail_open = options.ingress_class.fail_open;
     let factory = PluginFactory { fail_open, ..PluginFactory::offline(plugins::REGISTRY) };
@@ -30,7 +31,7 @@ pub fn check(options: CheckOptions) -> anyhow::Result<ExitStatus> {
     let mut control = Control::new(options.gateways, upstreams, factory, ingresses, snapshots);
     control.apply(update.batch);
 
-    let mut diagnostics: Vec<Diagnostic> = update.diagnostics.iter().map(report::from_manifest).collect();
+    let mut diagnostics: Vec<ReportedDiagnostic> = update.diagnostics.iter().map(report::from_manifest).collect();
     diagnostics.extend(control.verdicts().iter().flat_map(|(id, verdict)| report::from_verdict(id, verdict)));
     report::add_positions(&mut diagnostics, |fields| manifests.positions(fields));
     report::explain_missing(&mut diagnostics);
@@ -44,8 +45,9 @@ pub fn check(options: CheckOptions) -> anyhow::Result<ExitStatus> {
             print(&report::summary(counts, &diagnostics))?;
         }
     }
-    let has_errors =
-        diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error || options.warnings_as_errors);
+    let has_errors = diagnostics
+        .iter()
+        .any(|diagnostic| diagnostic.diagnostic.severity == Severity::Error || options.warnings_as_errors);
     Ok(if missing {
         ExitStatus::Usage
     } else if has_errors {

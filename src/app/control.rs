@@ -10,10 +10,11 @@ use super::addressing::GatewayAddressing;
 use super::ingress::IngressConfig;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::args::GatewayOptions;
-use crate::compile::verdict::{FieldDiagnostic, Verdict, Verdicts};
+use crate::compile::verdict::{Verdict, Verdicts};
 use crate::compile::{self, CompileContext, CompileInputs, Compiler};
+use crate::diagnostic::Diagnostic;
 use crate::k8s::InstalledApis;
-use crate::plugin_api::{PluginDiagnostic, PluginFactory};
+use crate::plugin_api::PluginFactory;
 use crate::snapshot::{BindAddress, Snapshot};
 use crate::status::{self, BindOutcome};
 use crate::store::{Batch, Changes, Store};
@@ -40,7 +41,7 @@ pub(super) struct Control {
     /// CRD versions in the cluster; `None` without a cluster.
     installed: Option<Arc<InstalledApis>>,
     /// Errors that running plugins report about the objects that configure them.
-    plugin_diagnostics: BTreeMap<String, PluginDiagnostic>,
+    plugin_diagnostics: BTreeMap<String, Diagnostic>,
     /// Previous verdicts of changed objects, since the last `take_verdict_changes`.
     previous_verdicts: BTreeMap<ObjectId, Option<Arc<Verdict>>>,
 }
@@ -234,7 +235,7 @@ impl Control {
     }
 
     /// Stores the errors reported by running plugins.
-    pub(super) fn set_plugin_diagnostics(&mut self, reported: BTreeMap<String, PluginDiagnostic>) {
+    pub(super) fn set_plugin_diagnostics(&mut self, reported: BTreeMap<String, Diagnostic>) {
         let before = std::mem::replace(&mut self.plugin_diagnostics, reported);
         let concerned = |id: &&ObjectId| {
             let object = object_name(id);
@@ -283,11 +284,8 @@ impl Control {
             if self.plugin_diagnostics.is_empty() {
                 return joined;
             }
-            let diagnostic = |plugin: &ObjectId| {
-                let PluginDiagnostic { field, message, remedy } = self.plugin_diagnostics.get(&object_name(plugin))?;
-                Some(FieldDiagnostic::new(field.as_str(), message.as_str(), remedy.as_str()))
-            };
-            compile::with_degraded_plugins(&self.store, &id, &joined, &diagnostic).map_or(joined, Arc::new)
+            let trouble = |plugin: &ObjectId| self.plugin_diagnostics.get(&object_name(plugin)).cloned();
+            compile::with_degraded_plugins(&self.store, &id, &joined, &trouble).map_or(joined, Arc::new)
         });
         let before = match verdict {
             Some(verdict) => self.verdicts.insert(id.clone(), verdict),

@@ -11,8 +11,9 @@ use prometheus_client::registry::Registry;
 use super::control::VerdictChanges;
 use crate::api::{Kind, ObjectId};
 use crate::compile::verdict::Verdict;
-use crate::manifests::{ManifestDiagnostic, Severity};
-use crate::report;
+use crate::diagnostic::Severity;
+use crate::manifests::ManifestDiagnostic;
+use crate::report::{self, ReportedDiagnostic};
 
 /// `portico_diagnostics{kind,severity}`. Written by the control loop only.
 #[derive(Debug, Default)]
@@ -39,7 +40,7 @@ impl DiagnosticMeters {
         let help = "Current diagnostics of the configuration, by kind of object";
         registry.register("portico_diagnostics", help, meters.gauges.clone());
         // Created at the start, so that alerts see 0 and not an absent series.
-        meters.gauges.get_or_create(&DiagnosticLabels { kind: "", severity: severity_label(Severity::Error) }).set(0);
+        meters.gauges.get_or_create(&DiagnosticLabels { kind: "", severity: Severity::Error.label() }).set(0);
         meters
     }
 
@@ -65,10 +66,10 @@ impl DiagnosticMeters {
         self.from_input.values_mut().for_each(|count| *count = 0);
         let of_files = diagnostics.iter().map(|diagnostic| DiagnosticLabels {
             kind: diagnostic.object.as_deref().and_then(kind_of).unwrap_or_default(),
-            severity: severity_label(diagnostic.severity),
+            severity: diagnostic.diagnostic.severity.label(),
         });
         let of_cluster =
-            malformed.map(|id| DiagnosticLabels { kind: id.kind.name(), severity: severity_label(Severity::Error) });
+            malformed.map(|id| DiagnosticLabels { kind: id.kind.name(), severity: Severity::Error.label() });
         for labels in of_files.chain(of_cluster) {
             *self.from_input.entry(labels).or_default() += 1;
         }
@@ -79,9 +80,11 @@ impl DiagnosticMeters {
         if self.clustered && matches!(id.kind, Kind::Service | Kind::EndpointSlice) {
             return Vec::new();
         }
-        let diagnostics = report::from_verdict(id, verdict);
-        let labels = |severity| DiagnosticLabels { kind: id.kind.name(), severity: severity_label(severity) };
-        diagnostics.iter().map(|diagnostic| labels(diagnostic.severity)).collect()
+        let labels = |found: ReportedDiagnostic| DiagnosticLabels {
+            kind: id.kind.name(),
+            severity: found.diagnostic.severity.label(),
+        };
+        report::from_verdict(id, verdict).into_iter().map(labels).collect()
     }
 
     fn publish(&self) {
@@ -96,11 +99,4 @@ impl DiagnosticMeters {
 fn kind_of(object: &str) -> Option<&'static str> {
     let name = object.split(' ').next()?;
     Kind::ALL.iter().map(|kind| kind.name()).find(|known| *known == name)
-}
-
-fn severity_label(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Error => "error",
-        Severity::Warning => "warning",
-    }
 }

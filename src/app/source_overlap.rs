@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::ObjectId;
-use crate::manifests::{ManifestDiagnostic, Manifests, Severity};
+use crate::diagnostic::{Diagnostic, Reason};
+use crate::manifests::{ManifestDiagnostic, Manifests};
 use crate::store::{AnyObject, Batch};
 
 /// Objects of both sources. Needed only while there are two sources.
@@ -61,12 +62,13 @@ impl SourceOverlap {
             Some(ManifestDiagnostic {
                 position: place?,
                 object: Some(id.to_string()),
-                field: "metadata.name".to_owned(),
-                reason: "InCluster",
-                message: "the cluster contains this object too".to_owned(),
-                remedy: "delete one of them, or rename this one".to_owned(),
+                diagnostic: Diagnostic::warning(
+                    "metadata.name",
+                    "the cluster contains this object too",
+                    "delete one of them, or rename this one",
+                )
+                .with_reason(Reason::Named("InCluster")),
                 meanwhile: Some("The object of the cluster is used.".to_owned()),
-                severity: Severity::Warning,
             })
         });
         located.collect()

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use super::gateway::GatewayPlan;
 use super::hostname::intersects;
 use super::listener::{ListenerId, ListenerPlan, Namespaces};
-use super::verdict::{Code, Condition, FieldDiagnostic};
+use super::verdict::{Code, Condition};
 use super::{PlanMap, label_selector};
 use crate::api::gateway::ParentReference;
 use crate::api::kind::GATEWAY_GROUP;
 use crate::api::{Kind, ObjectKey};
+use crate::diagnostic::{Diagnostic, Topic};
 use crate::snapshot::host::HostPattern;
 use crate::store::Store;
 
@@ -35,9 +36,9 @@ pub(super) struct Attachment {
 
 pub(super) enum ParentResult {
     /// Not a parent that this controller serves; the note is `None` if it simply belongs to another controller.
-    NotServed(Option<FieldDiagnostic>),
+    NotServed(Option<Diagnostic>),
     /// The Gateway does not exist.
-    Missing(FieldDiagnostic),
+    Missing(Diagnostic),
     /// The controller that reports the result, and the result.
     Served(Arc<str>, Result<Attachment, Condition>),
 }
@@ -52,7 +53,7 @@ pub(super) fn resolve_parent(
     if reference.group != GATEWAY_GROUP || reference.kind != Kind::Gateway.name() {
         let slash = if reference.group.is_empty() { "" } else { "/" };
         let message = format!("parents of kind {}{slash}{} are not served", reference.group, reference.kind);
-        return ParentResult::NotServed(Some(FieldDiagnostic::new(
+        return ParentResult::NotServed(Some(Diagnostic::warning(
             format!("{field}.kind"),
             message,
             "attach to a Gateway",
@@ -64,9 +65,9 @@ pub(super) fn resolve_parent(
         if store.gateways.contains_key(&key) {
             return ParentResult::NotServed(None);
         }
-        let message = format!("Gateway {key} does not exist");
         let remedy = "create it, or correct name and namespace";
-        return ParentResult::Missing(FieldDiagnostic::new(format!("{field}.name"), message, remedy));
+        let missing = Diagnostic::not_found(format!("{field}.name"), format!("Gateway {key}"), remedy);
+        return ParentResult::Missing(missing.into_warning().with_topic(Topic::MissingParent));
     };
     let outcome = matching_listeners(store, gateway, route, reference, field);
     let outcome = outcome.map(|listeners| Attachment { gateway: key, listeners, accepted: true });
@@ -81,7 +82,7 @@ fn matching_listeners(
     field: &str,
 ) -> Result<Vec<ListenerId>, Condition> {
     let refused = |code: Code, part: &str, message: String, remedy: String| {
-        Err(Condition::new(code, vec![FieldDiagnostic::new(format!("{field}{part}"), message, remedy)]))
+        Err(Condition::new(code, vec![Diagnostic::error(format!("{field}{part}"), message, remedy)]))
     };
     let named: Vec<_> = gateway.listeners.iter().filter(|listener| is_referenced(listener, reference)).collect();
     if named.is_empty() {
@@ -121,7 +122,7 @@ fn matching_listeners(
         let hostnames: Vec<_> = allowing.iter().map(|listener| listener.hostname.to_string()).collect();
         return Err(Condition::new(
             Code::RouteNoMatchingListenerHostname,
-            vec![FieldDiagnostic::new(
+            vec![Diagnostic::error(
                 "spec.hostnames",
                 format!("no hostname intersects a listener hostname of Gateway {}", gateway.key),
                 format!("use hostnames within {}", hostnames.join(" or ")),

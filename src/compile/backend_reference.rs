@@ -4,12 +4,13 @@ use super::CompileContext;
 use super::backend::{self, BackendError, BackendSettings, PortReference, UnknownAppProtocol};
 use super::ingress::service_settings;
 use super::reference_grants::{CrossNamespaceReference, Referrer};
-use super::verdict::{Code, FieldDiagnostic};
+use super::verdict::Code;
 use crate::api::core::Service;
 use crate::api::gateway::BackendObjectReference;
 use crate::api::kind::CORE_GROUP;
 use crate::api::kong::annotations::PROTOCOL;
 use crate::api::{Kind, Object, ObjectKey};
+use crate::diagnostic::Diagnostic;
 use crate::snapshot::rule::{BackendTarget, RouteFailure};
 use crate::store::Store;
 use crate::upstream::UpstreamKey;
@@ -19,7 +20,7 @@ use crate::upstream::UpstreamKey;
 pub(super) struct ResolvedReference {
     /// The object that it names.
     pub service: ObjectKey,
-    pub upstream: Result<UpstreamKey, (Code, FieldDiagnostic)>,
+    pub upstream: Result<UpstreamKey, (Code, Diagnostic)>,
     /// A backend that cannot be resolved keeps its share of the requests and fails them, as Gateway API specifies,
     /// instead of moving them to other backends.
     pub target: BackendTarget,
@@ -47,7 +48,7 @@ pub(super) fn permitted_service<'s>(
     from: Referrer<'_>,
     reference: &BackendObjectReference,
     field: &str,
-) -> Result<&'s Object<Service>, (Code, FieldDiagnostic)> {
+) -> Result<&'s Object<Service>, (Code, Diagnostic)> {
     if reference.group != CORE_GROUP || reference.kind != Kind::Service.name() {
         let (part, what) = if reference.group == CORE_GROUP {
             ("kind", reference.kind.clone())
@@ -57,7 +58,7 @@ pub(super) fn permitted_service<'s>(
         let message = format!("backends of kind {what} are not served");
         return Err((
             Code::RouteInvalidKind,
-            FieldDiagnostic::new(format!("{field}.{part}"), message, "refer to a Service"),
+            Diagnostic::error(format!("{field}.{part}"), message, "refer to a Service"),
         ));
     }
     let target = service_key(from.namespace, reference);
@@ -81,7 +82,7 @@ fn resolve_upstream(
     from: Referrer<'_>,
     reference: &BackendObjectReference,
     field: &str,
-) -> Result<UpstreamKey, (Code, FieldDiagnostic)> {
+) -> Result<UpstreamKey, (Code, Diagnostic)> {
     let service = permitted_service(cx.store, from, reference, field)?;
     let port = reference.port.map_or(PortReference::Missing, PortReference::Number);
     let port = backend::find_port(service, port, &format!("{field}.port"))
@@ -95,7 +96,7 @@ fn resolve_upstream(
             BackendError::NamedProtocol => {
                 let message = format!("annotation {PROTOCOL} of Service {service} names a protocol that is not HTTP");
                 let remedy = "set it to http, https, grpc, grpcs, ws or wss if the Service serves one of these";
-                (Code::RouteUnsupportedProtocol, FieldDiagnostic::new(at("port"), message, remedy))
+                (Code::RouteUnsupportedProtocol, Diagnostic::error(at("port"), message, remedy))
             }
             BackendError::AppProtocol => {
                 let named = port.app_protocol.as_deref().unwrap_or_default();
@@ -103,13 +104,13 @@ fn resolve_upstream(
                     format!("port {} of Service {service} has appProtocol {named}, which is not served", port.port);
                 let remedy = "use kubernetes.io/h2c if the backend serves HTTP/2 without TLS; http, or no \
                               appProtocol, if it serves HTTP/1.1 without TLS";
-                (Code::RouteUnsupportedProtocol, FieldDiagnostic::new(at("port"), message, remedy))
+                (Code::RouteUnsupportedProtocol, Diagnostic::error(at("port"), message, remedy))
             }
             BackendError::TlsRequired(message, remedy) => {
-                (Code::RouteUnsupportedProtocol, FieldDiagnostic::new(at("name"), message, remedy))
+                (Code::RouteUnsupportedProtocol, Diagnostic::error(at("name"), message, remedy))
             }
             BackendError::InvalidTls(message, remedy) => {
-                (Code::RouteInvalidBackendTls, FieldDiagnostic::new(at("name"), message, remedy))
+                (Code::RouteInvalidBackendTls, Diagnostic::error(at("name"), message, remedy))
             }
         }
     })

@@ -11,11 +11,12 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::X509Certificate;
 
 use super::reference_grants::{CrossNamespaceReference, Referrer};
-use super::verdict::{Code, FieldDiagnostic};
+use super::verdict::Code;
 use crate::api::core::Secret;
 use crate::api::gateway::SecretObjectReference;
 use crate::api::kind::CORE_GROUP;
 use crate::api::{Kind, Object, ObjectKey};
+use crate::diagnostic::Diagnostic;
 use crate::snapshot::certs::Certificate;
 use crate::snapshot::host::HostPattern;
 use crate::store::Store;
@@ -29,7 +30,7 @@ pub(super) struct SecretCache {
     parsed: BTreeMap<ObjectKey, (Arc<Object<Secret>>, ParsedSecret)>,
 }
 
-type ParsedSecret = Result<Arc<Certificate>, InvalidSecret>;
+type ParsedSecret = Result<Arc<Certificate>, Diagnostic>;
 
 impl SecretCache {
     fn parse(&mut self, secret: &Arc<Object<Secret>>) -> ParsedSecret {
@@ -60,10 +61,7 @@ pub(super) fn resolve(
     gateway: &ObjectKey,
     reference: &SecretObjectReference,
     field: &str,
-) -> Result<Arc<Certificate>, (Code, FieldDiagnostic)> {
-    let invalid = |field: String, message: String, remedy: String| {
-        Err((Code::ListenerInvalidCertificateRef, FieldDiagnostic::new(field, message, remedy)))
-    };
+) -> Result<Arc<Certificate>, (Code, Diagnostic)> {
     if reference.group != CORE_GROUP || reference.kind != Kind::Secret.name() {
         let (what, field) = if reference.group == CORE_GROUP {
             (reference.kind.clone(), format!("{field}.kind"))
@@ -71,7 +69,8 @@ pub(super) fn resolve(
             (format!("{}/{}", reference.group, reference.kind), format!("{field}.group"))
         };
         let message = format!("certificates of kind {what} cannot be used");
-        return invalid(field, message, "refer to a Secret of type kubernetes.io/tls".to_owned());
+        let problem = Diagnostic::error(field, message, "refer to a Secret of type kubernetes.io/tls");
+        return Err((Code::ListenerInvalidCertificateRef, problem));
     }
     let namespace = reference.namespace.as_deref().unwrap_or(&gateway.namespace);
     let target = ObjectKey::new(namespace, &reference.name);
@@ -85,38 +84,41 @@ pub(super) fn resolve(
     if !crossing.is_allowed(store) {
         return Err((Code::ListenerRefNotPermitted, crossing.problem(format!("{field}.namespace"))));
     }
-    from_secret(store, secrets, &target).or_else(|(message, remedy)| invalid(format!("{field}.name"), message, remedy))
+    from_secret(store, secrets, &target)
+        .map_err(|problem| (Code::ListenerInvalidCertificateRef, problem.at(format!("{field}.name"))))
 }
 
-/// The certificate in a Secret, or message and remedy of what is wrong with it.
+/// The certificate in a Secret. The diagnostic about the Secret has no field.
 pub(super) fn from_secret(
     store: &Store,
     secrets: &mut SecretCache,
     target: &ObjectKey,
-) -> Result<Arc<Certificate>, (String, String)> {
+) -> Result<Arc<Certificate>, Diagnostic> {
     let Some(secret) = store.secrets.get(target) else {
-        return Err((format!("Secret {target} does not exist"), "create it or correct the name".to_owned()));
+        return Err(missing_secret(target));
     };
-    secrets.parse(secret).map_err(|what| (format!("Secret {target} {}", what.message), what.remedy))
+    secrets.parse(secret).map_err(|broken| with_name(target, broken))
 }
 
-/// The client certificate for TLS to backends.
-pub(super) fn client_certificate(store: &Store, target: &ObjectKey) -> Result<Arc<CertifiedKey>, (String, String)> {
+/// The client certificate for TLS to backends. The diagnostic about the Secret has no field.
+pub(super) fn client_certificate(store: &Store, target: &ObjectKey) -> Result<Arc<CertifiedKey>, Diagnostic> {
     let Some(secret) = store.secrets.get(target) else {
-        return Err((format!("Secret {target} does not exist"), "create it or correct the name".to_owned()));
+        return Err(missing_secret(target));
     };
-    let certified = certified_key(secret).map_err(|what| (format!("Secret {target} {}", what.message), what.remedy))?;
+    let certified = certified_key(secret).map_err(|broken| with_name(target, broken))?;
     Ok(Arc::new(certified))
 }
 
-/// What is wrong with a Secret's content, without quoting it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct InvalidSecret {
-    message: String,
-    remedy: String,
+fn missing_secret(target: &ObjectKey) -> Diagnostic {
+    Diagnostic::not_found("", format!("Secret {target}"), "create it or correct the name")
 }
 
-fn parse_certificate(key: &ObjectKey, secret: &Secret) -> Result<Certificate, InvalidSecret> {
+/// A diagnostic about the content of a Secret, which it does not quote, with the Secret's name.
+fn with_name(target: &ObjectKey, broken: Diagnostic) -> Diagnostic {
+    Diagnostic { message: format!("Secret {target} {}", broken.message), ..broken }
+}
+
+fn parse_certificate(key: &ObjectKey, secret: &Secret) -> Result<Certificate, Diagnostic> {
     let certified = certified_key(secret)?;
     // `certified_key` has already parsed and checked each of them.
     let chain: Vec<_> =
@@ -146,8 +148,8 @@ fn dns_names(certificate: &X509Certificate<'_>) -> Vec<HostPattern> {
     names.collect()
 }
 
-fn certified_key(secret: &Secret) -> Result<CertifiedKey, InvalidSecret> {
-    let broken = |message: String, remedy: &str| InvalidSecret { message, remedy: remedy.to_owned() };
+fn certified_key(secret: &Secret) -> Result<CertifiedKey, Diagnostic> {
+    let broken = |message: String, remedy: &str| Diagnostic::of_object(message, remedy);
     let value = |key: &str| {
         secret.value(key).filter(|bytes| !bytes.is_empty()).ok_or_else(|| {
             broken(format!("has no {key}"), "store the PEM of certificate and key under tls.crt and tls.key")

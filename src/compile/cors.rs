@@ -2,14 +2,14 @@
 
 use http::HeaderValue;
 
-use super::verdict::FieldDiagnostic;
 use crate::api::gateway::Cors as Raw;
+use crate::diagnostic::Diagnostic;
 use crate::snapshot::cors::{AllowedOrigins, CorsFilter, CorsList, OriginPattern};
 
 /// `field` is the path of the filter.
-pub(super) fn translate(raw: &Raw, field: &str, unsupported: &mut Vec<FieldDiagnostic>) -> CorsFilter {
+pub(super) fn translate(raw: &Raw, field: &str, unsupported: &mut Vec<Diagnostic>) -> CorsFilter {
     let mut refuse = |part: String, message: String, remedy: &str| {
-        unsupported.push(FieldDiagnostic::new(format!("{field}.cors.{part}"), message, remedy));
+        unsupported.push(Diagnostic::error(format!("{field}.cors.{part}"), message, remedy));
     };
     let origins = match &raw.allow_origins[..] {
         [only] if only == "*" => AllowedOrigins::Any,

@@ -6,13 +6,13 @@ use http::header::HOST;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::cors;
-use super::verdict::FieldDiagnostic;
 use crate::api::Kind;
 use crate::api::gateway::{
     BackendObjectReference, Filter, HeaderModifier, LocalObjectReference, PathModifier, RequestMirror, RequestRedirect,
     UrlRewrite,
 };
 use crate::api::kind::KONG_GROUP;
+use crate::diagnostic::Diagnostic;
 use crate::snapshot::rule::{Filters, HeaderEdits, Mirror, PathEdit, RedirectAction, Rewrite, Scheme};
 use crate::upstream::Upstream;
 
@@ -23,11 +23,11 @@ pub(super) struct TranslatedFilters {
     pub redirect: Option<RedirectAction>,
     /// Valid filters that are not supported, and values that the API's validation rejects. A rule or backend with one
     /// of these must not be served without the filter.
-    pub unsupported: Vec<FieldDiagnostic>,
+    pub unsupported: Vec<Diagnostic>,
     /// KongPlugins of the route's namespace, each with the path of the field that names it.
     pub extensions: Vec<(String, String)>,
     /// References that cannot be resolved.
-    pub unresolved: Vec<FieldDiagnostic>,
+    pub unresolved: Vec<Diagnostic>,
 }
 
 /// Where filters are attached, which decides which types are allowed.
@@ -119,7 +119,7 @@ struct FilterTranslator<'a> {
 impl FilterTranslator<'_> {
     fn unsupported(&mut self, part: &str, message: String, remedy: &str) {
         let field = format!("{}.{part}", self.field);
-        self.result.unsupported.push(FieldDiagnostic::new(field, message, remedy));
+        self.result.unsupported.push(Diagnostic::error(field, message, remedy));
     }
 
     /// The KongPlugin that a filter refers to.
@@ -151,7 +151,7 @@ impl FilterTranslator<'_> {
             ),
             (None, None) => ("extensionRef is missing".to_owned(), "name it under extensionRef"),
         };
-        self.result.unresolved.push(FieldDiagnostic::new(field, message, remedy));
+        self.result.unresolved.push(Diagnostic::error(field, message, remedy));
     }
 
     fn header_edits(&mut self, modifier: &HeaderModifier, part: &str) -> HeaderEdits {

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::addresses::GatewayAddresses;
 use super::gateway::GatewayPlan;
-use super::verdict::FieldDiagnostic;
+use crate::diagnostic::Diagnostic;
 use crate::snapshot::BindAddress;
 use crate::upstream::{BlockedAddress, EndpointAddress, TrustModel};
 
@@ -53,17 +53,17 @@ impl ForbiddenAddresses {
         hosts: &str,
         port: &str,
         addresses: &[EndpointAddress],
-    ) -> Option<FieldDiagnostic> {
+    ) -> Option<Diagnostic> {
         let own: Vec<_> =
             addresses.iter().filter(|address| self.is_own(address)).map(EndpointAddress::to_string).collect();
         if !own.is_empty() {
             let message =
                 format!("{} is an address of a Portico listener, so no requests are sent to it", own.join(", "));
-            return Some(FieldDiagnostic::new(port, message, "use the address of the backend"));
+            return Some(Diagnostic::error(port, message, "use the address of the backend"));
         }
         let (host, why) =
             addresses.iter().find_map(|address| self.blocked(namespace, address).map(|why| (host(address), why)))?;
-        Some(FieldDiagnostic::new(hosts, format!("{host} is {why}, so no requests are sent to it"), why.remedy()))
+        Some(Diagnostic::error(hosts, format!("{host} is {why}, so no requests are sent to it"), why.remedy()))
     }
 
     /// Addresses behind a name are checked when DNS returns them.

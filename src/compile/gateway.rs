@@ -7,10 +7,11 @@ use std::sync::Arc;
 use super::certificates::SecretCache;
 use super::listener::{self, ListenerId, ListenerPlan};
 use super::served_gateways::gateways_by_age;
-use super::verdict::{Code, Condition, FieldDiagnostic, ListenerVerdict, Verdict};
+use super::verdict::{Code, Condition, ListenerVerdict, Verdict};
 use super::{CompileContext, CompileInputs};
 use crate::api::gateway::{Gateway, GatewayClass};
 use crate::api::{Kind, Object, ObjectKey};
+use crate::diagnostic::{Diagnostic, Reason};
 use crate::snapshot::BindAddress;
 use crate::snapshot::certs::Certificates;
 use crate::store::Store;
@@ -74,7 +75,7 @@ pub(super) fn class_verdict(inputs: &CompileInputs<'_>, class: &Object<GatewayCl
     match state_of_class(inputs, class) {
         ClassState::Foreign | ClassState::Missing => {
             let ours = inputs.controllers.join(" or ");
-            verdict.notes.push(FieldDiagnostic::new(
+            verdict.diagnostics.push(Diagnostic::warning(
                 "spec.controllerName",
                 format!("{} is another controller", class.spec.controller_name),
                 format!("use {ours} to serve the Gateways of this class with Portico"),
@@ -82,7 +83,7 @@ pub(super) fn class_verdict(inputs: &CompileInputs<'_>, class: &Object<GatewayCl
         }
         ClassState::Accepted => verdict.conditions.push(Condition::without_diagnostics(Code::ClassAccepted)),
         ClassState::Rejected => {
-            let problem = FieldDiagnostic::new(
+            let problem = Diagnostic::error(
                 "spec.parametersRef",
                 "parameters of a GatewayClass are not served",
                 "remove parametersRef; settings for all Gateways are command line flags",
@@ -161,19 +162,20 @@ pub(super) fn plan(
     for listener in &mut listeners {
         listener.bound_port = assigned.ports.bound_port(listener.port);
         if !usable {
-            let problem = FieldDiagnostic::new("", "its Gateway is not served", "see the conditions of the Gateway");
+            let problem = Diagnostic::of_object("its Gateway is not served", "see the conditions of the Gateway")
+                .with_reason(Reason::OtherCondition);
             listener.set_not_served(Code::ListenerNotProgrammed, problem);
         } else if listener.bound_port.is_none() && listener.opens_port() {
             let message = format!("the Service of the Gateway does not have port {} yet", listener.port);
             let remedy = "the leader adds it; if the port stays missing, see the conditions of the Gateway";
-            listener.set_not_served(Code::ListenerPending, FieldDiagnostic::new("", message, remedy));
+            listener.set_not_served(Code::ListenerPending, Diagnostic::of_object(message, remedy));
         }
     }
 
     let mut remarks = remarks(gateway);
     remarks.extend(assigned.notes.iter().cloned());
     let bad = listeners.iter().filter(|listener| !listener.accepted()).count();
-    let listed = |code: Code, more: Vec<FieldDiagnostic>| {
+    let listed = |code: Code, more: Vec<Diagnostic>| {
         let mut problems: Vec<_> = listeners
             .iter()
             .filter(|listener| !listener.accepted())
@@ -189,7 +191,8 @@ pub(super) fn plan(
         None => listed(Code::GatewayNoListenerValid, remarks),
     };
     let programmed = if refused {
-        let problem = FieldDiagnostic::new("", "the Gateway is not accepted", "see its condition Accepted");
+        let problem = Diagnostic::of_object("the Gateway is not accepted", "see its condition Accepted")
+            .with_reason(Reason::OtherCondition);
         Condition::new(Code::GatewayNotProgrammed, vec![problem])
     } else if !assigned.unusable.is_empty() {
         Condition::new(Code::GatewayAddressNotUsable, assigned.unusable.clone())
@@ -273,49 +276,42 @@ impl GatewayPlan {
 /// The verdict on a Gateway that this controller does not serve: a note, but no conditions.
 pub(super) fn foreign_verdict(cx: CompileContext<'_>, gateway: &Object<Gateway>) -> Verdict {
     let name = &gateway.spec.gateway_class_name;
-    let (message, remedy) = match class_state(cx, name) {
-        ClassState::Missing => (
-            format!("GatewayClass {name} does not exist"),
-            format!("create it with controllerName {}, or correct the name", cx.inputs.controllers.join(" or ")),
-        ),
-        _ => (
-            format!("GatewayClass {name} belongs to another controller"),
-            "to serve it with Portico, use a GatewayClass of Portico".to_owned(),
-        ),
+    let (field, class) = ("spec.gatewayClassName", format!("GatewayClass {name}"));
+    let note = match class_state(cx, name) {
+        ClassState::Missing => {
+            let ours = cx.inputs.controllers.join(" or ");
+            Diagnostic::not_found(field, class, format!("create it with controllerName {ours}, or correct the name"))
+        }
+        _ => {
+            let remedy = "to serve it with Portico, use a GatewayClass of Portico";
+            Diagnostic::error(field, format!("{class} belongs to another controller"), remedy)
+        }
     };
-    Verdict {
-        generation: gateway.meta.generation,
-        notes: vec![FieldDiagnostic::new("spec.gatewayClassName", message, remedy)],
-        ..Verdict::default()
-    }
+    Verdict { generation: gateway.meta.generation, diagnostics: vec![note.into_warning()], ..Verdict::default() }
 }
 
 /// The condition if the whole Gateway must be rejected.
-pub(super) fn rejection(
-    gateway: &Object<Gateway>,
-    class: ClassState,
-    unsupported: &[FieldDiagnostic],
-) -> Option<Condition> {
+pub(super) fn rejection(gateway: &Object<Gateway>, class: ClassState, unsupported: &[Diagnostic]) -> Option<Condition> {
     if class == ClassState::Rejected {
         let name = &gateway.spec.gateway_class_name;
         let message = format!("GatewayClass {name} is not accepted");
-        let problem = FieldDiagnostic::new("spec.gatewayClassName", message, "see its conditions");
+        let problem = Diagnostic::error("spec.gatewayClassName", message, "see its conditions");
         return Some(Condition::new(Code::GatewayInvalid, vec![problem]));
     }
     if let Some(reference) = gateway.spec.infrastructure.iter().find_map(|parts| parts.parameters_ref.as_ref()) {
         let message = format!("parameters of kind {} are not served", reference.kind);
-        let problem = FieldDiagnostic::new("spec.infrastructure.parametersRef", message, "remove parametersRef");
+        let problem = Diagnostic::error("spec.infrastructure.parametersRef", message, "remove parametersRef");
         return Some(Condition::new(Code::GatewayInvalidParameters, vec![problem]));
     }
     (!unsupported.is_empty()).then(|| Condition::new(Code::GatewayUnsupportedAddress, unsupported.to_vec()))
 }
 
 /// Notes on valid fields that have no effect, so that users do not rely on them.
-fn remarks(gateway: &Object<Gateway>) -> Vec<FieldDiagnostic> {
+fn remarks(gateway: &Object<Gateway>) -> Vec<Diagnostic> {
     let mut remarks = Vec::new();
     let mut remark = |present: bool, field: &str, message: &str, remedy: &str| {
         if present {
-            remarks.push(FieldDiagnostic::new(field, message, remedy));
+            remarks.push(Diagnostic::error(field, message, remedy));
         }
     };
     let spec = &gateway.spec;

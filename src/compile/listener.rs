@@ -7,10 +7,11 @@ use super::certificates::{self, SecretCache};
 use super::label_selector;
 use super::listener_conflicts::{self, ListenerConflict};
 use super::listener_overlaps;
-use super::verdict::{Code, Condition, FieldDiagnostic};
+use super::verdict::{Code, Condition};
 use crate::api::gateway::{Gateway, LabelSelector, Listener, RouteGroupKind};
 use crate::api::kind::GATEWAY_GROUP;
 use crate::api::{Kind, Object, ObjectId, ObjectKey};
+use crate::diagnostic::{Diagnostic, Reason};
 use crate::snapshot::TransportProtocol;
 use crate::snapshot::certs::Certificates;
 use crate::snapshot::host::HostPattern;
@@ -123,15 +124,16 @@ impl ListenerPlan {
     }
 
     /// A diagnostic about the listener for the conditions of the Gateway.
-    pub(super) fn summary(&self, what: &str) -> FieldDiagnostic {
+    pub(super) fn summary(&self, what: &str) -> Diagnostic {
         let refused = self.conditions.iter().find(|condition| !condition.code.status());
         let reason = refused.map_or("Invalid", |condition| condition.code.reason());
         let message = format!("listener {} is not {what} ({reason})", self.id.name);
-        FieldDiagnostic::new(format!("spec.listeners[{}]", self.index), message, "see the conditions of the listener")
+        Diagnostic::error(format!("spec.listeners[{}]", self.index), message, "see the conditions of the listener")
+            .with_reason(Reason::OtherCondition)
     }
 
     /// Marks the listener as not served for a reason outside of its own fields.
-    pub(super) fn set_not_served(&mut self, code: Code, problem: FieldDiagnostic) {
+    pub(super) fn set_not_served(&mut self, code: Code, problem: Diagnostic) {
         self.served = false;
         self.secure = false;
         for condition in &mut self.conditions {
@@ -243,11 +245,11 @@ fn rejection(
     conflict: Option<&ListenerConflict>,
     taken: &dyn Fn(TransportProtocol, u16) -> Option<(IpAddr, ObjectKey)>,
     field: &str,
-) -> Option<(Code, Vec<FieldDiagnostic>)> {
+) -> Option<(Code, Vec<Diagnostic>)> {
     let protocol = ListenerProtocol::from_listener(listener);
     if protocol.route_kinds().is_empty() {
         let message = format!("protocol {} is not served", listener.protocol);
-        let problem = FieldDiagnostic::new(format!("{field}.protocol"), message, "use HTTP or HTTPS");
+        let problem = Diagnostic::error(format!("{field}.protocol"), message, "use HTTP or HTTPS");
         return Some((Code::ListenerUnsupportedProtocol, vec![problem]));
     }
     let unsupported = unsupported(gateway, listener, protocol, field);
@@ -261,7 +263,7 @@ fn rejection(
     let (address, owner) = taken(protocol.transport()?, port)?;
     let message = format!("port {port} of {address} is used by Gateway {owner}");
     let remedy = "choose another port, or give this Gateway a separate address";
-    Some((Code::ListenerPortUnavailable, vec![FieldDiagnostic::new(format!("{field}.port"), message, remedy)]))
+    Some((Code::ListenerPortUnavailable, vec![Diagnostic::error(format!("{field}.port"), message, remedy)]))
 }
 
 /// The reason for which a listener that is not accepted is not programmed.
@@ -287,11 +289,7 @@ fn allowed_namespaces(listener: &Listener) -> Namespaces {
 }
 
 /// The kinds that may attach, and diagnostics about requested kinds that may not.
-fn route_kinds(
-    protocol: ListenerProtocol,
-    listener: &Listener,
-    field: &str,
-) -> (Vec<RouteGroupKind>, Vec<FieldDiagnostic>) {
+fn route_kinds(protocol: ListenerProtocol, listener: &Listener, field: &str) -> (Vec<RouteGroupKind>, Vec<Diagnostic>) {
     let servable = protocol.route_kinds();
     let group_kind = |kind: &Kind| RouteGroupKind { group: GATEWAY_GROUP.to_owned(), kind: kind.name().to_owned() };
     let asked = listener.allowed_routes.as_ref().map_or(&[][..], |routes| &routes.kinds[..]);
@@ -312,7 +310,7 @@ fn route_kinds(
             );
             let possible: Vec<_> = servable.iter().map(|kind| kind.name()).collect();
             let remedy = format!("use {}", possible.join(" or "));
-            problems.push(FieldDiagnostic::new(format!("{field}.allowedRoutes.kinds[{index}]"), message, remedy));
+            problems.push(Diagnostic::error(format!("{field}.allowedRoutes.kinds[{index}]"), message, remedy));
         }
     }
     (kinds, problems)
@@ -330,11 +328,8 @@ fn resolve_certificates(
     let references = listener.tls.as_ref().map_or(&[][..], |tls| &tls.certificate_refs[..]);
     if references.is_empty() {
         let remedy = "refer to a Secret of type kubernetes.io/tls";
-        let problem = FieldDiagnostic::new(
-            format!("{field}.tls.certificateRefs"),
-            "an HTTPS listener needs a certificate",
-            remedy,
-        );
+        let problem =
+            Diagnostic::error(format!("{field}.tls.certificateRefs"), "an HTTPS listener needs a certificate", remedy);
         return (Certificates::default(), Condition::new(Code::ListenerInvalidCertificateRef, vec![problem]));
     }
     let mut code = Code::ListenerResolvedRefs;
@@ -362,11 +357,11 @@ fn unsupported(
     listener: &Listener,
     protocol: ListenerProtocol,
     field: &str,
-) -> Vec<FieldDiagnostic> {
+) -> Vec<Diagnostic> {
     let mut problems = Vec::new();
     if listener.filters.is_some() {
         let message = "filters of listeners are not served";
-        problems.push(FieldDiagnostic::new(format!("{field}.filters"), message, "move the filters to the routes"));
+        problems.push(Diagnostic::error(format!("{field}.filters"), message, "move the filters to the routes"));
     }
     if let Some(namespaces) = listener.allowed_routes.as_ref().and_then(|routes| routes.namespaces.as_ref()) {
         let path = format!("{field}.allowedRoutes.namespaces");
@@ -378,13 +373,13 @@ fn unsupported(
                     if !label_selector::is_known_operator(&expression.operator) {
                         let path = format!("{path}.selector.matchExpressions[{index}].operator");
                         let message = format!("{} is not an operator of a label selector", expression.operator);
-                        problems.push(FieldDiagnostic::new(path, message, "use In, NotIn, Exists or DoesNotExist"));
+                        problems.push(Diagnostic::error(path, message, "use In, NotIn, Exists or DoesNotExist"));
                     }
                 }
             }
             Some(other) => {
                 let message = format!("{other} is not a supported value");
-                problems.push(FieldDiagnostic::new(format!("{path}.from"), message, "use All, Same or Selector"));
+                problems.push(Diagnostic::error(format!("{path}.from"), message, "use All, Same or Selector"));
             }
         }
     }
@@ -392,16 +387,16 @@ fn unsupported(
         if let Some(tls) = &listener.tls {
             if tls.mode != "Terminate" {
                 let message = format!("mode {} is not served on an HTTPS listener", tls.mode);
-                problems.push(FieldDiagnostic::new(format!("{field}.tls.mode"), message, "use Terminate"));
+                problems.push(Diagnostic::error(format!("{field}.tls.mode"), message, "use Terminate"));
             }
             if let Some(option) = tls.options.keys().next() {
                 let message = format!("TLS option {option} is not supported");
-                problems.push(FieldDiagnostic::new(format!("{field}.tls.options"), message, "remove it"));
+                problems.push(Diagnostic::error(format!("{field}.tls.options"), message, "remove it"));
             }
         }
         if gateway.spec.tls.as_ref().is_some_and(|tls| tls.frontend.is_some()) {
             let message = "client certificates are not verified by this version, so the listener is not served";
-            problems.push(FieldDiagnostic::new(
+            problems.push(Diagnostic::error(
                 "spec.tls.frontend",
                 message,
                 "remove it if clients do not need certificates",

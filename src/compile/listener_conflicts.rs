@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use super::listener::{ListenerProtocol, PortGroup};
-use super::verdict::{Code, FieldDiagnostic};
+use super::verdict::Code;
 use crate::api::gateway::Listener;
+use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
 
 /// A conflict between two listeners.
 pub(super) struct ListenerConflict {
     hostname: bool,
-    pub problem: FieldDiagnostic,
+    pub problem: Diagnostic,
 }
 
 impl ListenerConflict {
@@ -45,14 +46,14 @@ pub(super) fn find(listeners: &[Listener]) -> BTreeMap<usize, ListenerConflict> 
                 );
                 ListenerConflict {
                     hostname: false,
-                    problem: FieldDiagnostic::new(format!("{field}.protocol"), message, "use another port"),
+                    problem: Diagnostic::error(format!("{field}.protocol"), message, "use another port"),
                 }
             } else if same_host {
                 let message = format!("listener {} has the same port and hostname", other.name);
                 let remedy = "change the hostname or port of one, or remove one";
                 ListenerConflict {
                     hostname: true,
-                    problem: FieldDiagnostic::new(format!("{field}.hostname"), message, remedy),
+                    problem: Diagnostic::error(format!("{field}.hostname"), message, remedy),
                 }
             } else {
                 continue;

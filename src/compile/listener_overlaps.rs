@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::hostname::intersects;
-use super::verdict::{Code, Condition, FieldDiagnostic};
+use super::verdict::{Code, Condition};
 use crate::api::gateway::Listener;
+use crate::diagnostic::Diagnostic;
 use crate::snapshot::certs::{Certificates, certificate_name_covers};
 use crate::snapshot::host::HostPattern;
 
@@ -36,7 +37,7 @@ pub(super) fn find(listeners: &[Listener], certificates: &[Arc<Certificates>]) -
         if let Some(other) = others(entry).find(|other| intersects(&other.hostname, &entry.hostname)) {
             let message = format!("the hostname overlaps with that of listener {}", other.listener.name);
             let remedy = "to avoid misdirected requests on shared connections, use hostnames that do not overlap";
-            let problem = FieldDiagnostic::new(format!("{field}.hostname"), message, remedy);
+            let problem = Diagnostic::error(format!("{field}.hostname"), message, remedy);
             found.insert(entry.index, Condition::new(Code::ListenerOverlappingHostnames, vec![problem]));
         } else if let Some(other) =
             others(entry).find(|other| entry.covers_host_of(other) || other.covers_host_of(entry))
@@ -48,7 +49,7 @@ pub(super) fn find(listeners: &[Listener], certificates: &[Arc<Certificates>]) -
                 format!("a certificate of listener {name} also covers hosts of this listener")
             };
             let remedy = "to avoid misdirected requests on shared connections, use certificates that do not overlap";
-            let problem = FieldDiagnostic::new(format!("{field}.tls.certificateRefs"), message, remedy);
+            let problem = Diagnostic::error(format!("{field}.tls.certificateRefs"), message, remedy);
             found.insert(entry.index, Condition::new(Code::ListenerOverlappingCertificates, vec![problem]));
         }
     }

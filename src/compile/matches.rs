@@ -2,8 +2,8 @@
 
 use http::{HeaderName, HeaderValue, Method};
 
-use super::verdict::FieldDiagnostic;
 use crate::api::gateway::{HttpRouteMatch, HttpValueMatch};
+use crate::diagnostic::Diagnostic;
 use crate::snapshot::router::{HeaderMatch, PathMatch, QueryMatch, Regex, ValueMatch, compile_regex};
 
 /// One parsed match.
@@ -22,7 +22,7 @@ pub(super) fn match_all() -> ParsedMatch {
 
 /// `None`, with at least one diagnostic, if any part is invalid: without that part the match would accept more
 /// requests.
-pub(super) fn parse(raw: &HttpRouteMatch, field: &str, problems: &mut Vec<FieldDiagnostic>) -> Option<ParsedMatch> {
+pub(super) fn parse(raw: &HttpRouteMatch, field: &str, problems: &mut Vec<Diagnostic>) -> Option<ParsedMatch> {
     let before = problems.len();
     let mut parsed = match_all();
     if let Some(path) = &raw.path {
@@ -45,7 +45,7 @@ pub(super) fn parse(raw: &HttpRouteMatch, field: &str, problems: &mut Vec<FieldD
             Ok(method) => parsed.method = Some(method),
             Err(_) => {
                 let message = format!("{method:?} is not a method");
-                problems.push(FieldDiagnostic::new(
+                problems.push(Diagnostic::error(
                     format!("{field}.method"),
                     message,
                     "use a method such as GET or POST",
@@ -57,7 +57,7 @@ pub(super) fn parse(raw: &HttpRouteMatch, field: &str, problems: &mut Vec<FieldD
         let field = format!("{field}.headers[{index}]");
         let Ok(name) = HeaderName::try_from(&*header.name) else {
             let message = format!("{:?} is not a header name", header.name);
-            problems.push(FieldDiagnostic::new(format!("{field}.name"), message, "use letters, digits and hyphens"));
+            problems.push(Diagnostic::error(format!("{field}.name"), message, "use letters, digits and hyphens"));
             continue;
         };
         let value = parse_value_match(header, &field, problems, |text| {
@@ -84,14 +84,14 @@ pub(super) fn parse(raw: &HttpRouteMatch, field: &str, problems: &mut Vec<FieldD
 fn parse_value_match<T>(
     raw: &HttpValueMatch,
     field: &str,
-    problems: &mut Vec<FieldDiagnostic>,
+    problems: &mut Vec<Diagnostic>,
     exact: impl FnOnce(&str) -> Result<T, &'static str>,
 ) -> Option<ValueMatch<T>> {
     match &*raw.kind {
         "Exact" => match exact(&raw.value) {
             Ok(value) => Some(ValueMatch::Exact(value)),
             Err(message) => {
-                problems.push(FieldDiagnostic::new(format!("{field}.value"), message, "remove them"));
+                problems.push(Diagnostic::error(format!("{field}.value"), message, "remove them"));
                 None
             }
         },
@@ -106,19 +106,19 @@ fn parse_value_match<T>(
     }
 }
 
-fn check_regex(text: &str, field: &str, problems: &mut Vec<FieldDiagnostic>) -> Option<Regex> {
+fn check_regex(text: &str, field: &str, problems: &mut Vec<Diagnostic>) -> Option<Regex> {
     match compile_regex(text) {
         Ok(regex) => Some(regex),
         Err(error) => {
             let message = format!("the regular expression is invalid: {error}");
-            problems.push(FieldDiagnostic::new(field, message, "see docs/routing.md for the syntax"));
+            problems.push(Diagnostic::error(field, message, "see docs/routing.md for the syntax"));
             None
         }
     }
 }
 
-fn unknown_type(found: &str, field: &str, known: &str, problems: &mut Vec<FieldDiagnostic>) {
-    problems.push(FieldDiagnostic::new(
+fn unknown_type(found: &str, field: &str, known: &str, problems: &mut Vec<Diagnostic>) {
+    problems.push(Diagnostic::error(
         field,
         format!("{found} is not a supported type of match"),
         format!("use {known}"),

@@ -3,9 +3,10 @@
 use super::forbidden_addresses::ForbiddenAddresses;
 use super::ingress::policy_conflicts::PolicyConflicts;
 use super::service_notes;
-use super::verdict::{FieldDiagnostic, Verdict};
+use super::verdict::Verdict;
 use crate::api::names::{MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL};
 use crate::api::{Kind, ObjectId, ObjectKey};
+use crate::diagnostic::Diagnostic;
 use crate::store::Store;
 
 /// `None` if the object does not exist. `is_used`: whether routes use this Service or facade.
@@ -17,7 +18,7 @@ pub(super) fn verdict(
     is_used: bool,
 ) -> Option<Verdict> {
     let generation = store.meta(id)?.generation;
-    let notes = match id.kind {
+    let diagnostics = match id.kind {
         // Problems of the Services that Portico manages are reported on their Gateways.
         Kind::Service | Kind::EndpointSlice if is_managed(store, id) => Vec::new(),
         Kind::Service => {
@@ -29,30 +30,30 @@ pub(super) fn verdict(
             return Some(service_notes::facade_verdict(store, facade, is_used));
         }
         Kind::EndpointSlice => slice_notes(store, &id.key),
-        Kind::BackendTlsPolicy => vec![FieldDiagnostic::new(
+        Kind::BackendTlsPolicy => vec![Diagnostic::warning(
             "spec.targetRefs",
             "BackendTLSPolicy is not supported by this version",
             "requests to the targets get status 500 instead of being sent in plain text",
         )],
-        kind if store.unserved.contains_key(id) => vec![FieldDiagnostic::new(
+        kind if store.unserved.contains_key(id) => vec![Diagnostic::warning(
             "kind",
             format!("{kind}s are validated but not served by this version"),
             "remove it, or route the requests in another way",
         )],
         _ => Vec::new(),
     };
-    Some(Verdict { generation, notes, ..Verdict::default() })
+    Some(Verdict { generation, diagnostics, ..Verdict::default() })
 }
 
 fn is_managed(store: &Store, id: &ObjectId) -> bool {
     store.meta(id).is_some_and(|meta| meta.labels.get(MANAGED_BY_LABEL).is_some_and(|by| **by == *MANAGED_BY))
 }
 
-fn slice_notes(store: &Store, key: &ObjectKey) -> Vec<FieldDiagnostic> {
+fn slice_notes(store: &Store, key: &ObjectKey) -> Vec<Diagnostic> {
     let Some(slice) = store.endpoint_slices.get(key) else { return Vec::new() };
     let field = format!("metadata.labels[{SERVICE_NAME_LABEL}]");
     match slice.meta.labels.get(SERVICE_NAME_LABEL) {
-        None => vec![FieldDiagnostic::new(
+        None => vec![Diagnostic::warning(
             "metadata.labels",
             format!("label {SERVICE_NAME_LABEL} is missing, so the endpoints do not belong to a Service"),
             "set it to the name of the Service",
@@ -62,8 +63,8 @@ fn slice_notes(store: &Store, key: &ObjectKey) -> Vec<FieldDiagnostic> {
             if store.services.contains_key(&service) {
                 Vec::new()
             } else {
-                let message = format!("Service {service} does not exist");
-                vec![FieldDiagnostic::new(field, message, "create it or correct the label")]
+                let service = format!("Service {service}");
+                vec![Diagnostic::not_found(field, service, "create it or correct the label").into_warning()]
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Checks references to other namespaces against ReferenceGrants.
 
-use super::verdict::FieldDiagnostic;
 use crate::api::{Kind, ObjectKey};
+use crate::diagnostic::Diagnostic;
 use crate::store::Store;
 
 /// The kind and namespace of an object that refers to others.
@@ -42,8 +42,8 @@ impl CrossNamespaceReference<'_> {
     }
 
     /// Does not say whether the target exists, because a referrer without permission must not learn that.
-    pub(super) fn problem(&self, field: String) -> FieldDiagnostic {
-        FieldDiagnostic::new(
+    pub(super) fn problem(&self, field: String) -> Diagnostic {
+        Diagnostic::error(
             field,
             format!(
                 "no ReferenceGrant lets {}s of namespace {} use {} {}",

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use super::verdict::FieldDiagnostic;
 use crate::api::gateway::HttpRouteRule;
+use crate::diagnostic::Diagnostic;
 use crate::snapshot::timeouts_and_retries::{RequestTimeout, RetryPolicy, TimeoutsAndRetries};
 
 /// `None` if the rule has neither. A rule with an unsupported value is rejected rather than served without that value.
 pub(super) fn translate(
     raw: &HttpRouteRule,
     field: &str,
-    unsupported: &mut Vec<FieldDiagnostic>,
+    unsupported: &mut Vec<Diagnostic>,
 ) -> Option<Box<TimeoutsAndRetries>> {
     let mut read = |part: &str, text: &Option<String>| {
         let text = text.as_deref()?;
@@ -18,7 +18,7 @@ pub(super) fn translate(
         if duration.is_none() {
             let message = format!("{text:?} is not a duration");
             let remedy = "write it like 10s, 500ms or 1m30s; 0s disables the timeout";
-            unsupported.push(FieldDiagnostic::new(format!("{field}.{part}"), message, remedy));
+            unsupported.push(Diagnostic::error(format!("{field}.{part}"), message, remedy));
         }
         duration
     };

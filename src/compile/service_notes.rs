@@ -7,11 +7,12 @@ use super::ingress::policy;
 use super::ingress::policy_conflicts::PolicyConflicts;
 use super::ingress::service_settings::{self, ServiceSettings};
 use super::plugins;
-use super::verdict::{FieldDiagnostic, Verdict};
+use super::verdict::Verdict;
 use crate::api::core::Service;
 use crate::api::kong::KongServiceFacade;
 use crate::api::kong::annotations::SERVICE_UPSTREAM;
 use crate::api::{Kind, Meta, Object, ObjectKey};
+use crate::diagnostic::{Diagnostic, Topic};
 use crate::store::Store;
 
 /// `is_used`: whether routes of this controller use the Service with its own settings.
@@ -27,29 +28,23 @@ pub(super) fn service_verdict(
     let CheckedSettings { settings, tls, references, missing_plugins } =
         CheckedSettings::new(store, Kind::Service, &service.meta, has_tls_port, conflict);
     let is_headless = endpoints::is_headless(service);
-    let mut notes: Vec<_> = endpoints::annotated_balance(&service.meta).err().into_iter().collect();
+    let balance = endpoints::annotated_balance(&service.meta).err();
+    let mut notes: Vec<_> = balance.map(Diagnostic::into_warning).into_iter().collect();
     notes.extend(settings.notes);
     if settings.via_cluster_ip && is_headless {
-        notes.push(FieldDiagnostic::new(
+        notes.push(Diagnostic::warning(
             format!("metadata.annotations[{SERVICE_UPSTREAM}]"),
             "a Service whose clusterIP is None has no address, so requests go to its endpoints",
             "remove the annotation, or omit clusterIP so that the Service gets an address",
         ));
     }
-    notes.extend(tls.iter().chain(&references).cloned());
+    notes.extend(tls.into_iter().chain(references));
     let via_cluster_ip = settings.via_cluster_ip && !is_headless;
     notes.extend(endpoints::notes(store, service, forbidden, conflicts, via_cluster_ip));
-    notes.extend(missing_plugins.iter().cloned());
-
+    notes.extend(missing_plugins);
     // Other controllers may serve an unused Service, and its annotations may be theirs.
-    let mut ignored = Vec::new();
-    if is_used {
-        ignored.extend(tls);
-        ignored.extend(settings.ignored_annotations);
-        ignored.extend(references);
-        ignored.extend(missing_plugins);
-    }
-    Verdict { generation: service.meta.generation, notes, ignored_annotations: ignored, ..Verdict::default() }
+    let diagnostics = if is_used { notes } else { without_events(notes) };
+    Verdict { generation: service.meta.generation, diagnostics, ..Verdict::default() }
 }
 
 /// `is_used`: whether Ingresses of this controller use its Service through it.
@@ -59,27 +54,28 @@ pub(super) fn facade_verdict(store: &Store, facade: &Object<KongServiceFacade>, 
     let has_tls_port = behind.is_some_and(|service| service.spec.ports.iter().any(tls::is_tls_port));
     let CheckedSettings { settings, tls, references, missing_plugins } =
         CheckedSettings::new(store, Kind::KongServiceFacade, &facade.meta, has_tls_port, None);
-    let mut notes = settings.notes;
-    notes.extend(tls.iter().chain(&references).chain(&missing_plugins).cloned());
-
+    let unless_used = |notes| if is_used { notes } else { without_events(notes) };
+    let mut diagnostics = unless_used(settings.notes);
     // A facade whose TLS is impossible has no upstream, so it never counts as used.
-    let mut ignored: Vec<_> = tls.into_iter().collect();
-    if is_used {
-        ignored.extend(settings.ignored_annotations);
-        ignored.extend(references);
-        ignored.extend(missing_plugins);
-    }
-    Verdict { generation: facade.meta.generation, notes, ignored_annotations: ignored, ..Verdict::default() }
+    diagnostics.extend(tls);
+    diagnostics.extend(unless_used(references));
+    diagnostics.extend(unless_used(missing_plugins));
+    Verdict { generation: facade.meta.generation, diagnostics, ..Verdict::default() }
+}
+
+/// The notes of an object that gets no requests from this controller: its ignored annotations are no event.
+fn without_events(notes: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    notes.into_iter().map(|note| note.with_topic(Topic::Field)).collect()
 }
 
 /// The annotations of a Service or facade, and diagnostics about what they refer to.
 struct CheckedSettings {
     settings: ServiceSettings,
     /// A diagnostic about the certificates for TLS, if connections use it.
-    tls: Option<FieldDiagnostic>,
+    tls: Option<Diagnostic>,
     /// Diagnostics about missing policies, and a policy that conflicts with those of other Services.
-    references: Vec<FieldDiagnostic>,
-    missing_plugins: Vec<FieldDiagnostic>,
+    references: Vec<Diagnostic>,
+    missing_plugins: Vec<Diagnostic>,
 }
 
 impl CheckedSettings {
@@ -89,14 +85,16 @@ impl CheckedSettings {
         kind: Kind,
         meta: &Meta,
         has_tls_port: bool,
-        conflict: Option<FieldDiagnostic>,
+        conflict: Option<Diagnostic>,
     ) -> CheckedSettings {
         let settings = service_settings::read(meta, kind, has_tls_port);
         let uses_tls = settings.protocol.map_or(has_tls_port, AppProtocol::is_tls);
         let tls = uses_tls.then(|| tls::notes(store, meta, &settings.tls)).flatten();
         let mut references = policy::notes(store, meta);
-        references.extend(conflict);
-        let missing_plugins = plugins::referenced_plugins(store, kind, meta).filter_map(Result::err).collect();
+        let ignored = |found: Diagnostic| found.into_warning().with_topic(Topic::Annotation);
+        references.extend(conflict.map(ignored));
+        let missing_plugins = plugins::referenced_plugins(store, kind, meta).filter_map(Result::err);
+        let missing_plugins = missing_plugins.map(ignored).collect();
         CheckedSettings { settings, tls, references, missing_plugins }
     }
 }

@@ -2,9 +2,10 @@
 //! exception, since nothing requires one.
 
 use super::CompileContext;
-use super::verdict::{Code, Condition, FieldDiagnostic, Verdict};
+use super::verdict::{Code, Condition, Verdict};
 use crate::api::kong::ControlPlaneRef;
 use crate::api::{Kind, ObjectId};
+use crate::diagnostic::Diagnostic;
 
 /// `None` if the object does not exist. Objects of other classes get no condition.
 pub(super) fn verdict(cx: CompileContext<'_>, id: &ObjectId) -> Option<Verdict> {
@@ -19,14 +20,14 @@ pub(super) fn verdict(cx: CompileContext<'_>, id: &ObjectId) -> Option<Verdict> 
                 vault.spec.prefix
             );
             let remedy = "take values from Secrets, with configFrom or configPatches of a KongPlugin";
-            (own() && is_here).then(|| FieldDiagnostic::new("spec.backend", message, remedy))
+            (own() && is_here).then(|| Diagnostic::error("spec.backend", message, remedy))
         }
         Kind::KongCustomEntity => {
             let entity = cx.store.kong_custom_entities.get(&id.key)?;
             let message = format!("entities of type {} are not served by this version", entity.spec.kind);
             let remedy = "remove it if it is not needed";
             let is_ours = cx.inputs.classes.name == entity.spec.controller_name;
-            is_ours.then(|| FieldDiagnostic::new("spec.type", message, remedy))
+            is_ours.then(|| Diagnostic::error("spec.type", message, remedy))
         }
         // Portico does not need a license, but deployments with one wait for its condition.
         Kind::KongLicense => {
@@ -41,7 +42,7 @@ pub(super) fn verdict(cx: CompileContext<'_>, id: &ObjectId) -> Option<Verdict> 
     Some(Verdict { generation: meta.generation, conditions, ..Verdict::default() })
 }
 
-fn stream_not_served(protocol: &str) -> FieldDiagnostic {
+fn stream_not_served(protocol: &str) -> Diagnostic {
     let message = format!("{protocol} is not served by this version, so no port is opened for these rules");
-    FieldDiagnostic::new("spec.rules", message, "expose the Service in another way, for example with type LoadBalancer")
+    Diagnostic::error("spec.rules", message, "expose the Service in another way, for example with type LoadBalancer")
 }

@@ -1,11 +1,11 @@
 //! Verdicts on objects: the conditions that become their status, with diagnostics that users can act on.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use crate::api::gateway::{ParentReference, RouteGroupKind};
 use crate::api::{Kind, ObjectId};
+use crate::diagnostic::{Diagnostic, Severity, Topic};
 pub use crate::snapshot::BindAddress;
 
 /// All verdicts of one compilation, by object.
@@ -33,14 +33,9 @@ pub struct Verdict {
     pub load_balancer: Option<Vec<Published>>,
     /// Sockets of an Ingress; whether they could be bound is reported elsewhere.
     pub sockets: Vec<BindAddress>,
-    /// Diagnostics about objects that have no conditions (Service, Secret, kinds that are not served yet).
-    pub notes: Vec<FieldDiagnostic>,
-    /// Gateways that a route refers to and that do not exist, so that their controller is unknown. Also in `notes`.
-    pub missing_parents: Vec<FieldDiagnostic>,
-    /// Plugins of a route that do not work, with the consequence. Also in `notes`.
-    pub broken_plugins: Vec<FieldDiagnostic>,
-    /// Annotations that are unknown or malformed and therefore ignored. Also in `notes`.
-    pub ignored_annotations: Vec<FieldDiagnostic>,
+    /// Diagnostics without a condition: warnings about what works in another way than expected, objects that have no
+    /// conditions (Service, Secret, kinds that are not served yet), and as errors the plugins that do not work.
+    pub diagnostics: Vec<Diagnostic>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,21 +80,15 @@ pub enum Published {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
     pub code: Code,
-    pub diagnostics: Vec<FieldDiagnostic>,
-}
-
-/// A diagnostic about one field: what is wrong and how to fix it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct FieldDiagnostic {
-    /// Path in the object, for example `spec.rules[0].backendRefs[0].name`.
-    pub field: String,
-    /// What is wrong: a clause without a full stop.
-    pub message: String,
-    /// How to fix it: a clause without a full stop.
-    pub remedy: String,
+    pub diagnostics: Vec<Diagnostic>,
 }
 
 impl Verdict {
+    /// The diagnostics without a condition that are about this topic.
+    pub fn about(&self, topic: Topic) -> impl Iterator<Item = &Diagnostic> {
+        self.diagnostics.iter().filter(move |diagnostic| diagnostic.topic == topic)
+    }
+
     /// All conditions, each with the path of its listener or parent; the path is empty for the object itself.
     pub fn all_conditions(&self) -> impl Iterator<Item = (String, &Condition)> {
         let own = self.conditions.iter().map(|condition| (String::new(), condition));
@@ -114,21 +103,6 @@ impl Verdict {
             .iter()
             .flat_map(|ancestor| ancestor.conditions.iter().map(|condition| (String::new(), condition)));
         own.chain(listeners).chain(parents).chain(ancestors)
-    }
-}
-
-impl FieldDiagnostic {
-    pub fn new(field: impl Into<String>, message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        FieldDiagnostic { field: field.into(), message: message.into(), remedy: remedy.into() }
-    }
-}
-
-impl fmt::Display for FieldDiagnostic {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.field.is_empty() {
-            write!(formatter, "{}: ", self.field)?;
-        }
-        write!(formatter, "{}; {}", self.message, self.remedy)
     }
 }
 
@@ -270,10 +244,17 @@ impl Code {
             _ => !self.status(),
         }
     }
+
+    /// The severity of the diagnostics that caused it. A pending condition is expected to resolve without a change by
+    /// the user.
+    pub fn severity(self) -> Severity {
+        if self.is_bad() && self.reason() != "Pending" { Severity::Error } else { Severity::Warning }
+    }
 }
 
 impl Condition {
-    pub fn new(code: Code, diagnostics: Vec<FieldDiagnostic>) -> Self {
+    pub fn new(code: Code, diagnostics: Vec<Diagnostic>) -> Self {
+        let diagnostics = diagnostics.into_iter().map(|found| found.with_severity(code.severity())).collect();
         Condition { code, diagnostics }
     }
 
@@ -287,7 +268,7 @@ impl Condition {
         if self.diagnostics.is_empty() {
             return self.code.sentence().to_owned();
         }
-        let mut parts: Vec<_> = self.diagnostics.iter().take(MAX_DIAGNOSTICS).map(FieldDiagnostic::to_string).collect();
+        let mut parts: Vec<_> = self.diagnostics.iter().take(MAX_DIAGNOSTICS).map(Diagnostic::to_string).collect();
         if let Some(more) = self.diagnostics.len().checked_sub(MAX_DIAGNOSTICS).filter(|more| *more > 0) {
             parts.push(format!("And {more} more"));
         }

@@ -27,7 +27,7 @@ mod watcher;
 mod yaml;
 
 pub use changed::ChangedPaths;
-pub use diagnostic::{ManifestDiagnostic, Severity};
+pub use diagnostic::ManifestDiagnostic;
 pub use position::{Excerpt, FilePosition};
 pub use source::{ManifestUpdate, Manifests};
 

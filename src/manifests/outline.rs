@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
 use super::position::TextSpan;
+use crate::diagnostic::Reason;
 
 /// A position in a document. Lines and columns count from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +29,18 @@ pub(super) enum CaretTarget {
     /// The key, for fields that should not be there.
     Key,
 }
+
+impl CaretTarget {
+    pub(super) fn for_reason(reason: &Reason) -> Self {
+        match reason {
+            Reason::UnknownField | Reason::Named(CLUSTER_SCOPE) => CaretTarget::Key,
+            _ => CaretTarget::Value,
+        }
+    }
+}
+
+/// The reason of a namespace on an object that has none.
+pub(super) const CLUSTER_SCOPE: &str = "ClusterScope";
 
 /// A document as a tree in one vector, in document order: the children of a node follow it.
 #[derive(Debug, Default)]

@@ -5,14 +5,14 @@ use std::io;
 
 use serde_json::{Map, Value};
 
-use super::diagnostic::Severity;
-use super::outline::CaretTarget;
+use super::outline::CLUSTER_SCOPE;
 use crate::api::kind::{
     CORE_GROUP, DISCOVERY_GROUP, GATEWAY_GROUP, GATEWAY_X_GROUP, KONG_GROUP, KONG_INCUBATOR_GROUP, NETWORKING_GROUP,
 };
 use crate::api::names::NAMESPACE_NAME_LABEL;
 use crate::api::{Kind, ObjectId, ObjectKey};
-use crate::schema::{self, Channel, SchemaViolation};
+use crate::diagnostic::{Diagnostic, Reason};
+use crate::schema::{self, Channel};
 use crate::store::{AnyObject, MalformedObject};
 
 /// The result of reading one value.
@@ -26,7 +26,7 @@ pub(super) enum ReadOutcome {
         id: Option<ObjectId>,
         /// The object's name for messages, as far as it is known.
         name: Option<String>,
-        findings: Vec<ObjectDiagnostic>,
+        findings: Vec<Diagnostic>,
     },
 }
 
@@ -36,18 +36,7 @@ pub(super) struct AcceptedObject {
     /// The hash of the content: equal hashes mean equal objects.
     pub(super) hash: u64,
     /// Warnings, which do not prevent its use.
-    pub(super) warnings: Vec<ObjectDiagnostic>,
-}
-
-/// One diagnostic about an object, without a position.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct ObjectDiagnostic {
-    pub(super) severity: Severity,
-    pub(super) field: String,
-    pub(super) caret: CaretTarget,
-    pub(super) reason: &'static str,
-    pub(super) message: String,
-    pub(super) remedy: String,
+    pub(super) warnings: Vec<Diagnostic>,
 }
 
 /// Reads one object. `known` returns the result of reading an equal object before, to avoid validating it again.
@@ -82,7 +71,14 @@ pub(super) fn read_object(
     let mut findings = Vec::new();
     let key = match resolve_key(kind, &mut object, &mut findings) {
         Ok(key) => key,
-        Err(outcome) => return outcome,
+        Err((name, unnamed)) => {
+            remove_server_fields(&mut object);
+            let mut violations = schema::check(kind, &mut Value::Object(object), channel);
+            violations.retain(|violation| violation.field != unnamed.field);
+            findings.push(unnamed);
+            findings.extend(violations);
+            return ReadOutcome::Rejected { id: None, name: Some(name), findings };
+        }
     };
     let id = ObjectId::new(kind, key);
     let rejected = |findings| ReadOutcome::Rejected { id: Some(id.clone()), name: Some(id.to_string()), findings };
@@ -95,7 +91,7 @@ pub(super) fn read_object(
     let (hash, size) = hash_and_size(&value);
     if size > MAX_OBJECT_BYTES {
         let message = format!("the object has {size} bytes; the API server stores at most {MAX_OBJECT_BYTES}");
-        findings.push(ObjectDiagnostic::error("", "TooLarge", message, "split it"));
+        findings.push(Diagnostic::of_file("TooLarge", message, "split it"));
         return rejected(findings);
     }
     if let Some(object) = known(&id, hash).filter(|_| findings.is_empty()) {
@@ -103,7 +99,7 @@ pub(super) fn read_object(
     }
     let violations = schema::check(kind, &mut value, channel);
     if !violations.is_empty() {
-        findings.extend(violations.into_iter().map(violation_diagnostic));
+        findings.extend(violations);
         return rejected(findings);
     }
     match AnyObject::parse(kind, value) {
@@ -111,19 +107,6 @@ pub(super) fn read_object(
         Err(malformed) => {
             findings.push(malformed_diagnostic(kind, malformed));
             rejected(findings)
-        }
-    }
-}
-
-impl ObjectDiagnostic {
-    fn error(field: &str, reason: &'static str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        ObjectDiagnostic {
-            severity: Severity::Error,
-            field: field.to_owned(),
-            caret: CaretTarget::Value,
-            reason,
-            message: message.into(),
-            remedy: remedy.into(),
         }
     }
 }
@@ -136,15 +119,10 @@ fn resolve_kind(object: &Map<String, Value>) -> Result<Kind, ReadOutcome> {
         (kind, name) => kind.map(str::to_owned).or(name),
     };
     let (Some(api_version), Some(kind_name)) = (word("apiVersion"), word("kind")) else {
-        let field = if word("apiVersion").is_none() { "apiVersion" } else { "kind" };
-        let message = format!("an object needs {field}");
-        return Err(rejected_without_id(
-            name,
-            field,
-            "NoKind",
-            message,
-            "for example apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute",
-        ));
+        let remedy = "for example apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute";
+        let missing: Vec<_> = ["apiVersion", "kind"].into_iter().filter(|field| word(field).is_none()).collect();
+        let message = format!("an object needs {}", missing.join(" and "));
+        return Err(rejected_without_id(name, missing[0], "NoKind", message, remedy));
     };
     let (group, version) = api_version.split_once('/').unwrap_or((CORE_GROUP, api_version));
     let refuse =
@@ -190,15 +168,16 @@ fn resolve_kind(object: &Map<String, Value>) -> Result<Kind, ReadOutcome> {
     Err(ReadOutcome::Ignored(format!("{api_version}/{kind_name}")))
 }
 
-/// Namespace and name. Writes the namespace into the object, as the API server does.
+/// Namespace and name, or what is known of the name for messages, with a diagnostic. Writes the namespace into the
+/// object, as the API server does.
 fn resolve_key(
     kind: Kind,
     object: &mut Map<String, Value>,
-    findings: &mut Vec<ObjectDiagnostic>,
-) -> Result<ObjectKey, ReadOutcome> {
+    findings: &mut Vec<Diagnostic>,
+) -> Result<ObjectKey, (String, Diagnostic)> {
     let refuse = |name: Option<String>, field: &str, message: &str, remedy: &str| {
         let name = name.map_or_else(|| kind.name().to_owned(), |name| format!("{kind} {name}"));
-        rejected_without_id(Some(name), field, "NoName", message, remedy)
+        (name, Diagnostic::error(field, message, remedy).with_reason(Reason::Named("NoName")))
     };
     let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else {
         return Err(refuse(None, "metadata", "an object needs metadata", "write metadata.name"));
@@ -230,16 +209,9 @@ fn resolve_key(
     };
     if !kind.namespaced() {
         if metadata.shift_remove("namespace").is_some() && !namespace.is_empty() {
-            findings.push(ObjectDiagnostic {
-                severity: Severity::Warning,
-                caret: CaretTarget::Key,
-                ..ObjectDiagnostic::error(
-                    "metadata.namespace",
-                    "ClusterScope",
-                    format!("{kind} is a cluster-scoped kind; the namespace is ignored"),
-                    "delete the line",
-                )
-            });
+            let message = format!("{kind} is a cluster-scoped kind; the namespace is ignored");
+            let ignored = Diagnostic::warning("metadata.namespace", message, "delete the line");
+            findings.push(ignored.with_reason(Reason::Named(CLUSTER_SCOPE)));
         }
         return Ok(ObjectKey::cluster(&name));
     }
@@ -271,25 +243,14 @@ fn add_name_label(object: &mut Map<String, Value>, name: &str) {
     }
 }
 
-fn violation_diagnostic(violation: SchemaViolation) -> ObjectDiagnostic {
-    let SchemaViolation { field, message, remedy } = violation;
-    // For an unknown field, the caret marks the key and not its value.
-    let (aim, reason) = if message.contains("unknown field") {
-        (CaretTarget::Key, "UnknownField")
-    } else {
-        (CaretTarget::Value, "Invalid")
-    };
-    ObjectDiagnostic { caret: aim, ..ObjectDiagnostic::error(&field, reason, message, remedy) }
-}
-
-fn malformed_diagnostic(kind: Kind, malformed: MalformedObject) -> ObjectDiagnostic {
+fn malformed_diagnostic(kind: Kind, malformed: MalformedObject) -> Diagnostic {
     // The deserializer quotes the invalid value, which in a Secret is secret.
     if kind == Kind::Secret && !malformed.field.starts_with("metadata") {
         let remedy = "write base64 under data or text under stringData, both as strings in quotes";
-        return ObjectDiagnostic::error("", "Invalid", "a value in data or stringData is invalid", remedy);
+        return Diagnostic::of_object("a value in data or stringData is invalid", remedy);
     }
     let remedy = format!("see `kubectl explain {}`", kind.plural());
-    ObjectDiagnostic::error(malformed.field.trim_start_matches('.'), "Invalid", malformed.message, remedy)
+    Diagnostic::error(malformed.field.trim_start_matches('.'), malformed.message, remedy)
 }
 
 fn rejected_without_id(
@@ -299,7 +260,8 @@ fn rejected_without_id(
     message: impl Into<String>,
     remedy: impl Into<String>,
 ) -> ReadOutcome {
-    ReadOutcome::Rejected { id: None, name, findings: vec![ObjectDiagnostic::error(field, reason, message, remedy)] }
+    let finding = Diagnostic::error(field, message, remedy).with_reason(Reason::Named(reason));
+    ReadOutcome::Rejected { id: None, name, findings: vec![finding] }
 }
 
 /// `namespace/name` of an object of unknown kind.
@@ -353,6 +315,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::diagnostic::Severity;
 
     fn admit_new(value: Value) -> ReadOutcome {
         read_object(value, Channel::Standard, |_, _| None)
@@ -400,7 +363,12 @@ mod tests {
                 ReadOutcome::Accepted(_) => "taken".to_owned(),
                 ReadOutcome::Ignored(what) => what,
                 ReadOutcome::Rejected { findings, .. } => {
-                    format!("{} {} {}", findings[0].field, findings[0].reason, findings[0].remedy)
+                    format!(
+                        "{} {} {}",
+                        findings[0].field,
+                        findings[0].reason.name().unwrap_or("Invalid"),
+                        findings[0].remedy
+                    )
                 }
             };
             assert!(found.starts_with(expected), "{api_version} {kind}: {found}");
@@ -435,7 +403,10 @@ mod tests {
         })) else {
             panic!("it is valid")
         };
-        assert_eq!((taken.warnings[0].reason, taken.warnings[0].severity), ("ClusterScope", Severity::Warning));
+        assert_eq!(
+            (&taken.warnings[0].reason, taken.warnings[0].severity),
+            (&Reason::Named(CLUSTER_SCOPE), Severity::Warning)
+        );
     }
 
     #[test]
@@ -478,6 +449,6 @@ mod tests {
         let ReadOutcome::Rejected { id: Some(_), findings, .. } = admit_new(value(MAX_OBJECT_BYTES)) else {
             panic!("too large")
         };
-        assert_eq!(findings[0].reason, "TooLarge");
+        assert_eq!(findings[0].reason, Reason::Named("TooLarge"));
     }
 }

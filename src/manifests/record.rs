@@ -11,10 +11,11 @@ use super::diagnostic::ManifestDiagnostic;
 use super::documents::{Document, split};
 use super::outline::{CaretTarget, SECRET_BEARING_FIELDS};
 use super::position::{FilePosition, LineIndex};
-use super::read_object::{self, AcceptedObject, ObjectDiagnostic, ReadOutcome};
+use super::read_object::{self, AcceptedObject, ReadOutcome};
 use super::text::{FileReadError, FileStamp};
 use super::yaml::{self, YamlError};
 use crate::api::ObjectId;
+use crate::diagnostic::{Diagnostic, Reason};
 use crate::schema::Channel;
 use crate::store::AnyObject;
 
@@ -84,22 +85,26 @@ impl FileRecord {
         self.hash = Some(hash);
         if text.is_empty() && !self.entries.is_empty() {
             // `render > file` truncates the file first and fills it when the program ends.
-            let message = "the file is now empty; it may be about to be written".to_owned();
-            let remedy = "delete the file to remove its objects";
-            self.reject_file(
-                ManifestDiagnostic::for_file(FilePosition::whole_file(Arc::clone(file)), "EmptyFile", message, remedy)
-                    .into_warning(),
-            );
+            let message = "the file is now empty; it may be about to be written";
+            let empty = Diagnostic::of_file("EmptyFile", message, "delete the file to remove its objects");
+            let place = FilePosition::whole_file(Arc::clone(file));
+            self.reject_file(vec![ManifestDiagnostic::for_file(place, empty.into_warning())]);
             return;
         }
         let documents = split(text);
         let before = PreviousObjects::index(&self.entries);
         let mut after = FileReading::default();
+        let mut unparsable = Vec::new();
         for (index, document) in documents.iter().enumerate() {
             if let Err(error) = after.read_document(index as u32, document, file, channel, &before) {
-                self.reject_file(yaml_diagnostic(file, document, error));
-                return;
+                unparsable.push(yaml_diagnostic(file, document, error));
             }
+        }
+        if !unparsable.is_empty() {
+            let (_, others) = after.finish(file, &documents, &before);
+            self.reject_file(unparsable);
+            self.diagnostics.extend(others);
+            return;
         }
         self.valid_hash = Some(hash);
         self.ignored = std::mem::take(&mut after.ignored);
@@ -113,16 +118,18 @@ impl FileRecord {
             Some(spot) => FilePosition::without_excerpt(Arc::clone(file), spot.line, spot.column),
             None => FilePosition::whole_file(Arc::clone(file)),
         };
-        self.reject_file(ManifestDiagnostic::for_file(position, error.reason, error.message, error.remedy));
+        self.reject_file(vec![ManifestDiagnostic::for_file(position, error.diagnostic)]);
     }
 
-    fn reject_file(&mut self, mut diagnostic: ManifestDiagnostic) {
-        diagnostic.meanwhile = match self.entries.len() {
+    fn reject_file(&mut self, diagnostics: Vec<ManifestDiagnostic>) {
+        let meanwhile = match self.entries.len() {
             0 => None,
             1 => Some("The last valid object of this file stays in use.".to_owned()),
             many => Some(format!("The last {many} valid objects of this file stay in use.")),
         };
-        self.diagnostics = vec![diagnostic];
+        let rejected = diagnostics.into_iter();
+        self.diagnostics =
+            rejected.map(|diagnostic| ManifestDiagnostic { meanwhile: meanwhile.clone(), ..diagnostic }).collect();
     }
 }
 
@@ -130,11 +137,11 @@ fn yaml_diagnostic(file: &Arc<Path>, document: &Document<'_>, mut error: YamlErr
     let mut position = FilePosition::within(file, &LineIndex::build(document.text), document.line, error.spot);
     if may_hold_secrets(document.text) {
         position.excerpt = None;
-        if error.reason == yaml::UNREADABLE_VALUE {
-            error.message = "this value cannot be read".to_owned();
+        if error.diagnostic.reason == Reason::Named(yaml::UNREADABLE_VALUE) {
+            error.diagnostic.message = "this value cannot be read".to_owned();
         }
     }
-    ManifestDiagnostic::for_file(position, error.reason, error.message, error.remedy)
+    ManifestDiagnostic::for_file(position, error.diagnostic)
 }
 
 /// The previous objects of the file.
@@ -179,7 +186,7 @@ struct FileReading {
 struct ObjectDiagnostics {
     at: ObjectPosition,
     object: Option<String>,
-    diagnostics: Vec<ObjectDiagnostic>,
+    diagnostics: Vec<Diagnostic>,
     /// A note on what stays in use instead.
     meanwhile: Option<&'static str>,
 }
@@ -269,7 +276,7 @@ impl FileReading {
         &mut self,
         at: ObjectPosition,
         object: Option<String>,
-        diagnostics: Vec<ObjectDiagnostic>,
+        diagnostics: Vec<Diagnostic>,
         meanwhile: Option<&'static str>,
     ) {
         self.shown += diagnostics.len();
@@ -302,8 +309,9 @@ impl FileReading {
         let mut diagnostics = locate_diagnostics(file, documents, &self.diagnostics);
         if self.hidden > 0 {
             let message = format!("{} more problems in this file are not shown", self.hidden);
-            let file = FilePosition::whole_file(Arc::clone(file));
-            diagnostics.push(ManifestDiagnostic::for_file(file, "MoreProblems", message, "correct the others first"));
+            let place = FilePosition::whole_file(Arc::clone(file));
+            let more = Diagnostic::of_file("MoreProblems", message, "correct the others first");
+            diagnostics.push(ManifestDiagnostic::for_file(place, more));
         }
         (self.entries, diagnostics)
     }
@@ -327,19 +335,15 @@ fn locate_diagnostics(
             .map(|(object, diagnostic)| FieldQuery {
                 trail: &object.at.trail,
                 field: &diagnostic.field,
-                caret: diagnostic.caret,
+                caret: CaretTarget::for_reason(&diagnostic.reason),
             })
             .collect();
         let positions = locate(file, document, &queries);
         located.extend(diagnostics.iter().zip(positions).map(|((object, diagnostic), position)| ManifestDiagnostic {
             position,
             object: object.object.clone(),
-            field: diagnostic.field.clone(),
-            reason: diagnostic.reason,
-            message: diagnostic.message.clone(),
-            remedy: diagnostic.remedy.clone(),
+            diagnostic: (*diagnostic).clone(),
             meanwhile: object.meanwhile.map(str::to_owned),
-            severity: diagnostic.severity,
         }));
     }
     located

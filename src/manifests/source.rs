@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use super::changed::ChangedPaths;
 use super::claims::{Claims, ObjectClaim, Records};
-use super::diagnostic::{ManifestDiagnostic, Severity};
+use super::diagnostic::ManifestDiagnostic;
 use super::documents::split;
 use super::outline::CaretTarget;
 use super::position::FilePosition;
@@ -18,6 +18,7 @@ use super::record::{self, FieldQuery, FileObject, FileRecord, locate};
 use super::text::{self, FileReadError, FileStamp};
 use super::walk::{self, FileListing, FoundFile, ManifestRoot};
 use crate::api::ObjectId;
+use crate::diagnostic::{Diagnostic, Reason};
 use crate::schema::Channel;
 use crate::store::Batch;
 
@@ -246,12 +247,13 @@ impl Manifests {
             let diagnostics = places.map(|place| ManifestDiagnostic {
                 position: place,
                 object: Some(id.to_string()),
-                field: "metadata.name".to_owned(),
-                reason: "Duplicate",
-                message: format!("this object is also defined at {first}"),
-                remedy: "rename or delete one of the two".to_owned(),
+                diagnostic: Diagnostic::error(
+                    "metadata.name",
+                    format!("this object is also defined at {first}"),
+                    "rename or delete one of the two",
+                )
+                .with_reason(Reason::Named("Duplicate")),
                 meanwhile: Some(format!("The object in {} is used.", first.file.display())),
-                severity: Severity::Error,
             });
             self.duplicates.insert(id.clone(), diagnostics.collect());
         }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::position::TextSpan;
+use crate::diagnostic::Diagnostic;
 
 /// File metadata for change detection. Equal stamps mean equal content, if the stamp is old enough to be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,9 +23,7 @@ pub(super) struct FileStamp {
 /// Why a file could not be read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct FileReadError {
-    pub(super) reason: &'static str,
-    pub(super) message: String,
-    pub(super) remedy: &'static str,
+    pub(super) diagnostic: Diagnostic,
     pub(super) spot: Option<TextSpan>,
 }
 
@@ -64,12 +63,9 @@ pub(super) fn read(input: impl Read) -> Result<String, FileReadError> {
     let mut bytes = Vec::new();
     input.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| FileReadError::from_io(&error))?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(FileReadError {
-            reason: "TooLarge",
-            message: format!("the file is larger than {} MiB", MAX_FILE_BYTES >> 20),
-            remedy: "split it into several files",
-            spot: None,
-        });
+        let message = format!("the file is larger than {} MiB", MAX_FILE_BYTES >> 20);
+        let diagnostic = Diagnostic::of_file("TooLarge", message, "split it into several files");
+        return Err(FileReadError { diagnostic, spot: None });
     }
     // A byte order mark is not content, and columns are counted without it.
     if bytes.starts_with(b"\xef\xbb\xbf") {
@@ -88,7 +84,8 @@ impl FileReadError {
         // The message of the operating system, without the number that Rust appends.
         let message = error.to_string();
         let message = message.split(" (os error").next().unwrap_or(&message).to_lowercase();
-        FileReadError { reason: "Unreadable", message: format!("cannot be read: {message}"), remedy, spot: None }
+        let diagnostic = Diagnostic::of_file("Unreadable", format!("cannot be read: {message}"), remedy);
+        FileReadError { diagnostic, spot: None }
     }
 }
 
@@ -98,10 +95,9 @@ fn not_utf8(bytes: &[u8], valid: usize) -> FileReadError {
     let column = String::from_utf8_lossy(&before[line_start..]).chars().count() + 1;
     let line = memchr::memchr_iter(b'\n', before).count() + 1;
     let utf16 = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
+    let message = if utf16 { "the file is UTF-16" } else { "the file is not UTF-8" };
     FileReadError {
-        reason: "NotUtf8",
-        message: if utf16 { "the file is UTF-16".to_owned() } else { "the file is not UTF-8".to_owned() },
-        remedy: "save it as UTF-8",
+        diagnostic: Diagnostic::of_file("NotUtf8", message, "save it as UTF-8"),
         spot: Some(TextSpan { line: line as u32, column: column as u32, width: 1 }),
     }
 }
@@ -120,12 +116,12 @@ mod tests {
             &[(b"a: 1\nb: \xff", "the file is not UTF-8", 2, 4), (b"\xff\xfea\0", "the file is UTF-16", 1, 1)];
         for (bytes, message, line, column) in cases {
             let unread = read(*bytes).expect_err("not UTF-8");
-            assert_eq!((unread.reason, unread.message.as_str()), ("NotUtf8", *message));
+            assert_eq!(unread.diagnostic, Diagnostic::of_file("NotUtf8", *message, "save it as UTF-8"));
             assert_eq!(unread.spot, Some(TextSpan { line: *line, column: *column, width: 1 }));
         }
-        assert_eq!(read(io::repeat(b'x')).expect_err("endless").reason, "TooLarge");
+        assert_eq!(read(io::repeat(b'x')).expect_err("endless").diagnostic.reason.name(), Some("TooLarge"));
         let missing = read_file(Path::new("/nonexistent/a.yaml")).expect_err("it does not exist");
-        assert_eq!(missing.message, "cannot be read: no such file or directory");
+        assert_eq!(missing.diagnostic.message, "cannot be read: no such file or directory");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::diagnostic::ManifestDiagnostic;
 use super::position::FilePosition;
 use super::text::{FileReadError, FileStamp};
+use crate::diagnostic::Diagnostic;
 
 /// A path given on the command line.
 #[derive(Debug)]
@@ -88,32 +89,29 @@ impl FileListing {
             self.incomplete.push(root.path.clone());
         }
         if before == (self.files.len(), self.diagnostics.len()) {
-            let message = "no manifests in this folder".to_owned();
+            let message = "no manifests in this folder";
             let remedy = "put files that end in .yaml, .yml or .json into it";
-            self.report(&root.path, "EmptyFolder", message, remedy, ManifestDiagnostic::into_warning);
+            let empty = Diagnostic::of_file("EmptyFolder", message, remedy);
+            self.report(&root.path, empty.into_warning());
         }
     }
 
     fn missing_root(&mut self, root: &ManifestRoot, error: &io::Error) {
-        let FileReadError { message, remedy, .. } = FileReadError::from_io(error);
+        let FileReadError { diagnostic, .. } = FileReadError::from_io(error);
         if error.kind() != io::ErrorKind::NotFound {
             self.incomplete.push(root.path.clone());
-            self.report(&root.path, "Unreadable", message, remedy, |diagnostic| diagnostic);
+            self.report(&root.path, diagnostic);
         } else if root.was_folder {
             self.incomplete.push(root.path.clone());
-            self.report(
-                &root.path,
-                "Vanished",
-                "the folder is gone".to_owned(),
-                "restore it, or restart without it",
-                |diagnostic| ManifestDiagnostic {
-                    meanwhile: Some("Its last valid objects stay in use.".to_owned()),
-                    ..diagnostic
-                },
-            );
+            let gone = Diagnostic::of_file("Vanished", "the folder is gone", "restore it, or restart without it");
+            let position = FilePosition::whole_file(Arc::from(&*root.path));
+            self.diagnostics.push(ManifestDiagnostic {
+                meanwhile: Some("Its last valid objects stay in use.".to_owned()),
+                ..ManifestDiagnostic::for_file(position, gone)
+            });
         } else {
-            let message = "no such file or folder".to_owned();
-            self.report(&root.path, "NotFound", message, "correct the path, or create it", |diagnostic| diagnostic);
+            let message = "no such file or folder";
+            self.report(&root.path, Diagnostic::of_file("NotFound", message, "correct the path, or create it"));
         }
     }
 
@@ -121,8 +119,8 @@ impl FileListing {
     fn add_folder(&mut self, path: &Path, metadata: &Metadata, above: &mut Vec<(u64, u64)>) {
         let identity = (metadata.dev(), metadata.ino());
         if above.contains(&identity) || above.len() >= MAX_DEPTH {
-            let message = "the folder contains itself through a symbolic link".to_owned();
-            self.report(path, "Loop", message, "remove the link", |diagnostic| diagnostic);
+            let message = "the folder contains itself through a symbolic link";
+            self.report(path, Diagnostic::of_file("Loop", message, "remove the link"));
             return;
         }
         self.folders.insert(path.to_owned());
@@ -133,9 +131,9 @@ impl FileListing {
             Ok(names) => names,
             Err(error) if error.kind() == io::ErrorKind::NotFound && !above.is_empty() => return,
             Err(error) => {
-                let FileReadError { message, remedy, .. } = FileReadError::from_io(&error);
+                let FileReadError { diagnostic, .. } = FileReadError::from_io(&error);
                 self.incomplete.push(path.to_owned());
-                self.report(path, "Unreadable", message, remedy, |diagnostic| diagnostic);
+                self.report(path, diagnostic);
                 return;
             }
         };
@@ -155,10 +153,7 @@ impl FileListing {
                 let message = format!("more than {} files; the rest is not read", self.max_files);
                 self.report(
                     path,
-                    "TooManyFiles",
-                    message,
-                    "put several objects into one file, separated by ---",
-                    |diagnostic| diagnostic,
+                    Diagnostic::of_file("TooManyFiles", message, "put several objects into one file, separated by ---"),
                 );
                 break;
             }
@@ -185,23 +180,23 @@ impl FileListing {
             self.files.push(FoundFile { path: Arc::from(path), stamp: FileStamp::from_metadata(metadata), pipe });
         } else {
             // Opening a pipe blocks until there is a writer.
-            let message = "this is a pipe, a socket or a device".to_owned();
-            self.report(path, "NotAFile", message, "put a regular file here", |diagnostic| diagnostic);
+            let message = "this is a pipe, a socket or a device";
+            self.report(path, Diagnostic::of_file("NotAFile", message, "put a regular file here"));
         }
     }
 
     /// A name without a file: deleted since the folder was listed, or a link without a target.
     fn missing_file(&mut self, path: &Path, file_type: FileType, error: &io::Error) {
-        let FileReadError { message, remedy, .. } = FileReadError::from_io(error);
+        let FileReadError { diagnostic, .. } = FileReadError::from_io(error);
         match error.kind() {
             io::ErrorKind::NotFound if !file_type.is_symlink() => {}
             io::ErrorKind::NotFound => {
-                let message = "the target of the symbolic link does not exist".to_owned();
-                self.report(path, "NotFound", message, "correct or remove the link", |diagnostic| diagnostic);
+                let message = "the target of the symbolic link does not exist";
+                self.report(path, Diagnostic::of_file("NotFound", message, "correct or remove the link"));
             }
             _ => {
                 self.incomplete.push(path.to_owned());
-                self.report(path, "Unreadable", message, remedy, |diagnostic| diagnostic);
+                self.report(path, diagnostic);
             }
         }
     }
@@ -229,17 +224,9 @@ impl FileListing {
         }
     }
 
-    fn report(
-        &mut self,
-        path: &Path,
-        reason: &'static str,
-        message: String,
-        remedy: &str,
-        adjust: impl FnOnce(ManifestDiagnostic) -> ManifestDiagnostic,
-    ) {
-        let diagnostic =
-            ManifestDiagnostic::for_file(FilePosition::whole_file(Arc::from(path)), reason, message, remedy);
-        self.diagnostics.push(adjust(diagnostic));
+    fn report(&mut self, path: &Path, diagnostic: Diagnostic) {
+        let position = FilePosition::whole_file(Arc::from(path));
+        self.diagnostics.push(ManifestDiagnostic::for_file(position, diagnostic));
     }
 }
 
@@ -284,10 +271,8 @@ mod tests {
         let relative = |path: &Path| path.strip_prefix(root).unwrap().display().to_string();
         let mut roots: Vec<_> = paths.iter().map(|path| ManifestRoot::new(root.join(path))).collect();
         let listing = list(&mut roots);
-        let diagnostics = listing
-            .diagnostics
-            .iter()
-            .map(|diagnostic| format!("{} {}", diagnostic.reason, relative(&diagnostic.position.file)));
+        let diagnostics =
+            listing.diagnostics.iter().map(|found| format!("{} {}", found.reason(), relative(&found.position.file)));
         (listing.files.iter().map(|found| relative(&found.path)).collect(), diagnostics.collect())
     }
 
@@ -382,7 +367,7 @@ mod tests {
         assert!(at_most(3).diagnostics.is_empty());
         let listing = at_most(2);
         assert_eq!(
-            (listing.files.len(), listing.diagnostics.len(), listing.diagnostics[0].reason),
+            (listing.files.len(), listing.diagnostics.len(), listing.diagnostics[0].reason()),
             (2, 1, "TooManyFiles")
         );
         assert_eq!(listing.incomplete, [temp.path()], "records of the other files are kept");
@@ -397,6 +382,6 @@ mod tests {
         assert!(list(&mut roots).incomplete.is_empty());
         fs::remove_dir(&path).unwrap();
         let listing = list(&mut roots);
-        assert_eq!((listing.incomplete, listing.diagnostics[0].reason), (vec![path], "Vanished"));
+        assert_eq!((listing.incomplete, listing.diagnostics[0].reason()), (vec![path], "Vanished"));
     }
 }

@@ -8,15 +8,20 @@ use serde_saphyr::{DuplicateKeyPolicy, Error};
 
 use super::outline::{Outline, TextPosition, YamlShape};
 use super::position::TextSpan;
+use crate::diagnostic::{Diagnostic, Reason};
 
 /// Why a document cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct YamlError {
     /// The position, relative to the document.
     pub(super) spot: TextSpan,
-    pub(super) reason: &'static str,
-    pub(super) message: String,
-    pub(super) remedy: &'static str,
+    pub(super) diagnostic: Diagnostic,
+}
+
+impl YamlError {
+    fn new(spot: TextSpan, reason: &'static str, message: String, remedy: &str) -> Self {
+        YamlError { spot, diagnostic: Diagnostic::of_file(reason, message, remedy) }
+    }
 }
 
 /// Parses one document; an empty one gives `Null`. JSON is parsed as YAML, so that duplicate keys are rejected and
@@ -81,9 +86,10 @@ fn mark(marker: Marker) -> TextPosition {
 fn explain(text: &str, error: &Error) -> YamlError {
     let mut found = json_syntax_error(text).or_else(|| syntax_error(text)).unwrap_or_else(|| semantic_error(error));
     let line = text.lines().nth(found.spot.line as usize - 1).unwrap_or_default();
-    if found.reason != "DuplicateKey" && line.contains("{{") {
-        found.message = "this is a template that was not rendered".to_owned();
-        found.remedy = "render it first, for example with `helm template`, or put the value in quotes";
+    let diagnostic = &mut found.diagnostic;
+    if diagnostic.reason != Reason::Named(DUPLICATE_KEY) && line.contains("{{") {
+        diagnostic.message = "this is a template that was not rendered".to_owned();
+        diagnostic.remedy = "render it first, for example with `helm template`, or put the value in quotes".to_owned();
     }
     found
 }
@@ -96,7 +102,7 @@ fn json_syntax_error(text: &str) -> Option<YamlError> {
     let message = message.split(" at line ").next().unwrap_or_default();
     let spot = TextSpan { line: error.line() as u32, column: (error.column() as u32).max(1), width: 1 };
     let remedy = "correct the text here or at the end of the line before";
-    Some(YamlError { spot, reason: "NotYaml", message: format!("this JSON is broken: {message}"), remedy })
+    Some(YamlError::new(spot, "NotYaml", format!("this JSON is broken: {message}"), remedy))
 }
 
 /// The YAML syntax error, if there is one.
@@ -121,14 +127,11 @@ fn syntax_error(text: &str) -> Option<YamlError> {
         };
         let TextPosition { line, mut column } = mark(*error.marker());
         if let Some(bracket) = brackets.last().filter(|bracket| bracket.line < line) {
-            return Some(YamlError {
-                spot: TextSpan { line: bracket.line, column: bracket.column, width: 1 },
-                reason: "NotYaml",
-                message: format!(
-                    "this bracket is not closed; the text is not valid inside it at line {line} of the document"
-                ),
-                remedy: "close it, or put the value in quotes if it is text",
-            });
+            let spot = TextSpan { line: bracket.line, column: bracket.column, width: 1 };
+            let message =
+                format!("this bracket is not closed; the text is not valid inside it at line {line} of the document");
+            let remedy = "close it, or put the value in quotes if it is text";
+            return Some(YamlError::new(spot, "NotYaml", message, remedy));
         }
         if is_about_tabs(error.kind()) {
             // The parser may already be past the tab.
@@ -137,7 +140,7 @@ fn syntax_error(text: &str) -> Option<YamlError> {
             column = indentation.position(|character| character == '\t').map_or(column, |tab| tab as u32 + 1);
         }
         let (message, remedy) = describe_syntax_error(error.kind());
-        return Some(YamlError { spot: TextSpan { line, column, width: 1 }, reason: "NotYaml", message, remedy });
+        return Some(YamlError::new(TextSpan { line, column, width: 1 }, "NotYaml", message, remedy));
     }
     None
 }
@@ -151,7 +154,7 @@ fn semantic_error(error: &Error) -> YamlError {
         column: location.map_or(1, |location| location.column() as u32).max(1),
         width,
     };
-    YamlError { spot, reason, message, remedy }
+    YamlError::new(spot, reason, message, remedy)
 }
 
 fn describe_semantic_error(error: &Error) -> (&'static str, String, &'static str, u32) {
@@ -160,7 +163,7 @@ fn describe_semantic_error(error: &Error) -> (&'static str, String, &'static str
         Error::DuplicateMappingKey { key, .. } => {
             let key = key.as_deref().unwrap_or_default();
             let width = key.chars().count() as u32;
-            ("DuplicateKey", format!("duplicate key `{key}`"), "delete one of the two", width)
+            (DUPLICATE_KEY, format!("duplicate key `{key}`"), "delete one of the two", width)
         }
         Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => {
             ("TooDeep", format!("nested deeper than {MAX_DEPTH} levels"), "flatten it; no kind needs this depth", 1)
@@ -267,6 +270,8 @@ fn is_about_tabs(kind: &ErrorKind) -> bool {
 /// The reason of errors whose message may quote the value.
 pub(super) const UNREADABLE_VALUE: &str = "UnreadableValue";
 
+const DUPLICATE_KEY: &str = "DuplicateKey";
+
 /// The maximum number of values in one document. A list of five thousand routes has about a quarter of a million.
 const MAX_NODES: usize = 4_000_000;
 /// The maximum nesting of maps and lists. The deepest field of a supported kind is at 14, CRDs reach about 60.
@@ -300,7 +305,7 @@ mod tests {
             ("{\"a\":\t\"\\ud83d\\ude00\\/\",\n\t\"b\" : [1,2]}", json!({"a": "\u{1f600}/", "b": [1, 2]})),
             ("a: 1\r\nb:\r\n  - x\r\n", json!({"a": 1, "b": ["x"]})),
         ] {
-            assert_eq!(parse(text).map_err(|error| error.message), Ok(expected), "{text:?}");
+            assert_eq!(parse(text).map_err(|fault| fault.diagnostic.message), Ok(expected), "{text:?}");
         }
     }
 
@@ -328,13 +333,14 @@ mod tests {
             ("a: !vault x\n", 1, 11, "UnreadableValue", "unsupported tag `!vault`", "delete the tag"),
             ("a: .inf\n", 1, 4, "UnreadableValue", "", "quotes"),
         ] {
-            let error = parse(text).expect_err(text);
+            let fault = parse(text).expect_err(text);
+            let YamlError { spot, diagnostic } = &fault;
             assert_eq!(
-                (error.spot.line, error.spot.column, error.reason),
-                (line, column, reason),
-                "{text:?} {error:?}"
+                (spot.line, spot.column, diagnostic.reason.name()),
+                (line, column, Some(reason)),
+                "{text:?} {fault:?}"
             );
-            assert!(error.message.contains(message) && error.remedy.contains(remedy), "{text:?} {error:?}");
+            assert!(diagnostic.message.contains(message) && diagnostic.remedy.contains(remedy), "{text:?} {fault:?}");
         }
     }
 
@@ -348,9 +354,10 @@ mod tests {
             for document in crate::manifests::documents::split(&text) {
                 let value = parse(document.text);
                 let outline = outline(document.text);
-                if let Err(error) = &value {
-                    proptest::prop_assert!(error.spot.line <= lines + 1, "{error:?}");
-                    proptest::prop_assert!(!error.message.is_empty() && !error.remedy.is_empty());
+                if let Err(fault) = &value {
+                    proptest::prop_assert!(fault.spot.line <= lines + 1, "{fault:?}");
+                    let Diagnostic { message, remedy, .. } = &fault.diagnostic;
+                    proptest::prop_assert!(!message.is_empty() && !remedy.is_empty());
                 }
                 if let Some(outline) = outline {
                     for field in ["", "a", "a.b[0]", "[0].a", "a.b.0"] {
@@ -377,8 +384,8 @@ mod tests {
         let deep = format!("a: {}{}", "[".repeat(150), "]".repeat(150));
         let block: String = (0..150).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
         for (text, reason) in [(aliases, "TooLarge"), (deep, "TooDeep"), (block, "TooDeep")] {
-            let error = parse(&text).expect_err("a bomb");
-            assert_eq!(error.reason, reason, "{error:?}");
+            let fault = parse(&text).expect_err("a bomb");
+            assert_eq!(fault.diagnostic.reason.name(), Some(reason), "{fault:?}");
         }
     }
 }

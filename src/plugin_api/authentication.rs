@@ -13,8 +13,8 @@ use serde::Deserialize;
 use super::consumers::{Consumer, EntityId, EntityName};
 use super::context::RequestCx;
 use super::header_spoofing;
-use super::kind::PluginDiagnostic;
 use super::reply::Reply;
+use crate::diagnostic::Diagnostic;
 
 const CONSUMER_ID: HeaderName = HeaderName::from_static("x-consumer-id");
 const CONSUMER_CUSTOM_ID: HeaderName = HeaderName::from_static("x-consumer-custom-id");
@@ -54,10 +54,10 @@ pub struct VerifiedCredential<'s> {
 }
 
 impl AuthPolicy {
-    pub fn new(anonymous: Option<String>, runs_on_preflight: bool) -> Result<Self, PluginDiagnostic> {
+    pub fn new(anonymous: Option<String>, runs_on_preflight: bool) -> Result<Self, Diagnostic> {
         if anonymous.as_deref() == Some("") {
             let remedy = "set it to the id or username of a consumer, or remove it to reject unauthenticated requests";
-            return Err(PluginDiagnostic::new("anonymous", "is empty", remedy));
+            return Err(Diagnostic::in_config("anonymous", "is empty", remedy));
         }
         Ok(AuthPolicy { anonymous: anonymous.map(String::into_boxed_str), runs_on_preflight })
     }
@@ -120,19 +120,19 @@ pub enum IdentityScope {
 }
 
 /// Builds `WWW-Authenticate`, for example `Bearer realm="r", error="invalid_token"`.
-pub fn challenge(scheme: &str, realm: Option<&str>, rest: &str) -> Result<HeaderValue, PluginDiagnostic> {
+pub fn challenge(scheme: &str, realm: Option<&str>, rest: &str) -> Result<HeaderValue, Diagnostic> {
     let realm = realm.map(|realm| format!("realm=\"{}\"", realm.replace('\\', "\\\\").replace('"', "\\\"")));
     let parameters: Vec<&str> = realm.iter().map(String::as_str).chain((!rest.is_empty()).then_some(rest)).collect();
     let text = format!("{scheme} {}", parameters.join(", "));
     HeaderValue::from_bytes(text.trim_end().as_bytes()).map_err(|_| {
-        PluginDiagnostic::new("realm", "is not a valid header value", "remove line breaks and control characters")
+        Diagnostic::in_config("realm", "is not a valid header value", "remove line breaks and control characters")
     })
 }
 
 /// Parses a header name from a configuration.
-pub fn parse_header_name(path: &str, name: &str) -> Result<HeaderName, PluginDiagnostic> {
+pub fn parse_header_name(path: &str, name: &str) -> Result<HeaderName, Diagnostic> {
     HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
-        PluginDiagnostic::new(
+        Diagnostic::in_config(
             path,
             format!("`{name}` is not a valid header name"),
             "use letters, digits, `-` and `_` only",

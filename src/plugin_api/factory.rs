@@ -7,9 +7,10 @@ use serde_json::Value;
 
 use super::Plugin;
 use super::chain::{AttachmentPoint, BaseScope, ChainBuilder, PluginInstance, Protocols};
-use super::kind::{AnyPluginKind, BuildCx, BuildNotes, PluginDiagnostic, PluginRegistry};
+use super::kind::{AnyPluginKind, BuildCx, BuildNotes, PluginRegistry};
 use super::services::{OfflineServices, PluginServices};
 use super::state::PluginState;
+use crate::diagnostic::Diagnostic;
 
 /// Builds plugins of all registered kinds.
 #[derive(Clone)]
@@ -49,7 +50,7 @@ impl BuiltinPlugin {
 }
 
 /// A plugin and the notes about its configuration.
-pub type BuiltPlugin = (Arc<dyn Plugin>, Vec<PluginDiagnostic>);
+pub type BuiltPlugin = (Arc<dyn Plugin>, Vec<Diagnostic>);
 
 impl PluginFactory {
     /// A factory of plugins without network access, for checking configurations.
@@ -71,7 +72,7 @@ impl PluginFactory {
         kind: &dyn AnyPluginKind,
         object: &str,
         config: &Value,
-    ) -> Result<BuiltPlugin, Vec<PluginDiagnostic>> {
+    ) -> Result<BuiltPlugin, Vec<Diagnostic>> {
         let notes = BuildNotes::default();
         let cx = BuildCx { object, state: &self.state, services: &self.services, node: &self.node, notes: &notes };
         let plugin = kind.build(config, &cx)?;

@@ -10,8 +10,10 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
+use serde_path_to_error::{Path, Segment};
 
 use super::{Plugin, PluginServices, PluginState};
+use crate::diagnostic::{Diagnostic, Reason};
 use crate::upstream::BlockedAddress;
 
 /// Implemented once by each plugin in `plugins/`.
@@ -33,7 +35,7 @@ pub trait PluginKind: Send + Sync + 'static {
 
     /// Validates the configuration and prepares everything that does not depend on a request. Diagnostics name a path
     /// below `config`.
-    fn build(config: Self::Config, cx: &BuildCx<'_>) -> Result<Self::Plugin, Vec<PluginDiagnostic>>;
+    fn build(config: Self::Config, cx: &BuildCx<'_>) -> Result<Self::Plugin, Vec<Diagnostic>>;
 }
 
 pub const HTTP_FAMILY: &[&str] = &["grpc", "grpcs", "http", "https"];
@@ -87,17 +89,17 @@ pub struct BuildCx<'a> {
 
 impl BuildCx<'_> {
     /// Adds a note about a configuration that is valid and in effect.
-    pub fn note(&self, note: PluginDiagnostic) {
-        self.notes.0.borrow_mut().push(note);
+    pub fn note(&self, note: Diagnostic) {
+        self.notes.0.borrow_mut().push(note.into_warning());
     }
 
     /// Reports a host that the SSRF guard blocks. The addresses that a name resolves to are checked against the same
     /// list on each connection.
-    pub fn check_host(&self, field: impl fmt::Display, host: &str) -> Option<PluginDiagnostic> {
+    pub fn check_host(&self, field: impl fmt::Display, host: &str) -> Option<Diagnostic> {
         let why = BlockedAddress::check_host(host, self.services.loopback())?;
         let remedy = "use another address of the server, or its Service; in a cluster, a server inside Portico's own \
                       Pod needs --allow-loopback-backends";
-        Some(PluginDiagnostic::new(field, format!("{host} is {why}, and connections to it are blocked"), remedy))
+        Some(Diagnostic::in_config(field, format!("{host} is {why}, and connections to it are blocked"), remedy))
     }
 
     /// Namespace of the object, if it is namespaced.
@@ -109,31 +111,11 @@ impl BuildCx<'_> {
 
 /// Collects the notes of [`BuildCx::note`].
 #[derive(Debug, Default)]
-pub struct BuildNotes(RefCell<Vec<PluginDiagnostic>>);
+pub struct BuildNotes(RefCell<Vec<Diagnostic>>);
 
 impl BuildNotes {
-    pub fn into_vec(self) -> Vec<PluginDiagnostic> {
+    pub fn into_vec(self) -> Vec<Diagnostic> {
         self.0.into_inner()
-    }
-}
-
-/// An error in a plugin configuration, or a note about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PluginDiagnostic {
-    /// Path of the field, for example `config.limit_by`.
-    pub field: String,
-    /// What is wrong, without the path of the field.
-    pub message: String,
-    /// What would be right.
-    pub remedy: String,
-}
-
-impl PluginDiagnostic {
-    /// `path` is relative to `config`.
-    pub fn new(path: impl fmt::Display, message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        let path = path.to_string();
-        let field = if path.is_empty() { "config".to_owned() } else { format!("config.{path}") };
-        PluginDiagnostic { field, message: message.into(), remedy: remedy.into() }
     }
 }
 
@@ -147,7 +129,7 @@ pub trait AnyPluginKind: Send + Sync {
     fn protocols(&self) -> &'static [&'static str];
     fn schema(&self) -> Schema;
     /// Fields that are null in the configuration count as unset.
-    fn build(&self, config: &Value, cx: &BuildCx<'_>) -> Result<Arc<dyn Plugin>, Vec<PluginDiagnostic>>;
+    fn build(&self, config: &Value, cx: &BuildCx<'_>) -> Result<Arc<dyn Plugin>, Vec<Diagnostic>>;
 }
 
 /// The registry entry of a plugin kind.
@@ -186,18 +168,28 @@ impl<K: PluginKind> AnyPluginKind for RegisteredKind<K> {
         schemars::schema_for!(K::Config)
     }
 
-    fn build(&self, config: &Value, cx: &BuildCx<'_>) -> Result<Arc<dyn Plugin>, Vec<PluginDiagnostic>> {
+    fn build(&self, config: &Value, cx: &BuildCx<'_>) -> Result<Arc<dyn Plugin>, Vec<Diagnostic>> {
         let config = match config {
             Value::Null => Value::Object(Map::new()),
             Value::Object(_) => without_nulls(config.clone()),
             other => {
                 let message = format!("must be an object, not {}", json_type_name(other));
-                return Err(vec![PluginDiagnostic::new("", message, "write the fields of the plugin as an object")]);
+                return Err(vec![Diagnostic::in_config("", message, "write the fields of the plugin as an object")]);
             }
         };
-        let config: K::Config =
-            serde_path_to_error::deserialize(config).map_err(|error| vec![diagnostic_from_serde(&error)])?;
-        Ok(Arc::new(K::build(config, cx)?))
+        let (config, mut problems) = read_fields::<K::Config>(config);
+        let Some(config) = config else { return Err(problems) };
+        match K::build(config, cx) {
+            Ok(plugin) if problems.is_empty() => Ok(Arc::new(plugin)),
+            Ok(_) => Err(problems),
+            Err(more) => {
+                // What is missing as a whole may be an unknown field with another name.
+                let is_certain = |problem: &Diagnostic| problems.is_empty() || problem.field != "config";
+                let more: Vec<_> = more.into_iter().filter(is_certain).collect();
+                problems.extend(more);
+                Err(problems)
+            }
+        }
     }
 }
 
@@ -258,8 +250,49 @@ fn without_nulls(value: Value) -> Value {
     }
 }
 
+/// Reads a configuration without the fields that have errors, to find all errors. There is no configuration if fields
+/// other than unknown ones have errors, because the plugin would be built from their defaults.
+fn read_fields<T: DeserializeOwned>(mut config: Value) -> (Option<T>, Vec<Diagnostic>) {
+    let mut problems = Vec::new();
+    let mut is_whole = true;
+    while problems.len() < MAX_FIELD_ERRORS {
+        let error = match serde_path_to_error::deserialize(config.clone()) {
+            Ok(read) => return (is_whole.then_some(read), problems),
+            Err(error) => error,
+        };
+        let text = error.inner().to_string();
+        // It may be a field that was removed.
+        if !is_whole && text.starts_with("missing field") {
+            break;
+        }
+        let is_unknown = text.starts_with("unknown field");
+        let reason = if is_unknown { Reason::UnknownField } else { Reason::default() };
+        problems.push(diagnostic_from_serde(&error).with_reason(reason));
+        is_whole &= is_unknown;
+        if !remove(&mut config, error.path()) {
+            break;
+        }
+    }
+    (None, problems)
+}
+
+/// Removes the field at a path, if there is one.
+fn remove(config: &mut Value, path: &Path) -> bool {
+    let mut segments: Vec<_> = path.iter().collect();
+    let Some(Segment::Map { key }) = segments.pop() else { return false };
+    let holder = segments.into_iter().try_fold(config, |value, segment| match segment {
+        Segment::Map { key } => value.get_mut(key),
+        Segment::Seq { index } => value.get_mut(index),
+        Segment::Enum { .. } | Segment::Unknown => None,
+    });
+    holder.and_then(Value::as_object_mut).is_some_and(|fields| fields.remove(key).is_some())
+}
+
+/// Each error costs another reading.
+const MAX_FIELD_ERRORS: usize = 16;
+
 /// Splits serde's message into message and remedy, with the type names of YAML instead of Rust's.
-fn diagnostic_from_serde(error: &serde_path_to_error::Error<serde_json::Error>) -> PluginDiagnostic {
+fn diagnostic_from_serde(error: &serde_path_to_error::Error<serde_json::Error>) -> Diagnostic {
     let text = error.inner().to_string();
     let (message, expected) = text.rsplit_once(", expected ").unwrap_or((&text, ""));
     let message = match redact_value(message) {
@@ -276,7 +309,7 @@ fn diagnostic_from_serde(error: &serde_path_to_error::Error<serde_json::Error>) 
     };
     let path = error.path().to_string();
     // The path of an unknown field includes that field; `.` is the configuration itself.
-    PluginDiagnostic::new(if path == "." { "" } else { &path }, message, remedy)
+    Diagnostic::in_config(if path == "." { "" } else { &path }, message, remedy)
 }
 
 /// Translates serde's name of a type to the one that YAML users know.

@@ -40,8 +40,8 @@ pub use context::{
 };
 pub use factory::PluginFactory;
 pub use kind::{
-    AnyPluginKind, BuildCx, BuildNotes, Phases, PluginDiagnostic, PluginKind, PluginRegistry, RegisteredKind, Scopes,
-    record, regex_error_message,
+    AnyPluginKind, BuildCx, BuildNotes, Phases, PluginKind, PluginRegistry, RegisteredKind, Scopes, record,
+    regex_error_message,
 };
 pub use reply::{Reply, ReplyBody};
 pub use scheme::Scheme;

@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::kind::PluginDiagnostic;
+use crate::diagnostic::Diagnostic;
 use crate::upstream::LoopbackPolicy;
 
 /// Available to plugins when they are built. Requests do not wait for these services unless a plugin implements that
@@ -34,7 +34,7 @@ pub trait PluginServices: Send + Sync {
     }
 
     /// Reports a runtime problem of an object for its conditions, or `None` when it is resolved. Called on each change.
-    fn report(&self, object: &str, diagnostic: Option<PluginDiagnostic>) {
+    fn report(&self, object: &str, diagnostic: Option<Diagnostic>) {
         let _ = (object, diagnostic);
     }
 }

@@ -13,14 +13,15 @@ use super::chain::{
 };
 use super::consumers::EntityId;
 use super::context::{ClientInfo, Framing, RequestSummary, ResponseSource, RouteNames};
-use super::kind::{AnyPluginKind, BuildCx, BuildNotes, PluginDiagnostic};
+use super::kind::{AnyPluginKind, BuildCx, BuildNotes};
 use super::reply::{Reply, ReplyBody};
 use super::scheme::Scheme;
 use super::services::OfflineServices;
 use super::{Consumer, ConsumerDirectory, Plugin, PluginServices, PluginState};
+use crate::diagnostic::Diagnostic;
 
 /// Builds a plugin without runtime services.
-pub fn build(kind: &dyn AnyPluginKind, config: &Value) -> Result<Arc<dyn Plugin>, Vec<PluginDiagnostic>> {
+pub fn build(kind: &dyn AnyPluginKind, config: &Value) -> Result<Arc<dyn Plugin>, Vec<Diagnostic>> {
     let services: Arc<dyn PluginServices> = Arc::new(OfflineServices);
     build_with(kind, config, &PluginState::default(), &services)
 }
@@ -30,7 +31,7 @@ pub fn build_with(
     config: &Value,
     state: &PluginState,
     services: &Arc<dyn PluginServices>,
-) -> Result<Arc<dyn Plugin>, Vec<PluginDiagnostic>> {
+) -> Result<Arc<dyn Plugin>, Vec<Diagnostic>> {
     kind.build(
         config,
         &BuildCx { object: "KongPlugin/default/test", state, services, node: "test", notes: &BuildNotes::default() },
@@ -38,7 +39,7 @@ pub fn build_with(
 }
 
 /// The notes about a valid configuration.
-pub fn notes(kind: &dyn AnyPluginKind, config: &Value) -> Vec<PluginDiagnostic> {
+pub fn notes(kind: &dyn AnyPluginKind, config: &Value) -> Vec<Diagnostic> {
     let (state, notes) = (PluginState::default(), BuildNotes::default());
     let services: Arc<dyn PluginServices> = Arc::new(OfflineServices);
     let cx =

@@ -21,8 +21,9 @@ use http::{HeaderValue, StatusCode};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{AUTHENTICATED_GROUPS, CONSUMER_GROUPS, remove_spoofed_identity_headers};
-use crate::plugin_api::kind::{BuildCx, Phases, PluginDiagnostic, PluginKind, Scopes};
+use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::{AccessOutcome, Identity, Plugin, Reply, RequestCx};
 
 /// Allows only members of some groups, or all consumers except members of some groups.
@@ -58,7 +59,7 @@ impl PluginKind for Acl {
     type Config = Config;
     type Plugin = Self;
 
-    fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
+    fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let (field, groups) = match (config.allow, config.deny) {
             (Some(allow), None) => ("allow", allow),
             (None, Some(deny)) => ("deny", deny),
@@ -79,8 +80,8 @@ impl PluginKind for Acl {
     }
 }
 
-fn invalid_config(path: &str, message: &str, remedy: &str) -> Vec<PluginDiagnostic> {
-    vec![PluginDiagnostic::new(path, message, remedy)]
+fn invalid_config(path: &str, message: &str, remedy: &str) -> Vec<Diagnostic> {
+    vec![Diagnostic::in_config(path, message, remedy)]
 }
 
 impl Plugin for Acl {

@@ -24,9 +24,10 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{AuthPolicy, IdentityRealm, VerifiedCredential, challenge};
 use crate::plugin_api::consumers::{BasicCredential, sha256};
-use crate::plugin_api::kind::{BuildCx, Phases, PluginDiagnostic, PluginKind, Scopes};
+use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::{AccessOutcome, ConsumerDirectory, Plugin, Reply, RequestCx};
 
 /// Authenticates consumers by username and password.
@@ -93,7 +94,7 @@ impl PluginKind for BasicAuth {
     type Config = Config;
     type Plugin = Self;
 
-    fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
+    fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let gate = AuthPolicy::new(config.anonymous, true);
         let challenge = challenge("Basic", Some(&config.realm), "");
         match (gate, challenge) {

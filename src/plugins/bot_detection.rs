@@ -11,8 +11,9 @@ use regex::bytes::{RegexSet, RegexSetBuilder};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::diagnostic::Diagnostic;
 use crate::plugin_api::{
-    AccessOutcome, BuildCx, Phases, Plugin, PluginDiagnostic, PluginKind, Reply, RequestCx, Scopes, regex_error_message,
+    AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Reply, RequestCx, Scopes, regex_error_message,
 };
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -40,13 +41,13 @@ impl PluginKind for BotDetection {
     type Config = Config;
     type Plugin = BotDetection;
 
-    fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
+    fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let mut invalid = Vec::new();
         for (field, patterns) in [("allow", &config.allow), ("deny", &config.deny)] {
             for (at, pattern) in patterns.iter().enumerate() {
                 if let Err(error) = build_set([pattern.as_str()]) {
                     let remedy = "write a regular expression without look-around and backreferences";
-                    invalid.push(PluginDiagnostic::new(format!("{field}[{at}]"), regex_error_message(&error), remedy));
+                    invalid.push(Diagnostic::in_config(format!("{field}[{at}]"), regex_error_message(&error), remedy));
                 }
             }
         }
@@ -56,7 +57,7 @@ impl PluginKind for BotDetection {
         let too_large = |field: &str| {
             let field = field.to_owned();
             move |error: regex::Error| {
-                vec![PluginDiagnostic::new(field, error.to_string(), "use fewer or simpler expressions")]
+                vec![Diagnostic::in_config(field, error.to_string(), "use fewer or simpler expressions")]
             }
         };
         let allow = build_set(config.allow.iter().map(String::as_str)).map_err(too_large("allow"))?;

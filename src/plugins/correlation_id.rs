@@ -14,7 +14,8 @@ use http::{HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginDiagnostic, PluginKind, RequestCx, ResponseCx};
+use crate::diagnostic::Diagnostic;
+use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginKind, RequestCx, ResponseCx};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -60,10 +61,10 @@ impl PluginKind for CorrelationId {
     type Config = Config;
     type Plugin = CorrelationId;
 
-    fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
+    fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let header = HeaderName::from_bytes(config.header_name.as_bytes()).map_err(|_| {
             let message = format!("{:?} is not a valid header name", config.header_name);
-            vec![PluginDiagnostic::new("header_name", message, "use letters, digits and `-`")]
+            vec![Diagnostic::in_config("header_name", message, "use letters, digits and `-`")]
         })?;
         Ok(CorrelationId { header, generator: config.generator, echo: config.echo_downstream })
     }
@@ -275,7 +276,7 @@ mod tests {
         type Config = serde_json::Map<String, serde_json::Value>;
         type Plugin = ReplyFirst;
 
-        fn build(_: Self::Config, _: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
+        fn build(_: Self::Config, _: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
             Ok(ReplyFirst)
         }
     }

@@ -12,7 +12,8 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginDiagnostic, PluginKind, Reply, RequestCx};
+use crate::diagnostic::Diagnostic;
+use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Reply, RequestCx};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -51,11 +52,11 @@ impl PluginKind for IpRestriction {
     type Config = Config;
     type Plugin = IpRestriction;
 
-    fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
+    fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let mut invalid = Vec::new();
         if config.allow.is_empty() && config.deny.is_empty() {
             let message = "`allow` and `deny` are both empty";
-            invalid.push(PluginDiagnostic::new(
+            invalid.push(Diagnostic::in_config(
                 "",
                 message,
                 "list addresses or networks in one of them, such as 10.0.0.0/8",
@@ -64,7 +65,7 @@ impl PluginKind for IpRestriction {
         let status = StatusCode::from_u16(config.status).ok().filter(|status| (200..600).contains(&status.as_u16()));
         if status.is_none() {
             let message = format!("{} is not a valid status of a final response", config.status);
-            invalid.push(PluginDiagnostic::new("status", message, "use a status of 200 to 599, such as 403"));
+            invalid.push(Diagnostic::in_config("status", message, "use a status of 200 to 599, such as 403"));
         }
         let allow = AddressRanges::parse("allow", &config.allow, &mut invalid);
         let deny = AddressRanges::parse("deny", &config.deny, &mut invalid);
@@ -98,7 +99,7 @@ struct AddressRanges {
 }
 
 impl AddressRanges {
-    fn parse(field: &str, texts: &[String], invalid: &mut Vec<PluginDiagnostic>) -> Self {
+    fn parse(field: &str, texts: &[String], invalid: &mut Vec<Diagnostic>) -> Self {
         let mut addresses = AddressRanges::default();
         for (at, text) in texts.iter().enumerate() {
             match parse_network(text) {
@@ -107,7 +108,7 @@ impl AddressRanges {
                 None => {
                     let message = format!("{text:?} is neither an address nor a network");
                     let remedy = "use an address or address/bits, such as 10.0.0.0/8 or 2001:db8::/32";
-                    invalid.push(PluginDiagnostic::new(format!("{field}[{at}]"), message, remedy));
+                    invalid.push(Diagnostic::in_config(format!("{field}[{at}]"), message, remedy));
                 }
             }
         }

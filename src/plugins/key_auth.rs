@@ -20,10 +20,11 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{AuthPolicy, IdentityRealm, VerifiedCredential, challenge, parse_header_name};
 use crate::plugin_api::consumers::{Sha256Digest, sha256};
 use crate::plugin_api::fields::{BodyFields, FieldValue, UrlEncodedForm, remove_from_query};
-use crate::plugin_api::kind::{BuildCx, Phases, PluginDiagnostic, PluginKind, Scopes};
+use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::{AccessOutcome, Plugin, Reply, RequestCx};
 
 /// Authenticates consumers by keys.
@@ -100,14 +101,14 @@ impl PluginKind for KeyAuth {
     type Config = Config;
     type Plugin = Self;
 
-    fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
+    fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let mut invalid = Vec::new();
         let mut names = Vec::new();
         for (at, name) in config.key_names.into_iter().enumerate() {
             names.extend(KeyName::new(at, name).map_err(|error| invalid.push(error)));
         }
         if names.is_empty() && invalid.is_empty() {
-            invalid.push(PluginDiagnostic::new(
+            invalid.push(Diagnostic::in_config(
                 "key_names",
                 "is empty",
                 "list at least one name, for example `apikey`",
@@ -115,7 +116,7 @@ impl PluginKind for KeyAuth {
         }
         if !(config.key_in_header || config.key_in_query || config.key_in_body) {
             let remedy = "set at least one of key_in_header, key_in_query and key_in_body";
-            invalid.push(PluginDiagnostic::new("", "has no location to search for keys", remedy));
+            invalid.push(Diagnostic::in_config("", "has no location to search for keys", remedy));
         }
         let gate = AuthPolicy::new(config.anonymous, config.run_on_preflight).map_err(|error| invalid.push(error));
         let challenge = challenge("Key", config.realm.as_deref(), "").map_err(|error| invalid.push(error));
@@ -133,11 +134,11 @@ impl PluginKind for KeyAuth {
 }
 
 impl KeyName {
-    fn new(at: usize, name: String) -> Result<Self, PluginDiagnostic> {
+    fn new(at: usize, name: String) -> Result<Self, Diagnostic> {
         let path = format!("key_names[{at}]");
         let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
         let header = parse_header_name(&path, if is_plain { &name } else { "" }).map_err(|_| {
-            PluginDiagnostic::new(
+            Diagnostic::in_config(
                 &path,
                 format!("`{name}` is not a valid key name"),
                 "use letters, digits, `-` and `_` only",

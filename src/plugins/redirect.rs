@@ -10,9 +10,8 @@ use http::{HeaderValue, StatusCode, Uri};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::plugin_api::{
-    AccessOutcome, BuildCx, Phases, Plugin, PluginDiagnostic, PluginKind, Reply, ReplyBody, RequestCx,
-};
+use crate::diagnostic::Diagnostic;
+use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Reply, ReplyBody, RequestCx};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -42,19 +41,19 @@ impl PluginKind for RedirectPlugin {
     type Config = Config;
     type Plugin = RedirectPlugin;
 
-    fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
+    fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let mut invalid = Vec::new();
         let status =
             StatusCode::from_u16(config.status_code).ok().filter(|status| (200..600).contains(&status.as_u16()));
         if status.is_none() {
             let message = format!("{} is not a valid status of a final response", config.status_code);
-            invalid.push(PluginDiagnostic::new("status_code", message, "use 301, 302, 303, 307 or 308"));
+            invalid.push(Diagnostic::in_config("status_code", message, "use 301, 302, 303, 307 or 308"));
         }
         let origin = url_origin(&config.location);
         let location = HeaderValue::from_str(&config.location).ok();
         if origin.is_none() || location.is_none() {
             let message = format!("{:?} is not a URL with scheme and host", config.location);
-            invalid.push(PluginDiagnostic::new(
+            invalid.push(Diagnostic::in_config(
                 "location",
                 message,
                 "use an absolute URL, such as https://shop.example/cart",

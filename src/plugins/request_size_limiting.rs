@@ -10,7 +10,8 @@ use http::{HeaderValue, StatusCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginDiagnostic, PluginKind, Reply, RequestCx};
+use crate::diagnostic::Diagnostic;
+use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Reply, RequestCx};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -54,7 +55,7 @@ impl PluginKind for RequestSizeLimiting {
     type Config = Config;
     type Plugin = RequestSizeLimiting;
 
-    fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
+    fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let unit: u64 = match config.size_unit {
             SizeUnit::Megabytes => 1 << 20,
             SizeUnit::Kilobytes => 1 << 10,

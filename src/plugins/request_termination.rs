@@ -15,9 +15,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::plugin_api::{
-    AccessOutcome, BuildCx, Phases, Plugin, PluginDiagnostic, PluginKind, Reply, ReplyBody, RequestCx,
-};
+use crate::diagnostic::Diagnostic;
+use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Reply, ReplyBody, RequestCx};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -77,20 +76,20 @@ impl PluginKind for RequestTermination {
     type Config = Config;
     type Plugin = RequestTermination;
 
-    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
+    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let mut invalid = Vec::new();
         let status =
             StatusCode::from_u16(config.status_code).ok().filter(|status| (200..600).contains(&status.as_u16()));
         if status.is_none() {
             let message = format!("{} is not a valid status of a final response", config.status_code);
-            invalid.push(PluginDiagnostic::new("status_code", message, "use a status of 200 to 599"));
+            invalid.push(Diagnostic::in_config("status_code", message, "use a status of 200 to 599"));
         }
         if config.message.is_some() && (config.body.is_some() || config.content_type.is_some()) {
             let remedy = "use either `message`, or `body` with `content_type`";
-            invalid.push(PluginDiagnostic::new("message", "cannot be combined with `body` or `content_type`", remedy));
+            invalid.push(Diagnostic::in_config("message", "cannot be combined with `body` or `content_type`", remedy));
         }
         if config.content_type.is_some() && config.body.is_none() {
-            invalid.push(PluginDiagnostic::new(
+            invalid.push(Diagnostic::in_config(
                 "content_type",
                 "has no effect without `body`",
                 "set `body`, or remove it",
@@ -98,18 +97,18 @@ impl PluginKind for RequestTermination {
         }
         if config.echo && (config.body.is_some() || config.content_type.is_some()) {
             let remedy = "remove them, or remove `echo`";
-            invalid.push(PluginDiagnostic::new("echo", "cannot be combined with `body` or `content_type`", remedy));
+            invalid.push(Diagnostic::in_config("echo", "cannot be combined with `body` or `content_type`", remedy));
         }
         let content_type = HeaderValue::from_str(config.content_type.as_deref().unwrap_or(JSON)).ok();
         if content_type.is_none() {
-            invalid.push(PluginDiagnostic::new(
+            invalid.push(Diagnostic::in_config(
                 "content_type",
                 "is not a valid header value",
                 "use a media type, such as text/plain",
             ));
         }
         if config.trigger.as_deref() == Some("") {
-            invalid.push(PluginDiagnostic::new(
+            invalid.push(Diagnostic::in_config(
                 "trigger",
                 "is empty",
                 "set it to a header or query argument, or remove it",

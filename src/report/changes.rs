@@ -63,7 +63,7 @@ mod tests {
 
     fn verdicts(objects: &[(&str, i64, Code)]) -> Verdicts {
         let objects = objects.iter().map(|(name, generation, code)| {
-            let condition = Condition { code: *code, diagnostics: Vec::new() };
+            let condition = Condition::without_diagnostics(*code);
             let listener = ListenerVerdict {
                 name: "http".to_owned(),
                 port: 80,

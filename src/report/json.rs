@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
-use super::diagnostic::Diagnostic;
+use super::diagnostic::ReportedDiagnostic;
 
 /// A JSON list with one element per diagnostic; unknown values are null.
-pub fn json(diagnostics: &[Diagnostic]) -> String {
+pub fn json(diagnostics: &[ReportedDiagnostic]) -> String {
     let rows: Vec<_> = diagnostics.iter().map(JsonDiagnostic::from_diagnostic).collect();
     serde_json::to_string_pretty(&rows).expect("strings and numbers are JSON") + "\n"
 }
@@ -26,18 +26,19 @@ struct JsonDiagnostic<'a> {
 }
 
 impl<'a> JsonDiagnostic<'a> {
-    fn from_diagnostic(diagnostic: &'a Diagnostic) -> Self {
-        let place = diagnostic.position.as_ref();
+    fn from_diagnostic(reported: &'a ReportedDiagnostic) -> Self {
+        let ReportedDiagnostic { diagnostic, condition, .. } = reported;
+        let place = reported.position.as_ref();
         let spot = place.filter(|place| place.line > 0);
         JsonDiagnostic {
             file: place.map(|place| place.file.display().to_string()),
             line: spot.map(|place| place.line),
             column: spot.map(|place| place.column),
-            object: diagnostic.object.as_deref(),
+            object: reported.object.as_deref(),
             field: &diagnostic.field,
-            condition: diagnostic.condition.map(|code| code.condition()),
-            status: diagnostic.condition.map(|code| if code.status() { "True" } else { "False" }),
-            reason: diagnostic.reason,
+            condition: condition.map(|code| code.condition()),
+            status: condition.map(|code| if code.status() { "True" } else { "False" }),
+            reason: reported.reason(),
             message: &diagnostic.message,
             remedy: &diagnostic.remedy,
         }
@@ -51,20 +52,17 @@ mod tests {
 
     use super::*;
     use crate::compile::verdict::Code;
-    use crate::manifests::{FilePosition, Severity};
+    use crate::diagnostic::Diagnostic;
+    use crate::manifests::FilePosition;
 
     #[test]
     fn json_has_every_field() {
-        let mut diagnostic = Diagnostic {
-            severity: Severity::Error,
+        let mut diagnostic = ReportedDiagnostic {
+            diagnostic: Diagnostic::error("spec.parametersRef", "no \"x\"", "create it"),
             position: Some(FilePosition::without_excerpt(Arc::from(Path::new("a.yaml")), 3, 5)),
             object: Some("GatewayClass portico".to_owned()),
             id: None,
-            field: "spec.parametersRef".to_owned(),
             condition: Some(Code::ClassInvalidParameters),
-            reason: "InvalidParameters",
-            message: "no \"x\"".to_owned(),
-            remedy: "create it".to_owned(),
             meanwhile: None,
         };
         let first = json(std::slice::from_ref(&diagnostic));

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   ManifestDiagnostic ─┐                  ┌─▶ terminal   like a compiler: position, line, caret, help
-//!                       ├─▶ Diagnostic ────┤
+//!                       ├─▶ ReportedDiagnostic ────┤
 //!   Verdict (compile) ──┘                  └─▶ json       a list for programs
 //!          └────────────▶ tables, changes, summary        what is served, what changed, totals
 //! ```
@@ -18,7 +18,7 @@ mod table;
 mod terminal;
 
 pub use changes::changes;
-pub use diagnostic::{Diagnostic, add_positions, explain_missing, from_manifest, from_verdict, sort};
+pub use diagnostic::{ReportedDiagnostic, add_positions, explain_missing, from_manifest, from_verdict, sort};
 pub use json::json;
 pub use summary::{InputCounts, count, ignored_kinds, summary};
 pub use table::{RouteRow, routes, verdicts};

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::diagnostic::Diagnostic;
+use super::diagnostic::ReportedDiagnostic;
 use super::plain::escape_controls;
-use crate::manifests::Severity;
+use crate::diagnostic::Severity;
 
 /// The amount of input.
 #[derive(Clone, Copy, Debug)]
@@ -16,8 +16,9 @@ pub struct InputCounts<'a> {
 }
 
 /// `2 errors and 1 warning; 12 objects read from 3 files; ignored: 5 apps/v1/Deployment`.
-pub fn summary(counts: InputCounts<'_>, diagnostics: &[Diagnostic]) -> String {
-    let of = |severity| diagnostics.iter().filter(|diagnostic| diagnostic.severity == severity).count() as u64;
+pub fn summary(counts: InputCounts<'_>, diagnostics: &[ReportedDiagnostic]) -> String {
+    let of =
+        |severity| diagnostics.iter().filter(|diagnostic| diagnostic.diagnostic.severity == severity).count() as u64;
     let found = match (of(Severity::Error), of(Severity::Warning)) {
         (0, 0) => "nothing wrong".to_owned(),
         (0, warnings) => count(warnings, "warning"),
@@ -54,19 +55,16 @@ const MAX_KINDS: usize = 5;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diagnostic::Diagnostic;
 
     #[test]
     fn nouns_are_pluralized() {
-        let diagnostic = |severity| Diagnostic {
-            severity,
+        let diagnostic = |severity| ReportedDiagnostic {
+            diagnostic: Diagnostic::of_object("m", "r").with_severity(severity),
             position: None,
             object: None,
             id: None,
-            field: String::new(),
             condition: None,
-            reason: "X",
-            message: String::new(),
-            remedy: String::new(),
             meanwhile: None,
         };
         let (error, warning) = (diagnostic(Severity::Error), diagnostic(Severity::Warning));

@@ -3,11 +3,11 @@
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 
-use super::diagnostic::from_verdict;
+use super::diagnostic::{ReportedDiagnostic, from_verdict};
 use super::plain::escape_controls;
 use super::summary::count;
 use crate::compile::verdict::{Code, Condition, Published, Verdict, Verdicts};
-use crate::manifests::Severity;
+use crate::diagnostic::{Diagnostic, Topic};
 
 /// Every object with its verdict.
 pub fn verdicts(verdicts: &Verdicts) -> String {
@@ -68,7 +68,7 @@ impl VerdictWord {
             .iter()
             .any(|parent| !parent.conditions.iter().any(|found| takes_out_of_service(found.code)));
         let notes = || {
-            !verdict.notes.is_empty()
+            !verdict.diagnostics.is_empty()
                 || verdict.all_conditions().any(|(_, condition)| !condition.diagnostics.is_empty())
         };
         match (is_fine(&verdict.conditions), fine == parts.len()) {
@@ -77,7 +77,7 @@ impl VerdictWord {
             (true, true) if verdict.conditions.iter().any(|condition| condition.code == Code::KongPending) => {
                 VerdictWord::Pending
             }
-            (true, true) if !verdict.broken_plugins.is_empty() => VerdictWord::Partly,
+            (true, true) if verdict.about(Topic::Plugin).next().is_some() => VerdictWord::Partly,
             (true, true) if notes() => VerdictWord::Remarks,
             (true, true) => VerdictWord::Accepted,
             _ if fine > 0 || serves_some => VerdictWord::Partly,
@@ -104,15 +104,12 @@ fn takes_out_of_service(code: Code) -> bool {
 }
 
 /// The most severe diagnostic, or what the object serves.
-fn detail(verdict: &Verdict, diagnostics: &[super::Diagnostic]) -> String {
-    let worst = diagnostics.iter().min_by_key(|diagnostic| match diagnostic.severity {
-        Severity::Error => 0,
-        Severity::Warning => 1,
-    });
-    if let Some(worst) = worst {
-        let field = if worst.field.is_empty() { String::new() } else { format!("{}: ", worst.field) };
+fn detail(verdict: &Verdict, diagnostics: &[ReportedDiagnostic]) -> String {
+    if let Some(worst) = diagnostics.iter().min_by_key(|found| found.diagnostic.severity) {
+        let Diagnostic { field, message, .. } = &worst.diagnostic;
+        let field = if field.is_empty() { String::new() } else { format!("{field}: ") };
         let more = if diagnostics.len() > 1 { format!(" (+{} more)", diagnostics.len() - 1) } else { String::new() };
-        return format!("{}: {field}{}{more}", worst.reason, worst.message);
+        return format!("{}: {field}{message}{more}", worst.reason());
     }
     let mut parts = Vec::new();
     if !verdict.addresses.is_empty() {
@@ -159,11 +156,11 @@ mod tests {
     use super::*;
     use crate::api::gateway::ParentReference;
     use crate::api::{Kind, ObjectId, ObjectKey};
-    use crate::compile::verdict::{AncestorVerdict, FieldDiagnostic, ListenerVerdict, ParentVerdict};
+    use crate::compile::verdict::{AncestorVerdict, ListenerVerdict, ParentVerdict};
 
     fn condition(code: Code, problems: &[&str]) -> Condition {
-        let problems = problems.iter().map(|message| FieldDiagnostic::new("spec.x", *message, "correct it")).collect();
-        Condition { code, diagnostics: problems }
+        let problems = problems.iter().map(|message| Diagnostic::error("spec.x", *message, "correct it")).collect();
+        Condition::new(code, problems)
     }
 
     fn parent(name: &str, section: Option<&str>, condition: Condition) -> ParentVerdict {
@@ -240,8 +237,9 @@ mod tests {
                 ObjectKey::new("default", "e"),
                 Verdict {
                     parents: vec![parent("web", None, condition(good, &[]))],
-                    notes: vec![FieldDiagnostic::new("spec", "plugin p cannot be used", "x")],
-                    broken_plugins: vec![FieldDiagnostic::new("spec", "plugin p cannot be used", "x")],
+                    diagnostics: vec![
+                        Diagnostic::error("spec", "plugin p cannot be used", "x").with_topic(Topic::Plugin),
+                    ],
                     ..Verdict::default()
                 },
             ),
@@ -279,7 +277,7 @@ mod tests {
             (
                 Kind::Service,
                 ObjectKey::new("default", "c"),
-                Verdict { notes: vec![FieldDiagnostic::new("spec", "odd", "x")], ..Verdict::default() },
+                Verdict { diagnostics: vec![Diagnostic::warning("spec", "odd", "x")], ..Verdict::default() },
             ),
         ];
         let all: Verdicts =

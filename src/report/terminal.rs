@@ -3,12 +3,13 @@
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Padding, Renderer, Snippet};
 
-use super::diagnostic::Diagnostic;
+use super::diagnostic::ReportedDiagnostic;
 use super::plain::{escape_controls, replace_controls};
-use crate::manifests::{Excerpt, FilePosition, Severity};
+use crate::diagnostic::Severity;
+use crate::manifests::{Excerpt, FilePosition};
 
 /// All diagnostics, each followed by an empty line.
-pub fn terminal(diagnostics: &[Diagnostic], color: bool) -> String {
+pub fn terminal(diagnostics: &[ReportedDiagnostic], color: bool) -> String {
     let renderer = if color { Renderer::styled() } else { Renderer::plain() };
     let renderer = renderer.decor_style(DecorStyle::Ascii).term_width(WIDTH);
     let mut out = String::new();
@@ -20,16 +21,17 @@ pub fn terminal(diagnostics: &[Diagnostic], color: bool) -> String {
     out
 }
 
-fn group(diagnostic: &Diagnostic) -> Group<'_> {
+fn group(reported: &ReportedDiagnostic) -> Group<'_> {
+    let diagnostic = &reported.diagnostic;
     let level = match diagnostic.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
-    let subject = [diagnostic.object.as_deref(), Some(diagnostic.field.as_str()), Some(diagnostic.message.as_str())];
+    let subject = [reported.object.as_deref(), Some(diagnostic.field.as_str()), Some(diagnostic.message.as_str())];
     let subject: Vec<_> = subject.into_iter().flatten().filter(|part| !part.is_empty()).map(escape_controls).collect();
-    let mut group = Group::with_title(level.primary_title(subject.join(": ")).id(diagnostic.reason));
-    if let Some(place) = &diagnostic.position {
-        group = match excerpt(diagnostic) {
+    let mut group = Group::with_title(level.primary_title(subject.join(": ")).id(reported.reason()));
+    if let Some(place) = &reported.position {
+        group = match excerpt(reported) {
             Some(excerpt) => group.element(snippet(place, excerpt)),
             None => group.element(origin(place)).element(Padding),
         };
@@ -37,11 +39,11 @@ fn group(diagnostic: &Diagnostic) -> Group<'_> {
     if !diagnostic.remedy.is_empty() {
         group = group.element(Level::HELP.message(escape_controls(&diagnostic.remedy)));
     }
-    if let Some(code) = diagnostic.condition {
+    if let Some(code) = reported.condition {
         let status = if code.status() { "True" } else { "False" };
         group = group.element(Level::NOTE.message(format!("{} is {status}", code.condition())));
     }
-    if let Some(meanwhile) = &diagnostic.meanwhile {
+    if let Some(meanwhile) = &reported.meanwhile {
         group = group.element(Level::NOTE.message(escape_controls(meanwhile)));
     }
     group
@@ -65,7 +67,7 @@ fn snippet<'a>(place: &FilePosition, excerpt: &Excerpt) -> Snippet<'a, annotate_
 }
 
 /// Corrects the column, which the renderer counts in the given text; for a very long line, that is only an excerpt.
-fn with_true_column(rendered: String, diagnostic: &Diagnostic) -> String {
+fn with_true_column(rendered: String, diagnostic: &ReportedDiagnostic) -> String {
     let (Some(place), Some(excerpt)) = (&diagnostic.position, excerpt(diagnostic)) else { return rendered };
     let Some((title, rest)) = rendered.split_once('\n').filter(|_| excerpt.skipped > 0) else { return rendered };
     let (path, line) = (path(place), place.line);
@@ -88,14 +90,14 @@ fn path(place: &FilePosition) -> String {
 }
 
 /// The excerpt, if it may be shown.
-fn excerpt(diagnostic: &Diagnostic) -> Option<&Excerpt> {
+fn excerpt(diagnostic: &ReportedDiagnostic) -> Option<&Excerpt> {
     diagnostic.position.as_ref()?.excerpt.as_deref().filter(|_| !is_secret(diagnostic))
 }
 
 /// Whether the field is a value of a Secret. Manifests give no excerpts of Secrets; this also covers other sources.
-fn is_secret(diagnostic: &Diagnostic) -> bool {
-    let of_secret = diagnostic.object.as_deref().is_some_and(|object| object.starts_with("Secret "));
-    of_secret && ["data", "stringData"].iter().any(|part| diagnostic.field.starts_with(part))
+fn is_secret(reported: &ReportedDiagnostic) -> bool {
+    let of_secret = reported.object.as_deref().is_some_and(|object| object.starts_with("Secret "));
+    of_secret && ["data", "stringData"].iter().any(|part| reported.diagnostic.field.starts_with(part))
 }
 
 /// The width in columns. Longer lines are cut around the caret.
@@ -108,20 +110,18 @@ mod tests {
 
     use super::*;
     use crate::compile::verdict::Code;
+    use crate::diagnostic::{Diagnostic, Reason};
 
-    fn diagnostic(line: &str, column: u32, width: u32) -> Diagnostic {
+    fn diagnostic(line: &str, column: u32, width: u32) -> ReportedDiagnostic {
         let excerpt = Excerpt { text: line.to_owned(), skipped: 0, width };
         let file: Arc<Path> = Arc::from(Path::new("shop/routes.yaml"));
-        Diagnostic {
-            severity: Severity::Error,
+        ReportedDiagnostic {
+            diagnostic: Diagnostic::error("spec.rules[0].filter", "unknown field", "did you mean `filters`?")
+                .with_reason(Reason::UnknownField),
             position: Some(FilePosition { file, line: 12, column, excerpt: Some(Arc::new(excerpt)) }),
             object: Some("HTTPRoute default/web".to_owned()),
             id: None,
-            field: "spec.rules[0].filter".to_owned(),
             condition: None,
-            reason: "UnknownField",
-            message: "unknown field".to_owned(),
-            remedy: "did you mean `filters`?".to_owned(),
             meanwhile: Some("The last valid version of this object stays in use.".to_owned()),
         }
     }
@@ -148,9 +148,9 @@ error[UnknownField]: HTTPRoute default/web: spec.rules[0].filter: unknown field
         verdict.position = None;
         verdict.condition = Some(Code::ClassInvalidParameters);
         verdict.meanwhile = None;
-        verdict.severity = Severity::Warning;
+        verdict.diagnostic.severity = Severity::Warning;
         let expected = "\
-warning[UnknownField]: HTTPRoute default/web: spec.rules[0].filter: unknown field
+warning[InvalidParameters]: HTTPRoute default/web: spec.rules[0].filter: unknown field
  |
  = help: did you mean `filters`?
  = note: Accepted is False
@@ -160,7 +160,7 @@ warning[UnknownField]: HTTPRoute default/web: spec.rules[0].filter: unknown fiel
 
         let mut folder = diagnostic("", 0, 0);
         folder.position = Some(FilePosition::whole_file(Arc::from(Path::new("shop"))));
-        (folder.object, folder.field, folder.meanwhile) = (None, String::new(), None);
+        (folder.object, folder.diagnostic.field, folder.meanwhile) = (None, String::new(), None);
         let expected = "\
 error[UnknownField]: unknown field
 --> shop
@@ -204,7 +204,7 @@ error[UnknownField]: unknown field
     fn secret_values_are_not_shown() {
         let mut secret = diagnostic("  password: hunter2", 13, 7);
         secret.object = Some("Secret default/login".to_owned());
-        secret.field = "stringData.password".to_owned();
+        secret.diagnostic.field = "stringData.password".to_owned();
         assert!(!terminal(&[secret], false).contains("hunter2"));
     }
 

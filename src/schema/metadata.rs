@@ -187,7 +187,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::schema::SchemaViolation;
+    use crate::diagnostic::Diagnostic;
 
     /// The violations of a ConfigMap, or of another kind, with this metadata.
     fn check(kind: Kind, metadata: Value) -> Vec<String> {
@@ -199,7 +199,7 @@ mod tests {
         lines(crate::schema::check(kind, &mut object, Channel::Standard))
     }
 
-    fn lines(violations: Vec<SchemaViolation>) -> Vec<String> {
+    fn lines(violations: Vec<Diagnostic>) -> Vec<String> {
         violations.into_iter().map(|it| format!("{}: {}; {}", it.field, it.message, it.remedy)).collect()
     }
 

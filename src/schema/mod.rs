@@ -13,6 +13,7 @@
 use serde_json::Value;
 
 use crate::api::Kind;
+use crate::diagnostic::Diagnostic;
 
 mod core;
 mod format;
@@ -35,21 +36,9 @@ pub use nearest::{nearest, nearest_kind};
 use path::ObjectPath;
 use report::ViolationReport;
 
-/// One reason why the API server would reject the object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SchemaViolation {
-    /// The path in the object, for example `spec.rules[0].matches[1].path.value`; map keys, which may contain dots, are
-    /// in brackets (`metadata.labels[app.kubernetes.io/name]`). Empty for the object itself.
-    pub field: String,
-    /// What is wrong, without the path.
-    pub message: String,
-    /// What would be right.
-    pub remedy: String,
-}
-
 /// Applies the defaults of the kind to `object` and returns its violations; an empty list means that the API server
 /// would accept it.
-pub fn check(kind: Kind, object: &mut Value, channel: Channel) -> Vec<SchemaViolation> {
+pub fn check(kind: Kind, object: &mut Value, channel: Channel) -> Vec<Diagnostic> {
     // Messages never quote the content of a Secret.
     let mut report = ViolationReport::new(kind != Kind::Secret);
     if !walk::is_object_of_bounded_depth(object, &mut report) {
@@ -66,10 +55,10 @@ pub fn check(kind: Kind, object: &mut Value, channel: Channel) -> Vec<SchemaViol
     };
     walk::validate(tree, object, &walk::ValidationCx { kind, channel, version: &version }, &mut report);
     metadata::check(kind, channel, object, &mut report);
-    if !report.blocked() {
-        rules::run(tree, object, &mut report);
-        core::check(kind, object, &mut report);
-    }
+    rules::run(tree, object, &mut report);
+    let mut further = report.for_alternative();
+    core::check(kind, object, &mut further);
+    report.add_consequent(further);
     report.finish()
 }
 

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::SchemaViolation;
 use super::path::ObjectPath;
+use crate::diagnostic::Diagnostic;
 
 /// The maximum number of violations listed per object; the rest is counted.
 const MAX_VIOLATIONS: usize = 50;
@@ -13,10 +13,10 @@ const MAX_QUOTED_CHARS: usize = 80;
 
 /// Collects violations during the validation of an object.
 pub(super) struct ViolationReport {
-    violations: Vec<SchemaViolation>,
+    violations: Vec<Diagnostic>,
     omitted: usize,
-    /// A violation makes CEL rules pointless, since they would report a missing field or a wrong type again.
-    blocked: bool,
+    /// Paths of values that are missing or unusable. Rules that may read them would report them again.
+    blocked: Vec<String>,
     /// A value was rejected by the `not` of an alternative.
     excluded: bool,
     /// False for Secrets, whose values must never be quoted.
@@ -25,7 +25,7 @@ pub(super) struct ViolationReport {
 
 impl ViolationReport {
     pub(super) fn new(quoting: bool) -> Self {
-        ViolationReport { violations: Vec::new(), omitted: 0, blocked: false, excluded: false, quoting }
+        ViolationReport { violations: Vec::new(), omitted: 0, blocked: Vec::new(), excluded: false, quoting }
     }
 
     /// An empty report with the same quoting, for validating an alternative.
@@ -34,30 +34,62 @@ impl ViolationReport {
     }
 
     pub(super) fn add(&mut self, path: &ObjectPath<'_>, message: impl Into<String>, remedy: impl Into<String>) {
-        self.add_at(path.to_string(), message, remedy);
+        self.push(Diagnostic::error(path.to_string(), message, remedy));
     }
 
-    pub(super) fn add_at(&mut self, field: String, message: impl Into<String>, remedy: impl Into<String>) {
+    pub(super) fn push(&mut self, diagnostic: Diagnostic) {
         if self.violations.len() < MAX_VIOLATIONS {
-            self.violations.push(SchemaViolation { field, message: message.into(), remedy: remedy.into() });
+            self.violations.push(diagnostic);
         } else {
             self.omitted += 1;
         }
     }
 
-    /// Like `add`, and skips the CEL rules of this object.
+    /// Like `add`, and skips the rules that may read this value.
     pub(super) fn add_blocking(
         &mut self,
         path: &ObjectPath<'_>,
         message: impl Into<String>,
         remedy: impl Into<String>,
     ) {
-        self.blocked = true;
+        self.block(path.to_string());
         self.add(path, message, remedy);
     }
 
-    pub(super) fn block_if(&mut self, blocked: bool) {
-        self.blocked |= blocked;
+    /// Skips the rules that may read the value at this path.
+    pub(super) fn block(&mut self, path: String) {
+        // More than the violations that are shown: nothing else would be shown.
+        if self.blocked.len() <= MAX_VIOLATIONS {
+            self.blocked.push(path);
+        }
+    }
+
+    /// Skips the rules that another report skips.
+    pub(super) fn block_like(&mut self, other: &ViolationReport) {
+        other.blocked.iter().for_each(|path| self.block(path.clone()));
+    }
+
+    /// Whether the value at this path has parts that are missing or unusable, or is a part of such a value.
+    pub(super) fn is_blocked(&self, path: &ObjectPath<'_>) -> bool {
+        !self.blocked.is_empty() && self.is_related(&path.to_string())
+    }
+
+    fn is_related(&self, path: &str) -> bool {
+        let is_within = |inner: &str, outer: &str| {
+            outer.is_empty()
+                || inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        self.blocked.len() > MAX_VIOLATIONS
+            || self.blocked.iter().any(|blocked| is_within(blocked, path) || is_within(path, blocked))
+    }
+
+    /// Adds the violations of further checks, except those that follow from a missing or unusable value.
+    pub(super) fn add_consequent(&mut self, further: ViolationReport) {
+        for violation in further.finish() {
+            if self.blocked.is_empty() || !self.is_related(&violation.field) {
+                self.push(violation);
+            }
+        }
     }
 
     /// Like `add`, for a value that a `not` excludes.
@@ -77,10 +109,6 @@ impl ViolationReport {
 
     pub(super) fn is_empty(&self) -> bool {
         self.violations.is_empty()
-    }
-
-    pub(super) fn blocked(&self) -> bool {
-        self.blocked
     }
 
     /// Whether values may be quoted.
@@ -106,13 +134,10 @@ impl ViolationReport {
         if self.quoting { format!("{:?}", truncate(text)) } else { "the value".to_owned() }
     }
 
-    pub(super) fn finish(mut self) -> Vec<SchemaViolation> {
+    pub(super) fn finish(mut self) -> Vec<Diagnostic> {
         if self.omitted > 0 {
-            self.violations.push(SchemaViolation {
-                field: String::new(),
-                message: format!("{} more violations are not shown", self.omitted),
-                remedy: "correct the ones above first".to_owned(),
-            });
+            let message = format!("{} more violations are not shown", self.omitted);
+            self.violations.push(Diagnostic::of_object(message, "correct the ones above first"));
         }
         self.violations
     }

@@ -1,4 +1,4 @@
-//! CEL rules from `x-kubernetes-validations`: compiled with the schema, evaluated for objects with correct types.
+//! CEL rules from `x-kubernetes-validations`: compiled with the schema, evaluated for values with correct types.
 //!
 //! A rule's message contains the remedy after its first "; " (`tls is for HTTPS and TLS listeners; remove it or change
 //! the protocol`). Without a remedy in the message, the remedy shows the rule itself.
@@ -24,6 +24,7 @@ use super::path::ObjectPath;
 use super::patterns;
 use super::report::{ViolationReport, escape_controls, printable};
 use super::tree::{OtherFields, SchemaNode};
+use crate::diagnostic::Diagnostic;
 
 /// One rule of one node.
 #[derive(Debug)]
@@ -77,7 +78,7 @@ impl CompiledCelRule {
             Err(error) => (format!("a rule cannot be evaluated: {}", printable(&error.to_string())), self.as_remedy()),
         };
         let field = format!("{path}{}", self.field_path);
-        report.add_at(field.strip_prefix('.').unwrap_or(&field).to_owned(), message, remedy);
+        report.push(Diagnostic::error(field.strip_prefix('.').unwrap_or(&field), message, remedy));
     }
 
     fn message_and_remedy(&self, cx: &Context<'_>) -> (String, String) {
@@ -143,7 +144,7 @@ fn visit(
         None if !node.rules.is_empty() => Some(&*own.insert(convert(Some(node), value))),
         known => known,
     };
-    if let Some(converted) = converted.filter(|_| !node.rules.is_empty()) {
+    if let Some(converted) = converted.filter(|_| !node.rules.is_empty() && !report.is_blocked(path)) {
         let mut scope = cx.new_inner_scope();
         scope.add_variable_from_value("self", converted.clone());
         for rule in &node.rules {
@@ -286,15 +287,14 @@ mod tests {
 
     use super::*;
     use crate::api::Kind;
-    use crate::schema::{Channel, SchemaViolation, kinds};
+    use crate::schema::{Channel, kinds};
 
     /// Each violation as `field: message; remedy`.
     fn check(schema: &Value, object: &Value) -> Vec<String> {
         let tree = SchemaNode::compile(schema).unwrap();
         let mut report = ViolationReport::new(true);
         run(&tree, object, &mut report);
-        let line =
-            |violation: SchemaViolation| format!("{}: {}; {}", violation.field, violation.message, violation.remedy);
+        let line = |violation: Diagnostic| format!("{}: {}; {}", violation.field, violation.message, violation.remedy);
         report.finish().into_iter().map(line).collect()
     }
 

@@ -1,5 +1,7 @@
 //! Validation of whole objects: valid objects, their defaults, and the messages for invalid ones.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 use serde_json::json;
 
@@ -377,13 +379,48 @@ fn experimental_fields_are_reported_as_such() {
 }
 
 #[test]
-fn rules_are_skipped_for_malformed_objects() {
+fn rules_are_skipped_for_malformed_values_only() {
     // Without its type, the filter would also violate the rules that relate type and fields.
-    let mut route =
+    let mut malformed =
         route(&json!({"filters": [{"requestRedirect": {}}], "timeouts": {"request": "1s", "backendRequest": "2s"}}));
-    let found = lines(Kind::HttpRoute, &mut route, Channel::Standard);
-    assert_eq!(found.len(), 1, "{found:?}");
+    let found = lines(Kind::HttpRoute, &mut malformed, Channel::Standard);
+    assert_eq!(found.len(), 2, "{found:?}");
     assert!(found[0].starts_with("spec.rules[0].filters[0].type: is missing"), "{found:?}");
+    assert!(found[1].starts_with("spec.rules[0].timeouts: backendRequest is longer"), "{found:?}");
+}
+
+#[test]
+fn errors_of_an_object_are_reported_together() {
+    let path = |path: Value| json!({"matches": [{"path": path}], "backendRefs": [{"name": "web", "port": "80"}]});
+    let fields = |kind, mut object: Value| -> Vec<String> {
+        check(kind, &mut object, Channel::Standard).into_iter().map(|found| found.field).collect()
+    };
+    for unknown in ["odd", "typ"] {
+        let mut value = json!({"type": "PathPrefix", "value": "shop"});
+        value[unknown] = json!("x");
+        let found = fields(Kind::HttpRoute, route(&path(value)));
+        let unknown = format!("spec.rules[0].matches[0].path.{unknown}");
+        let expected = [&*unknown, "spec.rules[0].backendRefs[0].port", "spec.rules[0].matches[0].path"];
+        assert_eq!(found.iter().collect::<BTreeSet<_>>(), expected.map(str::to_owned).iter().collect(), "{unknown}");
+    }
+    // The rule would report the field that is missing because of its spelling.
+    let redirect = json!({"filters": [{"type": "RequestRedirect", "requestRedirec": {}}]});
+    assert_eq!(fields(Kind::HttpRoute, route(&redirect)), ["spec.rules[0].filters[0].requestRedirec"]);
+
+    let backend = json!({"servic": {"name": "web", "port": {"number": 80}}});
+    let entry = json!({"path": "shop", "pathTyp": "x", "pathType": "Prefix", "backend": backend});
+    let ingress =
+        object(Kind::Ingress, json!({"color": 1, "rules": [{"host": "1.2.3.4", "http": {"paths": [entry]}}]}));
+    let at = "spec.rules[0].http.paths[0]";
+    let expected = [
+        "spec.color".to_owned(),
+        format!("{at}.backend.servic"),
+        format!("{at}.pathTyp"),
+        "spec.rules[0].host".to_owned(),
+        format!("{at}.path"),
+    ];
+    let found = fields(Kind::Ingress, ingress);
+    assert_eq!(found.iter().collect::<BTreeSet<_>>(), expected.iter().collect(), "{found:?}");
 }
 
 /// Arbitrary JSON with a preference for names and values of the schemas.

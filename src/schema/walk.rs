@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
+use super::nearest::nearest;
 use super::path::ObjectPath;
 use super::report::ViolationReport;
 use super::tree::{
@@ -14,6 +15,7 @@ use super::tree::{
 };
 use super::{Channel, kinds, pattern_description, remedy};
 use crate::api::Kind;
+use crate::diagnostic::{Diagnostic, Reason};
 
 /// Context for messages, besides the path.
 #[derive(Clone, Copy)]
@@ -156,6 +158,7 @@ fn visit_fields(
     drop_nulls(fields, map);
     apply_defaults(fields, map);
     check_count(map.len(), fields.min, fields.max, "entry", "entries", path, report);
+    let mut intended = Vec::new();
     for (name, value) in map.iter_mut() {
         match (fields.known(name), &fields.others) {
             (Some(node), _) => visit(node, value, &path.field(name), cx, report),
@@ -167,9 +170,16 @@ fn visit_fields(
                     .and_then(|node| node.fields.as_ref())
                     .is_some_and(|fields| fields.known(name).is_some());
                 let (message, remedy) = remedy::unknown_field(fields, name, in_experimental);
-                report.add_blocking(&path.field(name), message, remedy);
+                // A field of the other channel is known, and only not available.
+                let reason = if in_experimental { Reason::default() } else { Reason::UnknownField };
+                intended.extend(nearest(name, fields.names()));
+                report.push(Diagnostic::error(path.field(name).to_string(), message, remedy).with_reason(reason));
             }
         }
+    }
+    // A misspelled field is missing under its correct name. Other unknown fields change nothing.
+    for name in intended.into_iter().filter(|name| !map.contains_key(*name)) {
+        report.block(path.field(name).to_string());
     }
     for name in &fields.required {
         if !map.contains_key(name.as_ref()) {
@@ -349,10 +359,8 @@ fn check_combinators(
     };
     for branch in &junctions.all {
         let tried = try_branch(branch, report);
-        report.block_if(tried.blocked());
-        for violation in tried.finish() {
-            report.add_at(violation.field, violation.message, violation.remedy);
-        }
+        report.block_like(&tried);
+        tried.finish().into_iter().for_each(|violation| report.push(violation));
     }
     if !junctions.any.is_empty() {
         let tried: Vec<ViolationReport> = junctions.any.iter().map(|branch| try_branch(branch, report)).collect();
@@ -387,7 +395,7 @@ fn report_alternatives(mut tried: Vec<ViolationReport>, path: &ObjectPath<'_>, r
     if !tried.iter().all(ViolationReport::excluded) {
         tried.retain(|branch| !branch.excluded());
     }
-    report.block_if(tried.iter().any(ViolationReport::blocked));
+    tried.iter().for_each(|branch| report.block_like(branch));
     let firsts: Vec<_> = tried.into_iter().filter_map(|branch| branch.finish().into_iter().next()).collect();
     let Some(first) = firsts.first() else { return };
     let together = firsts.iter().all(|violation| violation.field == first.field);
@@ -396,7 +404,8 @@ fn report_alternatives(mut tried: Vec<ViolationReport>, path: &ObjectPath<'_>, r
     messages.dedup();
     let mut remedies: Vec<&str> = firsts.iter().map(|violation| violation.remedy.as_str()).collect();
     remedies.dedup();
-    report.add_at(field, messages.join(", and "), remedies.join(", or "));
+    let (message, remedy) = (messages.join(", and "), remedies.join(", or "));
+    report.push(Diagnostic::error(field, message, remedy).with_reason(first.reason.clone()));
 }
 
 fn is_or_are(count: usize) -> &'static str {

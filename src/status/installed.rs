@@ -1,6 +1,7 @@
 //! Adds the installed release of the Gateway API, which only the API server knows, to a GatewayClass's verdict.
 
-use crate::compile::verdict::{Code, Condition, FieldDiagnostic, Verdict};
+use crate::compile::verdict::{Code, Condition, Verdict};
+use crate::diagnostic::Diagnostic;
 use crate::k8s::InstalledApis;
 
 use super::features;
@@ -24,7 +25,7 @@ pub fn apply_installed(verdict: &Verdict, installed: &InstalledApis) -> Option<V
         let remedy = format!(
             "allow list and watch on {resources} of \"{group}\" in the ClusterRole, or see the log for the reason"
         );
-        FieldDiagnostic::new("", message, remedy)
+        Diagnostic::of_object(message, remedy).into_warning()
     });
     if let Some(condition) = joined.conditions.iter_mut().find(|condition| condition.code == Code::ClassAccepted) {
         condition.diagnostics.extend(diagnostics);
@@ -37,7 +38,7 @@ pub fn apply_installed(verdict: &Verdict, installed: &InstalledApis) -> Option<V
 
 fn version_condition(bundle: Option<&str>, release: Option<u32>) -> Condition {
     let unsupported = |what: String, remedy: &str| {
-        Condition::new(Code::ClassUnsupportedVersion, vec![FieldDiagnostic::new("", what, remedy.to_owned())])
+        Condition::new(Code::ClassUnsupportedVersion, vec![Diagnostic::of_object(what, remedy.to_owned())])
     };
     match (bundle, release) {
         (None, _) => unsupported(
@@ -55,8 +56,7 @@ fn version_condition(bundle: Option<&str>, release: Option<u32>) -> Condition {
         ),
         (Some(bundle), Some(minor)) if minor < NEWEST_MINOR => Condition::new(
             Code::ClassSupportedVersion,
-            vec![FieldDiagnostic::new(
-                "",
+            vec![Diagnostic::of_object(
                 format!("release {bundle} of Gateway API lacks fields that were added until 1.{NEWEST_MINOR}"),
                 format!("install the CRDs of 1.{NEWEST_MINOR} to use all of it"),
             )],

@@ -85,8 +85,8 @@ pub fn status(verdict: &Verdict) -> Value {
         let entries: Vec<_> = published.iter().map(entry).collect();
         status.insert("loadBalancer".to_owned(), json!({"ingress": entries}));
     }
-    if !verdict.notes.is_empty() {
-        let notes: Vec<_> = verdict.notes.iter().map(ToString::to_string).collect();
+    if !verdict.diagnostics.is_empty() {
+        let notes: Vec<_> = verdict.diagnostics.iter().map(ToString::to_string).collect();
         status.insert("notes".to_owned(), json!(notes));
     }
     Value::Object(status)

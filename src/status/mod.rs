@@ -25,7 +25,8 @@ pub use merge::{MergedStatus, merge};
 pub use queue::StatusQueue;
 pub use status_writer::{StatusWriteMetrics, StatusWriter};
 
-use crate::compile::verdict::{BindAddress, Code, Condition, FieldDiagnostic, ListenerVerdict, Verdict};
+use crate::compile::verdict::{BindAddress, Code, Condition, ListenerVerdict, Verdict};
+use crate::diagnostic::{Diagnostic, Reason};
 
 /// The result of binding an address for a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +61,7 @@ pub fn apply_bind_outcomes(verdict: &Verdict, bind: &dyn Fn(BindAddress) -> Opti
     for address in verdict.sockets.iter().copied() {
         let Some(found) = bind(address).filter(|found| *found != BindOutcome::Bound) else { continue };
         if let Some(problem) = bind_problem(String::new(), address.socket, None, &found) {
-            joined.notes.push(problem);
+            joined.diagnostics.push(problem.into_warning());
             changed = true;
         }
     }
@@ -90,17 +91,12 @@ fn mark_listener(listener: &mut ListenerVerdict, index: usize, socket: SocketAdd
 
 /// Why nothing is served at an address; None if it is bound. `public` is the port that clients see, if it is another
 /// one.
-fn bind_problem(
-    field: String,
-    socket: SocketAddr,
-    public: Option<u16>,
-    found: &BindOutcome,
-) -> Option<FieldDiagnostic> {
+fn bind_problem(field: String, socket: SocketAddr, public: Option<u16>, found: &BindOutcome) -> Option<Diagnostic> {
     let port = socket.port();
     Some(match found {
         BindOutcome::Bound => return None,
         // Behind a Service, Portico chose the port: another port of the Gateway would not help.
-        BindOutcome::InUse if public.is_some_and(|public| port != public) => FieldDiagnostic::new(
+        BindOutcome::InUse if public.is_some_and(|public| port != public) => Diagnostic::error(
             field,
             format!(
                 "port {port} of {}, which Portico listens on for port {}, is in use by another process",
@@ -112,12 +108,12 @@ fn bind_problem(
                  hostNetwork; Portico retries"
             ),
         ),
-        BindOutcome::InUse => FieldDiagnostic::new(
+        BindOutcome::InUse => Diagnostic::error(
             field,
             format!("port {port} of {} is in use by another process", socket.ip()),
             format!("stop that process (`ss -ltnp 'sport = :{port}'` shows it) or choose another port"),
         ),
-        BindOutcome::NotPermitted => FieldDiagnostic::new(
+        BindOutcome::NotPermitted => Diagnostic::error(
             field,
             format!("this process may not listen on port {port} of {}", socket.ip()),
             format!(
@@ -126,7 +122,7 @@ fn bind_problem(
             ),
         ),
         BindOutcome::NotLocal => address_problem(socket),
-        BindOutcome::Failed(what) => FieldDiagnostic::new(
+        BindOutcome::Failed(what) => Diagnostic::error(
             field,
             format!("cannot listen on {socket}: {what}"),
             "check the address and the limits of the process; Portico retries",
@@ -134,20 +130,21 @@ fn bind_problem(
     })
 }
 
-fn address_problem(socket: SocketAddr) -> FieldDiagnostic {
-    FieldDiagnostic::new(
+fn address_problem(socket: SocketAddr) -> Diagnostic {
+    Diagnostic::error(
         "spec.addresses",
         format!("{} is not an address of this machine", socket.ip()),
         "use an address of this machine, or omit the addresses to get one of the pool",
     )
 }
 
-fn update_gateway_conditions(verdict: &mut Verdict, not_ours: Vec<FieldDiagnostic>) {
+fn update_gateway_conditions(verdict: &mut Verdict, not_ours: Vec<Diagnostic>) {
     let has =
         |listener: &ListenerVerdict, code: Code| listener.conditions.iter().any(|condition| condition.code == code);
     let summary = |(index, listener): (usize, &ListenerVerdict), what: &str| {
         let message = format!("listener {} is not {what}", listener.name);
-        FieldDiagnostic::new(format!("spec.listeners[{index}]"), message, "see the conditions of the listener")
+        Diagnostic::error(format!("spec.listeners[{index}]"), message, "see the conditions of the listener")
+            .with_reason(Reason::OtherCondition)
     };
     let listeners = verdict.listeners.iter().enumerate();
     let rejected: Vec<_> = listeners
@@ -205,7 +202,7 @@ mod tests {
             |at: BindAddress| Some(if at.socket.port() == 8443 { BindOutcome::InUse } else { BindOutcome::Bound });
         let joined = apply_bind_outcomes(&ingress, &in_use).unwrap();
         assert_eq!(joined.conditions, ingress.conditions, "it is served on the other port");
-        let notes: Vec<_> = joined.notes.iter().map(|note| note.message.as_str()).collect();
+        let notes: Vec<_> = joined.diagnostics.iter().map(|note| note.message.as_str()).collect();
         assert_eq!(notes, ["port 8443 of 127.0.0.1 is in use by another process"]);
         assert_eq!(apply_bind_outcomes(&ingress, &|_| Some(BindOutcome::Bound)), None);
     }

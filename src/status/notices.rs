@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::compile::verdict::{ConditionTarget, FieldDiagnostic, Verdict};
+use crate::compile::verdict::{ConditionTarget, Verdict};
+use crate::diagnostic::{Reason, Topic};
 use crate::k8s::RejectedObject;
 
 /// One event, without the object that it is about.
@@ -25,7 +26,7 @@ const MAX_NOTICES: usize = 8;
 /// All problems in a verdict, each once, although several conditions, listeners and parents may repeat it. Missing
 /// Gateways are included only if no other controller could own them: `alone`.
 pub(super) fn notices_for_verdict(verdict: &Verdict, alone: bool) -> BTreeSet<Notice> {
-    let mut reported: BTreeSet<&FieldDiagnostic> = BTreeSet::new();
+    let mut reported: BTreeSet<[&str; 3]> = BTreeSet::new();
     let mut notices = Vec::new();
     for (place, condition) in verdict.all_conditions() {
         let code = condition.code;
@@ -36,18 +37,21 @@ pub(super) fn notices_for_verdict(verdict: &Verdict, alone: bool) -> BTreeSet<No
         if condition.diagnostics.is_empty() {
             notices.push((false, notice(reason, &with_place(&place, code.sentence()))));
         }
-        for problem in condition.diagnostics.iter().filter(|problem| reported.insert(*problem)) {
-            notices.push((is_pointer(problem), notice(reason, &format!("{problem}."))));
+        for problem in condition.diagnostics.iter().filter(|problem| reported.insert(problem.texts())) {
+            notices.push((problem.reason == Reason::OtherCondition, notice(reason, &format!("{problem}."))));
         }
     }
-    // A broken plugin names an object with more details; the effect on the route is reported only here, and so is a
-    // misspelled annotation.
-    let without_condition = verdict.broken_plugins.iter().chain(&verdict.ignored_annotations);
-    for problem in without_condition.filter(|problem| reported.insert(*problem)) {
-        notices.push((false, notice(KONG_TRANSLATION_FAILED, &format!("{problem}."))));
-    }
-    for problem in verdict.missing_parents.iter().filter(|_| alone) {
-        notices.push((false, notice(GATEWAY_NOT_FOUND, &format!("{problem}."))));
+    for problem in &verdict.diagnostics {
+        let reason = match problem.topic {
+            // A broken plugin names an object with more details; the effect on the route is reported only here, and so
+            // is a misspelled annotation.
+            Topic::Plugin | Topic::Annotation => KONG_TRANSLATION_FAILED,
+            Topic::MissingParent if alone => GATEWAY_NOT_FOUND,
+            Topic::MissingParent | Topic::Field => continue,
+        };
+        if reported.insert(problem.texts()) {
+            notices.push((false, notice(reason, &format!("{problem}."))));
+        }
     }
     // A pointer to another condition is redundant if that condition's problem is reported.
     if notices.iter().any(|(points, _)| !points) {
@@ -97,14 +101,11 @@ fn with_place(place: &str, sentence: &str) -> String {
     if place.is_empty() { sentence.to_owned() } else { format!("{place}: {sentence}") }
 }
 
-fn is_pointer(problem: &FieldDiagnostic) -> bool {
-    problem.remedy.starts_with("see ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::compile::verdict::{Code, Condition, ListenerVerdict};
+    use crate::diagnostic::Diagnostic;
 
     fn listener(conditions: Vec<Condition>) -> ListenerVerdict {
         ListenerVerdict {
@@ -119,9 +120,10 @@ mod tests {
 
     #[test]
     fn each_problem_is_reported_once_with_field_and_remedy() {
-        let taken = FieldDiagnostic::new("spec.listeners[0].port", "port 80 is taken", "choose another port");
+        let taken = Diagnostic::error("spec.listeners[0].port", "port 80 is taken", "choose another port");
         let points =
-            FieldDiagnostic::new("spec.listeners[0]", "listener http is not accepted", "see the conditions of it");
+            Diagnostic::error("spec.listeners[0]", "listener http is not accepted", "see the conditions of it")
+                .with_reason(Reason::OtherCondition);
         let cases = [
             (Verdict::default(), vec![]),
             (
@@ -169,9 +171,8 @@ mod tests {
     // docs/kong-compatibility.md, 3.11.
     #[test]
     fn kong_translation_failures_use_kongs_reason() {
-        let unknown = FieldDiagnostic::new("config.lifetime", "there is no such field", "remove it");
-        let broken =
-            FieldDiagnostic::new("metadata.annotations[konghq.com/plugins]", "plugin p cannot be used", "see it");
+        let unknown = Diagnostic::error("config.lifetime", "there is no such field", "remove it");
+        let broken = Diagnostic::error("metadata.annotations[konghq.com/plugins]", "plugin p cannot be used", "see it");
         let events = |verdict: &Verdict| -> Vec<_> {
             notices_for_verdict(verdict, true)
                 .into_iter()
@@ -180,7 +181,7 @@ mod tests {
         };
         let plugin = |code| Verdict {
             conditions: vec![Condition::new(code, vec![unknown.clone()])],
-            notes: vec![FieldDiagnostic::new("run_on", "it has no effect, as in Kong", "remove it")],
+            diagnostics: vec![Diagnostic::warning("run_on", "it has no effect, as in Kong", "remove it")],
             ..Verdict::default()
         };
         let note = "config.lifetime: there is no such field; remove it.".to_owned();
@@ -188,15 +189,13 @@ mod tests {
         assert_eq!(events(&plugin(Code::KongPending)), []);
         // A misspelled annotation has no condition at all.
         let misspelt =
-            FieldDiagnostic::new("metadata.annotations[konghq.com/strip-path]", "\"yes\" cannot be read", "write true");
-        let service =
-            Verdict { notes: vec![misspelt.clone()], ignored_annotations: vec![misspelt], ..Verdict::default() };
+            Diagnostic::error("metadata.annotations[konghq.com/strip-path]", "\"yes\" cannot be read", "write true");
+        let service = Verdict { diagnostics: vec![misspelt.with_topic(Topic::Annotation)], ..Verdict::default() };
         let note = "metadata.annotations[konghq.com/strip-path]: \"yes\" cannot be read; write true.".to_owned();
         assert_eq!(events(&service), [(true, "KongConfigurationTranslationFailed", note)]);
         let route = Verdict {
             conditions: vec![Condition::new(Code::RouteBackendNotFound, vec![unknown])],
-            notes: vec![broken.clone()],
-            broken_plugins: vec![broken],
+            diagnostics: vec![broken.with_topic(Topic::Plugin)],
             ..Verdict::default()
         };
         let note = "metadata.annotations[konghq.com/plugins]: plugin p cannot be used; see it.".to_owned();
@@ -207,8 +206,9 @@ mod tests {
 
     #[test]
     fn missing_gateways_are_reported_by_the_sole_controller() {
-        let missing = FieldDiagnostic::new("spec.parentRefs[0].name", "Gateway a/web does not exist", "create it");
-        let verdict = Verdict { missing_parents: vec![missing], ..Verdict::default() };
+        let missing = Diagnostic::not_found("spec.parentRefs[0].name", "Gateway a/web", "create it")
+            .with_topic(Topic::MissingParent);
+        let verdict = Verdict { diagnostics: vec![missing], ..Verdict::default() };
         let events: Vec<_> =
             notices_for_verdict(&verdict, true).into_iter().map(|notice| (notice.reason, notice.note)).collect();
         let expected = "spec.parentRefs[0].name: Gateway a/web does not exist; create it.";
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn notes_have_a_limit_in_length_and_number() {
         let problems =
-            |count: usize| (0..count).map(|number| FieldDiagnostic::new(format!("f{number}"), "ü".repeat(600), "r"));
+            |count: usize| (0..count).map(|number| Diagnostic::error(format!("f{number}"), "ü".repeat(600), "r"));
         let condition = Condition::new(Code::GatewayNoListenerValid, problems(20).collect());
         let notices = notices_for_verdict(&Verdict { conditions: vec![condition], ..Verdict::default() }, true);
         assert_eq!(notices.len(), MAX_NOTICES);

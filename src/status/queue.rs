@@ -27,6 +27,7 @@ use super::event_queue::{DueEvent, EventQueue, ProblemOrigin};
 use super::notices::{self, Notice};
 use crate::api::{Kind, ObjectId};
 use crate::compile::verdict::Verdict;
+use crate::diagnostic::Topic;
 use crate::k8s::{InstalledApis, Observed, RejectedObject};
 
 use back_off::WriteBackoff;
@@ -279,7 +280,9 @@ impl QueueState {
             return;
         }
         for (id, entry) in &self.entries {
-            if let Some(verdict) = entry.verdict.as_deref().filter(|verdict| !verdict.missing_parents.is_empty()) {
+            if let Some(verdict) =
+                entry.verdict.as_deref().filter(|verdict| verdict.about(Topic::MissingParent).next().is_some())
+            {
                 if !alone {
                     self.events.withdraw(id, notices::GATEWAY_NOT_FOUND);
                 }

@@ -14,10 +14,11 @@ use portico::api::kind::GATEWAY_GROUP;
 use portico::api::{Kind, ObjectId, ObjectKey};
 use portico::compile::addresses::{AddressProvider, AddressState, GatewayAddressPool, GatewayService};
 use portico::compile::testing::TestInputs;
-use portico::compile::verdict::{Code, Condition, FieldDiagnostic, Verdict, Verdicts};
+use portico::compile::verdict::{Code, Condition, Verdict, Verdicts};
 use portico::compile::{
     self, Classes, Compiler, IngressListener, IngressSettings, PublishSource, addressable_gateways,
 };
+use portico::diagnostic::{Diagnostic, Severity, Topic};
 use portico::k8s::InstalledApis;
 use portico::schema::{self, Channel};
 use portico::snapshot::fingerprint::Fingerprint;
@@ -178,9 +179,9 @@ impl Case {
 
     /// The ignored annotations of an object, after applying the objects at once and one by one.
     pub(crate) fn ignored_annotations(&self, id: &ObjectId) -> [Vec<String>; 2] {
-        let annotations =
-            |world: CompilerHarness| world.verdicts()[id].ignored_annotations.iter().map(ToString::to_string).collect();
-        [annotations(self.compile_at_once()), annotations(self.compile_one_by_one())]
+        let told =
+            |world: CompilerHarness| world.verdicts()[id].about(Topic::Annotation).map(ToString::to_string).collect();
+        [told(self.compile_at_once()), told(self.compile_one_by_one())]
     }
 
     /// The same case with one object changed.
@@ -241,7 +242,7 @@ impl Case {
         for document in &self.documents {
             let violations = schema::check(kind_of(document), &mut document.clone(), Channel::Experimental);
             if !self.newer_release {
-                let describe = |violation: schema::SchemaViolation| {
+                let describe = |violation: portico::diagnostic::Diagnostic| {
                     format!("{}: {}: {}", self.name, violation.field, violation.message)
                 };
                 found.extend(violations.into_iter().map(describe));
@@ -339,7 +340,7 @@ impl CompilerHarness {
             }
             let diagnostic = |plugin: &ObjectId| {
                 let is_degraded = self.degraded.contains(&plugin.to_string());
-                is_degraded.then(|| FieldDiagnostic::new("config.server", "it does not respond", "start it"))
+                is_degraded.then(|| Diagnostic::error("config.server", "it does not respond", "start it"))
             };
             if let Some(extended) = compile::with_degraded_plugins(&self.store, id, verdict, &diagnostic) {
                 *verdict = Arc::new(extended);
@@ -500,14 +501,17 @@ fn describe_verdict(verdict: &Verdict) -> Option<Value> {
         let published: Vec<_> = published.iter().map(|entry| format!("{entry:?}")).collect();
         described.insert("loadBalancer".to_owned(), json!(published));
     }
-    if !verdict.notes.is_empty() {
-        let notes: Vec<_> = verdict.notes.iter().map(ToString::to_string).collect();
+    if !verdict.diagnostics.is_empty() {
+        let notes: Vec<_> = verdict.diagnostics.iter().map(ToString::to_string).collect();
         described.insert("notes".to_owned(), json!(notes));
     }
+    for diagnostic in &verdict.diagnostics {
+        let is_error = diagnostic.severity == Severity::Error;
+        assert_eq!(is_error, diagnostic.topic == Topic::Plugin, "outside of conditions: {diagnostic:?}");
+    }
     // For notes that are also events, list the fields only.
-    let events =
-        verdict.broken_plugins.iter().chain(&verdict.ignored_annotations).map(|problem| problem.field.as_str());
-    let events: BTreeSet<&str> = events.collect();
+    let events = verdict.about(Topic::Plugin).chain(verdict.about(Topic::Annotation));
+    let events: BTreeSet<&str> = events.map(|problem| problem.field.as_str()).collect();
     if !events.is_empty() {
         described.insert("events".to_owned(), json!(events));
     }

@@ -176,12 +176,33 @@ fn unknown_fields_are_rejected_with_their_path() {
             let Err(invalid) = build(kind, &config) else { panic!("{}: {config} was accepted", kind.name()) };
             let record = format!("config.{path}");
             let record = record.strip_suffix(".no_such_field").unwrap();
-            let names_it = |invalid: &portico::plugin_api::PluginDiagnostic| {
+            let names_it = |invalid: &portico::diagnostic::Diagnostic| {
                 invalid.field.starts_with(record) && invalid.message.contains("no_such_field")
             };
             assert!(invalid.iter().any(names_it), "{}: {config}: {invalid:?}", kind.name());
             assert!(invalid.iter().all(|invalid| !invalid.remedy.is_empty()), "{}: {invalid:?}", kind.name());
         }
+    }
+}
+
+#[test]
+fn errors_of_a_configuration_are_reported_together() {
+    let kind = REGISTRY.find("rate-limiting").unwrap();
+    for (config, expected) in [
+        (
+            json!({"lifetime": 1, "second": -1, "color": 2, "minute": "5"}),
+            &["config.lifetime", "config.second", "config.color", "config.minute"][..],
+        ),
+        (json!({"lifetime": 1, "minute": 5, "limit_by": "header"}), &["config.lifetime", "config.limit_by"]),
+        // The limit is missing because it is misspelled.
+        (json!({"minutes": 5}), &["config.minutes"]),
+    ] {
+        let Err(invalid) = build(kind, &config) else { panic!("{config} was accepted") };
+        let mut fields: Vec<_> = invalid.iter().map(|invalid| invalid.field.as_str()).collect();
+        let mut expected = expected.to_vec();
+        fields.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(fields, expected, "{config}: {invalid:?}");
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use portico::plugin_api::{FetchResponse, PluginDiagnostic, PluginServices, Remote, RemoteStream, RemoteTls};
+use portico::diagnostic::Diagnostic;
+use portico::plugin_api::{FetchResponse, PluginServices, Remote, RemoteStream, RemoteTls};
 use portico::upstream::LoopbackPolicy;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
@@ -19,7 +20,7 @@ use crate::redis::server::Authority;
 pub(crate) struct TestServices {
     name: &'static str,
     roots: RootCertStore,
-    diagnostics: Mutex<HashMap<String, Option<PluginDiagnostic>>>,
+    diagnostics: Mutex<HashMap<String, Option<Diagnostic>>>,
 }
 
 impl TestServices {
@@ -35,7 +36,7 @@ impl TestServices {
     }
 
     /// The last diagnostic of an object.
-    pub(crate) fn diagnostic(&self, object: &str) -> Option<PluginDiagnostic> {
+    pub(crate) fn diagnostic(&self, object: &str) -> Option<Diagnostic> {
         self.diagnostics.lock().unwrap().get(object).cloned().flatten()
     }
 
@@ -85,7 +86,7 @@ impl PluginServices for TestServices {
         })
     }
 
-    fn report(&self, object: &str, trouble: Option<PluginDiagnostic>) {
+    fn report(&self, object: &str, trouble: Option<Diagnostic>) {
         self.diagnostics.lock().unwrap().insert(object.to_owned(), trouble);
     }
 }

@@ -32,7 +32,8 @@ use name_resolver::NameResolver;
 pub(super) use name_resolver::ServiceLookup;
 use tls::TlsConnectors;
 
-use crate::plugin_api::{FetchResponse, PluginDiagnostic, PluginServices, Remote, RemoteStream, RemoteTls};
+use crate::diagnostic::Diagnostic;
+use crate::plugin_api::{FetchResponse, PluginServices, Remote, RemoteStream, RemoteTls};
 use crate::upstream::LoopbackPolicy;
 
 /// Services offered to plugins.
@@ -52,7 +53,7 @@ struct ServerConnector {
 #[derive(Default)]
 pub(super) struct PluginDiagnostics {
     /// By object, `KongPlugin/default/limit`.
-    by_object: Mutex<BTreeMap<String, PluginDiagnostic>>,
+    by_object: Mutex<BTreeMap<String, Diagnostic>>,
     changed: Notify,
 }
 
@@ -62,7 +63,7 @@ impl PluginDiagnostics {
         self.changed.notified().await;
     }
 
-    pub(super) fn snapshot(&self) -> BTreeMap<String, PluginDiagnostic> {
+    pub(super) fn snapshot(&self) -> BTreeMap<String, Diagnostic> {
         self.by_object.lock().clone()
     }
 }
@@ -109,7 +110,7 @@ impl PluginServices for PluginServers {
         async move { connecting.await.unwrap_or_else(|error| Err(format!("connecting has failed: {error}"))) }.boxed()
     }
 
-    fn report(&self, object: &str, diagnostic: Option<PluginDiagnostic>) {
+    fn report(&self, object: &str, diagnostic: Option<Diagnostic>) {
         let mut reported = self.diagnostics.by_object.lock();
         let before = match &diagnostic {
             Some(diagnostic) => reported.insert(object.to_owned(), diagnostic.clone()),

@@ -171,7 +171,7 @@ async fn local_servers_are_allowed_only_with_loopback() {
 async fn repeated_reports_notify_once() {
     let (servers, _lookups) = PluginServers::start(LoopbackPolicy::Allowed).unwrap();
     let diagnostics = servers.diagnostics();
-    let diagnostic = || Some(PluginDiagnostic::new("redis.host", "cannot be reached", "start it"));
+    let diagnostic = || Some(Diagnostic::in_config("redis.host", "cannot be reached", "start it"));
     servers.report("KongPlugin/a/b", diagnostic());
     diagnostics.changed().await;
     servers.report("KongPlugin/a/b", diagnostic());

@@ -20,10 +20,10 @@ use std::net::IpAddr;
 pub use pool::GatewayAddressPool;
 pub use services::{GatewayService, requested_service_address};
 
-use super::verdict::FieldDiagnostic;
 use crate::api::ObjectKey;
 use crate::api::core::ServiceType;
 use crate::api::gateway::GatewaySpec;
+use crate::diagnostic::Diagnostic;
 
 /// The source of addresses.
 #[derive(Clone, Debug)]
@@ -65,13 +65,13 @@ pub struct AssignedAddresses {
     /// Addresses for the status: IP addresses, or host names of a load balancer.
     pub reported_addresses: Vec<String>,
     /// Diagnostics about addresses of unsupported types.
-    pub unsupported: Vec<FieldDiagnostic>,
+    pub unsupported: Vec<Diagnostic>,
     /// Diagnostics about addresses that cannot be used.
-    pub unusable: Vec<FieldDiagnostic>,
+    pub unusable: Vec<Diagnostic>,
     /// Diagnostics about missing addresses.
-    pub unassigned: Vec<FieldDiagnostic>,
+    pub unassigned: Vec<Diagnostic>,
     /// Diagnostics that do not prevent the Gateway from being served.
-    pub notes: Vec<FieldDiagnostic>,
+    pub notes: Vec<Diagnostic>,
     /// The addresses in `bind` that were taken from the pool, which stay assigned.
     from_pool: Vec<IpAddr>,
 }
@@ -150,12 +150,12 @@ fn parse_request(spec: &GatewaySpec, index: usize, result: &mut AssignedAddresse
     if wanted.kind != "IPAddress" {
         let message = format!("addresses of type {} are not supported", wanted.kind);
         let remedy = "use type IPAddress, or remove the addresses to get one assigned";
-        result.unsupported.push(FieldDiagnostic::new(format!("{field}.type"), message, remedy));
+        result.unsupported.push(Diagnostic::error(format!("{field}.type"), message, remedy));
         return None;
     }
     if wanted.routability.as_deref().is_some_and(|routability| !routability.is_empty()) {
         let message = "routability is not supported";
-        result.unsupported.push(FieldDiagnostic::new(format!("{field}.routability"), message, "remove it"));
+        result.unsupported.push(Diagnostic::error(format!("{field}.routability"), message, "remove it"));
         return None;
     }
     let Some(value) = wanted.value.as_deref().filter(|value| !value.is_empty()) else {
@@ -166,7 +166,7 @@ fn parse_request(spec: &GatewaySpec, index: usize, result: &mut AssignedAddresse
         Err(_) => {
             let message = format!("{value:?} is not an IP address");
             let remedy = "write it like 192.0.2.1 or 2001:db8::1";
-            result.unusable.push(FieldDiagnostic::new(format!("{field}.value"), message, remedy));
+            result.unusable.push(Diagnostic::error(format!("{field}.value"), message, remedy));
             None
         }
     }

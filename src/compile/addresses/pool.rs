@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv4Net};
 use super::{AddressRequest, AddressState, AssignedAddresses, parse_request, requested_addresses};
 use crate::api::ObjectKey;
 use crate::api::gateway::GatewaySpec;
-use crate::compile::verdict::FieldDiagnostic;
+use crate::diagnostic::Diagnostic;
 
 /// The addresses that Gateways may get.
 #[derive(Clone, Debug)]
@@ -181,7 +181,7 @@ fn assign_one(
             Some(AddressRequest::Specific(address)) => {
                 let message = format!("{address} is not in Portico's address pool");
                 let remedy = "use an address of --gateway-address-pool, or remove the value to get one assigned";
-                result.unusable.push(FieldDiagnostic::new(format!("{field}.value"), message, remedy));
+                result.unusable.push(Diagnostic::error(format!("{field}.value"), message, remedy));
             }
             None => {}
         }
@@ -196,12 +196,12 @@ fn assign_one(
     result
 }
 
-fn pool_exhausted(field: String) -> FieldDiagnostic {
+fn pool_exhausted(field: String) -> Diagnostic {
     let remedy = "add addresses to --gateway-address-pool, or delete a Gateway";
-    FieldDiagnostic::new(field, "all addresses of the pool are in use", remedy)
+    Diagnostic::error(field, "all addresses of the pool are in use", remedy)
 }
 
-fn not_assigned_yet(field: String) -> FieldDiagnostic {
+fn not_assigned_yet(field: String) -> Diagnostic {
     let remedy = "the leader assigns one; check the holder of Lease portico-leader";
-    FieldDiagnostic::new(field, "the Gateway has no address yet", remedy)
+    Diagnostic::error(field, "the Gateway has no address yet", remedy)
 }

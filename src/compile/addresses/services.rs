@@ -7,7 +7,7 @@ use super::{AddressRequest, AddressState, AssignedAddresses, PortMapping, parse_
 use crate::api::ObjectKey;
 use crate::api::core::ServiceType;
 use crate::api::gateway::GatewaySpec;
-use crate::compile::verdict::FieldDiagnostic;
+use crate::diagnostic::Diagnostic;
 
 /// The state of the Service in front of a Gateway, and what is wrong with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct GatewayService {
     /// Addresses for clients: IP addresses, or host names of a load balancer.
     pub addresses: Vec<String>,
     /// Why the Service is not in its desired state.
-    pub problem: Option<FieldDiagnostic>,
+    pub problem: Option<Diagnostic>,
 }
 
 /// The address that the Service in front of a Gateway must request.
@@ -41,10 +41,10 @@ pub(super) fn assign_one(
         if kind != ServiceType::LoadBalancer {
             let message = format!("a Service of type {} cannot request address {address}", kind.name());
             let remedy = "remove the value, or run Portico with --gateway-service-type LoadBalancer";
-            result.unusable.push(FieldDiagnostic::new(field, message, remedy));
+            result.unusable.push(Diagnostic::error(field, message, remedy));
         } else if let Some(first) = asked {
             let message = format!("a load balancer accepts one requested address, and {first} is already requested");
-            result.unusable.push(FieldDiagnostic::new(field, message, "use a separate Gateway for each address"));
+            result.unusable.push(Diagnostic::error(field, message, "use a separate Gateway for each address"));
         } else {
             asked = Some(address);
         }
@@ -52,18 +52,18 @@ pub(super) fn assign_one(
     if !memory.status_addresses.contains_key(key) {
         let message = "a Gateway from a file has no Service, and therefore no address";
         let remedy = "apply it to the cluster, or run Portico with --gateway-address-pool";
-        result.unassigned.push(FieldDiagnostic::new("", message, remedy));
+        result.unassigned.push(Diagnostic::of_object(message, remedy));
         return result;
     }
     let Some(front) = memory.gateway_services.get(key) else {
-        result.unassigned.push(FieldDiagnostic::new("", "the Gateway has no Service yet", "the leader creates it"));
+        result.unassigned.push(Diagnostic::of_object("the Gateway has no Service yet", "the leader creates it"));
         return result;
     };
     if memory.interfaces.is_empty() {
         let message = "the addresses of Portico's Pod are unknown";
         let remedy =
             "set POD_NAME and POD_NAMESPACE in the Pod, and let its ServiceAccount list Pods, as manifests/ does";
-        result.unassigned.push(FieldDiagnostic::new("", message, remedy));
+        result.unassigned.push(Diagnostic::of_object(message, remedy));
     }
     if let Some(problem) = &front.problem {
         // A problem of a Service that already has addresses is no reason to stop serving.
@@ -71,7 +71,7 @@ pub(super) fn assign_one(
         list.push(problem.clone());
     } else if front.addresses.is_empty() {
         let message = format!("Service {}/{} has no address yet", key.namespace, front.name);
-        result.unassigned.push(FieldDiagnostic::new("", message, assignment_remedy(kind)));
+        result.unassigned.push(Diagnostic::of_object(message, assignment_remedy(kind)));
     }
     result.reported_addresses.clone_from(&front.addresses);
     if let Some(asked) = asked.filter(|_| !front.addresses.is_empty()) {
@@ -81,7 +81,7 @@ pub(super) fn assign_one(
             let given = front.addresses.join(" and ");
             let message = format!("the load balancer assigned {given} instead of {asked}");
             let remedy = "request an address that the load balancer can assign, or remove the value";
-            result.unusable.push(FieldDiagnostic::new("spec.addresses", message, remedy));
+            result.unusable.push(Diagnostic::error("spec.addresses", message, remedy));
         }
     }
     if result.unsupported.is_empty() && result.unusable.is_empty() {

@@ -206,7 +206,7 @@ fn gateway_gets_addresses_of_its_service() {
     };
     let ip = |value: &str| json!({"type": "IPAddress", "value": value});
     let refused = GatewayService {
-        problem: Some(FieldDiagnostic::new("metadata.name", "refused", "do")),
+        problem: Some(Diagnostic::error("metadata.name", "refused", "do")),
         ..GatewayService::default()
     };
     let half = GatewayService { problem: refused.problem.clone(), ..front(&["192.0.2.1"]) };

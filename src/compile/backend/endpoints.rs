@@ -6,11 +6,11 @@ use std::sync::Arc;
 use super::super::forbidden_addresses::ForbiddenAddresses;
 use super::super::ingress::policy;
 use super::super::ingress::policy_conflicts::PolicyConflicts;
-use super::super::verdict::FieldDiagnostic;
 use super::is_tcp;
 use crate::api::core::{Endpoint, EndpointPort, EndpointSlice, IntOrString, Service, ServicePort};
 use crate::api::names::{ADDRESS_ANNOTATION, BALANCE_ANNOTATION};
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
+use crate::diagnostic::Diagnostic;
 use crate::store::Store;
 use crate::upstream::{EndpointAddress, Endpoints, LoadBalancing, UpstreamKey};
 
@@ -75,7 +75,7 @@ pub(in crate::compile) fn notes(
     forbidden: &ForbiddenAddresses,
     conflicts: &PolicyConflicts,
     via_cluster_ip: bool,
-) -> Vec<FieldDiagnostic> {
+) -> Vec<Diagnostic> {
     let annotation = format!("metadata.annotations[{ADDRESS_ANNOTATION}]");
     let ObjectKey { namespace, name } = &service.meta.key;
     let mut notes = Vec::new();
@@ -89,7 +89,7 @@ pub(in crate::compile) fn notes(
         } else {
             &*field
         };
-        if let Some(problem) = forbidden.problem(namespace, hosts, &field, &written) {
+        if let Some(problem) = forbidden.problem(namespace, hosts, &field, &written).map(Diagnostic::into_warning) {
             // Report once per Service, also if it has many ports.
             if !notes.contains(&problem) {
                 notes.push(problem);
@@ -98,7 +98,7 @@ pub(in crate::compile) fn notes(
         }
         if let Some(written) = service.meta.annotations.get(ADDRESS_ANNOTATION) {
             if let Err(problem) = parse_addresses(service, port, written) {
-                notes.push(FieldDiagnostic::new(annotation.clone(), problem.message, problem.remedy));
+                notes.push(problem.at(annotation.clone()).into_warning());
             }
             continue;
         }
@@ -106,7 +106,7 @@ pub(in crate::compile) fn notes(
         let key =
             UpstreamKey { namespace: namespace.clone(), service: name.clone(), port: number, ..UpstreamKey::default() };
         if !via_cluster_ip && build(store, &key, forbidden, conflicts).addresses.is_empty() {
-            notes.push(FieldDiagnostic::new(
+            notes.push(Diagnostic::warning(
                 field,
                 format!("port {number} has no ready endpoint, so requests to it get status 503"),
                 "add an EndpointSlice with label kubernetes.io/service-name and a port of the same name",
@@ -117,12 +117,12 @@ pub(in crate::compile) fn notes(
 }
 
 /// The annotated load-balancing algorithm, or a note that the value is unknown and therefore ignored.
-pub(in crate::compile) fn annotated_balance(service: &Meta) -> Result<Option<LoadBalancing>, FieldDiagnostic> {
+pub(in crate::compile) fn annotated_balance(service: &Meta) -> Result<Option<LoadBalancing>, Diagnostic> {
     match service.annotations.get(BALANCE_ANNOTATION).map(|written| &**written) {
         None => Ok(None),
         Some("round-robin") => Ok(Some(LoadBalancing::RoundRobin)),
         Some("least-requests") => Ok(Some(LoadBalancing::LeastRequests)),
-        Some(other) => Err(FieldDiagnostic::new(
+        Some(other) => Err(Diagnostic::error(
             format!("metadata.annotations[{BALANCE_ANNOTATION}]"),
             format!("{other:?} is not a load-balancing algorithm, so round-robin is used"),
             "write round-robin or least-requests",
@@ -131,12 +131,8 @@ pub(in crate::compile) fn annotated_balance(service: &Meta) -> Result<Option<Loa
 }
 
 /// Addresses in the annotation: `host:port` for a Service with one port; otherwise hosts, with the numeric target port.
-fn parse_addresses(
-    service: &Service,
-    port: &ServicePort,
-    written: &str,
-) -> Result<Vec<EndpointAddress>, FieldDiagnostic> {
-    let problem = |message: String, remedy: &str| Err(FieldDiagnostic::new("", message, remedy));
+fn parse_addresses(service: &Service, port: &ServicePort, written: &str) -> Result<Vec<EndpointAddress>, Diagnostic> {
+    let problem = |message: String, remedy: &str| Err(Diagnostic::of_object(message, remedy));
     let mut addresses = Vec::new();
     for entry in written.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
         if let Ok(address) = entry.parse::<SocketAddr>() {
@@ -168,25 +164,25 @@ fn parse_addresses(
     Ok(addresses.into_iter().map(|(address, _)| address).collect())
 }
 
-fn parse_host_name(host: &str, port: u16) -> Result<EndpointAddress, FieldDiagnostic> {
+fn parse_host_name(host: &str, port: u16) -> Result<EndpointAddress, Diagnostic> {
     let label =
         |label: &str| !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     if host.len() <= 253 && host.split('.').all(label) {
         Ok(EndpointAddress::Name { host: Arc::from(host.to_ascii_lowercase()), port })
     } else {
         let message = format!("{host:?} is neither an IP address nor a host name");
-        Err(FieldDiagnostic::new("", message, "write it like 127.0.0.1:9000 or backend.example:8080"))
+        Err(Diagnostic::of_object(message, "write it like 127.0.0.1:9000 or backend.example:8080"))
     }
 }
 
-fn target_port(port: &ServicePort) -> Result<u16, FieldDiagnostic> {
+fn target_port(port: &ServicePort) -> Result<u16, Diagnostic> {
     let number = match &port.target_port {
         None => port.port,
         Some(IntOrString::Int(0)) => port.port,
         Some(IntOrString::Int(number)) => *number,
         Some(IntOrString::String(name)) => {
             let message = format!("targetPort {name:?} is a name, but an address without a port needs a number");
-            return Err(FieldDiagnostic::new("", message, "set targetPort to a number, or write host:port"));
+            return Err(Diagnostic::of_object(message, "set targetPort to a number, or write host:port"));
         }
     };
     Ok(u16::try_from(number).unwrap_or_default())

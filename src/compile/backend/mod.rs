@@ -15,9 +15,9 @@ mod tls_requirement;
 use std::fmt;
 
 use super::CompileContext;
-use super::verdict::FieldDiagnostic;
 use crate::api::core::{Service, ServicePort};
 use crate::api::{Kind, Meta, Object, ObjectKey};
+use crate::diagnostic::Diagnostic;
 use crate::store::Store;
 use crate::upstream::{UpstreamKey, UpstreamProtocol};
 use tls::BackendTlsSettings;
@@ -148,10 +148,12 @@ pub(super) fn find_service<'s>(
     store: &'s Store,
     key: &ObjectKey,
     field: &str,
-) -> Result<&'s Object<Service>, FieldDiagnostic> {
-    store.services.get(key).map(|service| &**service).ok_or_else(|| {
-        FieldDiagnostic::new(field, format!("Service {key} does not exist"), "create it or correct the name")
-    })
+) -> Result<&'s Object<Service>, Diagnostic> {
+    store
+        .services
+        .get(key)
+        .map(|service| &**service)
+        .ok_or_else(|| Diagnostic::not_found(field, format!("Service {key}"), "create it or correct the name"))
 }
 
 /// The TCP port of a Service that a backend refers to in `field`.
@@ -159,7 +161,7 @@ pub(super) fn find_port<'s>(
     service: &'s Object<Service>,
     reference: PortReference<'_>,
     field: &str,
-) -> Result<&'s ServicePort, FieldDiagnostic> {
+) -> Result<&'s ServicePort, Diagnostic> {
     let mut ports = service.spec.ports.iter().filter(|port| is_tcp(port));
     let found = match reference {
         PortReference::Missing => None,
@@ -171,7 +173,7 @@ pub(super) fn find_port<'s>(
             PortReference::Missing => format!("the backend names no port of Service {}", service.meta.key),
             _ => format!("Service {} has no TCP port {reference}", service.meta.key),
         };
-        FieldDiagnostic::new(field, message, ports_remedy(&service.spec.ports))
+        Diagnostic::error(field, message, ports_remedy(&service.spec.ports))
     })
 }
 

@@ -9,11 +9,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::sign::CertifiedKey;
 
 use super::super::ingress::annotations::annotation_field;
-use super::super::verdict::FieldDiagnostic;
 use super::super::{CompileContext, certificates};
 use crate::api::core::ServicePort;
 use crate::api::kong::annotations::{CA_CERT_LABEL, CA_CERTIFICATES_CONFIG_MAPS, CA_CERTIFICATES_SECRETS, CLIENT_CERT};
 use crate::api::{Kind, Meta, ObjectKey};
+use crate::diagnostic::{Diagnostic, Topic};
 use crate::store::Store;
 use crate::upstream::UpstreamProtocol;
 use crate::upstream::tls::{TlsTrust, TrustAnchors, UpstreamTlsSettings};
@@ -29,7 +29,7 @@ pub(in crate::compile) struct BackendTlsSettings {
     pub secrets: Vec<Box<str>>,
     pub config_maps: Vec<Box<str>>,
     /// An invalid security setting, which prevents requests from being sent.
-    pub invalid: Option<FieldDiagnostic>,
+    pub invalid: Option<Diagnostic>,
 }
 
 /// Whether the port's appProtocol is HTTP/1.1 over TLS.
@@ -43,16 +43,15 @@ pub(super) fn tls_settings(
     meta: &Meta,
     protocol: UpstreamProtocol,
     settings: &BackendTlsSettings,
-) -> Result<UpstreamTlsSettings, FieldDiagnostic> {
+) -> Result<UpstreamTlsSettings, Diagnostic> {
     let TlsMaterial { anchors, client } = load_material(cx.store, meta, settings)?;
     let trust = settings.verify.then(|| {
         let anchors = anchors.map_or_else(|| Arc::clone(cx.inputs.upstreams.system_anchors()), Arc::new);
         TlsTrust { anchors, max_intermediates: settings.depth }
     });
     let terms = cx.inputs.upstreams.tls_settings(protocol, trust, client);
-    terms.map_err(|error| {
-        FieldDiagnostic::new(annotation_field(CLIENT_CERT), error.to_string(), "use another certificate")
-    })
+    terms
+        .map_err(|error| Diagnostic::error(annotation_field(CLIENT_CERT), error.to_string(), "use another certificate"))
 }
 
 /// The content of the objects that the annotations refer to.
@@ -62,15 +61,14 @@ struct TlsMaterial {
     client: Option<Arc<CertifiedKey>>,
 }
 
-fn load_material(store: &Store, meta: &Meta, settings: &BackendTlsSettings) -> Result<TlsMaterial, FieldDiagnostic> {
+fn load_material(store: &Store, meta: &Meta, settings: &BackendTlsSettings) -> Result<TlsMaterial, Diagnostic> {
     if let Some(problem) = &settings.invalid {
         return Err(problem.clone());
     }
     let named = |name: &str| ObjectKey { namespace: meta.key.namespace.clone(), name: name.into() };
     let client =
         settings.client.as_deref().map(|name| certificates::client_certificate(store, &named(name))).transpose();
-    let client =
-        client.map_err(|(message, remedy)| FieldDiagnostic::new(annotation_field(CLIENT_CERT), message, remedy))?;
+    let client = client.map_err(|problem| problem.at(annotation_field(CLIENT_CERT)))?;
     let mut authorities = Vec::new();
     let sources = [
         (CA_CERTIFICATES_SECRETS, Kind::Secret, &settings.secrets),
@@ -79,27 +77,26 @@ fn load_material(store: &Store, meta: &Meta, settings: &BackendTlsSettings) -> R
     for (annotation, kind, names) in sources.into_iter().filter(|_| settings.verify) {
         for name in names {
             let read = read_ca_certificates(store, kind, &named(name));
-            authorities.extend(
-                read.map_err(|(message, remedy)| FieldDiagnostic::new(annotation_field(annotation), message, remedy))?,
-            );
+            authorities.extend(read.map_err(|problem| problem.at(annotation_field(annotation)))?);
         }
     }
     let anchors = (!authorities.is_empty()).then(|| TrustAnchors::new(authorities));
     Ok(TlsMaterial { anchors, client })
 }
 
-/// The CA certificates in an object, at least one.
+/// The CA certificates in an object, at least one. The diagnostic about the object has no field.
 fn read_ca_certificates(
     store: &Store,
     kind: Kind,
     key: &ObjectKey,
-) -> Result<Vec<CertificateDer<'static>>, (String, String)> {
-    let wrong = |message: &str, remedy: &str| Err((format!("{kind} {key} {message}"), remedy.to_owned()));
+) -> Result<Vec<CertificateDer<'static>>, Diagnostic> {
+    let wrong = |message: &str, remedy: &str| Err(Diagnostic::of_object(format!("{kind} {key} {message}"), remedy));
+    let missing = || Err(Diagnostic::not_found("", format!("{kind} {key}"), "create it or correct the name"));
     let (meta, value): (&Meta, Option<&[u8]>) = if kind == Kind::Secret {
-        let Some(secret) = store.secrets.get(key) else { return wrong("does not exist", MISSING_REMEDY) };
+        let Some(secret) = store.secrets.get(key) else { return missing() };
         (&secret.meta, CA_KEYS.iter().find_map(|name| secret.value(name)))
     } else {
-        let Some(map) = store.config_maps.get(key) else { return wrong("does not exist", MISSING_REMEDY) };
+        let Some(map) = store.config_maps.get(key) else { return missing() };
         (&map.meta, CA_KEYS.iter().find_map(|name| map.data.get(*name)).map(|text| text.as_bytes()))
     };
     if meta.labels.get(CA_CERT_LABEL).is_none_or(|label| **label != *"true") {
@@ -133,20 +130,14 @@ fn read_ca_certificates(
 }
 
 const CA_KEYS: [&str; 2] = ["cert", "ca.crt"];
-const MISSING_REMEDY: &str = "create it or correct the name";
 const PEM_REMEDY: &str = "store the authority's certificate as a block BEGIN CERTIFICATE";
 
 /// What to report to a referrer in this namespace: message and remedy. In another namespace than the object's they have
 /// no details, since names and contents of Secrets must not be revealed to users who cannot read them.
-pub(super) fn referrer_problem(
-    kind: Kind,
-    meta: &Meta,
-    problem: &FieldDiagnostic,
-    namespace: &str,
-) -> (String, String) {
+pub(super) fn referrer_problem(kind: Kind, meta: &Meta, problem: &Diagnostic, namespace: &str) -> (String, String) {
     let ObjectKey { namespace: own, .. } = &meta.key;
     if **own == *namespace {
-        let FieldDiagnostic { field, message, remedy } = problem;
+        let Diagnostic { field, message, remedy, .. } = problem;
         return (format!("{kind} {} cannot be used with TLS: {field}: {message}", meta.key), remedy.clone());
     }
     (
@@ -160,18 +151,18 @@ pub(in crate::compile) fn unverified_note(
     terms: Option<&UpstreamTlsSettings>,
     service: &str,
     at: &str,
-) -> Option<FieldDiagnostic> {
+) -> Option<Diagnostic> {
     terms.filter(|terms| !terms.verifies()).map(|_| {
         let message = format!("connections to {service} use TLS, but its certificate is not verified");
         let remedy = "set its annotation konghq.com/tls-verify to \"true\", and refer to its authority in \
                       konghq.com/ca-certificates-secrets";
-        FieldDiagnostic::new(at, message, remedy)
+        Diagnostic::warning(at, message, remedy)
     })
 }
 
 /// The diagnostic about the TLS annotations of a Service or facade.
-pub(in crate::compile) fn notes(store: &Store, meta: &Meta, settings: &BackendTlsSettings) -> Option<FieldDiagnostic> {
+pub(in crate::compile) fn notes(store: &Store, meta: &Meta, settings: &BackendTlsSettings) -> Option<Diagnostic> {
     let mut problem = load_material(store, meta, settings).err()?;
     problem.message.push_str(", so no requests are sent to it");
-    Some(problem)
+    Some(problem.into_warning().with_topic(Topic::Annotation))
 }

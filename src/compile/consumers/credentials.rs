@@ -5,11 +5,11 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::super::verdict::FieldDiagnostic;
 use super::claim_conflicts::ConsumerClaim;
 use crate::api::core::Secret;
 use crate::api::kong::annotations::CREDENTIAL_LABEL;
 use crate::api::{Object, ObjectKey};
+use crate::diagnostic::Diagnostic;
 use crate::plugin_api::Consumer;
 use crate::plugin_api::consumers::{BasicCredential, ConsumerDirectory, EntityId, JwtCredential, KeyCredential};
 use crate::plugin_api::signature::{Algorithm, HmacSecret as TokenSecret, PublicKey, VerificationKey};
@@ -84,15 +84,14 @@ pub(super) fn read_credential<'s>(
     store: &'s Store,
     key: &ObjectKey,
     field: &str,
-) -> Result<CredentialSecret<'s>, FieldDiagnostic> {
+) -> Result<CredentialSecret<'s>, Diagnostic> {
     let Some(secret) = store.secrets.get(key) else {
-        let message = format!("Secret {key} does not exist");
-        return Err(FieldDiagnostic::new(field, message, "create it or correct the name"));
+        return Err(Diagnostic::not_found(field, format!("Secret {key}"), "create it or correct the name"));
     };
     let Some(kind) = secret.meta.labels.get(CREDENTIAL_LABEL) else {
         let message = format!("Secret {key} has no label {CREDENTIAL_LABEL}, so its credential type is unknown");
         let remedy = "set it to key-auth, basic-auth, jwt or acl";
-        return Err(FieldDiagnostic::new(field, message, remedy));
+        return Err(Diagnostic::error(field, message, remedy));
     };
     let holder = SecretReader { secret, key, field, kind };
     match &**kind {
@@ -110,12 +109,12 @@ pub(super) fn read_credential<'s>(
         known @ ("hmac-auth" | "oauth2" | "mtls-auth") => {
             let message =
                 format!("credentials of type {known} are not served by this version, so it authenticates no client");
-            Err(FieldDiagnostic::new(field, message, "use key-auth, basic-auth or jwt"))
+            Err(Diagnostic::error(field, message, "use key-auth, basic-auth or jwt"))
         }
         other => {
             let message =
                 format!("label {CREDENTIAL_LABEL} of Secret {key} has value {other:?}, which is not a credential type");
-            Err(FieldDiagnostic::new(field, message, "set it to key-auth, basic-auth, jwt or acl"))
+            Err(Diagnostic::error(field, message, "set it to key-auth, basic-auth, jwt or acl"))
         }
     }
 }
@@ -128,11 +127,11 @@ struct SecretReader<'s, 'a> {
 }
 
 impl<'s> SecretReader<'s, '_> {
-    fn problem(&self, message: String, remedy: &str) -> FieldDiagnostic {
-        FieldDiagnostic::new(self.field, format!("Secret {}: {message}", self.key), remedy)
+    fn problem(&self, message: String, remedy: &str) -> Diagnostic {
+        Diagnostic::error(self.field, format!("Secret {}: {message}", self.key), remedy)
     }
 
-    fn bytes(&self, name: &str) -> Result<&'s [u8], FieldDiagnostic> {
+    fn bytes(&self, name: &str) -> Result<&'s [u8], Diagnostic> {
         let value = self.secret.value(name).filter(|value| !value.is_empty());
         value.ok_or_else(|| {
             let message = format!("{} credentials need {name}, which is missing or empty", self.kind);
@@ -140,7 +139,7 @@ impl<'s> SecretReader<'s, '_> {
         })
     }
 
-    fn text(&self, name: &str) -> Result<Arc<str>, FieldDiagnostic> {
+    fn text(&self, name: &str) -> Result<Arc<str>, Diagnostic> {
         let bytes = self.bytes(name)?;
         let text =
             std::str::from_utf8(bytes).map_err(|_| self.problem(format!("{name} is not text"), "encode it in UTF-8"));
@@ -148,7 +147,7 @@ impl<'s> SecretReader<'s, '_> {
     }
 
     /// Relative to the creation of the Secret, so that a restart does not extend the lifetime.
-    fn expires(&self) -> Result<Option<SystemTime>, FieldDiagnostic> {
+    fn expires(&self) -> Result<Option<SystemTime>, Diagnostic> {
         if self.secret.value("ttl").is_none_or(<[u8]>::is_empty) {
             return Ok(None);
         }
@@ -165,7 +164,7 @@ impl<'s> SecretReader<'s, '_> {
         Ok(SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(made.saturating_add(seconds))))
     }
 
-    fn jwt(&self) -> Result<RawCredential<'s>, FieldDiagnostic> {
+    fn jwt(&self) -> Result<RawCredential<'s>, Diagnostic> {
         let claim = self.text("key")?;
         let named = if self.secret.value("algorithm").is_some() { self.text("algorithm")? } else { "HS256".into() };
         let algorithm = Algorithm::parse(named.trim()).ok_or_else(|| {

@@ -16,9 +16,10 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use super::CompileContext;
 use super::plugins::referenced_plugins;
-use super::verdict::{Code, Condition, FieldDiagnostic, Verdict};
+use super::verdict::{Code, Condition, Verdict};
 use crate::api::kong::{ControlPlaneRef, KongConsumer};
 use crate::api::{Kind, Object, ObjectId, ObjectKey};
+use crate::diagnostic::Diagnostic;
 use crate::plugin_api::Consumer;
 use crate::plugin_api::consumers::{ConsumerDirectory, EntityId};
 use crate::store::{Changes, Store};
@@ -47,7 +48,7 @@ struct KnownConsumer {
 
 /// Diagnostics about a consumer, except for contested claims.
 #[derive(Clone, Debug, Default)]
-struct ConsumerDiagnostics(Vec<FieldDiagnostic>);
+struct ConsumerDiagnostics(Vec<Diagnostic>);
 
 /// Objects whose verdict must be updated.
 #[derive(Default)]
@@ -181,7 +182,7 @@ impl Consumers {
             let name = group.spec.as_ref().and_then(|spec| spec.name.as_ref());
             let note = name.map(|_| {
                 let message = format!("it has no effect, as in Kong: the name of the group is {}", group.meta.key.name);
-                FieldDiagnostic::new("spec.name", message, "remove it")
+                Diagnostic::warning("spec.name", message, "remove it")
             });
             return Some(verdict(group.meta.generation, problems, note.into_iter().collect()));
         }
@@ -193,11 +194,7 @@ impl Consumers {
                 let field =
                     credential.map_or_else(|| claim.field_name().to_owned(), |credential| known.field_of(credential));
                 let message = format!("KongConsumer {holder} is older and already has this {}", claim.field_name());
-                problems.push(FieldDiagnostic::new(
-                    field,
-                    message,
-                    "choose another one, or remove it from that consumer",
-                ));
+                problems.push(Diagnostic::error(field, message, "choose another one, or remove it from that consumer"));
             }
         }
         Some(verdict(known.object.meta.generation, problems, Vec::new()))
@@ -220,12 +217,12 @@ pub(super) fn is_served(cx: CompileContext<'_>, id: &ObjectId) -> bool {
     is_of_class && reference.is_none_or(ControlPlaneRef::is_this_controller)
 }
 
-fn verdict(generation: i64, problems: Vec<FieldDiagnostic>, notes: Vec<FieldDiagnostic>) -> Verdict {
+fn verdict(generation: i64, problems: Vec<Diagnostic>, notes: Vec<Diagnostic>) -> Verdict {
     let condition = match &problems[..] {
         [] => Condition::without_diagnostics(Code::KongProgrammed),
         _ => Condition::new(Code::KongInvalid, problems),
     };
-    Verdict { generation, conditions: vec![condition], notes, ..Verdict::default() }
+    Verdict { generation, conditions: vec![condition], diagnostics: notes, ..Verdict::default() }
 }
 
 fn read_consumer(cx: CompileContext<'_>, object: &Arc<Object<KongConsumer>>) -> KnownConsumer {
@@ -237,15 +234,13 @@ fn read_consumer(cx: CompileContext<'_>, object: &Arc<Object<KongConsumer>>) -> 
         match is_served(cx, &ObjectId::new(Kind::KongConsumerGroup, target.clone())) {
             true => groups.push(group_name(&target)),
             false => {
-                let is_there = cx.store.kong_consumer_groups.contains_key(&target);
-                let what = if is_there { "has another class or control plane" } else { "does not exist" };
                 let field = format!("consumerGroups[{index}]");
-                let message = format!("KongConsumerGroup {target} {what}");
-                problems.push(FieldDiagnostic::new(
-                    field,
-                    message,
-                    "create it with the consumer's class, or correct the name",
-                ));
+                let group = format!("KongConsumerGroup {target}");
+                let remedy = "create it with the consumer's class, or correct the name";
+                problems.push(match cx.store.kong_consumer_groups.contains_key(&target) {
+                    true => Diagnostic::error(field, format!("{group} has another class or control plane"), remedy),
+                    false => Diagnostic::not_found(field, group, remedy),
+                });
             }
         }
     }

@@ -15,10 +15,11 @@ use super::attachment::{self, Attachment, ParentResult};
 use super::gateway::GatewayPlan;
 use super::ingress::http_route_annotations;
 use super::plugins::Plugins;
-use super::verdict::{Code, Condition, FieldDiagnostic, ParentVerdict, Verdict};
+use super::verdict::{Code, Condition, ParentVerdict, Verdict};
 use super::{CompileContext, PlanMap};
 use crate::api::gateway::HttpRoute;
 use crate::api::{Kind, Object, ObjectKey};
+use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::router::Candidate;
 use crate::upstream::UpstreamKey;
@@ -53,12 +54,10 @@ pub(super) fn plan(
     let rules = rules::translate(cx, plugins, route, annotations, &secure_ports);
     let mut verdict = Verdict { generation: route.meta.generation, ..Verdict::default() };
     let attachments = attach(cx, gateways, route, &hosts, &rules, &mut verdict);
-    verdict.notes.extend(parent_notes(route, verdict.notes.is_empty()));
+    verdict.diagnostics.extend(parent_notes(route, verdict.diagnostics.is_empty()));
     let TranslatedRules { candidates, upstreams, unreachable_services, .. } = rules;
     if !attachments.is_empty() {
-        verdict.notes.extend(rules.notes);
-        verdict.broken_plugins = rules.broken_plugins;
-        verdict.ignored_annotations = rules.ignored_annotations;
+        verdict.diagnostics.extend(rules.notes);
     }
     RoutePlan { attachments, hosts, candidates, upstreams, unreachable_services, verdict }
 }
@@ -78,12 +77,11 @@ fn attach(
         let field = format!("spec.parentRefs[{index}]");
         let (controller, outcome) = match attachment::resolve_parent(cx.store, gateways, &origin, reference, &field) {
             ParentResult::NotServed(note) => {
-                verdict.notes.extend(note);
+                verdict.diagnostics.extend(note);
                 continue;
             }
             ParentResult::Missing(problem) => {
-                verdict.notes.push(problem.clone());
-                verdict.missing_parents.push(problem);
+                verdict.diagnostics.push(problem);
                 continue;
             }
             ParentResult::Served(controller, outcome) => (controller, outcome),
@@ -117,17 +115,17 @@ fn conditions(rules: &TranslatedRules) -> Vec<Condition> {
 }
 
 /// Notes on what the route does not attach to. `is_unmentioned`: whether no parent has a note yet.
-fn parent_notes(route: &Object<HttpRoute>, is_unmentioned: bool) -> Vec<FieldDiagnostic> {
+fn parent_notes(route: &Object<HttpRoute>, is_unmentioned: bool) -> Vec<Diagnostic> {
     let mut notes = Vec::new();
     if route.spec.use_default_gateways.as_deref().is_some_and(|scope| scope != "None") {
-        notes.push(FieldDiagnostic::new(
+        notes.push(Diagnostic::warning(
             "spec.useDefaultGateways",
             "routes attach only to the Gateways in their parentRefs",
             "add the Gateway to parentRefs",
         ));
     }
     if route.spec.parent_refs.is_empty() && is_unmentioned && notes.is_empty() {
-        notes.push(FieldDiagnostic::new("spec.parentRefs", "the route has no parent", "add the Gateway to attach to"));
+        notes.push(Diagnostic::warning("spec.parentRefs", "the route has no parent", "add the Gateway to attach to"));
     }
     notes
 }

@@ -8,9 +8,10 @@ use super::super::filters::{self, FilterLevel, TranslatedFilters};
 use super::super::matches::{self, ParsedMatch};
 use super::super::reference_grants::Referrer;
 use super::super::retry;
-use super::super::verdict::{Code, FieldDiagnostic};
+use super::super::verdict::Code;
 use crate::api::gateway::{BackendObjectReference, BackendRef, Filter, HttpRouteRule};
 use crate::api::{Kind, ObjectKey};
+use crate::diagnostic::Diagnostic;
 use crate::snapshot::router::PathMatch;
 use crate::snapshot::rule::{Action, Backend, BackendTarget, RouteFailure, RouteRule, RuleId, Split};
 use crate::upstream::UpstreamKey;
@@ -23,9 +24,9 @@ pub(super) struct TranslatedRule {
     pub matches: Vec<ParsedMatch>,
     pub upstreams: BTreeSet<UpstreamKey>,
     pub unreachable_services: BTreeSet<ObjectKey>,
-    pub dropped: Vec<FieldDiagnostic>,
-    pub unresolved: Vec<(Code, FieldDiagnostic)>,
-    pub notes: Vec<FieldDiagnostic>,
+    pub dropped: Vec<Diagnostic>,
+    pub unresolved: Vec<(Code, Diagnostic)>,
+    pub notes: Vec<Diagnostic>,
 }
 
 pub(super) fn translate(
@@ -56,7 +57,7 @@ pub(super) fn translate(
 
     let mut notes = Vec::new();
     if own.redirect.is_some() && !own.filters.mirrors.is_empty() {
-        notes.push(FieldDiagnostic::new(
+        notes.push(Diagnostic::warning(
             format!("{field}.filters"),
             "the rule redirects, so it has no requests to mirror",
             "remove the mirror, or move it to a separate rule",
@@ -89,7 +90,7 @@ pub(super) fn translate(
     }
 }
 
-fn translate_matches(raw: &HttpRouteRule, field: &str, dropped: &mut Vec<FieldDiagnostic>) -> Vec<ParsedMatch> {
+fn translate_matches(raw: &HttpRouteRule, field: &str, dropped: &mut Vec<Diagnostic>) -> Vec<ParsedMatch> {
     if raw.matches.is_empty() {
         return vec![matches::match_all()];
     }
@@ -106,9 +107,9 @@ fn common_prefix<'m>(raw: &HttpRouteRule, matches: &'m [ParsedMatch]) -> Option<
 }
 
 /// Valid fields that are not supported: the rule is not served without them.
-fn unsupported_fields(raw: &HttpRouteRule, field: &str, problems: &mut Vec<FieldDiagnostic>) {
+fn unsupported_fields(raw: &HttpRouteRule, field: &str, problems: &mut Vec<Diagnostic>) {
     if raw.session_persistence.is_some() {
-        problems.push(FieldDiagnostic::new(
+        problems.push(Diagnostic::error(
             format!("{field}.sessionPersistence"),
             "session persistence is not served by this version",
             "remove it, if requests may be served without it",
@@ -122,7 +123,7 @@ struct References<'a> {
     route: &'a ObjectKey,
     upstreams: BTreeSet<UpstreamKey>,
     unreachable_services: BTreeSet<ObjectKey>,
-    unresolved: Vec<(Code, FieldDiagnostic)>,
+    unresolved: Vec<(Code, Diagnostic)>,
     /// The targets of mirrors, which are reported after the backends.
     mirrors: Vec<ResolvedReference>,
 }
@@ -164,7 +165,7 @@ impl<'a> References<'a> {
         raw: &BackendRef,
         prefix: Option<&str>,
         field: &str,
-        dropped: &mut Vec<FieldDiagnostic>,
+        dropped: &mut Vec<Diagnostic>,
     ) -> Backend {
         let own = self.filters(&raw.filters, FilterLevel::Backend, prefix, field);
         dropped.extend(own.unsupported);
@@ -196,7 +197,7 @@ impl<'a> References<'a> {
         }
     }
 
-    fn unresolved_filters(&mut self, problems: Vec<FieldDiagnostic>) {
+    fn unresolved_filters(&mut self, problems: Vec<Diagnostic>) {
         self.unresolved.extend(problems.into_iter().map(|problem| (Code::RouteInvalidKind, problem)));
     }
 }

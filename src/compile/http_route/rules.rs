@@ -9,11 +9,12 @@ use super::super::backend_reference;
 use super::super::ingress::http_route_annotations::{self, RouteAnnotations, RuleAnnotations};
 use super::super::plugins::{PluginSite, Plugins, RuleChain};
 use super::super::reference_grants::Referrer;
-use super::super::verdict::{Code, Condition, FieldDiagnostic};
+use super::super::verdict::{Code, Condition};
 use super::rule::{self, TranslatedRule};
 use crate::api::core::Service;
 use crate::api::gateway::{BackendRef, HttpRoute};
 use crate::api::{Kind, Object, ObjectKey};
+use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RouteNames;
 use crate::snapshot::router::{Candidate, RouteAge};
 use crate::snapshot::rule::{Action, RouteFailure, RouteRule, RuleId};
@@ -28,14 +29,10 @@ pub(super) struct TranslatedRules {
     pub unreachable_services: BTreeSet<ObjectKey>,
     pub resolved_refs: Condition,
     /// Diagnostics about rules that are not served.
-    pub dropped: Vec<FieldDiagnostic>,
+    pub dropped: Vec<Diagnostic>,
     pub any_served: bool,
     /// Diagnostics about rules that are served, but possibly not as intended.
-    pub notes: Vec<FieldDiagnostic>,
-    /// The notes that are about plugins.
-    pub broken_plugins: Vec<FieldDiagnostic>,
-    /// The notes that are about ignored annotations.
-    pub ignored_annotations: Vec<FieldDiagnostic>,
+    pub notes: Vec<Diagnostic>,
 }
 
 /// `secure_ports`: the ports to which clients are redirected for TLS.
@@ -54,8 +51,6 @@ pub(super) fn translate(
         dropped: std::mem::take(&mut annotations.dropped),
         any_served: false,
         notes: std::mem::take(&mut annotations.notes),
-        broken_plugins: Vec::new(),
-        ignored_annotations: std::mem::take(&mut annotations.ignored_annotations),
     };
     let is_refused = !rules.dropped.is_empty();
     let name: Arc<str> = Arc::from(route.meta.key.to_string());
@@ -75,7 +70,7 @@ pub(super) fn translate(
         rules.any_served |= !is_refused && translated.dropped.is_empty();
         rules.note_unverified(&translated, &field);
         rules.note_once(annotated.notes);
-        translated.rule.plugins = chain.report_into(&mut rules.notes, &mut rules.broken_plugins);
+        translated.rule.plugins = chain.report_into(&mut rules.notes);
         let age = RouteAge {
             created: route.meta.created,
             route: name.clone(),
@@ -110,7 +105,7 @@ impl TranslatedRules {
         }
     }
 
-    fn note_once(&mut self, notes: impl IntoIterator<Item = FieldDiagnostic>) {
+    fn note_once(&mut self, notes: impl IntoIterator<Item = Diagnostic>) {
         for note in notes {
             if !self.notes.contains(&note) {
                 self.notes.push(note);

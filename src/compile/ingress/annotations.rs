@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::verdict::FieldDiagnostic;
 use crate::api::Meta;
 use crate::api::kong::annotations::{
     CA_CERTIFICATES_CONFIG_MAPS, CA_CERTIFICATES_SECRETS, CLIENT_CERT, CONNECT_TIMEOUT, FORCE_SSL_REDIRECT,
@@ -12,20 +11,20 @@ use crate::api::kong::annotations::{
     REGEX_PREFIX, REGEX_PRIORITY, REQUEST_BUFFERING, RESPONSE_BUFFERING, RETRIES, REWRITE, SERVICE_UPSTREAM, SNIS,
     STRIP_PATH, TAGS, TLS_VERIFY, TLS_VERIFY_DEPTH, UPSTREAM_POLICY, WRITE_TIMEOUT,
 };
+use crate::diagnostic::{Diagnostic, Topic};
 
 /// Parses the annotations of one object.
 #[derive(Debug)]
 pub(in crate::compile) struct AnnotationReader<'a> {
     all: &'a BTreeMap<Arc<str>, Arc<str>>,
-    /// Diagnostics about annotations without effect.
-    pub(in crate::compile) notes: Vec<FieldDiagnostic>,
-    /// The notes about unknown annotations and malformed values.
-    pub(in crate::compile) ignored: Vec<FieldDiagnostic>,
+    /// Warnings about annotations without effect. Those about unknown annotations and malformed values have the topic
+    /// `Annotation`.
+    pub(in crate::compile) notes: Vec<Diagnostic>,
 }
 
 impl<'a> AnnotationReader<'a> {
     pub(in crate::compile) fn new(meta: &'a Meta) -> Self {
-        AnnotationReader { all: &meta.annotations, notes: Vec::new(), ignored: Vec::new() }
+        AnnotationReader { all: &meta.annotations, notes: Vec::new() }
     }
 
     pub(super) fn text(&self, key: &str) -> Option<&'a str> {
@@ -38,7 +37,7 @@ impl<'a> AnnotationReader<'a> {
         let value = parse(text);
         if value.is_none() {
             let message = format!("{text:?} is not a valid value, so it has no effect");
-            self.ignore(FieldDiagnostic::new(annotation_field(key), message, remedy));
+            self.ignore(Diagnostic::error(annotation_field(key), message, remedy));
         }
         value
     }
@@ -48,12 +47,11 @@ impl<'a> AnnotationReader<'a> {
     }
 
     pub(super) fn note(&mut self, key: &str, message: impl Into<String>, remedy: impl Into<String>) {
-        self.notes.push(FieldDiagnostic::new(annotation_field(key), message, remedy));
+        self.notes.push(Diagnostic::warning(annotation_field(key), message, remedy));
     }
 
-    pub(super) fn ignore(&mut self, problem: FieldDiagnostic) {
-        self.notes.push(problem.clone());
-        self.ignored.push(problem);
+    pub(super) fn ignore(&mut self, problem: Diagnostic) {
+        self.notes.push(problem.into_warning().with_topic(Topic::Annotation));
     }
 
     /// The annotations with a prefix, without that prefix.
@@ -76,11 +74,7 @@ impl<'a> AnnotationReader<'a> {
                 true => ("has no effect here", "move it to the Ingress"),
                 false => ("is unknown", "correct its name, or remove it"),
             };
-            self.ignore(FieldDiagnostic::new(
-                annotation_field(key),
-                format!("this annotation of {on} {message}"),
-                remedy,
-            ));
+            self.ignore(Diagnostic::error(annotation_field(key), format!("this annotation of {on} {message}"), remedy));
         }
     }
 }

@@ -8,7 +8,6 @@ use super::super::CompileContext;
 use super::super::backend::{
     self, BackendError, BackendSettings, PortReference, UnknownAppProtocol, find_port, find_service, tls,
 };
-use super::super::verdict::FieldDiagnostic;
 use super::policy;
 use super::service_settings::{self, ServiceSettings};
 use crate::api::core::{Service, ServicePort};
@@ -16,6 +15,7 @@ use crate::api::kind::KONG_INCUBATOR_GROUP;
 use crate::api::kong::KongServiceFacade;
 use crate::api::networking::IngressBackend;
 use crate::api::{Kind, Meta, Object, ObjectKey};
+use crate::diagnostic::Diagnostic;
 use crate::upstream::UpstreamKey;
 
 /// The target of a path. Paths with equal targets form one route.
@@ -86,7 +86,7 @@ pub(super) fn resolve<'s>(
     backend: &IngressBackend,
     whole: bool,
     field: &str,
-) -> Result<ResolvedBackend<'s>, FieldDiagnostic> {
+) -> Result<ResolvedBackend<'s>, Diagnostic> {
     match IngressTarget::from_backend(backend) {
         IngressTarget::Service(name, port) => {
             let at = format!("{field}.service.name");
@@ -108,7 +108,7 @@ pub(super) fn resolve<'s>(
                 Some(kind) => format!("backends of kind {kind} are not served"),
                 None => "the backend has neither service nor resource".to_owned(),
             };
-            Err(FieldDiagnostic::new(field, message, "refer to a Service"))
+            Err(Diagnostic::error(field, message, "refer to a Service"))
         }
     }
 }
@@ -117,16 +117,16 @@ fn find_facade<'s>(
     cx: CompileContext<'s>,
     key: &ObjectKey,
     field: &str,
-) -> Result<&'s Object<KongServiceFacade>, FieldDiagnostic> {
-    let (message, remedy) = match cx.store.kong_service_facades.get(key) {
-        Some(facade) if cx.inputs.classes.serves_object(cx.store, &facade.meta, None) => return Ok(facade),
-        Some(_) => (
-            format!("KongServiceFacade {key} has another class"),
-            "set its annotation kubernetes.io/ingress.class to the class of the Ingress",
-        ),
-        None => (format!("KongServiceFacade {key} does not exist"), "create it or correct the name"),
-    };
-    Err(FieldDiagnostic::new(field, message, remedy))
+) -> Result<&'s Object<KongServiceFacade>, Diagnostic> {
+    let name = format!("{} {key}", Kind::KongServiceFacade);
+    match cx.store.kong_service_facades.get(key) {
+        Some(facade) if cx.inputs.classes.serves_object(cx.store, &facade.meta, None) => Ok(facade),
+        Some(_) => {
+            let remedy = "set its annotation kubernetes.io/ingress.class to the class of the Ingress";
+            Err(Diagnostic::error(field, format!("{name} has another class"), remedy))
+        }
+        None => Err(Diagnostic::not_found(field, name, "create it or correct the name")),
+    }
 }
 
 fn port_reference(port: &str) -> PortReference<'_> {
@@ -145,7 +145,7 @@ fn resolve_service<'s>(
     source: (Kind, &'s Meta),
     whole: bool,
     field: &str,
-) -> Result<ResolvedBackend<'s>, FieldDiagnostic> {
+) -> Result<ResolvedBackend<'s>, Diagnostic> {
     let (kind, meta) = source;
     let settings = service_settings::read(meta, kind, tls::is_tls_port(port));
     let backend = BackendSettings {
@@ -167,7 +167,7 @@ fn resolve_service<'s>(
             BackendError::TlsRequired(message, remedy) => (message, remedy.to_owned()),
             BackendError::InvalidTls(message, remedy) => (message, remedy),
         };
-        FieldDiagnostic::new(field, message, remedy)
+        Diagnostic::error(field, message, remedy)
     })?;
     let host = settings.host.clone().or_else(|| policy::host_header(cx.store, meta));
     let host = host.unwrap_or_else(|| default_host(service, key.port, key.tls.is_some()));

@@ -1,12 +1,13 @@
 //! The class of an Ingress: whether this process serves it, and the parameters that all of its Ingresses share.
 
 use super::super::CompileContext;
-use super::super::verdict::{FieldDiagnostic, Verdict};
+use super::super::verdict::Verdict;
 use crate::api::kind::KONG_GROUP;
 use crate::api::kong::IngressClassParametersSpec;
 use crate::api::kong::annotations::INGRESS_CLASS;
 use crate::api::networking::{Ingress, IngressClass, IngressClassParametersReference};
 use crate::api::{Kind, Object, ObjectKey};
+use crate::diagnostic::Diagnostic;
 
 /// Parameters of the Ingress's class. `None` if this process does not serve the class.
 pub(super) fn class_parameters(
@@ -36,19 +37,19 @@ fn class_name(ingress: &Object<Ingress>) -> Option<&str> {
 pub(super) fn foreign_verdict(cx: CompileContext<'_>, ingress: &Object<Ingress>) -> Verdict {
     let own = &cx.inputs.classes.name;
     let note = match class_name(ingress) {
-        None => Some(FieldDiagnostic::new(
+        None => Some(Diagnostic::warning(
             "spec.ingressClassName",
             "the Ingress has no class, and no class of Portico is the default class",
             format!("set it to {own} to serve the Ingress with Portico"),
         )),
         Some(name) if cx.store.ingress_classes.contains_key(&ObjectKey::cluster(name)) => None,
-        Some(name) => Some(FieldDiagnostic::new(
+        Some(name) => Some(Diagnostic::warning(
             "spec.ingressClassName",
             format!("IngressClass {name} does not exist, and Portico serves {own}"),
             format!("set it to {own}, or run Portico with --ingress-class {name}"),
         )),
     };
-    Verdict { generation: ingress.meta.generation, notes: note.into_iter().collect(), ..Verdict::default() }
+    Verdict { generation: ingress.meta.generation, diagnostics: note.into_iter().collect(), ..Verdict::default() }
 }
 
 /// The verdict on a class; empty for a class of another controller.
@@ -58,22 +59,24 @@ pub(in crate::compile) fn verdict(cx: CompileContext<'_>, class: &Object<Ingress
         return verdict;
     };
     match parameters_key(reference) {
-        Err(problem) => verdict.notes.push(problem),
+        Err(problem) => verdict.diagnostics.push(problem.into_warning()),
         Ok(key) if !cx.store.ingress_class_parameters.contains_key(&key) => {
-            let message =
-                format!("{} {key} does not exist, so its settings have no effect", Kind::IngressClassParameters);
-            verdict.notes.push(FieldDiagnostic::new("spec.parameters.name", message, "create it or correct the name"));
+            let parameters = format!("{} {key}", Kind::IngressClassParameters);
+            let mut missing =
+                Diagnostic::not_found("spec.parameters.name", parameters, "create it or correct the name");
+            missing.message.push_str(", so its settings have no effect");
+            verdict.diagnostics.push(missing.into_warning());
         }
         Ok(_) => {}
     }
     verdict
 }
 
-fn parameters_key(reference: &IngressClassParametersReference) -> Result<ObjectKey, FieldDiagnostic> {
+fn parameters_key(reference: &IngressClassParametersReference) -> Result<ObjectKey, Diagnostic> {
     let kind = Kind::IngressClassParameters;
     if reference.api_group.as_deref() != Some(KONG_GROUP) || reference.kind != kind.name() {
         let message = format!("parameters of kind {} are not supported, so they have no effect", reference.kind);
-        return Err(FieldDiagnostic::new(
+        return Err(Diagnostic::error(
             "spec.parameters.kind",
             message,
             format!("refer to an {kind} of group {KONG_GROUP}"),
@@ -83,7 +86,7 @@ fn parameters_key(reference: &IngressClassParametersReference) -> Result<ObjectK
         Some(namespace) => Ok(ObjectKey::new(namespace, &reference.name)),
         None => {
             let message = "the namespace is missing, so the parameters have no effect";
-            Err(FieldDiagnostic::new(
+            Err(Diagnostic::error(
                 "spec.parameters.namespace",
                 message,
                 "set scope to Namespace, and set the namespace",

@@ -9,7 +9,6 @@ use http::StatusCode;
 use super::super::backend::AppProtocol;
 use super::super::gateway::GatewayPlan;
 use super::super::hostname::intersects;
-use super::super::verdict::FieldDiagnostic;
 use super::super::{CompileInputs, PlanMap};
 use super::annotations::annotation_field;
 use super::backend::default_host;
@@ -25,6 +24,7 @@ use crate::api::kong::annotations::{
     TAGS, WRITE_TIMEOUT,
 };
 use crate::api::{Kind, Meta, Object, ObjectKey};
+use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::kong::{HostName, HttpsRedirect, KongBehavior, KongHost, UpstreamHost};
 use crate::snapshot::timeouts_and_retries::TimeoutsAndRetries;
@@ -35,7 +35,7 @@ use crate::store::Store;
 pub(in crate::compile) struct RuleAnnotations {
     pub behavior: Option<Box<KongBehavior>>,
     pub timeouts_and_retries: Option<TimeoutsAndRetries>,
-    pub notes: Vec<FieldDiagnostic>,
+    pub notes: Vec<Diagnostic>,
 }
 
 /// The annotations of a route, which apply to all of its rules.
@@ -50,10 +50,8 @@ pub(in crate::compile) struct RouteAnnotations {
     /// Whether the backend gets a `Host` of its own instead of the client's.
     replaces_host: bool,
     /// Errors that prevent all rules from being served.
-    pub dropped: Vec<FieldDiagnostic>,
-    pub notes: Vec<FieldDiagnostic>,
-    /// The notes about ignored annotations.
-    pub ignored_annotations: Vec<FieldDiagnostic>,
+    pub dropped: Vec<Diagnostic>,
+    pub notes: Vec<Diagnostic>,
 }
 
 impl RuleAnnotations {
@@ -73,7 +71,7 @@ impl RuleAnnotations {
                 manner.https_redirect.port
             );
             let remedy = "use a separate route per Gateway, or serve HTTPS on the same port";
-            self.notes.push(FieldDiagnostic::new("spec.parentRefs", message, remedy));
+            self.notes.push(Diagnostic::warning("spec.parentRefs", message, remedy));
         }
     }
 }
@@ -100,7 +98,7 @@ pub(in crate::compile) fn read(inputs: &CompileInputs<'_>, route: &Meta) -> Rout
             KongHost { name: name @ (HostName::Exact(_) | HostName::LeadingWildcard(_)), port: None } => {
                 hosts.push(HostPattern::parse(Some(&name.to_string())));
             }
-            other => notes.push(FieldDiagnostic::new(
+            other => notes.push(Diagnostic::warning(
                 annotation_field(HOST_ALIASES),
                 format!("{other} is not a Gateway API hostname, so it has no effect on an HTTPRoute"),
                 "write a name without a port, optionally with a *. prefix",
@@ -114,7 +112,6 @@ pub(in crate::compile) fn read(inputs: &CompileInputs<'_>, route: &Meta) -> Rout
         replaces_host: !read.preserve_host,
         dropped,
         notes,
-        ignored_annotations: read.ignored_annotations,
     }
 }
 
@@ -143,7 +140,7 @@ pub(in crate::compile) fn read_rule(
                     service.meta.key
                 );
                 let remedy = "set annotation konghq.com/host-header of the Service";
-                rule.notes.push(FieldDiagnostic::new(format!("{at}.backendRefs"), message, remedy));
+                rule.notes.push(Diagnostic::warning(format!("{at}.backendRefs"), message, remedy));
             }
         }
         manner.path = settings.path.clone();
@@ -162,7 +159,7 @@ pub(in crate::compile) fn read_rule(
 fn common_service<'s>(
     services: &[(&'s Object<Service>, u16)],
     at: &str,
-    notes: &mut Vec<FieldDiagnostic>,
+    notes: &mut Vec<Diagnostic>,
 ) -> Option<(&'s Object<Service>, u16)> {
     let (first, others) = services.split_first()?;
     let differs = |other: &&(&Object<Service>, u16)| kong_annotations(&other.0.meta) != kong_annotations(&first.0.meta);
@@ -172,7 +169,7 @@ fn common_service<'s>(
          protocols apply here",
         first.0.meta.key, other.meta.key
     );
-    notes.push(FieldDiagnostic::new(
+    notes.push(Diagnostic::warning(
         format!("{at}.backendRefs"),
         message,
         "use the same annotations for both, or move each to a separate rule",
@@ -195,7 +192,7 @@ fn has_kong_annotations(meta: &Meta) -> bool {
 }
 
 /// Notes on annotations for which Gateway API has fields.
-fn ineffective_annotations(route: &Meta) -> impl Iterator<Item = FieldDiagnostic> {
+fn ineffective_annotations(route: &Meta) -> impl Iterator<Item = Diagnostic> {
     let written = route.annotations.keys().map(|key| &**key);
     written.filter_map(|key| {
         let remedy = match key {
@@ -208,7 +205,7 @@ fn ineffective_annotations(route: &Meta) -> impl Iterator<Item = FieldDiagnostic
             _ => return None,
         };
         let message = format!("it has no effect on an {}", Kind::HttpRoute);
-        Some(FieldDiagnostic::new(annotation_field(key), message, remedy))
+        Some(Diagnostic::warning(annotation_field(key), message, remedy))
     })
 }
 

@@ -34,8 +34,9 @@ pub use publish::PublishSource;
 use super::CompileContext;
 use super::certificates::{self, SecretCache};
 use super::plugins::Plugins;
-use super::verdict::{Code, Condition, FieldDiagnostic, Published, Verdict};
+use super::verdict::{Code, Condition, Published, Verdict};
 use crate::api::{Kind, ObjectId, ObjectKey};
+use crate::diagnostic::Diagnostic;
 use crate::snapshot::certs::{Certificate, Certificates, PortTls};
 use crate::snapshot::host::{HostMap, HostPattern};
 use crate::snapshot::kong::{Router, RouterFlavor};
@@ -81,7 +82,7 @@ impl IngressSettings {
 pub(super) struct IngressCompiler {
     plans: BTreeMap<ObjectKey, Arc<IngressPlan>>,
     /// Diagnostics about what each Ingress does not get because an older one has it.
-    conflicts: BTreeMap<ObjectKey, Vec<FieldDiagnostic>>,
+    conflicts: BTreeMap<ObjectKey, Vec<Diagnostic>>,
     /// `None` before the first update.
     router: Option<Arc<Router>>,
     certificates: Arc<BTreeMap<HostPattern, Arc<Certificates>>>,
@@ -177,18 +178,18 @@ impl IngressCompiler {
         &mut self,
         cx: CompileContext<'_>,
         secrets: &mut SecretCache,
-    ) -> BTreeMap<ObjectKey, Vec<FieldDiagnostic>> {
-        let mut contested: BTreeMap<ObjectKey, Vec<FieldDiagnostic>> = BTreeMap::new();
+    ) -> BTreeMap<ObjectKey, Vec<Diagnostic>> {
+        let mut contested: BTreeMap<ObjectKey, Vec<Diagnostic>> = BTreeMap::new();
         let mut shown: BTreeMap<HostPattern, (&ObjectKey, &Arc<Certificate>)> = BTreeMap::new();
         let mut fallback: Option<&ObjectKey> = None;
         for (key, plan) in self.plans_by_age() {
-            let mut lose = |problem: FieldDiagnostic| contested.entry(key.clone()).or_default().push(problem);
+            let mut lose = |problem: Diagnostic| contested.entry(key.clone()).or_default().push(problem);
             for own in &plan.certificates {
                 let (owner, certificate) = shown.entry(own.host.clone()).or_insert((key, &own.certificate));
                 // Equal certificates from two Secrets do not conflict.
                 if certificate.key.cert != own.certificate.key.cert {
                     let message = format!("{} uses the certificate of Ingress {owner}, which is older", own.host);
-                    lose(FieldDiagnostic::new(
+                    lose(Diagnostic::warning(
                         own.field.as_str(),
                         message,
                         "use the same Secret in both, or remove the host from one",
@@ -199,7 +200,7 @@ impl IngressCompiler {
                 if let Some(owner) = fallback {
                     let message =
                         format!("Ingress {owner} is older and also has a default backend, so this one has no effect");
-                    lose(FieldDiagnostic::new("spec.defaultBackend", message, "remove one of them"));
+                    lose(Diagnostic::warning("spec.defaultBackend", message, "remove one of them"));
                 } else {
                     fallback = Some(key);
                 }
@@ -260,24 +261,24 @@ impl IngressCompiler {
             [] => Condition::without_diagnostics(Code::KongProgrammed),
             refused => Condition::new(Code::KongInvalid, refused.to_vec()),
         };
-        let mut notes = plan.notes.clone();
-        notes.extend(self.conflicts.get(key).cloned().unwrap_or_default());
+        let mut diagnostics = plan.notes.clone();
+        diagnostics.extend(self.conflicts.get(key).cloned().unwrap_or_default());
         for address in lost {
             let message = format!("{address} is used by a Gateway, so Ingresses are not served there");
-            notes.push(FieldDiagnostic::new(
-                "",
-                message,
-                "choose another address with --ingress-http-listen or --ingress-https-listen",
-            ));
+            diagnostics.push(
+                Diagnostic::of_object(
+                    message,
+                    "choose another address with --ingress-http-listen or --ingress-https-listen",
+                )
+                .into_warning(),
+            );
         }
         Some(Verdict {
             generation: plan.generation,
             conditions: vec![condition],
             load_balancer: self.published.clone(),
             sockets: self.binds.keys().filter(|address| !lost.contains(address)).copied().collect(),
-            notes,
-            broken_plugins: plan.broken_plugins.clone(),
-            ignored_annotations: plan.ignored_annotations.clone(),
+            diagnostics,
             ..Verdict::default()
         })
     }

@@ -1,6 +1,6 @@
 //! Parses the paths of an Ingress as Kong's ingress controller does (docs/kong-compatibility.md, 3.2).
 
-use super::super::verdict::FieldDiagnostic;
+use crate::diagnostic::Diagnostic;
 use crate::snapshot::kong::KongPath;
 
 /// Options that affect how paths are parsed.
@@ -21,11 +21,11 @@ pub(super) fn parse_path(
     path: Option<&str>,
     kind: Option<&str>,
     field: &str,
-) -> Result<(Vec<KongPath>, Option<FieldDiagnostic>), FieldDiagnostic> {
+) -> Result<(Vec<KongPath>, Option<Diagnostic>), Diagnostic> {
     let path = merge_slashes(path.unwrap_or_default());
     if !path.starts_with('/') {
         let message = format!("{path:?} does not start with a slash");
-        return Err(FieldDiagnostic::new(field, message, format!("write /{path}")));
+        return Err(Diagnostic::error(field, message, format!("write /{path}")));
     }
     if kind != Some("Exact")
         && let Some(pattern) = path.strip_prefix(reading.regex_prefix)
@@ -62,7 +62,7 @@ pub(super) fn parse_path(
         }
         Some(other) => {
             let message = format!("{other} is not a supported path type");
-            Err(FieldDiagnostic::new(field, message, "use Exact, Prefix or ImplementationSpecific"))
+            Err(Diagnostic::error(field, message, "use Exact, Prefix or ImplementationSpecific"))
         }
     }
 }
@@ -73,16 +73,16 @@ impl PathOptions<'_> {
     }
 }
 
-fn regex_path(pattern: &str, field: &str) -> Result<KongPath, FieldDiagnostic> {
+fn regex_path(pattern: &str, field: &str) -> Result<KongPath, Diagnostic> {
     KongPath::regex(pattern).map_err(|error| {
         let message = format!("the regular expression is invalid: {error}");
-        FieldDiagnostic::new(field, message, "see docs/ingress.md for the syntax")
+        Diagnostic::error(field, message, "see docs/ingress.md for the syntax")
     })
 }
 
-fn pattern_note(text: &str, field: &str) -> FieldDiagnostic {
+fn pattern_note(text: &str, field: &str) -> Diagnostic {
     let message = format!("{text} is treated as a regular expression, as in Kong");
-    FieldDiagnostic::new(field, message, "to make that explicit, use type ImplementationSpecific and the prefix /~")
+    Diagnostic::warning(field, message, "to make that explicit, use type ImplementationSpecific and the prefix /~")
 }
 
 /// Merges adjacent slashes; an empty path becomes `/`.

@@ -7,7 +7,6 @@ use super::super::CompileContext;
 use super::super::backend::tls;
 use super::super::certificates::{self, SecretCache};
 use super::super::plugins::{PluginSite, Plugins};
-use super::super::verdict::FieldDiagnostic;
 use super::backend::{self, IngressTarget};
 use super::class;
 use super::path::{self, PathOptions};
@@ -16,6 +15,7 @@ use crate::api::kong::IngressClassParametersSpec;
 use crate::api::kong::annotations::REWRITE;
 use crate::api::networking::{Ingress, IngressBackend};
 use crate::api::{Kind, Meta, Object, ObjectKey};
+use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RouteNames;
 use crate::snapshot::certs::Certificate;
 use crate::snapshot::host::HostPattern;
@@ -36,13 +36,9 @@ pub(super) struct IngressPlan {
     pub certificates: Vec<HostCertificate>,
     pub upstreams: BTreeSet<UpstreamKey>,
     /// Errors that prevent parts of it from being served.
-    pub errors: Vec<FieldDiagnostic>,
+    pub errors: Vec<Diagnostic>,
     /// Diagnostics about parts that are served, but possibly not as intended.
-    pub notes: Vec<FieldDiagnostic>,
-    /// The notes that are about plugins.
-    pub broken_plugins: Vec<FieldDiagnostic>,
-    /// The notes that are about ignored annotations.
-    pub ignored_annotations: Vec<FieldDiagnostic>,
+    pub notes: Vec<Diagnostic>,
 }
 
 /// The certificate of one host.
@@ -71,16 +67,17 @@ pub(super) fn plan(
         upstreams: BTreeSet::new(),
         errors: settings.errors.clone(),
         notes: settings.notes.clone(),
-        broken_plugins: Vec::new(),
     };
-    // A condition that cannot be evaluated never holds, so no route is served.
-    let (mut routes, mut fallback) = (Vec::new(), None);
-    if settings.errors.is_empty() {
-        routes = planner.routes();
-        fallback = planner.default_route();
+    let (mut routes, mut fallback) = (planner.routes(), planner.default_route());
+    if !settings.errors.is_empty() {
+        // A condition that cannot be evaluated never holds, so no route is served. The errors of routes are reported,
+        // but not what served ones would do.
+        (routes, fallback) = (Vec::new(), None);
+        planner.upstreams.clear();
+        planner.notes.clone_from(&settings.notes);
     }
     let certificates = planner.certificates(secrets);
-    let IngressPlanner { upstreams, errors: refused, notes, broken_plugins, .. } = planner;
+    let IngressPlanner { upstreams, errors: refused, notes, .. } = planner;
     let (generation, created) = (ingress.meta.generation, ingress.meta.created);
     Some(IngressPlan {
         generation,
@@ -91,8 +88,6 @@ pub(super) fn plan(
         upstreams,
         errors: refused,
         notes,
-        broken_plugins,
-        ignored_annotations: settings.ignored_annotations.clone(),
     })
 }
 
@@ -103,9 +98,8 @@ struct IngressPlanner<'a> {
     class: IngressClassParametersSpec,
     settings: &'a RouteSettings,
     upstreams: BTreeSet<UpstreamKey>,
-    errors: Vec<FieldDiagnostic>,
-    notes: Vec<FieldDiagnostic>,
-    broken_plugins: Vec<FieldDiagnostic>,
+    errors: Vec<Diagnostic>,
+    notes: Vec<Diagnostic>,
 }
 
 /// The paths of one host with the same target: one route, as in Kong's ingress controller.
@@ -187,7 +181,7 @@ impl<'a> IngressPlanner<'a> {
                     let field = group.field.split(".http").next().unwrap_or_default();
                     let message = format!("{:?} is not a host name", group.host);
                     let remedy = "write it like a.example or *.example";
-                    self.errors.push(FieldDiagnostic::new(format!("{field}.host"), message, remedy));
+                    self.errors.push(Diagnostic::error(format!("{field}.host"), message, remedy));
                     return None;
                 }
             }
@@ -219,14 +213,14 @@ impl<'a> IngressPlanner<'a> {
         let problem = match &self.settings.rewrite {
             Err(problem) => {
                 let message = format!("{}, so requests get status 500", problem.message);
-                FieldDiagnostic { message, ..problem.clone() }
+                Diagnostic { message, ..problem.clone() }
             }
             Ok(Some(template)) if paths.iter().any(|path| path.groups() < template.groups()) => {
                 let message = format!(
                     "{REWRITE} refers to ${}, but this path has no such group, so requests for it get status 500",
                     template.groups()
                 );
-                FieldDiagnostic::new(field, message, "write a regular expression with groups, such as /~/users/([^/]+)")
+                Diagnostic::error(field, message, "write a regular expression with groups, such as /~/users/([^/]+)")
             }
             Ok(_) => return false,
         };
@@ -339,7 +333,7 @@ impl<'a> IngressPlanner<'a> {
                 scope: format!("{route}/{rule}").into(),
             },
         );
-        let plugins = chained.report_into(&mut self.notes, &mut self.broken_plugins);
+        let plugins = chained.report_into(&mut self.notes);
         let id = RuleId { route, rule };
         let filters = Filters::default();
         Arc::new(RouteRule { id, filters, plugins, action, kong: Some(Box::new(manner)) })
@@ -367,7 +361,7 @@ impl<'a> IngressPlanner<'a> {
             let Some(name) = tls.secret_name.as_deref().filter(|name| !name.is_empty()) else { continue };
             if tls.hosts.is_empty() {
                 let remedy = "list the hosts of the certificate";
-                self.notes.push(FieldDiagnostic::new(
+                self.notes.push(Diagnostic::warning(
                     format!("{field}.hosts"),
                     "the entry has no hosts, so the Secret is not used",
                     remedy,
@@ -381,9 +375,9 @@ impl<'a> IngressPlanner<'a> {
                     certificate: Arc::clone(&certificate),
                     field: field.clone(),
                 })),
-                Err((message, remedy)) => {
-                    let message = format!("{message}, so its hosts use the default certificate");
-                    self.errors.push(FieldDiagnostic::new(format!("{field}.secretName"), message, remedy));
+                Err(mut problem) => {
+                    problem.message.push_str(", so its hosts use the default certificate");
+                    self.errors.push(problem.at(format!("{field}.secretName")));
                 }
             }
         }

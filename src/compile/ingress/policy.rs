@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-use super::super::verdict::{AncestorVerdict, Code, Condition, FieldDiagnostic, Verdict};
+use super::super::verdict::{AncestorVerdict, Code, Condition, Verdict};
 use super::policy_conflicts::PolicyConflicts;
 use super::service_settings;
 use crate::api::kong::annotations::{OVERRIDE, UPSTREAM_POLICY};
 use crate::api::kong::{KongIngress, KongIngressUpstream, KongUpstreamPolicy, UpstreamHealthchecks};
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
+use crate::diagnostic::{Diagnostic, Topic};
 use crate::store::Store;
 use crate::upstream::LoadBalancing;
 
@@ -50,14 +51,14 @@ pub(super) fn referenced_policy(meta: &Meta, annotation: &str) -> Option<ObjectK
 }
 
 /// Diagnostics about the policies that a Service or facade refers to, in particular missing ones.
-pub(in crate::compile) fn notes(store: &Store, meta: &Meta) -> Vec<FieldDiagnostic> {
+pub(in crate::compile) fn notes(store: &Store, meta: &Meta) -> Vec<Diagnostic> {
     let mut notes = Vec::new();
     for (annotation, kind) in [(UPSTREAM_POLICY, Kind::KongUpstreamPolicy), (OVERRIDE, Kind::KongIngress)] {
         let Some(key) = referenced_policy(meta, annotation) else { continue };
         if store.meta(&ObjectId::new(kind, key.clone())).is_none() {
-            let message = format!("{kind} {key} does not exist");
             let field = format!("metadata.annotations[{annotation}]");
-            notes.push(FieldDiagnostic::new(field, message, "create it or correct the name"));
+            let missing = Diagnostic::not_found(field, format!("{kind} {key}"), "create it or correct the name");
+            notes.push(missing.into_warning().with_topic(Topic::Annotation));
         }
     }
     notes
@@ -86,7 +87,7 @@ pub(in crate::compile) fn verdict(store: &Store, id: &ObjectId, disagreements: &
     } else if users.is_empty() {
         let annotation = if id.kind == Kind::KongIngress { OVERRIDE } else { UPSTREAM_POLICY };
         let remedy = format!("refer to it in the annotation {annotation} of a Service");
-        Condition::new(Code::KongPending, vec![FieldDiagnostic::new("", "no Service refers to it", remedy)])
+        Condition::new(Code::KongPending, vec![Diagnostic::of_object("no Service refers to it", remedy)])
     } else {
         Condition::without_diagnostics(Code::KongProgrammed)
     };
@@ -102,7 +103,13 @@ pub(in crate::compile) fn verdict(store: &Store, id: &ObjectId, disagreements: &
         AncestorVerdict { kind: user.kind, name: user.key.name, conditions }
     });
     let ancestors = ancestors.take(MAX_ANCESTORS).collect();
-    Some(Verdict { generation, conditions: vec![condition.clone()], ancestors, notes, ..Verdict::default() })
+    Some(Verdict {
+        generation,
+        conditions: vec![condition.clone()],
+        ancestors,
+        diagnostics: notes,
+        ..Verdict::default()
+    })
 }
 
 /// The maximum in a policy's status.
@@ -121,13 +128,13 @@ fn referrers(store: &Store, policy: &ObjectId) -> Vec<ObjectId> {
     users.into_iter().map(|(_, id)| id).collect()
 }
 
-fn deprecated() -> FieldDiagnostic {
+fn deprecated() -> Diagnostic {
     let remedy = "create a KongUpstreamPolicy and refer to it in konghq.com/upstream-policy of the Service";
-    FieldDiagnostic::new("kind", "KongIngress is deprecated", remedy)
+    Diagnostic::warning("kind", "KongIngress is deprecated", remedy)
 }
 
 /// Errors for all fields that are not in effect, and notes for fields that have no effect in Kong either.
-fn check_upstream_policy(policy: &KongUpstreamPolicy) -> (Vec<FieldDiagnostic>, Vec<FieldDiagnostic>) {
+fn check_upstream_policy(policy: &KongUpstreamPolicy) -> (Vec<Diagnostic>, Vec<Diagnostic>) {
     let spec = &policy.spec;
     let mut problems = check_algorithm("spec.algorithm", spec.algorithm.as_deref());
     for (is_set, field) in [
@@ -146,17 +153,12 @@ fn check_upstream_policy(policy: &KongUpstreamPolicy) -> (Vec<FieldDiagnostic>, 
 }
 
 /// A field that configures hashing: an error if hashing is enabled; otherwise it has no effect, as in Kong.
-fn check_hash_field(
-    field: &str,
-    is_asked_for: bool,
-    problems: &mut Vec<FieldDiagnostic>,
-    notes: &mut Vec<FieldDiagnostic>,
-) {
+fn check_hash_field(field: &str, is_asked_for: bool, problems: &mut Vec<Diagnostic>, notes: &mut Vec<Diagnostic>) {
     if is_asked_for {
         problems.push(not_in_effect(field));
     } else {
         let message = "it configures hashing, which is not enabled, so it has no effect";
-        notes.push(FieldDiagnostic::new(field, message, "remove it"));
+        notes.push(Diagnostic::warning(field, message, "remove it"));
     }
 }
 
@@ -164,17 +166,13 @@ fn is_hashing(algorithm: Option<&str>) -> bool {
     algorithm == Some("consistent-hashing")
 }
 
-fn check_kong_ingress(object: &KongIngress) -> (Vec<FieldDiagnostic>, Vec<FieldDiagnostic>) {
+fn check_kong_ingress(object: &KongIngress) -> (Vec<Diagnostic>, Vec<Diagnostic>) {
     let Some(upstream) = &object.upstream else { return Default::default() };
     let mut problems = check_algorithm("upstream.algorithm", upstream.algorithm.as_deref());
     let mut notes = Vec::new();
     if let Some(host) = upstream.host_header.as_deref().filter(|host| service_settings::parse_host(host).is_none()) {
         let message = format!("{host:?} is not a host name, so it has no effect");
-        problems.push(FieldDiagnostic::new(
-            "upstream.host_header",
-            message,
-            "write a host name, such as backend.example",
-        ));
+        problems.push(Diagnostic::error("upstream.host_header", message, "write a host name, such as backend.example"));
     }
     let is_set = |value: &Option<String>| value.as_deref().is_some_and(|value| value != "none");
     for (is_set, field) in
@@ -222,18 +220,18 @@ fn check_kong_ingress(object: &KongIngress) -> (Vec<FieldDiagnostic>, Vec<FieldD
     (problems, notes)
 }
 
-fn check_algorithm(field: &str, algorithm: Option<&str>) -> Vec<FieldDiagnostic> {
+fn check_algorithm(field: &str, algorithm: Option<&str>) -> Vec<Diagnostic> {
     match algorithm {
         None | Some("round-robin" | "least-connections") => Vec::new(),
         Some(other) => {
             let message = format!("{other} is not supported by this version, so round-robin is used");
-            vec![FieldDiagnostic::new(field, message, "use round-robin or least-connections")]
+            vec![Diagnostic::error(field, message, "use round-robin or least-connections")]
         }
     }
 }
 
 /// Checks with an interval or threshold of 0 are disabled, as in Kong.
-fn check_health_checks(checks: &UpstreamHealthchecks) -> Vec<FieldDiagnostic> {
+fn check_health_checks(checks: &UpstreamHealthchecks) -> Vec<Diagnostic> {
     let mut problems = Vec::new();
     let mut look = |field: &str, number: Option<i32>| {
         if number.is_some_and(|number| number > 0) {
@@ -256,8 +254,8 @@ fn check_health_checks(checks: &UpstreamHealthchecks) -> Vec<FieldDiagnostic> {
     problems
 }
 
-fn not_in_effect(field: &str) -> FieldDiagnostic {
-    FieldDiagnostic::new(
+fn not_in_effect(field: &str) -> Diagnostic {
+    Diagnostic::error(
         field,
         "it is not supported by this version, so it has no effect",
         "remove it if load balancing works without it",

@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::backend_reference;
 use super::super::reference_grants::Referrer;
-use super::super::verdict::FieldDiagnostic;
 use super::annotations::annotation_field;
 use super::policy;
 use crate::api::gateway::HttpRoute;
 use crate::api::kong::annotations::UPSTREAM_POLICY;
 use crate::api::{Kind, Object, ObjectId, ObjectKey};
+use crate::diagnostic::Diagnostic;
 use crate::store::Store;
 
 /// The Services with conflicting policies, by the routes that combine them.
@@ -58,13 +58,13 @@ impl PolicyConflicts {
     }
 
     /// Why the policy of a Service does not apply. `None` if it does.
-    pub(in crate::compile) fn for_service(&self, service: &ObjectKey) -> Option<FieldDiagnostic> {
+    pub(in crate::compile) fn for_service(&self, service: &ObjectKey) -> Option<Diagnostic> {
         let (route, other) = self.services.get(service)?.first_key_value()?;
         let message = format!(
             "{route} has Services {service} and {other} in one rule, and they refer to different policies, so this one \
              has no effect"
         );
-        Some(FieldDiagnostic::new(
+        Some(Diagnostic::error(
             annotation_field(UPSTREAM_POLICY),
             message,
             "use the same policy for both, or move each to a separate rule",

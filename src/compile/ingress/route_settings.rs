@@ -2,7 +2,6 @@
 
 use http::{HeaderName, Method, StatusCode};
 
-use super::super::verdict::FieldDiagnostic;
 use super::annotations::{AnnotationReader, ROUTE_ANNOTATIONS, annotation_field};
 use crate::api::Meta;
 use crate::api::kong::annotations::{
@@ -10,6 +9,7 @@ use crate::api::kong::annotations::{
     PATH_HANDLING, PRESERVE_HOST, PROTOCOLS, REGEX_PREFIX, REGEX_PRIORITY, REQUEST_BUFFERING, RESPONSE_BUFFERING,
     REWRITE, SNIS, STRIP_PATH, list,
 };
+use crate::diagnostic::Diagnostic;
 use crate::plugin_api::chain::Protocols;
 use crate::snapshot::kong::{HeaderPattern, HostName, KongHeaderMatch, KongHost, RouterFlavor, UriTemplate};
 
@@ -28,12 +28,11 @@ pub(super) struct RouteSettings {
     pub headers: Vec<KongHeaderMatch>,
     /// The template for the path. The error is a diagnostic about an invalid one; requests are not forwarded without
     /// it.
-    pub rewrite: Result<Option<UriTemplate>, FieldDiagnostic>,
+    pub rewrite: Result<Option<UriTemplate>, Diagnostic>,
     /// Conditions that cannot be evaluated: a route without them would match too many requests.
-    pub errors: Vec<FieldDiagnostic>,
-    pub notes: Vec<FieldDiagnostic>,
-    /// The notes about ignored annotations.
-    pub ignored_annotations: Vec<FieldDiagnostic>,
+    pub errors: Vec<Diagnostic>,
+    /// Warnings about annotations without effect.
+    pub notes: Vec<Diagnostic>,
 }
 
 /// `on` is the kind of object for notes.
@@ -78,18 +77,17 @@ pub(super) fn read(meta: &Meta, flavor: RouterFlavor, on: &str) -> RouteSettings
         rewrite: read.text(REWRITE).map(parse_rewrite).transpose(),
         errors: refused,
         notes: Vec::new(),
-        ignored_annotations: Vec::new(),
     };
     // Bodies always stream, so these have no effect; invalid values are reported nevertheless.
     for annotation in [REQUEST_BUFFERING, RESPONSE_BUFFERING] {
         read.bool(annotation);
     }
     read.note_unknown(ROUTE_ANNOTATIONS, on);
-    RouteSettings { notes: read.notes, ignored_annotations: read.ignored, ..settings }
+    RouteSettings { notes: read.notes, ..settings }
 }
 
 /// The protocols of requests, and whether plain text is redirected to TLS with 302.
-fn parse_protocols(read: &mut AnnotationReader<'_>, refused: &mut Vec<FieldDiagnostic>) -> (Protocols, bool) {
+fn parse_protocols(read: &mut AnnotationReader<'_>, refused: &mut Vec<Diagnostic>) -> (Protocols, bool) {
     let usual = Protocols { http: true, https: true, grpc: false, grpcs: false };
     let remedy = "use http, https, grpc and grpcs; one invalid protocol invalidates the whole list";
     let named = read.read(PROTOCOLS, parse_protocol_names, remedy);
@@ -98,7 +96,7 @@ fn parse_protocols(read: &mut AnnotationReader<'_>, refused: &mut Vec<FieldDiagn
     if !(http || https || grpc || grpcs) {
         let message =
             "it has no HTTP protocol, and streams are not supported by this version, so no requests are accepted";
-        refused.push(FieldDiagnostic::new(annotation_field(PROTOCOLS), message, "use http, https, grpc or grpcs"));
+        refused.push(Diagnostic::error(annotation_field(PROTOCOLS), message, "use http, https, grpc or grpcs"));
     } else if (http || https) && (grpc || grpcs) {
         read.note(PROTOCOLS, "a route serves either HTTP or gRPC, so http and https apply", "use only one family");
         protocols = usual;
@@ -136,10 +134,10 @@ fn parse_methods(text: &str) -> Option<Vec<Method>> {
     list(text).map(method).collect()
 }
 
-fn parse_rewrite(text: &str) -> Result<UriTemplate, FieldDiagnostic> {
+fn parse_rewrite(text: &str) -> Result<UriTemplate, Diagnostic> {
     UriTemplate::parse(text.trim()).map_err(|error| {
         let message = format!("{text:?} is invalid: {error}");
-        FieldDiagnostic::new(
+        Diagnostic::error(
             annotation_field(REWRITE),
             message,
             "write a path like /users/$1, where $1 is the first group of the path",
@@ -156,19 +154,19 @@ fn parse_hosts(text: &str) -> Option<Vec<KongHost>> {
 }
 
 /// One condition per `headers.NAME`.
-fn parse_headers(read: &mut AnnotationReader<'_>, refused: &mut Vec<FieldDiagnostic>) -> Vec<KongHeaderMatch> {
+fn parse_headers(read: &mut AnnotationReader<'_>, refused: &mut Vec<Diagnostic>) -> Vec<KongHeaderMatch> {
     let separator = read.text(HEADERS_SEPARATOR).filter(|separator| !separator.is_empty()).unwrap_or(",");
     let mut headers: Vec<KongHeaderMatch> = Vec::new();
     for (name, value) in read.with_prefix(HEADERS_PREFIX) {
         let field = annotation_field(&format!("{HEADERS_PREFIX}{name}"));
         let Ok(name) = HeaderName::try_from(name) else {
             let message = format!("{name:?} is not a header name");
-            refused.push(FieldDiagnostic::new(field, message, "use letters, digits and hyphens"));
+            refused.push(Diagnostic::error(field, message, "use letters, digits and hyphens"));
             continue;
         };
         let values: Vec<&str> = value.split(separator).map(str::trim).filter(|value| !value.is_empty()).collect();
         match &values[..] {
-            [] => read.ignore(FieldDiagnostic::new(
+            [] => read.ignore(Diagnostic::error(
                 field,
                 "the value is empty, so it has no effect",
                 "write a value, or remove it",
@@ -178,7 +176,7 @@ fn parse_headers(read: &mut AnnotationReader<'_>, refused: &mut Vec<FieldDiagnos
                 Ok(header) => headers.push(header),
                 Err(error) => {
                     let message = format!("the regular expression is invalid: {error}");
-                    refused.push(FieldDiagnostic::new(field, message, "see docs/ingress.md for the syntax"));
+                    refused.push(Diagnostic::error(field, message, "see docs/ingress.md for the syntax"));
                 }
             },
             several => {

@@ -6,13 +6,13 @@ use http::HeaderValue;
 
 use super::super::backend::AppProtocol;
 use super::super::backend::tls::BackendTlsSettings;
-use super::super::verdict::FieldDiagnostic;
 use super::annotations::{AnnotationReader, SERVICE_ANNOTATIONS, annotation_field};
 use crate::api::kong::annotations::{
     CA_CERTIFICATES_CONFIG_MAPS, CA_CERTIFICATES_SECRETS, CLIENT_CERT, CONNECT_TIMEOUT, HOST_HEADER, PATH, PROTOCOL,
     READ_TIMEOUT, RETRIES, SERVICE_UPSTREAM, TLS_VERIFY, TLS_VERIFY_DEPTH, WRITE_TIMEOUT, list,
 };
 use crate::api::{Kind, Meta};
+use crate::diagnostic::Diagnostic;
 use crate::snapshot::kong::HostName;
 
 /// How requests are sent to a Service.
@@ -29,9 +29,8 @@ pub(in crate::compile) struct ServiceSettings {
     pub host: Option<HeaderValue>,
     /// Whether to connect to the ClusterIP of the Service instead of its endpoints.
     pub via_cluster_ip: bool,
-    pub notes: Vec<FieldDiagnostic>,
-    /// The notes about ignored annotations.
-    pub ignored_annotations: Vec<FieldDiagnostic>,
+    /// Warnings about annotations without effect.
+    pub notes: Vec<Diagnostic>,
 }
 
 /// The protocol of `konghq.com/protocol`. An unknown value is ignored, except when other annotations require TLS,
@@ -63,7 +62,6 @@ pub(in crate::compile) fn read(meta: &Meta, kind: Kind, tls_port: bool) -> Servi
         host: read.read(HOST_HEADER, parse_host, "write a host name, such as backend.example"),
         via_cluster_ip: read.bool(SERVICE_UPSTREAM).unwrap_or(false),
         notes: Vec::new(),
-        ignored_annotations: Vec::new(),
     };
     let of_verifying = [TLS_VERIFY_DEPTH, CA_CERTIFICATES_SECRETS, CA_CERTIFICATES_CONFIG_MAPS];
     if !protocol.map_or(tls_port, AppProtocol::is_tls) {
@@ -72,7 +70,7 @@ pub(in crate::compile) fn read(meta: &Meta, kind: Kind, tls_port: bool) -> Servi
             let is_wish = |text: &str| key != TLS_VERIFY || !text.eq_ignore_ascii_case("false");
             if read.text(key).is_some_and(is_wish) {
                 let message = "connections to the Service do not use TLS, so it has no effect";
-                read.ignore(FieldDiagnostic::new(
+                read.ignore(Diagnostic::error(
                     annotation_field(key),
                     message,
                     "set konghq.com/protocol to https, or remove it",
@@ -84,12 +82,12 @@ pub(in crate::compile) fn read(meta: &Meta, kind: Kind, tls_port: bool) -> Servi
             if read.text(key).is_some() {
                 let message = "the certificate of the Service is not verified, so it has no effect";
                 let remedy = "set konghq.com/tls-verify to \"true\", or remove it";
-                read.ignore(FieldDiagnostic::new(annotation_field(key), message, remedy));
+                read.ignore(Diagnostic::error(annotation_field(key), message, remedy));
             }
         }
     }
     read.note_unknown(SERVICE_ANNOTATIONS, &format!("a {kind}"));
-    ServiceSettings { notes: read.notes, ignored_annotations: read.ignored, ..settings }
+    ServiceSettings { notes: read.notes, ..settings }
 }
 
 /// Whether to connect to the ClusterIP of the Service instead of its endpoints.
@@ -104,8 +102,7 @@ pub(in crate::compile) fn tls_settings(meta: &Meta) -> BackendTlsSettings {
     let mut unreadable = None;
     // Other invalid annotations are ignored. Ignoring one of these would verify less than configured.
     let mut refuse = |key: &str, value: &str, remedy: &str| {
-        unreadable =
-            Some(FieldDiagnostic::new(annotation_field(key), format!("{value:?} is not a valid value"), remedy));
+        unreadable = Some(Diagnostic::error(annotation_field(key), format!("{value:?} is not a valid value"), remedy));
     };
     let mut verify = false;
     match text(TLS_VERIFY) {

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::super::ingress::annotations::annotation_field;
-use super::super::verdict::FieldDiagnostic;
 use super::super::{CompileContext, CompileInputs};
 use super::references::{self, PluginSubjects, PluginUses};
 use super::{CompiledPlugin, Plugins};
 use crate::api::kong::annotations::PLUGINS;
 use crate::api::{Kind, Meta, ObjectId, ObjectKey};
+use crate::diagnostic::{Diagnostic, Topic};
 use crate::plugin_api::chain::{
     AttachmentPoint, BaseScope, BrokenPlugin, ChainBuilder, OverlayScope, PluginInstance, Protocols,
 };
@@ -35,19 +35,14 @@ pub(in crate::compile) struct RuleChain {
     /// Whether a plugin is attached here or globally.
     pub is_attached: bool,
     /// Unresolved references and unusable plugins, each with its consequence.
-    pub diagnostics: Vec<FieldDiagnostic>,
+    pub diagnostics: Vec<Diagnostic>,
 }
 
 impl RuleChain {
     /// Adds the diagnostics to those of other rules without duplicates, and returns the chain.
-    pub(in crate::compile) fn report_into(
-        self,
-        notes: &mut Vec<FieldDiagnostic>,
-        broken: &mut Vec<FieldDiagnostic>,
-    ) -> Option<Arc<Chain>> {
+    pub(in crate::compile) fn report_into(self, notes: &mut Vec<Diagnostic>) -> Option<Arc<Chain>> {
         for problem in self.diagnostics {
             if !notes.contains(&problem) {
-                broken.push(problem.clone());
                 notes.push(problem);
             }
         }
@@ -130,11 +125,11 @@ struct ChainAssembler<'a> {
     /// The field with the reference to the plugin.
     field: String,
     builder: ChainBuilder,
-    diagnostics: Vec<FieldDiagnostic>,
+    diagnostics: Vec<Diagnostic>,
 }
 
 impl ChainAssembler<'_> {
-    fn attach(&mut self, spot: &PluginScope, meant: Result<ObjectId, FieldDiagnostic>, token: &str) {
+    fn attach(&mut self, spot: &PluginScope, meant: Result<ObjectId, Diagnostic>, token: &str) {
         self.field.clone_from(&spot.field);
         let (base, scope) = (spot.base, &spot.scope);
         let id = match meant {
@@ -234,7 +229,8 @@ impl ChainAssembler<'_> {
     }
 
     /// A missing plugin rejects requests, because it may have been a guard.
-    fn add_missing(&mut self, mut problem: FieldDiagnostic, scope: &Arc<str>, token: &str) {
+    fn add_missing(&mut self, problem: Diagnostic, scope: &Arc<str>, token: &str) {
+        let mut problem = problem.with_topic(Topic::Plugin);
         if self.inputs.plugin_factory.fail_open {
             problem.message.push_str(", so requests are served without it");
             self.diagnostics.push(problem);
@@ -260,7 +256,7 @@ impl ChainAssembler<'_> {
     }
 
     fn report(&mut self, message: String, remedy: &str) {
-        let problem = FieldDiagnostic::new(self.field.as_str(), message, remedy);
+        let problem = Diagnostic::error(self.field.as_str(), message, remedy).with_topic(Topic::Plugin);
         if !self.diagnostics.contains(&problem) {
             self.diagnostics.push(problem);
         }
@@ -297,7 +293,8 @@ mod tests {
 
     use super::*;
     use crate::compile::testing::TestInputs;
-    use crate::plugin_api::{self, BuildCx, Plugin, PluginDiagnostic, PluginRegistry, RegisteredKind};
+    use crate::diagnostic::Diagnostic;
+    use crate::plugin_api::{self, BuildCx, Plugin, PluginRegistry, RegisteredKind};
     use crate::store::{AnyObject, Batch, Store};
 
     /// A guard for services, but not for routes.
@@ -318,7 +315,7 @@ mod tests {
         type Config = Nothing;
         type Plugin = Self;
 
-        fn build(_config: Nothing, _cx: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
+        fn build(_config: Nothing, _cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
             Ok(ServiceGuard)
         }
     }
@@ -337,7 +334,7 @@ mod tests {
         type Config = Nothing;
         type Plugin = Self;
 
-        fn build(_config: Nothing, _cx: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
+        fn build(_config: Nothing, _cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
             Ok(ServiceHelper)
         }
     }
@@ -355,7 +352,7 @@ mod tests {
         type Config = Nothing;
         type Plugin = Self;
 
-        fn build(_config: Nothing, _cx: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
+        fn build(_config: Nothing, _cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
             Ok(AnywhereGuard)
         }
     }

@@ -6,21 +6,21 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::{Map, Value};
 
-use super::super::verdict::FieldDiagnostic;
 use crate::api::ObjectKey;
 use crate::api::kong::{PluginSettings, SecretKeyRef};
+use crate::diagnostic::Diagnostic;
 use crate::plugin_api::chain::Protocols;
 use crate::store::Store;
 
 /// The complete configuration. `owner` is the plugin object, whose namespace is the default for its Secrets.
-pub(super) fn build(store: &Store, owner: &ObjectKey, settings: &PluginSettings) -> Result<Value, FieldDiagnostic> {
+pub(super) fn build(store: &Store, owner: &ObjectKey, settings: &PluginSettings) -> Result<Value, Diagnostic> {
     if let Some(source) = &settings.config_from {
         let field = "configFrom.secretKeyRef";
         let bytes = secret_value(store, owner, &source.secret_key_ref, field)?;
         let config = parse_document(bytes).ok_or_else(|| {
             let SecretKeyRef { name, key, .. } = &source.secret_key_ref;
             let message = format!("key {key} of Secret {name} has no object in JSON or YAML");
-            FieldDiagnostic::new(field, message, "store the fields of the plugin there, as under config")
+            Diagnostic::error(field, message, "store the fields of the plugin there, as under config")
         })?;
         return reject_vaults(config);
     }
@@ -33,15 +33,15 @@ pub(super) fn build(store: &Store, owner: &ObjectKey, settings: &PluginSettings)
             let SecretKeyRef { name, key, .. } = reference;
             let message = format!("key {key} of Secret {name}, used for {:?}, is not JSON", patch.path);
             let remedy = "write strings with quotes, for example \"secret-value\", also in stringData";
-            FieldDiagnostic::new(field, message, remedy)
+            Diagnostic::error(field, message, remedy)
         })?;
         apply_patch(&mut config, &patch.path, value).map_err(|message| {
             let remedy = "write a JSON pointer into config, for example /redis/password";
-            FieldDiagnostic::new(format!("configPatches[{index}].path"), message, remedy)
+            Diagnostic::error(format!("configPatches[{index}].path"), message, remedy)
         })?;
     }
     if !config.is_object() {
-        return Err(FieldDiagnostic::new(
+        return Err(Diagnostic::error(
             "configPatches",
             "the patched config is not an object",
             "use paths of fields in config",
@@ -97,12 +97,12 @@ fn remove_secrets(value: &mut Value) {
 const SECRET_FIELD_SUFFIXES: [&str; 4] = ["password", "passphrase", "secret", "token"];
 
 /// Rejects vault references, which would otherwise be used as the secret itself.
-fn reject_vaults(config: Value) -> Result<Value, FieldDiagnostic> {
+fn reject_vaults(config: Value) -> Result<Value, Diagnostic> {
     match vault_reference(&config, "config") {
         None => Ok(config),
         Some(field) => {
             let remedy = "take the value from a Secret, with configFrom or configPatches";
-            Err(FieldDiagnostic::new(field, "vaults are not supported by this version", remedy))
+            Err(Diagnostic::error(field, "vaults are not supported by this version", remedy))
         }
     }
 }
@@ -126,12 +126,12 @@ fn secret_value<'s>(
     owner: &ObjectKey,
     reference: &SecretKeyRef,
     field: &str,
-) -> Result<&'s [u8], FieldDiagnostic> {
+) -> Result<&'s [u8], Diagnostic> {
     let namespace = reference.namespace.as_deref().unwrap_or(&owner.namespace);
     // Portico's schema of KongPlugin lacks this field, but API servers may have another schema.
     if !owner.namespace.is_empty() && namespace != &*owner.namespace {
         let message = "KongPlugins cannot use Secrets of other namespaces";
-        return Err(FieldDiagnostic::new(
+        return Err(Diagnostic::error(
             format!("{field}.namespace"),
             message,
             "remove it, and store the Secret in the namespace of the plugin",
@@ -139,12 +139,12 @@ fn secret_value<'s>(
     }
     let secret = secret_of(owner, reference);
     let Some(object) = store.secrets.get(&secret) else {
-        let message = format!("Secret {secret} does not exist");
-        return Err(FieldDiagnostic::new(format!("{field}.name"), message, "create it or correct the name"));
+        let secret = format!("Secret {secret}");
+        return Err(Diagnostic::not_found(format!("{field}.name"), secret, "create it or correct the name"));
     };
     object.value(&reference.key).ok_or_else(|| {
         let message = format!("Secret {secret} has no key {}", reference.key);
-        FieldDiagnostic::new(format!("{field}.key"), message, "add it or correct the name of the key")
+        Diagnostic::error(format!("{field}.key"), message, "add it or correct the name of the key")
     })
 }
 

@@ -1,10 +1,11 @@
 //! Reports running plugins whose server, such as a counter or a key set, does not respond. They stay in effect, each
 //! with its documented behavior.
 
-use super::super::verdict::{Code, Condition, FieldDiagnostic, Verdict};
+use super::super::verdict::{Code, Condition, Verdict};
 use super::references;
 use crate::api::kong::annotations::PLUGINS;
 use crate::api::{Kind, ObjectId};
+use crate::diagnostic::{Diagnostic, Topic};
 use crate::store::Store;
 
 /// Adds the diagnostics of degraded plugins to a verdict: a condition on the plugin itself, and a note on objects that
@@ -13,7 +14,7 @@ pub fn with_degraded_plugins(
     store: &Store,
     id: &ObjectId,
     verdict: &Verdict,
-    trouble: &dyn Fn(&ObjectId) -> Option<FieldDiagnostic>,
+    trouble: &dyn Fn(&ObjectId) -> Option<Diagnostic>,
 ) -> Option<Verdict> {
     let own = trouble(id);
     let pointers: Vec<_> = referenced_plugins(store, id)
@@ -21,7 +22,7 @@ pub fn with_degraded_plugins(
         .filter(|(plugin, _)| trouble(plugin).is_some())
         .map(|(plugin, field)| {
             let message = format!("{} {} runs without a server that it requires", plugin.kind, plugin.key);
-            FieldDiagnostic::new(field, message, "see its condition Degraded")
+            Diagnostic::error(field, message, "see its condition Degraded").with_topic(Topic::Plugin)
         })
         .collect();
     if own.is_none() && pointers.is_empty() {
@@ -29,8 +30,7 @@ pub fn with_degraded_plugins(
     }
     let mut troubled = verdict.clone();
     troubled.conditions.extend(own.map(|problem| Condition::new(Code::KongDegraded, vec![problem])));
-    troubled.notes.extend(pointers.iter().cloned());
-    troubled.broken_plugins.extend(pointers);
+    troubled.diagnostics.extend(pointers);
     Some(troubled)
 }
 

@@ -24,10 +24,11 @@ pub(super) use chain::{PluginSite, RuleChain};
 pub use degraded::with_degraded_plugins;
 
 use super::CompileContext;
-use super::verdict::{FieldDiagnostic, Verdict};
+use super::verdict::Verdict;
 use crate::api::kong::PluginSettings;
 use crate::api::kong::annotations::GLOBAL_LABEL;
 use crate::api::{Kind, Meta, ObjectId};
+use crate::diagnostic::Diagnostic;
 use crate::plugin_api::chain::Protocols;
 use crate::plugin_api::kind::HTTP_FAMILY;
 use crate::plugin_api::{AnyPluginKind, Plugin, Scopes};
@@ -64,11 +65,11 @@ struct CompiledPlugin {
     configuration_hash: u64,
     plugin: Result<Arc<dyn Plugin>, ()>,
     /// Errors, and settings that are not in effect.
-    problems: Vec<FieldDiagnostic>,
+    problems: Vec<Diagnostic>,
     /// Settings that have no effect in Kong either.
-    ineffective_settings: Vec<FieldDiagnostic>,
+    ineffective_settings: Vec<Diagnostic>,
     /// Notes from building the plugin.
-    notes: Vec<FieldDiagnostic>,
+    notes: Vec<Diagnostic>,
     disabled: bool,
     protocols: Protocols,
     /// `KongPlugin/default/limit`.
@@ -187,7 +188,7 @@ pub(super) fn referenced_plugins<'s>(
     store: &'s Store,
     kind: Kind,
     meta: &'s Meta,
-) -> impl Iterator<Item = Result<ObjectId, FieldDiagnostic>> {
+) -> impl Iterator<Item = Result<ObjectId, Diagnostic>> {
     references::plugin_references(store, kind, meta).into_iter().map(|named| named.target)
 }
 
@@ -260,6 +261,10 @@ fn compile_plugin(
     let foreign = foreign_protocols(kind, settings);
     if !foreign.is_empty() {
         made.problems.extend(foreign);
+        // The plugin is not used, but the errors of its configuration are reported, too.
+        let config = configuration::build(cx.store, &meta.key, settings).map_err(|problem| vec![problem]);
+        let built = config.and_then(|config| cx.inputs.plugin_factory.build(kind, &made.object, &config));
+        made.problems.extend(built.err().unwrap_or_default());
         return made;
     }
     made.problems.extend(only_streams(settings));
@@ -275,9 +280,9 @@ fn compile_plugin(
                 match cx.inputs.plugin_factory.build(kind, &made.object, &config) {
                     Ok((plugin, notes)) => {
                         made.plugin = Ok(plugin);
-                        made.notes = notes.into_iter().map(to_diagnostic).collect();
+                        made.notes = notes;
                     }
-                    Err(invalid) => made.problems.extend(invalid.into_iter().map(to_diagnostic)),
+                    Err(invalid) => made.problems.extend(invalid),
                 }
             }
             made.configuration_hash = configuration::configuration_hash(cx.store, &meta.key, settings, made.protocols);
@@ -287,47 +292,43 @@ fn compile_plugin(
     made
 }
 
-fn to_diagnostic(invalid: crate::plugin_api::PluginDiagnostic) -> FieldDiagnostic {
-    FieldDiagnostic::new(invalid.field, invalid.message, invalid.remedy)
-}
-
 /// Diagnostics about protocols that the plugin does not support: it would never run for them.
-fn foreign_protocols(kind: &dyn AnyPluginKind, settings: &PluginSettings) -> Vec<FieldDiagnostic> {
+fn foreign_protocols(kind: &dyn AnyPluginKind, settings: &PluginSettings) -> Vec<Diagnostic> {
     let known = kind.protocols();
     let foreign = settings.protocols.iter().enumerate().filter(|(_, name)| !known.contains(&name.as_str()));
     let problem = |(index, name): (usize, &String)| {
         let message = format!("{} does not support {name}", kind.name());
-        FieldDiagnostic::new(format!("protocols[{index}]"), message, format!("use some of {}", known.join(", ")))
+        Diagnostic::error(format!("protocols[{index}]"), message, format!("use some of {}", known.join(", ")))
     };
     foreign.map(problem).collect()
 }
 
 /// Diagnostics about settings that are not in effect.
-fn ineffective(settings: &PluginSettings) -> Vec<FieldDiagnostic> {
+fn ineffective(settings: &PluginSettings) -> Vec<Diagnostic> {
     let ordering = settings.ordering.iter().map(|_| {
         let message = "plugins run in order of their priorities, so it has no effect";
-        FieldDiagnostic::new("ordering", message, "remove it if that order is acceptable")
+        Diagnostic::error("ordering", message, "remove it if that order is acceptable")
     });
     ordering.collect()
 }
 
 /// A diagnostic if all protocols are stream protocols, for which there are no requests.
-fn only_streams(settings: &PluginSettings) -> Option<FieldDiagnostic> {
+fn only_streams(settings: &PluginSettings) -> Option<Diagnostic> {
     let is_stream = |name: &String| !HTTP_FAMILY.contains(&name.as_str());
     let never = !settings.protocols.is_empty() && settings.protocols.iter().all(is_stream);
     let message = "these are stream protocols, which are not supported by this version, so it never runs";
-    never.then(|| FieldDiagnostic::new("protocols", message, format!("use some of {}", HTTP_FAMILY.join(", "))))
+    never.then(|| Diagnostic::error("protocols", message, format!("use some of {}", HTTP_FAMILY.join(", "))))
 }
 
 /// Notes on settings that have no effect in Kong either.
-fn ineffective_in_kong(settings: &PluginSettings) -> Vec<FieldDiagnostic> {
+fn ineffective_in_kong(settings: &PluginSettings) -> Vec<Diagnostic> {
     let mut notes = Vec::new();
     if settings.consumer_ref.is_some() {
         let remedy = "refer to the plugin in the annotation konghq.com/plugins of the KongConsumer";
-        notes.push(FieldDiagnostic::new("consumerRef", "it has no effect, as in Kong", remedy));
+        notes.push(Diagnostic::warning("consumerRef", "it has no effect, as in Kong", remedy));
     }
     if settings.run_on.as_deref().is_some_and(|side| side != "first") {
-        notes.push(FieldDiagnostic::new("run_on", "it has no effect, as in Kong", "remove it"));
+        notes.push(Diagnostic::warning("run_on", "it has no effect, as in Kong", "remove it"));
     }
     notes
 }

@@ -13,11 +13,11 @@ use super::super::CompileContext;
 use super::super::consumers;
 use super::super::ingress::annotations::annotation_field;
 use super::super::reference_grants::{CrossNamespaceReference, Referrer};
-use super::super::verdict::FieldDiagnostic;
 use crate::api::gateway::{HttpRoute, LocalObjectReference};
 use crate::api::kind::{GATEWAY_GROUP, KONG_GROUP};
 use crate::api::kong::annotations::{PLUGINS, list};
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
+use crate::diagnostic::Diagnostic;
 use crate::plugin_api::Scopes;
 use crate::store::Store;
 
@@ -120,7 +120,7 @@ impl PluginSubjects {
 /// A reference in the annotation: its token, and the plugin or the reason why there is none.
 pub(super) struct PluginReference {
     pub(super) token: String,
-    pub(super) target: Result<ObjectId, FieldDiagnostic>,
+    pub(super) target: Result<ObjectId, Diagnostic>,
 }
 
 /// The references in the annotation of an object, in order.
@@ -134,12 +134,7 @@ pub(super) fn plugin_references(store: &Store, kind: Kind, meta: &Meta) -> Vec<P
         .collect()
 }
 
-fn resolve_reference(
-    store: &Store,
-    from: Kind,
-    referrer: &ObjectKey,
-    token: &str,
-) -> Result<ObjectId, FieldDiagnostic> {
+fn resolve_reference(store: &Store, from: Kind, referrer: &ObjectKey, token: &str) -> Result<ObjectId, Diagnostic> {
     if let Some((namespace, name)) = token.split_once(':') {
         let target = ObjectKey::new(namespace, name);
         let crossing = CrossNamespaceReference {
@@ -153,8 +148,8 @@ fn resolve_reference(
         if store.kong_plugins.contains_key(&target) {
             return Ok(ObjectId::new(Kind::KongPlugin, target));
         }
-        let message = format!("KongPlugin {target} does not exist");
-        return Err(FieldDiagnostic::new(annotation_field(PLUGINS), message, "create it or correct the name"));
+        let plugin = format!("KongPlugin {target}");
+        return Err(Diagnostic::not_found(annotation_field(PLUGINS), plugin, "create it or correct the name"));
     }
     let own = ObjectKey { namespace: referrer.namespace.clone(), name: token.into() };
     if store.kong_plugins.contains_key(&own) {
@@ -165,7 +160,7 @@ fn resolve_reference(
         return Ok(ObjectId::new(Kind::KongClusterPlugin, common));
     }
     let message = format!("there is neither a KongPlugin {own} nor a KongClusterPlugin {token}");
-    Err(FieldDiagnostic::new(annotation_field(PLUGINS), message, "create one of them or correct the name"))
+    Err(Diagnostic::error(annotation_field(PLUGINS), message, "create one of them or correct the name"))
 }
 
 /// The objects that refer to this plugin, which can be attached within `scopes`.

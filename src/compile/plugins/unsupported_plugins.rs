@@ -1,6 +1,6 @@
 //! Plugins of Kong that Portico does not have.
 
-use super::super::verdict::FieldDiagnostic;
+use crate::diagnostic::Diagnostic;
 use crate::plugin_api::{AnyPluginKind, PluginRegistry};
 
 /// Plugins that never reject requests: without them, requests are only processed differently.
@@ -37,7 +37,7 @@ pub(super) fn may_guard(name: &str) -> bool {
     HARMLESS.binary_search(&name).is_err()
 }
 
-pub(super) fn unknown_plugin(name: &str, registry: &PluginRegistry) -> FieldDiagnostic {
+pub(super) fn unknown_plugin(name: &str, registry: &PluginRegistry) -> Diagnostic {
     let near =
         registry.iter().map(AnyPluginKind::name).find(|known| known.replace('-', "") == name.replace(['-', '_'], ""));
     let remedy = match near {
@@ -50,7 +50,7 @@ pub(super) fn unknown_plugin(name: &str, registry: &PluginRegistry) -> FieldDiag
     } else {
         "routes that use it are served without it"
     };
-    FieldDiagnostic::new("plugin", format!("this version has no plugin {name}, so {then}"), remedy)
+    Diagnostic::error("plugin", format!("this version has no plugin {name}, so {then}"), remedy)
 }
 
 #[cfg(test)]

@@ -37,6 +37,7 @@ pub use slices::ReplicaLifecycle;
 use super::client::error_chain;
 use crate::api::ObjectKey;
 use crate::api::core::ServiceType;
+use crate::diagnostic::Diagnostic;
 
 /// How Gateways are exposed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,12 +98,5 @@ pub struct GatewayServiceState {
     /// Where clients reach it: IP addresses, or hostnames of a load balancer.
     pub addresses: Vec<String>,
     /// Why it is not as it should be.
-    pub error: Option<GatewayServiceError>,
-}
-
-/// An error and its remedy, each a clause without a full stop.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GatewayServiceError {
-    pub message: String,
-    pub remedy: String,
+    pub error: Option<Diagnostic>,
 }

@@ -18,11 +18,10 @@ use super::service::{self, KnownService};
 use super::slices::{self, KnownSlice, OwnEndpoint, ReplicaLifecycle};
 use super::table::ObservedObjects;
 use super::watch::WatchUpdate;
-use super::{
-    DesiredServices, GatewayExposure, GatewayServiceError, GatewayServiceState, GatewayServicesView, ReconcilerSettings,
-};
+use super::{DesiredServices, GatewayExposure, GatewayServiceState, GatewayServicesView, ReconcilerSettings};
 use crate::api::ObjectKey;
 use crate::api::core::ServiceType;
+use crate::diagnostic::Diagnostic;
 
 #[derive(Debug)]
 pub(super) struct ObservedState {
@@ -36,7 +35,7 @@ pub(super) struct ObservedState {
 #[derive(Debug)]
 struct LastAttempt {
     /// None if the step succeeded and yet is due again.
-    error: Option<GatewayServiceError>,
+    error: Option<Diagnostic>,
     /// The attempted step: a different one need not wait.
     step: PlanStep,
     wait: Duration,
@@ -203,7 +202,7 @@ impl ObservedState {
         &mut self,
         settings: &ReconcilerSettings,
         step: PlanStep,
-        done: Result<StepResult, GatewayServiceError>,
+        done: Result<StepResult, Diagnostic>,
     ) {
         let subject = (step.target, step.key.clone());
         // The watch reports the same in a moment, but the next plan may be made before.

@@ -7,9 +7,10 @@ use serde_json::Value;
 
 use super::selection::{self, ListeningPorts, SelectedService};
 use super::service::{self, KnownService};
-use super::{DesiredService, DesiredServices, GatewayExposure, GatewayServiceError, applied, names, ports};
+use super::{DesiredService, DesiredServices, GatewayExposure, applied, names, ports};
 use crate::api::ObjectKey;
 use crate::api::names::MANAGED_BY;
+use crate::diagnostic::Diagnostic;
 
 /// Portico's Services.
 pub(super) type ServicesByKey = BTreeMap<ObjectKey, Arc<KnownService>>;
@@ -40,7 +41,7 @@ pub(super) enum ApiCall {
     /// Deletes only the object of this uid.
     Delete { uid: String },
     /// No call can help.
-    GiveUp(GatewayServiceError),
+    GiveUp(Diagnostic),
 }
 
 /// The steps for the Services of Gateways, one at a time for each; none for a Service that is as it should be or has to
@@ -167,14 +168,14 @@ fn allocate(
     want: &DesiredService,
     kept: &BTreeMap<u16, u16>,
     taken: &mut BTreeSet<u16>,
-) -> Result<BTreeMap<u16, u16>, GatewayServiceError> {
+) -> Result<BTreeMap<u16, u16>, Diagnostic> {
     let mut ports = BTreeMap::new();
     for port in &want.ports {
         let Some(target) = kept.get(port).copied().or_else(|| ports::find_free_port(gateway, *port, taken)) else {
-            return Err(GatewayServiceError {
-                message: format!("no Pod port is free for listener port {port}"),
-                remedy: "delete unused Gateways or listeners".to_owned(),
-            });
+            return Err(Diagnostic::of_object(
+                format!("no Pod port is free for listener port {port}"),
+                "delete unused Gateways or listeners",
+            ));
         };
         taken.insert(target);
         ports.insert(*port, target);

@@ -14,15 +14,16 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::applied::is_applied;
+use super::error_chain;
 use super::observed_state::StepResult;
 use super::plan::{ApiCall, PlanStep, StepTarget};
 use super::service::KnownService;
-use super::{GatewayServiceError, error_chain};
 use crate::api::names::MANAGED_BY;
+use crate::diagnostic::Diagnostic;
 use crate::k8s::api_error::is_terminating;
 
 /// Takes one step.
-pub(super) async fn run_step(client: &Client, step: &PlanStep) -> Result<StepResult, GatewayServiceError> {
+pub(super) async fn run_step(client: &Client, step: &PlanStep) -> Result<StepResult, Diagnostic> {
     if let ApiCall::GiveUp(service_error) = &step.call {
         return Err(service_error.clone());
     }
@@ -40,9 +41,11 @@ pub(super) async fn run_step(client: &Client, step: &PlanStep) -> Result<StepRes
             }),
         }
     };
-    timeout(CALL_TIMEOUT, call).await.map_err(|_| GatewayServiceError {
-        message: format!("the API server does not respond to a request for {}", describe(step)),
-        remedy: "Portico retries".to_owned(),
+    timeout(CALL_TIMEOUT, call).await.map_err(|_| {
+        Diagnostic::of_object(
+            format!("the API server does not respond to a request for {}", describe(step)),
+            "Portico retries",
+        )
     })?
 }
 
@@ -55,11 +58,7 @@ enum CallResult<K> {
     },
 }
 
-async fn call<K>(
-    client: &Client,
-    step: &PlanStep,
-    is_own: impl Fn(&K) -> bool,
-) -> Result<CallResult<K>, GatewayServiceError>
+async fn call<K>(client: &Client, step: &PlanStep, is_own: impl Fn(&K) -> bool) -> Result<CallResult<K>, Diagnostic>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
         + Clone
@@ -131,22 +130,22 @@ fn describe(step: &PlanStep) -> String {
     format!("{kind} {}", step.key)
 }
 
-fn foreign_object_error(step: &PlanStep) -> GatewayServiceError {
-    GatewayServiceError {
-        message: format!("{} was not created by Portico, so it is not changed", describe(step)),
-        remedy: "rename or delete it: Portico needs this name for the Gateway".to_owned(),
-    }
+fn foreign_object_error(step: &PlanStep) -> Diagnostic {
+    Diagnostic::of_object(
+        format!("{} was not created by Portico, so it is not changed", describe(step)),
+        "rename or delete it: Portico needs this name for the Gateway",
+    )
 }
 
 /// Retried rarely: otherwise Portico and the other writer would overwrite each other forever.
-fn overwritten_error(step: &PlanStep) -> GatewayServiceError {
-    GatewayServiceError {
-        message: format!("{} is changed back after each write", describe(step)),
-        remedy: "find the admission webhook or controller that changes it".to_owned(),
-    }
+fn overwritten_error(step: &PlanStep) -> Diagnostic {
+    Diagnostic::of_object(
+        format!("{} is changed back after each write", describe(step)),
+        "find the admission webhook or controller that changes it",
+    )
 }
 
-fn call_error(step: &PlanStep, error: &Error) -> GatewayServiceError {
+fn call_error(step: &PlanStep, error: &Error) -> Diagnostic {
     let what = match step.call {
         ApiCall::Create(_) => "created",
         ApiCall::Apply(_) | ApiCall::GiveUp(_) => "changed",
@@ -162,10 +161,7 @@ fn call_error(step: &PlanStep, error: &Error) -> GatewayServiceError {
         }
         _ => "Portico retries",
     };
-    GatewayServiceError {
-        message: format!("{} cannot be {what}: {}", describe(step), error_chain(error)),
-        remedy: remedy.to_owned(),
-    }
+    Diagnostic::of_object(format!("{} cannot be {what}: {}", describe(step), error_chain(error)), remedy)
 }
 
 /// An API server that takes longer is overloaded.

@@ -5,7 +5,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::plugin_api::kind::{BuildCx, PluginDiagnostic};
+use crate::diagnostic::Diagnostic;
+use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::services::{Remote, RemoteTls};
 
 /// The Redis server to connect to.
@@ -61,17 +62,17 @@ pub struct RedisServer {
 
 impl RedisConfig {
     /// `path` is the path of the `redis` object, for diagnostics.
-    pub fn validate(self, path: &str, cx: &BuildCx<'_>) -> Result<RedisServer, Vec<PluginDiagnostic>> {
+    pub fn validate(self, path: &str, cx: &BuildCx<'_>) -> Result<RedisServer, Vec<Diagnostic>> {
         let mut invalid = Vec::new();
         let at = |field: &str| format!("{path}.{field}");
         let host = self.host.filter(|host| !host.is_empty());
         if host.is_none() {
             let remedy = "set it to the host name of the server, such as redis.shop.svc";
-            invalid.push(PluginDiagnostic::new(at("host"), "is missing", remedy));
+            invalid.push(Diagnostic::in_config(at("host"), "is missing", remedy));
         }
         invalid.extend(host.as_deref().and_then(|host| cx.check_host(at("host"), host)));
         if self.port == 0 {
-            invalid.push(PluginDiagnostic::new(
+            invalid.push(Diagnostic::in_config(
                 at("port"),
                 "0 is not a valid port",
                 "use the port of the server, usually 6379",
@@ -79,11 +80,11 @@ impl RedisConfig {
         }
         if self.timeout == 0 {
             let message = "0 is not a valid timeout";
-            invalid.push(PluginDiagnostic::new(at("timeout"), message, "use a number of milliseconds, such as 2000"));
+            invalid.push(Diagnostic::in_config(at("timeout"), message, "use a number of milliseconds, such as 2000"));
         }
         if self.username.is_some() && self.password.is_none() {
             let message = "has no effect without a password";
-            invalid.push(PluginDiagnostic::new(at("username"), message, "set `password` too, or remove it"));
+            invalid.push(Diagnostic::in_config(at("username"), message, "set `password` too, or remove it"));
         }
         let (Some(host), true) = (host, invalid.is_empty()) else { return Err(invalid) };
         let tls = self.ssl.then_some(RemoteTls { server_name: self.server_name, verify: self.ssl_verify });

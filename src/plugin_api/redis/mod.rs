@@ -27,8 +27,9 @@ use tokio::time::{Instant, timeout};
 pub use config::{RedisConfig, RedisServer};
 
 use super::consumers::{hex, sha256};
-use super::kind::{BuildCx, PluginDiagnostic};
+use super::kind::BuildCx;
 use super::services::PluginServices;
+use crate::diagnostic::Diagnostic;
 
 /// A handle. The connection is closed when the last handle is dropped.
 #[derive(Debug)]
@@ -102,7 +103,7 @@ impl RedisServer {
 }
 
 /// Diagnostics of the connections of one object, by connection name.
-type RedisDiagnostics = Mutex<BTreeMap<String, PluginDiagnostic>>;
+type RedisDiagnostics = Mutex<BTreeMap<String, Diagnostic>>;
 
 /// The background task that owns the connection.
 struct RedisTask {
@@ -243,8 +244,7 @@ impl RedisTask {
         let mut diagnostics = self.diagnostics.lock();
         match error {
             Some(message) => {
-                let diagnostic = PluginDiagnostic { field: self.field.clone(), message, remedy: remedy.to_owned() };
-                diagnostics.insert(self.name.clone(), diagnostic);
+                diagnostics.insert(self.name.clone(), Diagnostic::error(self.field.clone(), message, remedy));
             }
             None => _ = diagnostics.remove(&self.name),
         }

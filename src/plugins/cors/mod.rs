@@ -18,9 +18,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::diagnostic::Diagnostic;
 use crate::plugin_api::{
-    AccessOutcome, BuildCx, Phases, Plugin, PluginDiagnostic, PluginKind, Reply, ReplyBody, RequestCx, ResponseCx,
-    Scopes,
+    AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Reply, ReplyBody, RequestCx, ResponseCx, Scopes,
 };
 
 use origin::{AllowOrigin, OriginRules, ParsedOrigin};
@@ -127,7 +127,7 @@ impl PluginKind for CorsPlugin {
     type Config = Config;
     type Plugin = CorsPlugin;
 
-    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
+    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let mut invalid = Vec::new();
         let headers = join_header_names("headers", &config.headers, &mut invalid);
         let exposed = join_header_names("exposed_headers", &config.exposed_headers, &mut invalid);
@@ -243,11 +243,11 @@ fn vary_by_origin(headers: &mut HeaderMap) {
     }
 }
 
-fn join_header_names(field: &str, names: &[String], invalid: &mut Vec<PluginDiagnostic>) -> Option<HeaderValue> {
+fn join_header_names(field: &str, names: &[String], invalid: &mut Vec<Diagnostic>) -> Option<HeaderValue> {
     for (at, name) in names.iter().enumerate() {
         if HeaderName::from_bytes(name.as_bytes()).is_err() {
             let message = format!("{name:?} is not a valid header name");
-            invalid.push(PluginDiagnostic::new(
+            invalid.push(Diagnostic::in_config(
                 format!("{field}[{at}]"),
                 message,
                 "use letters, digits and `-`, or `*` for all",

@@ -2,7 +2,8 @@
 
 use regex::Regex;
 
-use crate::plugin_api::{BuildCx, PluginDiagnostic, regex_error_message};
+use crate::diagnostic::Diagnostic;
+use crate::plugin_api::{BuildCx, regex_error_message};
 
 /// The configured origins.
 #[derive(Debug)]
@@ -62,7 +63,7 @@ pub(super) enum AllowOrigin<'o> {
 }
 
 impl OriginRules {
-    pub(super) fn parse(texts: &[String], cx: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
+    pub(super) fn parse(texts: &[String], cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let (mut entries, mut invalid) = (Vec::new(), Vec::new());
         for (at, text) in texts.iter().enumerate() {
             match OriginEntry::parse(text) {
@@ -73,7 +74,7 @@ impl OriginRules {
                     entries.push(entry);
                 }
                 Err((message, remedy)) => {
-                    invalid.push(PluginDiagnostic::new(format!("origins[{at}]"), message, remedy))
+                    invalid.push(Diagnostic::in_config(format!("origins[{at}]"), message, remedy))
                 }
             }
         }
@@ -219,11 +220,11 @@ fn default_port(scheme: &str) -> Option<&'static str> {
     }
 }
 
-fn note(at: usize, text: &str) -> PluginDiagnostic {
+fn note(at: usize, text: &str) -> Diagnostic {
     let message = format!(
         "{text:?} allows only subdomains; Kong interprets it as a regular expression, which matches no subdomain"
     );
-    PluginDiagnostic::new(
+    Diagnostic::in_config(
         format!("origins[{at}]"),
         message,
         "add a separate entry for the domain itself if it is allowed, too",

@@ -10,9 +10,10 @@ use serde_json::Value;
 use super::key_set::{KeySet, KeySetSubscription, PublishedKeys};
 use super::token::UnverifiedToken;
 use super::token_cache::TokenSubject;
+use crate::diagnostic::Diagnostic;
 use crate::plugin_api::consumers::{Consumer, ConsumerDirectory, EntityId};
 use crate::plugin_api::jwk::PublishedKey;
-use crate::plugin_api::kind::{BuildCx, PluginDiagnostic};
+use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::signature::Algorithm;
 
 /// An issuer whose keys are fetched. Its tokens must not have expired, even if `claims_to_verify` does not list `exp`.
@@ -108,13 +109,13 @@ pub(super) enum KeyCheck {
 
 impl Issuer {
     /// `path` is its path in the configuration.
-    pub(super) fn new(config: IssuerConfig, path: &str, cx: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
+    pub(super) fn new(config: IssuerConfig, path: &str, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let uri = check_uri(&config.uri);
         let host = uri.as_ref().ok().and_then(Uri::host);
         let mut invalid: Vec<_> =
             host.and_then(|host| cx.check_host(format!("{path}.uri"), host)).into_iter().collect();
         let mut refuse = |field: &str, message: &str, remedy: &str| {
-            invalid.push(PluginDiagnostic::new(format!("{path}.{field}"), message, remedy));
+            invalid.push(Diagnostic::in_config(format!("{path}.{field}"), message, remedy));
         };
         if config.issuer.is_empty() {
             refuse("issuer", "is empty", "set it to the value of `iss` in the tokens");

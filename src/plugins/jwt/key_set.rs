@@ -19,8 +19,8 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
+use crate::diagnostic::Diagnostic;
 use crate::plugin_api::jwk::PublishedKey;
-use crate::plugin_api::kind::PluginDiagnostic;
 use crate::plugin_api::{FetchResponse, PluginServices, PluginState};
 
 /// Timeout of a fetch, and limit of the time that a request waits for it.
@@ -231,9 +231,9 @@ impl fmt::Debug for KeySetSubscription {
     }
 }
 
-fn fetch_diagnostic(field: &str, error: &str) -> PluginDiagnostic {
+fn fetch_diagnostic(field: &str, error: &str) -> Diagnostic {
     let message = format!("the key set cannot be fetched, and known keys remain in use: {error}");
-    PluginDiagnostic::new(field, message, "make the issuer reachable from Portico, or correct the URL")
+    Diagnostic::in_config(field, message, "make the issuer reachable from Portico, or correct the URL")
 }
 
 fn parse_response(response: FetchResponse) -> Result<Vec<PublishedKey>, String> {

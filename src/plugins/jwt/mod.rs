@@ -45,10 +45,11 @@ use self::time_claims::{TimeClaimName, TimeClaimRules, TimeClaims};
 use self::token::{UnverifiedToken, decode_secret};
 use self::token_cache::{Proof, TokenCache, VerifiedToken};
 use self::token_location::TokenLocations;
+use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential};
 use crate::plugin_api::consumers::{JwtCredential, Sha256Digest, sha256};
 use crate::plugin_api::fields::FieldValue;
-use crate::plugin_api::kind::{BuildCx, Phases, PluginDiagnostic, PluginKind, Scopes};
+use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::signature::{VerificationKey, hmac_verifies};
 use crate::plugin_api::{AccessOutcome, Plugin, Reply, RequestCx};
 
@@ -127,15 +128,15 @@ impl PluginKind for Jwt {
     type Config = Config;
     type Plugin = Self;
 
-    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
+    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let fingerprint = sha256(format!("{} {config:?}", cx.object).as_bytes());
         let mut invalid = Vec::new();
         if config.key_claim_name.is_empty() {
-            invalid.push(PluginDiagnostic::new("key_claim_name", "is empty", "set it to a claim, for example `iss`"));
+            invalid.push(Diagnostic::in_config("key_claim_name", "is empty", "set it to a claim, for example `iss`"));
         }
         if config.maximum_expiration > 0 && !config.claims_to_verify.contains(&TimeClaimName::Exp) {
             let remedy = "add `exp` to config.claims_to_verify";
-            invalid.push(PluginDiagnostic::new(
+            invalid.push(Diagnostic::in_config(
                 "maximum_expiration",
                 "requires `exp` in config.claims_to_verify",
                 remedy,
@@ -143,7 +144,7 @@ impl PluginKind for Jwt {
         }
         if config.maximum_expiration > MAX_EXPIRATION {
             let remedy = "use 0 to 31536000 seconds (one year)";
-            invalid.push(PluginDiagnostic::new("maximum_expiration", "is too large", remedy));
+            invalid.push(Diagnostic::in_config("maximum_expiration", "is too large", remedy));
         }
         let (rules, gate) = (
             TimeClaimRules::new(&config.claims_to_verify, config.maximum_expiration),
@@ -158,7 +159,7 @@ impl PluginKind for Jwt {
             match Issuer::new(issuer, &path, cx) {
                 Ok(issuer) if issuers.iter().any(|known| known.name == issuer.name) => {
                     let remedy = "merge the entries of this issuer";
-                    invalid.push(PluginDiagnostic::new(format!("{path}.issuer"), "is listed twice", remedy));
+                    invalid.push(Diagnostic::in_config(format!("{path}.issuer"), "is listed twice", remedy));
                 }
                 Ok(issuer) => issuers.push(issuer),
                 Err(errors) => invalid.extend(errors),
@@ -166,7 +167,7 @@ impl PluginKind for Jwt {
         }
         if issuers.is_empty() && !config.claims_to_verify.contains(&TimeClaimName::Exp) {
             let message = "does not contain `exp`, so expired tokens are accepted";
-            cx.note(PluginDiagnostic::new("claims_to_verify", message, "add `exp`, unless this is intended"));
+            cx.note(Diagnostic::in_config("claims_to_verify", message, "add `exp`, unless this is intended"));
         }
         let (Ok(gate), Ok(challenges), Ok(sources), []) = (gate, challenges, sources, &invalid[..]) else {
             return Err(invalid);

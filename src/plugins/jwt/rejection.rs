@@ -6,8 +6,8 @@ use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value};
 
 use super::time_claims::ClaimViolations;
+use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::challenge;
-use crate::plugin_api::kind::PluginDiagnostic;
 use crate::plugin_api::{Reply, ReplyBody};
 
 /// Why a request is rejected.
@@ -39,7 +39,7 @@ pub(super) struct Challenges {
 }
 
 impl Challenges {
-    pub(super) fn new(realm: Option<&str>) -> Result<Self, PluginDiagnostic> {
+    pub(super) fn new(realm: Option<&str>) -> Result<Self, Diagnostic> {
         let (plain, invalid_token) =
             (challenge("Bearer", realm, "")?, challenge("Bearer", realm, "error=\"invalid_token\"")?);
         Ok(Challenges { plain, invalid_token })

@@ -4,10 +4,10 @@ use std::borrow::Cow;
 
 use http::{HeaderName, header};
 
+use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RequestCx;
 use crate::plugin_api::authentication::parse_header_name;
 use crate::plugin_api::fields::{FieldValue, UrlEncodedForm};
-use crate::plugin_api::kind::PluginDiagnostic;
 
 /// The configured query parameters, cookies and headers.
 #[derive(Debug)]
@@ -22,11 +22,11 @@ impl TokenLocations {
         parameters: Vec<String>,
         cookies: Vec<String>,
         headers: &[String],
-    ) -> Result<Self, Vec<PluginDiagnostic>> {
+    ) -> Result<Self, Vec<Diagnostic>> {
         let mut invalid = Vec::new();
         if parameters.is_empty() && cookies.is_empty() && headers.is_empty() {
             let remedy = "name at least one in uri_param_names, cookie_names or header_names";
-            invalid.push(PluginDiagnostic::new("", "has no location to search for tokens", remedy));
+            invalid.push(Diagnostic::in_config("", "has no location to search for tokens", remedy));
         }
         let mut names = Vec::new();
         for (at, name) in headers.iter().enumerate() {
@@ -34,7 +34,7 @@ impl TokenLocations {
         }
         for (field, list) in [("uri_param_names", &parameters), ("cookie_names", &cookies)] {
             for (at, _) in list.iter().enumerate().filter(|(_, name)| name.is_empty()) {
-                invalid.push(PluginDiagnostic::new(
+                invalid.push(Diagnostic::in_config(
                     format!("{field}[{at}]"),
                     "is empty",
                     "set it to a name, or remove it",

@@ -20,7 +20,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::plugin_api::{BuildCx, LogCx, Phases, Plugin, PluginDiagnostic, PluginKind, PluginState};
+use crate::diagnostic::Diagnostic;
+use crate::plugin_api::{BuildCx, LogCx, Phases, Plugin, PluginKind, PluginState};
 
 pub use series::KongSeries;
 use series::{SeriesLabelsRef, StatusLabel};
@@ -66,13 +67,13 @@ impl PluginKind for Prometheus {
     type Config = Config;
     type Plugin = Prometheus;
 
-    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
+    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let nothing = [
             ("ai_metrics", config.ai_metrics, "Portico has no AI plugins"),
             ("wasm_metrics", config.wasm_metrics, "Portico has no WebAssembly filters"),
         ];
         for (field, _, why) in nothing.iter().filter(|(_, is_set, _)| *is_set) {
-            cx.note(PluginDiagnostic::new(field, format!("has no effect: {why}"), "remove it"));
+            cx.note(Diagnostic::in_config(field, format!("has no effect: {why}"), "remove it"));
         }
         let series = cx.state.get_or_create(NAME, KongSeries::default);
         let health = config.upstream_health_metrics.then(|| cx.state.get_or_create(NAME, || HealthRequested));

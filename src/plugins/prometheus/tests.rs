@@ -46,7 +46,7 @@ macro_rules! first {
             type Config = serde_json::Map<String, Value>;
             type Plugin = TestAuth;
 
-            fn build(_: Self::Config, _: &BuildCx<'_>) -> Result<TestAuth, Vec<PluginDiagnostic>> {
+            fn build(_: Self::Config, _: &BuildCx<'_>) -> Result<TestAuth, Vec<Diagnostic>> {
                 Ok(TestAuth($refuses))
             }
         }

@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::counters::LIMIT_BOUND;
 use super::window::Period;
+use crate::diagnostic::Diagnostic;
 use crate::plugin_api::redis::{RedisConfig, RedisServer};
-use crate::plugin_api::{BuildCx, PluginDiagnostic, record};
+use crate::plugin_api::{BuildCx, record};
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -158,14 +159,14 @@ pub(super) enum Policy {
 }
 
 impl Config {
-    pub(super) fn validate(self, cx: &BuildCx<'_>) -> Result<ValidatedConfig, Vec<PluginDiagnostic>> {
+    pub(super) fn validate(self, cx: &BuildCx<'_>) -> Result<ValidatedConfig, Vec<Diagnostic>> {
         let mut invalid = Vec::new();
         let limits = self.limits(&mut invalid);
         let by = self.limit_by(&mut invalid);
         let status = StatusCode::from_u16(self.error_code).ok().filter(|status| (200..600).contains(&status.as_u16()));
         if status.is_none() {
             let message = format!("{} is not a valid status of a final response", self.error_code);
-            invalid.push(PluginDiagnostic::new("error_code", message, "use a status of 200 to 599, such as 429"));
+            invalid.push(Diagnostic::in_config("error_code", message, "use a status of 200 to 599, such as 429"));
         }
         let (is_fault_tolerant, hides_headers) = (self.fault_tolerant, self.hide_client_headers);
         let message = self.error_message.as_str().into();
@@ -178,14 +179,14 @@ impl Config {
         }
     }
 
-    fn limits(&self, invalid: &mut Vec<PluginDiagnostic>) -> Vec<(Period, u64)> {
+    fn limits(&self, invalid: &mut Vec<Diagnostic>) -> Vec<(Period, u64)> {
         let all = [self.second, self.minute, self.hour, self.day, self.month, self.year];
         let set = Period::ALL.into_iter().zip(all).filter_map(|(period, limit)| Some((period, limit?)));
         let limits: Vec<(Period, u64)> = set.collect();
         for (period, limit) in &limits {
             if *limit == 0 || *limit >= LIMIT_BOUND {
                 let message = format!("{limit} is out of range");
-                invalid.push(PluginDiagnostic::new(period.name(), message, format!("use 1 to {}", LIMIT_BOUND - 1)));
+                invalid.push(Diagnostic::in_config(period.name(), message, format!("use 1 to {}", LIMIT_BOUND - 1)));
             }
         }
         for pair in limits.windows(2) {
@@ -194,13 +195,13 @@ impl Config {
                 let (shorter, longer) = (shorter.name(), longer.name());
                 let message =
                     format!("the limit per {longer} ({limit}) is lower than the limit per {shorter} ({most})");
-                invalid.push(PluginDiagnostic::new(longer, message, format!("raise it, or lower `{shorter}`")));
+                invalid.push(Diagnostic::in_config(longer, message, format!("raise it, or lower `{shorter}`")));
             }
         }
         limits
     }
 
-    fn limit_by(&self, invalid: &mut Vec<PluginDiagnostic>) -> Option<LimitBy> {
+    fn limit_by(&self, invalid: &mut Vec<Diagnostic>) -> Option<LimitBy> {
         match self.limit_by {
             LimitByName::Consumer => Some(LimitBy::Consumer),
             LimitByName::Credential => Some(LimitBy::Credential),
@@ -213,13 +214,13 @@ impl Config {
                     Some(Err(_)) => ("header_name", "is not a valid header name", "use letters, digits and `-`"),
                     None => ("limit_by", "header requires header_name", "set `header_name` to the header to limit by"),
                 };
-                invalid.push(PluginDiagnostic::new(field, message, remedy));
+                invalid.push(Diagnostic::in_config(field, message, remedy));
                 None
             }
             LimitByName::Path => match &self.path {
                 Some(path) if path.starts_with('/') => Some(LimitBy::Path(path.clone())),
                 Some(_) => {
-                    invalid.push(PluginDiagnostic::new(
+                    invalid.push(Diagnostic::in_config(
                         "path",
                         "does not begin with /",
                         "use an absolute path, such as /cart",
@@ -228,30 +229,30 @@ impl Config {
                 }
                 None => {
                     let remedy = "set `path` to the path to limit by";
-                    invalid.push(PluginDiagnostic::new("limit_by", "path requires the field `path`", remedy));
+                    invalid.push(Diagnostic::in_config("limit_by", "path requires the field `path`", remedy));
                     None
                 }
             },
         }
     }
 
-    fn policy(self, cx: &BuildCx<'_>, invalid: &mut Vec<PluginDiagnostic>) -> Option<Policy> {
+    fn policy(self, cx: &BuildCx<'_>, invalid: &mut Vec<Diagnostic>) -> Option<Policy> {
         let every = (self.sync_rate != SYNC_EACH_REQUEST).then_some(self.sync_rate);
         if let Some(every) = every {
             if !(MIN_SYNC_RATE..=MAX_SYNC_RATE).contains(&every) {
                 let message = format!("{every} is out of range");
                 let remedy = "use 0.02 to 3600 seconds, or -1 to update the server on each request";
-                invalid.push(PluginDiagnostic::new("sync_rate", message, remedy));
+                invalid.push(Diagnostic::in_config("sync_rate", message, remedy));
             } else if self.policy != PolicyName::Redis {
                 let message = "has an effect only with the policy `redis`";
-                invalid.push(PluginDiagnostic::new("sync_rate", message, "remove it, or set `policy: redis`"));
+                invalid.push(Diagnostic::in_config("sync_rate", message, "remove it, or set `policy: redis`"));
             }
         }
         match self.policy {
             PolicyName::Local => Some(Policy::Local),
             PolicyName::Cluster => {
                 let message = "`cluster` has the same effect as `local`: each replica counts separately";
-                cx.note(PluginDiagnostic::new("policy", message, "use `redis` to share counters between replicas"));
+                cx.note(Diagnostic::in_config("policy", message, "use `redis` to share counters between replicas"));
                 Some(Policy::Local)
             }
             PolicyName::Redis => {

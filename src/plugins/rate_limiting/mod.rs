@@ -20,10 +20,9 @@ use http::header::RETRY_AFTER;
 use http::{HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
+use crate::diagnostic::Diagnostic;
 use crate::plugin_api::redis::Redis;
-use crate::plugin_api::{
-    AccessOutcome, BuildCx, Phases, Plugin, PluginDiagnostic, PluginKind, Reply, RequestCx, consumers, decimal,
-};
+use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Reply, RequestCx, consumers, decimal};
 
 pub(crate) use config::Config;
 use config::{LimitBy, Policy, ValidatedConfig};
@@ -65,7 +64,7 @@ impl PluginKind for RateLimiting {
     type Config = Config;
     type Plugin = RateLimiting;
 
-    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
+    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let ValidatedConfig { limits, by, policy, is_fault_tolerant, hides_headers, status, message } =
             config.validate(cx)?;
         let store = match policy {

@@ -162,7 +162,7 @@ impl PluginKind for IdentityFromHeaders {
     type Config = Map<String, Value>;
     type Plugin = IdentityFromHeaders;
 
-    fn build(_: Self::Config, _: &BuildCx<'_>) -> Result<Self, Vec<PluginDiagnostic>> {
+    fn build(_: Self::Config, _: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         Ok(IdentityFromHeaders)
     }
 }

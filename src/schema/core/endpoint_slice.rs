@@ -21,7 +21,8 @@ pub(super) fn check(object: &mut Value, report: &mut ViolationReport) {
         let place = path.index(index);
         let addresses = place.field("addresses");
         for (index, address) in endpoint["addresses"].as_array().into_iter().flatten().enumerate() {
-            if let Some(address) = address.as_str() {
+            // An invalid address type has been reported.
+            if let Some(address) = address.as_str().filter(|_| ["IPv4", "IPv6", "FQDN"].contains(&family)) {
                 check_address(family, address, &addresses.index(index), report);
             }
         }

@@ -96,7 +96,7 @@ const INVALID_AT_END: [(&str, &str); 2] = [
 
 fn check_path(entry: &Value, path: &ObjectPath<'_>, report: &mut ViolationReport) {
     let text = entry["path"].as_str().unwrap_or_default();
-    let by_segments = entry["pathType"] != "ImplementationSpecific";
+    let by_segments = matches!(entry["pathType"].as_str(), Some("Exact" | "Prefix"));
     if !text.starts_with('/') {
         if text.is_empty() && by_segments {
             report.add(path, "is missing", "write a path, for example `/`");
@@ -199,15 +199,15 @@ pub(super) fn check_ingress_class(object: &Value, report: &mut ViolationReport) 
     }
     let namespace = parameters["namespace"].as_str();
     let path = path.field("namespace");
-    match (parameters["scope"] == "Namespace", namespace) {
-        (true, None | Some("")) => {
+    match (parameters["scope"].as_str(), namespace) {
+        (Some("Namespace"), None | Some("")) => {
             report.add(&path, "is missing", "write the namespace of the parameters, or `scope: Cluster`");
         }
-        (true, Some(namespace)) => check_grammar(DNS_LABEL, namespace, "a namespace", &path, report),
-        (false, Some(_)) => {
+        (Some("Namespace"), Some(namespace)) => check_grammar(DNS_LABEL, namespace, "a namespace", &path, report),
+        (Some("Cluster"), Some(_)) => {
             report.add(&path, "is set with the scope Cluster", "remove it, or write `scope: Namespace`")
         }
-        (false, None) => {}
+        _ => {}
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) fn check(kind: Kind, object: &mut Value, report: &mut ViolationReport
 /// Adds the name label that the API server sets on every namespace, so that selectors can match it.
 fn label_with_name(object: &mut Value) {
     let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
-    let Some(name) = metadata.get("name").cloned() else { return };
+    let Some(name) = metadata.get("name").filter(|name| name.is_string()).cloned() else { return };
     if let Value::Object(labels) = metadata.entry("labels").or_insert_with(|| Value::Object(serde_json::Map::new())) {
         labels.insert(NAMESPACE_NAME_LABEL.to_owned(), name);
     }

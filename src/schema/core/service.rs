@@ -13,10 +13,13 @@ use crate::schema::syntax::{DNS_LABEL, DNS_NAME, PORT_NAME, QUALIFIED_NAME};
 pub(super) fn check(object: &mut Value, report: &mut ViolationReport) {
     let Some(spec) = object.get_mut("spec") else { return };
     let path = ObjectPath::Root.field("spec");
-    let external = spec["type"] == "ExternalName";
+    let kind = spec["type"].as_str().unwrap_or_default();
+    let external = kind == "ExternalName";
     let headless = spec["clusterIP"] == "None";
     if external {
         check_external_name(spec, &path, report);
+    } else if !["ClusterIP", "NodePort", "LoadBalancer"].contains(&kind) {
+        // The type has been reported, and the correct one decides about the ports.
     } else if !headless && spec["ports"].as_array().is_none_or(Vec::is_empty) {
         report.add(
             &path.field("ports"),
@@ -58,7 +61,7 @@ fn check_cluster_ip(spec: &Value, external: bool, path: &ObjectPath<'_>, report:
 }
 
 fn check_ports(spec: &mut Value, path: &ObjectPath<'_>, report: &mut ViolationReport) {
-    let Some(ports) = spec["ports"].as_array_mut() else { return };
+    let Some(ports) = spec.get_mut("ports").and_then(Value::as_array_mut) else { return };
     let several = ports.len() > 1;
     let mut names: HashMap<String, usize> = HashMap::new();
     let mut numbers: HashMap<(String, i64), usize> = HashMap::new();
@@ -111,11 +114,12 @@ fn check_target_port(port: &mut Value, number: i64, path: &ObjectPath<'_>, repor
                 report.add(&field, format!("is {target}, which is not a valid port"), "use a number from 1 to 65535");
             }
         }
-        _ => {
+        Value::Null | Value::String(_) | Value::Number(_) => {
             if let Value::Object(port) = port {
                 port.insert("targetPort".to_owned(), json!(number));
             }
         }
+        Value::Bool(_) | Value::Array(_) | Value::Object(_) => {}
     }
 }
 

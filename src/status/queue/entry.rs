@@ -103,16 +103,7 @@ fn is_complete(verdict: &Verdict) -> bool {
 /// Whether only the counts of attached routes differ.
 pub(super) fn differ_in_counts(old: &Verdict, new: &Verdict) -> bool {
     let Verdict { generation, conditions, supported_features, addresses, listeners, parents, .. } = old;
-    let Verdict {
-        ancestors,
-        load_balancer,
-        sockets,
-        notes,
-        missing_parents,
-        broken_plugins,
-        ignored_annotations: unheeded,
-        ..
-    } = old;
+    let Verdict { ancestors, load_balancer, sockets, diagnostics, .. } = old;
     let same_listener = |(old, new): (&ListenerVerdict, &ListenerVerdict)| {
         let ListenerVerdict { name, port, attached_routes: _, supported_kinds, sockets, conditions } = old;
         (name, port, supported_kinds) == (&new.name, &new.port, &new.supported_kinds)
@@ -121,8 +112,7 @@ pub(super) fn differ_in_counts(old: &Verdict, new: &Verdict) -> bool {
     (generation, conditions, supported_features) == (&new.generation, &new.conditions, &new.supported_features)
         && (addresses, parents) == (&new.addresses, &new.parents)
         && (ancestors, load_balancer, sockets) == (&new.ancestors, &new.load_balancer, &new.sockets)
-        && (notes, missing_parents, broken_plugins) == (&new.notes, &new.missing_parents, &new.broken_plugins)
-        && *unheeded == new.ignored_annotations
+        && *diagnostics == new.diagnostics
         && listeners.len() == new.listeners.len()
         && listeners.iter().zip(&new.listeners).all(same_listener)
 }

@@ -5,7 +5,8 @@ use tokio::time::advance;
 
 use super::*;
 use crate::api::ObjectKey;
-use crate::compile::verdict::{Code, Condition, FieldDiagnostic, ListenerVerdict};
+use crate::compile::verdict::{Code, Condition, ListenerVerdict};
+use crate::diagnostic::{Diagnostic, Topic};
 
 fn gateway() -> ObjectId {
     ObjectId::new(Kind::Gateway, ObjectKey::new("default", "web"))
@@ -44,9 +45,12 @@ fn leading_queue() -> StatusQueue {
 async fn services_get_events_but_no_status() {
     let id = ObjectId::new(Kind::Service, ObjectKey::new("ns", "web"));
     let queue = leading_queue();
-    let invalid =
-        FieldDiagnostic::new("metadata.annotations[konghq.com/retries]", "\"many\" cannot be read", "write 5");
-    let wrong = Arc::new(Verdict { generation: 1, ignored_annotations: vec![invalid], ..Verdict::default() });
+    let invalid = Diagnostic::error("metadata.annotations[konghq.com/retries]", "\"many\" cannot be read", "write 5");
+    let wrong = Arc::new(Verdict {
+        generation: 1,
+        diagnostics: vec![invalid.with_topic(Topic::Annotation)],
+        ..Verdict::default()
+    });
     // Each compile and each change of the object repeats the verdict.
     for version in 1..4 {
         queue.observe(id.clone(), Some(observed(version, 1)));
@@ -569,7 +573,8 @@ async fn kinds_with_a_portico_status_are_written() {
 async fn addresses_and_broken_plugins_are_urgent() {
     let old = Verdict::default();
     let reached = Verdict { load_balancer: Some(Vec::new()), ..Verdict::default() };
-    let broken = Verdict { broken_plugins: vec![FieldDiagnostic::new("f", "m", "r")], ..Verdict::default() };
+    let broken =
+        Verdict { diagnostics: vec![Diagnostic::error("f", "m", "r").with_topic(Topic::Plugin)], ..Verdict::default() };
     for new in [&reached, &broken] {
         assert!(!differ_in_counts(&old, new), "{new:?}");
     }

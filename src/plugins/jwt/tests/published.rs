@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::plugin_api::PluginDiagnostic;
+use crate::diagnostic::Diagnostic;
 use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
 use crate::plugin_api::testing::{instance, names};
 use crate::plugin_api::{AnyPluginKind, Chain, FetchResponse, PluginServices};
@@ -33,7 +33,7 @@ struct FakeIssuer {
     fetches: AtomicUsize,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     /// Reported diagnostics by object.
-    diagnostics: Mutex<BTreeMap<String, PluginDiagnostic>>,
+    diagnostics: Mutex<BTreeMap<String, Diagnostic>>,
 }
 
 impl PluginServices for FakeIssuer {
@@ -41,7 +41,7 @@ impl PluginServices for FakeIssuer {
         self.tasks.lock().push(tokio::spawn(task));
     }
 
-    fn report(&self, object: &str, diagnostic: Option<PluginDiagnostic>) {
+    fn report(&self, object: &str, diagnostic: Option<Diagnostic>) {
         match diagnostic {
             Some(diagnostic) => self.diagnostics.lock().insert(object.to_owned(), diagnostic),
             None => self.diagnostics.lock().remove(object),

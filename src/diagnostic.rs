@@ -1,0 +1,154 @@
+//! A diagnostic: one error or warning about the configuration, with the field, what is wrong, and how to fix it.
+//!
+//! Every module that validates creates the same type, so nothing is converted on the way to a condition, an event, a
+//! metric, the log or `portico check`. Types that add something, such as a position in a file, contain a `Diagnostic`.
+
+use std::fmt;
+
+/// What is wrong with one field, and how to fix it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Diagnostic {
+    /// The path in the object, for example `spec.rules[0].backendRefs[0].name`; map keys, which may contain dots, are in
+    /// brackets (`metadata.labels[app.kubernetes.io/name]`). Empty for the object itself.
+    pub field: String,
+    /// What is wrong, without the path: a clause without a full stop.
+    pub message: String,
+    /// How to fix it: a clause without a full stop, or empty.
+    pub remedy: String,
+    pub severity: Severity,
+    pub topic: Topic,
+    pub reason: Reason,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    Error,
+    Warning,
+}
+
+/// What a diagnostic is about, as far as readers treat it in a special way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Topic {
+    /// The value of a field.
+    #[default]
+    Field,
+    /// A Gateway that a route refers to and that does not exist, so that its controller is unknown.
+    MissingParent,
+    /// A plugin of a route that does not work, with the consequence.
+    Plugin,
+    /// An annotation that has no effect: it is unknown or malformed, or refers to an object that cannot be used.
+    Annotation,
+}
+
+/// What is wrong, for programs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// The message says it; if a condition reports the diagnostic, the condition has a reason.
+    #[default]
+    Unspecified,
+    UnknownField,
+    /// The field refers to an object that does not exist: `Secret default/tls`.
+    NotFound(String),
+    /// Another condition of the same object says what is wrong. A status repeats that there is something wrong, since
+    /// each of its conditions is read separately.
+    OtherCondition,
+    /// An identifier in upper camel case: `NotYaml`, `Duplicate` …
+    Named(&'static str),
+}
+
+impl Diagnostic {
+    pub fn error(field: impl Into<String>, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Diagnostic {
+            field: field.into(),
+            message: message.into(),
+            remedy: remedy.into(),
+            severity: Severity::Error,
+            topic: Topic::default(),
+            reason: Reason::default(),
+        }
+    }
+
+    pub fn warning(field: impl Into<String>, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Diagnostic::error(field, message, remedy).into_warning()
+    }
+
+    /// An error about a whole object.
+    pub fn of_object(message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Diagnostic::error("", message, remedy)
+    }
+
+    /// An error about a file or folder.
+    pub fn of_file(reason: &'static str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Diagnostic::of_object(message, remedy).with_reason(Reason::Named(reason))
+    }
+
+    /// An error in the configuration of a plugin; `path` is relative to `config`.
+    pub fn in_config(path: impl fmt::Display, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        let path = path.to_string();
+        let field = if path.is_empty() { "config".to_owned() } else { format!("config.{path}") };
+        Diagnostic::error(field, message, remedy)
+    }
+
+    /// An error about a reference to an object that does not exist: `object` is its kind and name.
+    pub fn not_found(field: impl Into<String>, object: impl fmt::Display, remedy: impl Into<String>) -> Self {
+        let object = object.to_string();
+        Diagnostic::error(field, format!("{object} does not exist"), remedy).with_reason(Reason::NotFound(object))
+    }
+
+    /// The same as a warning: it changes less than its author expects, but nothing is rejected.
+    pub fn into_warning(self) -> Self {
+        self.with_severity(Severity::Warning)
+    }
+
+    pub fn with_severity(self, severity: Severity) -> Self {
+        Diagnostic { severity, ..self }
+    }
+
+    pub fn with_topic(self, topic: Topic) -> Self {
+        Diagnostic { topic, ..self }
+    }
+
+    pub fn with_reason(self, reason: Reason) -> Self {
+        Diagnostic { reason, ..self }
+    }
+
+    /// The same diagnostic at another field.
+    pub fn at(self, field: impl Into<String>) -> Self {
+        Diagnostic { field: field.into(), ..self }
+    }
+
+    /// Field, message and remedy, by which readers know whether two diagnostics are the same.
+    pub fn texts(&self) -> [&str; 3] {
+        [&self.field, &self.message, &self.remedy]
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.field.is_empty() {
+            write!(formatter, "{}: ", self.field)?;
+        }
+        write!(formatter, "{}; {}", self.message, self.remedy)
+    }
+}
+
+impl Severity {
+    /// The value of the metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        }
+    }
+}
+
+impl Reason {
+    /// The identifier; `None` if it is the condition's.
+    pub fn name(&self) -> Option<&'static str> {
+        match self {
+            Reason::UnknownField => Some("UnknownField"),
+            Reason::Named(name) => Some(name),
+            Reason::Unspecified | Reason::NotFound(_) | Reason::OtherCondition => None,
+        }
+    }
+}
