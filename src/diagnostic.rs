@@ -8,8 +8,8 @@ use std::fmt;
 /// What is wrong with one field, and how to fix it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Diagnostic {
-    /// The path in the object, for example `spec.rules[0].backendRefs[0].name`; map keys, which may contain dots, are in
-    /// brackets (`metadata.labels[app.kubernetes.io/name]`). Empty for the object itself.
+    /// The path in the object, for example `spec.rules[0].backendRefs[0].name`; map keys, which may contain dots, are
+    /// in brackets (`metadata.labels[app.kubernetes.io/name]`). Empty for the object itself.
     pub field: String,
     /// What is wrong, without the path: a clause without a full stop.
     pub message: String,

@@ -284,8 +284,8 @@ impl Control {
             if self.plugin_diagnostics.is_empty() {
                 return joined;
             }
-            let trouble = |plugin: &ObjectId| self.plugin_diagnostics.get(&object_name(plugin)).cloned();
-            compile::with_degraded_plugins(&self.store, &id, &joined, &trouble).map_or(joined, Arc::new)
+            let diagnostic = |plugin: &ObjectId| self.plugin_diagnostics.get(&object_name(plugin)).cloned();
+            compile::with_degraded_plugins(&self.store, &id, &joined, &diagnostic).map_or(joined, Arc::new)
         });
         let before = match verdict {
             Some(verdict) => self.verdicts.insert(id.clone(), verdict),
