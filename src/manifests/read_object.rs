@@ -71,7 +71,8 @@ pub(super) fn read_object(
     let mut findings = Vec::new();
     let key = match resolve_key(kind, &mut object, &mut findings) {
         Ok(key) => key,
-        Err((name, unnamed)) => {
+        Err(error) => {
+            let (name, unnamed) = *error;
             remove_server_fields(&mut object);
             let mut violations = schema::check(kind, &mut Value::Object(object), channel);
             violations.retain(|violation| violation.field != unnamed.field);
@@ -174,10 +175,10 @@ fn resolve_key(
     kind: Kind,
     object: &mut Map<String, Value>,
     findings: &mut Vec<Diagnostic>,
-) -> Result<ObjectKey, (String, Diagnostic)> {
+) -> Result<ObjectKey, Box<(String, Diagnostic)>> {
     let refuse = |name: Option<String>, field: &str, message: &str, remedy: &str| {
         let name = name.map_or_else(|| kind.name().to_owned(), |name| format!("{kind} {name}"));
-        (name, Diagnostic::error(field, message, remedy).with_reason(Reason::Named("NoName")))
+        Box::new((name, Diagnostic::error(field, message, remedy).with_reason(Reason::Named("NoName"))))
     };
     let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else {
         return Err(refuse(None, "metadata", "an object needs metadata", "write metadata.name"));

@@ -7,7 +7,7 @@ use super::window::{Period, Window};
 /// The requests of one identifier in each period.
 #[derive(Debug, Default)]
 pub(super) struct LimitCounters {
-    /// By [`Period`]; see [`Count`].
+    /// By [`Period`]; see [`WindowCount`].
     counts: [AtomicU64; 6],
     /// For counters that are synchronized with a Redis server.
     pub shared: Option<Box<ServerCounts>>,
