@@ -116,7 +116,7 @@ impl DependencyIndex {
     pub(super) fn insert(&mut self, id: &ObjectId, mentions: Vec<Dependency>) {
         for mention in mentions {
             match self.reverse.entry(mention) {
-                Entry::Vacant(nobody) => drop(nobody.insert(Dependents::One(id.clone()))),
+                Entry::Vacant(vacant) => drop(vacant.insert(Dependents::One(id.clone()))),
                 Entry::Occupied(mut sources) => sources.get_mut().insert(id),
             }
         }
